@@ -1,0 +1,181 @@
+"""Whether a scan's file is whole, looked at before ITK reads it.
+
+ITK cannot be trusted with this: SimpleITK 2.5 reads a NIfTI file that was cut short, a damaged
+compressed MetaImage and some damaged compressed NRRD files without an exception, and returns
+voxels that were never measured. An interrupted copy would then train a network. NaN in a NIfTI
+file is read as 0.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+_CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
+_HEADER_LIMIT = 1 << 20  # bytes; a text header longer than this is none
+_NIFTI_HEADER = 348  # bytes; NIfTI-2, of 540, is nothing that ITK reads
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by NIfTI's code of the voxel type
+_SEVERAL_FILES = "its voxels are spread over several files; save it as one .mha or .nrrd file"
+
+
+class ScanError(ValueError):
+    """A scan or label map that cannot be used; says place, rule, value and remedy."""
+
+
+def check_intact(path: Path, *, place: str) -> None:
+    """Raise where the bytes of a file are fewer than, or other than, its header promises.
+
+    NIfTI: the length, the checksum of a compressed file, and NaN or infinite voxels. MetaImage
+    and NRRD: the checksum of compressed voxels (ITK itself checks the length of the others).
+
+    Args:
+        path: One file with a suffix that `scans.scan_files` lists.
+        place: How the message begins, e.g. `case 014: image 014.nii.gz`.
+
+    Raises:
+        ScanError: The file is cut short, damaged, lacks the file of its voxels, or holds NaN.
+    """
+    name = path.name.lower()
+    try:
+        if name.endswith((".nii", ".nii.gz")):
+            _check_nifti(path, place)
+            return
+        fields, start = _text_header(path)
+        data = data_file(path, place=place)
+        with (data or path).open("rb") as stream:
+            stream.seek(0 if data else start)
+            if fields.get("compresseddata", "").lower() == "true":
+                _inflate(stream)
+            elif fields.get("encoding") in ("gzip", "gz") and not _skips(fields):
+                _gunzip(stream)
+    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
+        raise ScanError(f"{place} is cut short or damaged; copy or export it again") from error
+    except OSError as error:
+        reason = error.strerror or "input or output error"
+        raise ScanError(f"{place} cannot be opened: {reason}; check its permissions") from error
+
+
+def data_file(path: Path, *, place: str) -> Path | None:
+    """The file beside a .mhd or .nhdr header that holds its voxels; None where there is none.
+
+    Raises:
+        ScanError: The header names several files, or one that is missing.
+    """
+    if path.suffix.lower() not in (".mhd", ".nhdr", ".mha", ".nrrd"):
+        return None
+    fields, _ = _text_header(path)
+    named = fields.get("elementdatafile") or fields.get("data file") or fields.get("datafile")
+    if named is None or named.upper() == "LOCAL":
+        return None
+    if named.upper().startswith("LIST") or "%" in named:
+        raise ScanError(f"{place}: {_SEVERAL_FILES}")
+    data = path.parent / named
+    if not data.is_file():
+        raise ScanError(
+            f"{place}: the file of its voxels, {data.name}, is missing; copy both files together"
+        )
+    return data
+
+
+def _check_nifti(path: Path, place: str) -> None:
+    compressed = path.name.lower().endswith(".gz")
+    twin = path.with_suffix("") if compressed else path.with_name(path.name + ".gz")
+    if twin.exists():
+        # The NIfTI library would open one of the two by its own choice, and silently.
+        raise ScanError(f"{place} stands beside {twin.name}; keep one of the two")
+    with path.open("rb") as raw:
+        stream: BinaryIO = gzip.GzipFile(fileobj=raw) if compressed else raw  # type: ignore[assignment]
+        layout = _nifti_layout(stream.read(_NIFTI_HEADER))
+        if layout is None:
+            raise ScanError(f"{place} is not a single-file NIfTI-1 image; convert it to .nii.gz")
+        stream.seek(layout.offset)
+        length = undefined = 0
+        while chunk := stream.read(_CHUNK):
+            if layout.floats is not None:
+                # Looked for here because the NIfTI library turns them into zeros in silence.
+                kept = chunk[: max(0, layout.length - length)]
+                values = np.frombuffer(kept, layout.floats, len(kept) // layout.floats.itemsize)
+                undefined += values.size - int(np.count_nonzero(np.isfinite(values)))
+            length += len(chunk)
+    if length < layout.length:
+        raise ScanError(
+            f"{place} is cut short: {length} of {layout.length} bytes of voxels; copy or export"
+            " it again"
+        )
+    if undefined:
+        raise ScanError(
+            f"{place} is NaN or infinite in {undefined} voxel(s); give them a value first"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NiftiLayout:
+    """Where the voxels of a NIfTI file lie, in bytes; `floats` where they are floats."""
+
+    offset: int
+    length: int
+    floats: np.dtype[np.floating] | None
+
+
+def _nifti_layout(header: bytes) -> _NiftiLayout | None:
+    """The layout by a header; None where this is no header of a single-file NIfTI-1 image.
+
+    Source: nifti1.h, NIfTI Data Format Working Group.
+    """
+    for order in "<>":
+        if len(header) < _NIFTI_HEADER or header[344:347] != b"n+1":
+            break
+        dim = struct.unpack_from(order + "8h", header, 40)
+        kind, bits = struct.unpack_from(order + "2h", header, 70)
+        (offset,) = struct.unpack_from(order + "f", header, 108)
+        if 1 <= dim[0] <= 7 and min(dim[1 : dim[0] + 1]) > 0 and 0 <= offset < _HEADER_LIMIT:
+            return _NiftiLayout(
+                offset=max(int(offset), _NIFTI_HEADER),
+                length=math.prod(dim[1 : dim[0] + 1]) * bits // 8,
+                floats=np.dtype(order + _NIFTI_FLOATS[kind]) if kind in _NIFTI_FLOATS else None,
+            )
+    return None
+
+
+def _text_header(path: Path) -> tuple[Mapping[str, str], int]:
+    """Fields (names in lower case) of a MetaImage or NRRD header, and where its voxels begin."""
+    separator = ":" if path.suffix.lower() in (".nrrd", ".nhdr") else "="
+    fields: dict[str, str] = {}
+    with path.open("rb") as stream:
+        while stream.tell() < _HEADER_LIMIT and (line := stream.readline(_CHUNK)):
+            text = line.decode("latin-1").strip()
+            if separator == ":" and not text:
+                break
+            name, found, value = text.partition(separator)
+            if found:
+                fields[name.strip().lower()] = value.strip()
+            if name.strip().lower() == "elementdatafile":
+                break
+        return fields, stream.tell()
+
+
+def _skips(fields: Mapping[str, str]) -> bool:
+    return any(fields.get(name, "0") != "0" for name in ("line skip", "byte skip"))
+
+
+def _gunzip(stream: BinaryIO) -> None:
+    with gzip.GzipFile(fileobj=stream) as unpacked:
+        while unpacked.read(_CHUNK):
+            pass
+
+
+def _inflate(stream: BinaryIO) -> None:
+    inflater = zlib.decompressobj(wbits=47)  # 47: zlib or gzip, as MetaIO accepts both
+    while not inflater.eof:
+        chunk = stream.read(_CHUNK)
+        if not chunk:
+            raise EOFError
+        inflater.decompress(chunk)

@@ -1,0 +1,129 @@
+"""From a scan as it was acquired to the study's grid and intensities, and back.
+
+Orientation LPS, the study's spacing, body mask, percentile clip, z-score (method: Nie et al. 2018
+resample to 1 mm; the body mask is ours, because the share of air differs by field of view).
+"""
+
+import math
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+# Raise this whenever an array that this module makes would change: it is part of the cache's key.
+PREPROCESSING_VERSION = 1
+
+_CLIP_PERCENTILES = (1.0, 99.5)
+_BODY_FRACTION = 0.1
+_LEAST_BODY = 0.05
+_SAME_MM = 1e-3
+
+Triple = tuple[float, float, float]
+
+
+def preprocess_image(image: sitk.Image, spacing_mm: Triple) -> sitk.Image:
+    """Oriented, resampled (linear, smoothed first where voxels grow) and normalised; float32."""
+    oriented = sitk.DICOMOrient(image, "LPS")
+    resampled = _resample(_smoothed(oriented, spacing_mm), spacing_mm, sitk.sitkLinear)
+    normalised = sitk.GetImageFromArray(normalise(sitk.GetArrayFromImage(resampled)))
+    normalised.CopyInformation(resampled)
+    return normalised
+
+
+def preprocess_label(label: sitk.Image, spacing_mm: Triple) -> sitk.Image:
+    """Oriented and resampled; each voxel takes the label with the largest linear share."""
+    oriented = sitk.DICOMOrient(label, "LPS")
+    return _resample(oriented, spacing_mm, sitk.sitkLabelLinear)
+
+
+def normalise(array_zyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Clip to the body's 1st and 99.5th percentile, z-score over the body.
+
+    Air gets the lowest value, so padding with the minimum continues it.
+    """
+    body = array_zyx[body_mask(array_zyx)]
+    low, high = np.percentile(body, _CLIP_PERCENTILES)
+    clipped = np.clip(body, low, high)
+    scale = float(clipped.std()) or 1.0
+    normalised: NDArray[np.float32] = (
+        (np.clip(array_zyx, low, high) - float(clipped.mean())) / scale
+    ).astype(np.float32)
+    return normalised
+
+
+def body_mask(array_zyx: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The patient: over a tenth of the bright level, largest component, holes filled.
+
+    A crop inside the body may have no air at all; where under 5 % would be left, all is body.
+    """
+    low, high = np.percentile(array_zyx, _CLIP_PERCENTILES)
+    bright = (array_zyx > low + _BODY_FRACTION * (high - low)).astype(np.uint8)
+    components = sitk.RelabelComponent(
+        sitk.ConnectedComponent(sitk.GetImageFromArray(bright)), sortByObjectSize=True
+    )
+    filled = sitk.BinaryFillhole(components == 1)
+    mask: NDArray[np.bool_] = sitk.GetArrayFromImage(filled).astype(bool)
+    return mask if mask.mean() >= _LEAST_BODY else np.ones_like(mask)
+
+
+def probabilities_to_grid(
+    probabilities_xyz: NDArray[np.float32], study_grid: sitk.Image, scan: sitk.Image
+) -> NDArray[np.uint8]:
+    """Arg-max of class probabilities on the scan's own grid, where they are scored.
+
+    Args:
+        probabilities_xyz: (C, X, Y, Z) on the study's grid.
+        study_grid: Any image of that grid's geometry.
+        scan: The scan as acquired.
+
+    Returns:
+        Class numbers, (Z, Y, X) of the scan; background outside the study's grid.
+    """
+    best: NDArray[np.float32] | None = None
+    label = np.zeros(scan.GetSize()[::-1], np.uint8)
+    for index, channel in enumerate(probabilities_xyz):
+        image = sitk.GetImageFromArray(np.ascontiguousarray(channel.transpose(2, 1, 0)))
+        image.CopyInformation(study_grid)
+        on_scan = sitk.GetArrayFromImage(
+            sitk.Resample(image, scan, sitk.Transform(), sitk.sitkLinear, float(index == 0))
+        )
+        if best is None:
+            best = on_scan
+            continue
+        wins = on_scan > best
+        label[wins] = index
+        best[wins] = on_scan[wins]
+    return label
+
+
+def _smoothed(image: sitk.Image, spacing_mm: Triple) -> sitk.Image:
+    """Gaussian against aliasing along the axes whose voxels grow; the identity elsewhere."""
+    variances = [
+        max(0.0, (new / 2.355) ** 2 - (old / 2.355) ** 2)
+        for new, old in zip(spacing_mm, image.GetSpacing(), strict=True)
+    ]
+    return (
+        sitk.DiscreteGaussian(image, variances) if any(v > _SAME_MM for v in variances) else image
+    )
+
+
+def _resample(image: sitk.Image, spacing_mm: Triple, interpolator: int) -> sitk.Image:
+    """Onto the study's spacing; the outer faces of the first voxels coincide."""
+    old = image.GetSpacing()
+    if all(abs(a - b) <= _SAME_MM for a, b in zip(old, spacing_mm, strict=True)):
+        return image
+    size = [
+        max(1, math.ceil(n * a / b - 1e-6))
+        for n, a, b in zip(image.GetSize(), old, spacing_mm, strict=True)
+    ]
+    shift = [(b - a) / (2 * a) for a, b in zip(old, spacing_mm, strict=True)]
+    grid = sitk.Image(size, image.GetPixelID())
+    grid.SetSpacing(spacing_mm)
+    grid.SetDirection(image.GetDirection())
+    grid.SetOrigin(image.TransformContinuousIndexToPhysicalPoint(shift))
+    # The last slice's centre may lie past the scan's last centre: repeat, do not darken, it.
+    filter_ = sitk.ResampleImageFilter()
+    filter_.SetReferenceImage(grid)
+    filter_.SetInterpolator(interpolator)
+    filter_.SetUseNearestNeighborExtrapolator(True)
+    return filter_.Execute(image)

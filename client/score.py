@@ -1,0 +1,79 @@
+"""Score a label map against its reference: `python client/score.py PREDICTION REFERENCE ...`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import SimpleITK as sitk
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from asdnet_models.scores import OrganScore, score_label_maps
+from client.scans import ScanError, load_label_map, same_grid_error
+from protocol.organs import parse_organs
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    prediction: Annotated[Path, typer.Argument(help="Label map to be scored.")],
+    reference: Annotated[Path, typer.Argument(help="Label map that is held to be true.")],
+    organs: Annotated[
+        str, typer.Option(help="Every organ of the label maps: bladder=1,prostate=2,rectum=3")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Print DSC and ASD (mm) of every organ; both files must be on one grid."""
+    try:
+        scores = score_files(prediction, reference, parse_organs(organs))
+    except ValueError as error:  # ScanError, and mistakes in --organs
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(code=2) from error
+    if as_json:
+        typer.echo(json.dumps({organ: dataclasses.asdict(scores[organ]) for organ in scores}))
+    else:
+        Console().print(_table(scores))
+
+
+def score_files(
+    prediction: Path, reference: Path, organs: Mapping[str, int]
+) -> dict[str, OrganScore]:
+    """Scores of every organ, distances in mm of the reference's grid.
+
+    Raises:
+        ScanError: A file cannot be read, holds other values than the organs', or the two are
+            on different grids.
+    """
+    true = load_label_map(reference, organs, case="reference")
+    predicted = load_label_map(prediction, organs, case="prediction")
+    difference = same_grid_error(predicted, true)
+    if difference is not None:
+        raise ScanError(
+            f"case prediction: label map is not on the reference's grid: {difference};"
+            " resample it with nearest neighbour"
+        )
+    return score_label_maps(
+        sitk.GetArrayViewFromImage(predicted),
+        sitk.GetArrayViewFromImage(true),
+        true.GetSpacing()[::-1],
+        organs,
+    )
+
+
+def _table(scores: Mapping[str, OrganScore]) -> Table:
+    table = Table("organ", "DSC", "ASD (mm)", "")
+    for organ, score in scores.items():
+        asd = "undefined" if score.asd_mm is None else f"{score.asd_mm:.3f}"
+        note = "failure: one mask is empty" if score.failure else ""
+        table.add_row(organ, f"{score.dsc:.4f}", asd, note)
+    return table
+
+
+if __name__ == "__main__":
+    app()

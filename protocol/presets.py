@@ -1,0 +1,59 @@
+"""Named starting points of a study.  A preset sets values; it has no code of its own."""
+
+from typing import Literal, get_args
+
+from protocol.study import (
+    AggregationConfig,
+    ConfidenceConfig,
+    EvaluationConfig,
+    MethodConfig,
+    NetworkConfig,
+    RampConfig,
+    StudyProtocol,
+    TrainingConfig,
+)
+
+PresetName = Literal["smoke", "quick", "paper"]
+PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
+
+# The paper's form is the default of every field, so that a protocol without a word is the paper.
+_PAPER = StudyProtocol(name="paper")
+
+# What trains best in minutes on two cores, chosen on validation cases: docs/method.md says how.
+_QUICK = StudyProtocol(
+    name="quick",
+    spacing_mm=(3.0, 3.0, 3.0),
+    patch_voxels=(64, 56, 32),
+    network=NetworkConfig(width=8, kernel=3),
+    confidence=ConfidenceConfig(width=8),
+    method=MethodConfig(class_weight="uniform", sample_attention="off", gamma=0.5),
+    training=TrainingConfig(
+        rounds=30,
+        local_steps=8,
+        batch_size=1,
+        lr_segmenter=2e-3,
+        lr_decay=0.3,
+        lr_decay_at=(0.6, 0.85),
+        ramp=RampConfig(adversarial_start=0.2, region_start=0.4, length=0.2),
+    ),
+    evaluation=EvaluationConfig(every_rounds=5, overlap=0.25),
+)
+
+_SMOKE = StudyProtocol(
+    name="smoke",
+    spacing_mm=(8.0, 8.0, 8.0),
+    patch_voxels=(24, 24, 16),
+    network=NetworkConfig(width=4, kernel=3),
+    confidence=ConfidenceConfig(width=4),
+    method=_QUICK.method,
+    training=_QUICK.training.model_copy(update={"rounds": 4, "local_steps": 3, "batch_size": 2}),
+    aggregation=AggregationConfig(),
+    evaluation=EvaluationConfig(every_rounds=2, overlap=0.25),
+)
+
+_PRESETS: dict[PresetName, StudyProtocol] = {"smoke": _SMOKE, "quick": _QUICK, "paper": _PAPER}
+
+
+def preset(name: PresetName) -> StudyProtocol:
+    """The protocol of that name."""
+    return _PRESETS[name]

@@ -1,0 +1,237 @@
+"""What a study agrees on: everything that changes the science, with one default each.
+
+The server owns the protocol, sends it whole with every round and records it in MLflow with its
+hash.  A site never fills in a value of its own.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from protocol.organs import check_organs
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ProtocolError(ValueError):
+    """A protocol or site file that breaks a rule; lists every mistake at once."""
+
+
+class Frozen(BaseModel):
+    """Immutable, and an unknown key is an error rather than a silently ignored wish."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(Frozen):
+    """The segmentation network S (method: Nie et al. 2018; V-Net: Milletari et al. 2016)."""
+
+    architecture: Literal["svnet", "vnet"] = "svnet"
+    width: PositiveInt = Field(16, description="channels at full resolution")
+    kernel: Literal[3, 5] = Field(5, description="edge of the convolution kernels, voxels")
+    norm: Literal["group", "batch"] = Field(
+        "group", description="batch statistics do not average well over sites"
+    )
+
+    @property
+    def levels(self) -> int:
+        """Resolution levels; SVNet is V-Net without its innermost one."""
+        return 5 if self.architecture == "vnet" else 4
+
+    @property
+    def stride(self) -> int:
+        """Every patch edge must be a multiple of this many voxels."""
+        return int(2 ** (self.levels - 1))
+
+
+class ConfidenceConfig(Frozen):
+    """The confidence network D: class maps in, one logit a voxel out."""
+
+    width: PositiveInt = Field(16, description="channels after the first convolution")
+
+    @property
+    def stride(self) -> int:
+        """Three stride-2 convolutions."""
+        return 8
+
+
+class MethodConfig(Frozen):
+    """Eq. 1 to 7.  Every ablation of the paper is a setting here, never a copy of the code."""
+
+    class_weight: Literal["inverse-square", "inverse", "uniform"] = Field(
+        "inverse-square", description="pi_c of Eq. 1 and 6 as a power of the organ's volume"
+    )
+    sample_attention: Literal["literal", "normalised", "off"] = Field(
+        "literal", description="Eq. 2 as printed, divided by its running mean, or left out"
+    )
+    beta: float = Field(2.0, ge=0, le=5, description="exponent of Eq. 2")
+    lambda_adversarial: float = Field(0.03, ge=0, description="lambda_1 of Eq. 7")
+    lambda_region: float = Field(0.3, ge=0, description="lambda_2 of Eq. 7")
+    gamma: float = Field(0.2, ge=0, lt=1, description="a voxel is trusted where M > gamma")
+    fakes_from_unlabelled: bool = Field(
+        False, description="train D on predictions of unlabelled scans too (Hung et al. 2018)"
+    )
+    soften_real: float = Field(
+        0.0, ge=0, lt=0.5, description="probability mass that 'real' one-hot masks give away"
+    )
+
+    @property
+    def trains_confidence(self) -> bool:
+        """Without Eq. 5 and 6 nothing reads D, so nothing trains it."""
+        return self.lambda_adversarial > 0 or self.lambda_region > 0
+
+
+class RampConfig(Frozen):
+    """When Eq. 5 and 6 begin, as fractions of the study's rounds (semi: Hung et al. 2018)."""
+
+    adversarial_start: Fraction = 0.05
+    region_start: Fraction = 0.25
+    length: Fraction = 0.15
+
+
+class TrainingConfig(Frozen):
+    """One site's share of a round, and how the rounds are scheduled."""
+
+    rounds: PositiveInt = 60
+    local_steps: PositiveInt = Field(50, description="optimiser steps a site and round")
+    batch_size: PositiveInt = Field(2, description="labelled patches a step; as many unlabelled")
+    lr_segmenter: PositiveFloat = 1e-3
+    lr_confidence: PositiveFloat = 1e-4
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="factor on both rates at each decay point"
+    )
+    lr_decay_at: tuple[Fraction, ...] = (1 / 3, 2 / 3)
+    weight_decay: float = Field(1e-4, ge=0)
+    ramp: RampConfig = RampConfig()
+    organ_patch_fraction: Fraction = Field(
+        2 / 3, description="patches centred on an organ drawn uniformly; the rest lie anywhere"
+    )
+    augment: bool = True
+    proximal_mu: float = Field(0.01, ge=0, description="pull to the global S at label-free sites")
+
+
+class AggregationConfig(Frozen):
+    """FedAvg of the two networks, each with its own weights."""
+
+    unlabelled_weight: Fraction = Field(
+        0.3, description="omega: what an unlabelled case weighs for S once Eq. 6 is on"
+    )
+    max_site_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.4, description="cap on one site's share of S"
+    )
+    max_norm_ratio: Annotated[float, Field(gt=1)] = Field(
+        3.0, description="an update over this many times the round's median norm is left out"
+    )
+    min_sites: PositiveInt = 2
+    round_timeout_s: PositiveFloat = 3600.0
+    join_timeout_s: PositiveFloat = 600.0
+
+
+class EvaluationConfig(Frozen):
+    """Sliding-window inference and when the sites score their cases."""
+
+    every_rounds: PositiveInt = 5
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    largest_component: bool = Field(
+        False, description="keep one component an organ; gas can split a rectum"
+    )
+
+
+class StudyProtocol(Frozen):
+    """The whole agreement of one study."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "asdnet"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    organs: dict[str, int] = {"bladder": 1, "prostate": 2, "rectum": 3}
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
+    patch_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 64, 16)
+    network: NetworkConfig = NetworkConfig()
+    confidence: ConfidenceConfig = ConfidenceConfig()
+    method: MethodConfig = MethodConfig()
+    training: TrainingConfig = TrainingConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("organs")
+    @classmethod
+    def _organs_are_lawful(cls, organs: dict[str, int]) -> dict[str, int]:
+        return check_organs(organs)
+
+    @model_validator(mode="after")
+    def _patch_fits_the_strides(self) -> Self:
+        stride = max(self.network.stride, self.confidence.stride)
+        if any(edge % stride for edge in self.patch_voxels):
+            lower = tuple(max(stride, edge - edge % stride) for edge in self.patch_voxels)
+            raise ValueError(
+                f"patch_voxels must be multiples of {stride} (the networks halve "
+                f"{stride.bit_length() - 1} times), not {self.patch_voxels}; "
+                f"{lower} would do"
+            )
+        return self
+
+    @property
+    def classes(self) -> int:
+        """Organs and background."""
+        return len(self.organs) + 1
+
+    @property
+    def organ_names(self) -> tuple[str, ...]:
+        """In the order of the networks' channels 1, 2, ..."""
+        return tuple(sorted(self.organs, key=self.organs.__getitem__))
+
+    def canonical_json(self) -> str:
+        """Sorted and compact, so that equal protocols are equal bytes."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def explain(error: ValidationError, place: str) -> str:
+    """All mistakes of one validation, a line each: place, rule, value."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        rule = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            rule = "unknown key; remove it or correct its spelling"
+        value = "" if item["type"] == "value_error" else f" (is {item['input']!r})"
+        lines.append(f"{place}: {where + ': ' if where else ''}{rule}{value}")
+    return "\n".join(lines)
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """A model from a YAML file.
+
+    Raises:
+        ProtocolError: If the file is missing, is not YAML, or breaks rules of the model; the
+            message lists every mistake.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProtocolError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ProtocolError(f"{path}: must hold keys and values, not {type(content).__name__}")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ProtocolError(explain(error, str(path))) from None

@@ -1,0 +1,87 @@
+"""Weighted averaging of the two networks (FedAvg: McMahan et al., AISTATS 2017)."""
+
+import math
+from collections.abc import Mapping
+from statistics import median
+
+import torch
+
+from protocol.messages import TrainReport, Weights
+from protocol.schedule import RoundPlan
+from protocol.study import AggregationConfig
+
+
+def segmenter_weights(
+    reports: Mapping[str, TrainReport], plan: RoundPlan, config: AggregationConfig
+) -> dict[str, float]:
+    """Each site's share of S: labelled cases + omega * unlabelled cases, capped.
+
+    omega is nought in warm-up, when unlabelled scans are not used.  Shares sum to 1.
+    """
+    omega = config.unlabelled_weight if plan.region_ramp > 0 else 0.0
+    cases = {site: r.labelled + omega * r.unlabelled for site, r in reports.items()}
+    return capped_shares(cases, config.max_site_share)
+
+
+def confidence_weights(reports: Mapping[str, TrainReport]) -> dict[str, float]:
+    """Each site's share of D: labelled cases only, as only they train it."""
+    return capped_shares({site: float(r.labelled) for site, r in reports.items()}, 1.0)
+
+
+def capped_shares(amounts: Mapping[str, float], cap: float) -> dict[str, float]:
+    """Amounts as shares of 1, none over the cap; what is cut off goes to the others by amount.
+
+    With too few sites to keep the cap it is raised to equal shares.
+    """
+    positive = {site: amount for site, amount in sorted(amounts.items()) if amount > 0}
+    if not positive:
+        return {}
+    cap = max(cap, 1.0 / len(positive))
+    capped: set[str] = set()
+    while True:
+        free = {site: amount for site, amount in positive.items() if site not in capped}
+        left = 1.0 - cap * len(capped)
+        total = math.fsum(free.values())
+        shares = {site: left * amount / total for site, amount in free.items()}
+        over = {site for site, share in shares.items() if share > cap * (1 + 1e-12)}
+        if not over:
+            return {site: cap if site in capped else shares[site] for site in positive}
+        capped |= over
+
+
+def average(updates: Mapping[str, Weights], shares: Mapping[str, float]) -> Weights:
+    """Sum of share * weights, accumulated in float64 in the order of the sites' names.
+
+    The order is fixed so that replies arriving in another one give the same bits.
+    """
+    sites = sorted(shares)
+    return {
+        name: torch.stack([updates[site][name].double() * shares[site] for site in sites])
+        .sum(0)
+        .float()
+        for name in updates[sites[0]]
+    }
+
+
+def outsized_updates(
+    updates: Mapping[str, Weights], current: Weights, max_ratio: float
+) -> dict[str, float]:
+    """Sites whose update is over `max_ratio` times the round's median norm, with that ratio.
+
+    Fewer than three updates have no telling median, and none is left out.
+    """
+    if len(updates) < 3:
+        return {}
+    norms = {site: _distance(update, current) for site, update in updates.items()}
+    middle = median(norms.values())
+    if middle == 0:
+        return {}
+    return {
+        site: norm / middle for site, norm in sorted(norms.items()) if norm > max_ratio * middle
+    }
+
+
+def _distance(update: Weights, current: Weights) -> float:
+    return math.sqrt(
+        math.fsum(float(((update[n] - current[n]).double() ** 2).sum()) for n in current)
+    )

@@ -1,0 +1,81 @@
+"""A study on Flower's simulation engine: the same ServerApp loop and ClientApps as for real.
+
+`run_simulation` is deprecated in Flower 1.41 in favour of `flwr run`, which leaves a SuperLink
+and a SuperExec running in the background and needs the project packed as a bundle; one process
+that ends when the study ends is what a command such as `make simulate` must be.  The version is
+pinned.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+from flwr.app import Context
+from flwr.serverapp import Grid
+from flwr.simulation import run_simulation
+
+from client.app import build_client_app
+from protocol.sites import SiteConfig
+from protocol.study import StudyProtocol
+from server.app import build_server_app
+from server.record import StudyRecord
+from server.rounds import Watcher, run_study
+
+
+def simulate(
+    protocol: StudyProtocol,
+    sites: Mapping[str, SiteConfig],
+    watcher: Watcher,
+    *,
+    workers: int,
+    gpus_per_site: float = 0.0,
+) -> StudyRecord:
+    """One study over these sites.
+
+    Args:
+        protocol: The study.
+        sites: By name; each becomes one of Flower's virtual SuperNodes.
+        watcher: Told of every event.
+        workers: Sites that train at the same time.
+        gpus_per_site: Share of a GPU that one site takes.
+
+    Raises:
+        QuorumError: If too few sites answer.
+    """
+    records: list[StudyRecord] = []
+
+    def serve(grid: Grid, _: Context) -> None:
+        records.append(run_study(grid, protocol, watcher, expected_sites=len(sites)))
+
+    flower = logging.getLogger("flwr")
+    level = flower.level
+    flower.setLevel(logging.ERROR)
+    resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus_per_site}
+    try:
+        run_simulation(
+            server_app=build_server_app(serve),
+            client_app=build_client_app(partial(_site_of_partition, dict(sites))),
+            num_supernodes=len(sites),
+            backend_config={
+                "client_resources": resources,
+                "init_args": {
+                    "num_cpus": workers,
+                    "logging_level": "error",
+                    "log_to_driver": False,
+                },
+            },
+        )
+    finally:
+        flower.setLevel(level)
+    return records[0]
+
+
+def _site_of_partition(sites: Mapping[str, SiteConfig], context: Context) -> SiteConfig:
+    """Flower numbers its virtual nodes; the sites are taken in the order of their names."""
+    return sites[sorted(sites)[int(context.node_config["partition-id"])]]

@@ -1,0 +1,268 @@
+"""The made cohort of method section 8: 50 labelled and 20 unlabelled pelvic MR phantoms.
+
+Synthetic throughout.  The version is raised whenever a voxel changes, and results name version
+and hash.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from pydantic import BaseModel, ConfigDict
+
+from simulation.phantom.acquisition import ORGANS, Acquired, Scanner, acquire
+from simulation.phantom.anatomy import draw_subject
+from simulation.phantom.contrast import T2_LEVELS
+
+PHANTOM_VERSION = "1"
+MANIFEST = "cohort.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One hospital of the cohort."""
+
+    labelled: int
+    unlabelled: int
+    scanner: Scanner
+
+
+SITES: Mapping[str, Site] = {
+    "A": Site(
+        labelled=15,
+        unlabelled=0,
+        scanner=Scanner(
+            pixel_mm=1.0, slice_mm=3.0, field_mm=(200, 176, 114), gamma=1.0, level_shift=0.03,
+            bias=0.15, bias_kind="linear", snr=32, scale=600,
+        ),
+    ),
+    "B": Site(
+        labelled=12,
+        unlabelled=0,
+        scanner=Scanner(
+            pixel_mm=1.0, slice_mm=3.0, field_mm=(188, 168, 114), gamma=0.85, level_shift=0.06,
+            bias=0.30, bias_kind="surface", snr=22, scale=900, bladder_factor=1.3,
+        ),
+    ),
+    "C": Site(
+        labelled=10,
+        unlabelled=0,
+        scanner=Scanner(
+            pixel_mm=0.9, slice_mm=2.0, field_mm=(180, 166, 110), gamma=1.15, level_shift=0.06,
+            bias=0.20, bias_kind="linear", snr=26, scale=350, flipped=True,
+        ),
+    ),
+    "D": Site(
+        labelled=8,
+        unlabelled=5,
+        scanner=Scanner(
+            pixel_mm=1.1, slice_mm=3.0, field_mm=(210, 182, 117), gamma=0.95, level_shift=0.05,
+            bias=0.25, bias_kind="linear", snr=18, scale=1100, bladder_factor=0.8,
+        ),
+    ),
+    "E": Site(
+        labelled=5,
+        unlabelled=0,
+        scanner=Scanner(
+            pixel_mm=1.0, slice_mm=1.0, field_mm=(184, 168, 108), gamma=1.1, level_shift=0.08,
+            bias=0.40, bias_kind="surface", snr=14, scale=500, tilt_deg=6.0,
+        ),
+    ),
+    "F": Site(
+        labelled=0,
+        unlabelled=15,
+        scanner=Scanner(
+            pixel_mm=1.05, slice_mm=2.0, field_mm=(196, 174, 112), gamma=0.9, level_shift=0.07,
+            bias=0.30, bias_kind="linear", snr=20, scale=750, bladder_factor=1.1,
+        ),
+    ),
+}  # fmt: skip
+
+
+class CaseEntry(BaseModel):
+    """One case of the manifest; hashes are of voxels and geometry, not of compressed files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    site: str
+    labelled: bool
+    image_sha256: str
+    label_sha256: str
+
+
+class CohortManifest(BaseModel):
+    """cohort.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    seed: int
+    voxel_mm: float
+    counts: dict[str, tuple[int, int]]
+    organs: dict[str, int]
+    cases: tuple[CaseEntry, ...]
+    sha256: str
+
+
+def make_cohort(
+    folder: Path,
+    *,
+    seed: int = 2018,
+    voxel_mm: float = 1.0,
+    counts: Mapping[str, tuple[int, int]] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CohortManifest:
+    """The cohort in `folder`, made first unless it is there already.
+
+    Layout: imagesTr/ with labelsTr/ (the reader's) and labelsRef/ (the truth, for scoring), and
+    imagesUn/ with labelsUn/ (withheld).  An interrupted make leaves nothing.
+
+    Args:
+        folder: Made complete or not at all.
+        seed: Every case has a generator of its own from (seed, site, number).
+        voxel_mm: In-plane scale; coarser is faster.
+        counts: (labelled, unlabelled) by site; the method's 50 + 20 if None.
+        workers: Processes; all cores if None.
+        progress: Called with (done, total).
+
+    Raises:
+        ValueError: If the folder holds another cohort or something else.
+    """
+    wanted = dict(counts or {name: (s.labelled, s.unlabelled) for name, s in SITES.items()})
+    if folder.exists():
+        return _reused(folder, seed, voxel_mm, wanted)
+    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
+    for name in ("imagesTr", "labelsTr", "labelsRef", "imagesUn", "labelsUn"):
+        (draft / name).mkdir(parents=True)
+    try:
+        entries = _make_cases(draft, seed, voxel_mm, wanted, workers, progress)
+        digest = hashlib.sha256(
+            "".join(e.image_sha256 + e.label_sha256 for e in entries).encode()
+        ).hexdigest()
+        manifest = CohortManifest(
+            version=PHANTOM_VERSION,
+            seed=seed,
+            voxel_mm=voxel_mm,
+            counts=wanted,
+            organs=ORGANS,
+            cases=tuple(entries),
+            sha256=digest,
+        )
+        (draft / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+        os.rename(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+def read_manifest(folder: Path) -> CohortManifest:
+    """cohort.json of a made cohort.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise ValueError(
+            f"{folder}: has no {MANIFEST}, so is no made cohort; choose another folder"
+        )
+    return CohortManifest.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def _reused(
+    folder: Path, seed: int, voxel_mm: float, counts: Mapping[str, tuple[int, int]]
+) -> CohortManifest:
+    manifest = read_manifest(folder)
+    for what, found, asked in (
+        ("version", manifest.version, PHANTOM_VERSION),
+        ("seed", manifest.seed, seed),
+        ("voxel_mm", manifest.voxel_mm, voxel_mm),
+        ("counts", manifest.counts, dict(counts)),
+    ):
+        if found != asked:
+            raise ValueError(
+                f"{folder}: holds a cohort whose {what} is {found}, asked for is {asked}; "
+                "remove the folder or choose another"
+            )
+    return manifest
+
+
+def _make_cases(
+    draft: Path,
+    seed: int,
+    voxel_mm: float,
+    counts: Mapping[str, tuple[int, int]],
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> list[CaseEntry]:
+    jobs = [
+        (draft, seed, voxel_mm, site, number, number < labelled)
+        for site, (labelled, unlabelled) in sorted(counts.items())
+        for number in range(labelled + unlabelled)
+    ]
+    entries: list[CaseEntry] = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+        for done, job in enumerate(as_completed([pool.submit(make_case, *j) for j in jobs]), 1):
+            entries.append(job.result())
+            if progress:
+                progress(done, len(jobs))
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def make_case(
+    folder: Path, seed: int, voxel_mm: float, site: str, number: int, labelled: bool
+) -> CaseEntry:
+    """Draw, acquire and write one case."""
+    acquired = acquire_case(seed, voxel_mm, site, number)
+    name = f"{site}_{number + 1:03d}"
+    if labelled:
+        _write(acquired.image, folder / "imagesTr" / f"{name}.nii.gz")
+        _write(acquired.reader, folder / "labelsTr" / f"{name}.nii.gz")
+        _write(acquired.reference, folder / "labelsRef" / f"{name}.nii.gz")
+    else:
+        _write(acquired.image, folder / "imagesUn" / f"{name}.nii.gz")
+        _write(acquired.reference, folder / "labelsUn" / f"{name}.nii.gz")
+    return CaseEntry(
+        name=name,
+        site=site,
+        labelled=labelled,
+        image_sha256=_digest(acquired.image),
+        label_sha256=_digest(acquired.reference),
+    )
+
+
+def acquire_case(seed: int, voxel_mm: float, site: str, number: int) -> Acquired:
+    """Case `number` (from 0) of a site; depends on nothing but these four."""
+    site_number = sorted(SITES).index(site)
+    scanner = SITES[site].scanner
+    rng = np.random.default_rng([seed, site_number, number])
+    # A site's tissue levels are its scanner's: the same for all of its cases.
+    site_rng = np.random.default_rng([seed, site_number])
+    levels = {
+        tissue: level * float(np.exp(site_rng.normal(0, scanner.level_shift)))
+        for tissue, level in T2_LEVELS.items()
+    }
+    subject = draw_subject(rng, scanner.bladder_factor)
+    return acquire(subject, scanner, levels, voxel_mm, rng)
+
+
+def _write(image: sitk.Image, path: Path) -> None:
+    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+
+
+def _digest(image: sitk.Image) -> str:
+    digest = hashlib.sha256(sitk.GetArrayFromImage(image).tobytes())
+    geometry = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
+    digest.update(" ".join(f"{value:.6f}" for value in geometry).encode())
+    return digest.hexdigest()

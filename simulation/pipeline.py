@@ -1,0 +1,227 @@
+"""The steps of one simulated study, in order: cohort, sites, federation, comparison, result."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from protocol.presets import PresetName
+from protocol.sites import SiteConfig
+from protocol.study import StudyProtocol
+from simulation.split import (
+    StudyCase,
+    choose_fold,
+    deal_to_sites,
+    read_cohort,
+    refuse_duplicates,
+    write_sites,
+)
+
+_PHANTOM_SEED = 2018
+_PHANTOM_VOXEL_MM: dict[PresetName, float] = {"smoke": 5.0, "quick": 1.5, "paper": 1.0}
+# Enough for every site of `smoke` to train, validate and test, and no more.
+_SMOKE_COUNTS = {"A": (4, 0), "B": (4, 0), "C": (4, 0), "D": (4, 1), "E": (4, 0), "F": (0, 3)}
+
+
+class StudyFolderError(ValueError):
+    """The result folder cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line decided."""
+
+    preset: PresetName
+    protocol: StudyProtocol
+    fixed_grid: bool
+    data: Path | None
+    labelled: int
+    unlabelled: int
+    sites: int
+    fold: int
+    out: Path
+    mlflow_uri: str | None
+    device: str
+    workers: int
+    local_only: bool
+    cache: Path
+
+
+def run_pipeline(options: Options, console: Console) -> None:
+    """One study; leaves `options.out` complete, or removed where nothing was trained yet.
+
+    Raises:
+        StudyFolderError: If the result folder is in use.
+        SplitError, ContractError, ScanError: If the data cannot be used.
+        QuorumError: If too few sites answer; model/ and the MLflow store keep what there is.
+    """
+    if options.out.exists() and any(options.out.iterdir()):
+        raise StudyFolderError(
+            f"{options.out}: is not empty; give --out a new folder, nothing is overwritten"
+        )
+    cases, cohort = _cases(options, console)
+    protocol = _on_grid(options, cases)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        configs = write_sites(
+            cases,
+            options.out / "sites",
+            options.cache / "scans",
+            device=options.device,
+            threads=max(1, (os.cpu_count() or 1) // options.workers),
+        )
+        _prepare(configs, protocol, options, console)
+    except BaseException:
+        shutil.rmtree(options.out)
+        raise
+    _train_and_report(options, protocol, configs, cases, cohort, console)
+
+
+def _cases(options: Options, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
+    """The cases with their sites and parts, and what to say of the cohort in result.json."""
+    folder = options.data
+    cohort: dict[str, Any] = {"kind": "folder"}
+    labelled, unlabelled, sites = options.labelled, options.unlabelled, options.sites
+    if folder is None:
+        from simulation.phantom.cohort import SITES, make_cohort
+
+        voxel_mm = _PHANTOM_VOXEL_MM[options.preset]
+        counts = _SMOKE_COUNTS if options.preset == "smoke" else None
+        folder = options.cache / f"phantom-{options.preset}"
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("making the phantom cohort (once)", total=None)
+            manifest = make_cohort(
+                folder,
+                seed=_PHANTOM_SEED,
+                voxel_mm=voxel_mm,
+                counts=counts,
+                workers=options.workers,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        if counts:
+            labelled = sum(count for count, _ in counts.values())
+            unlabelled = sum(count for _, count in counts.values())
+        sites = len(SITES)
+        cohort = {"kind": "phantom", "version": manifest.version, "sha256": manifest.sha256}
+        console.print(
+            f"cohort: {labelled} labelled and {unlabelled} unlabelled synthetic pelvic phantoms, "
+            f"version {manifest.version}, {manifest.sha256[:12]}",
+            highlight=False,
+        )
+    seed = options.protocol.seed
+    cases = deal_to_sites(read_cohort(folder, labelled, unlabelled), sites, seed)
+    refuse_duplicates(cases)
+    return choose_fold(cases, options.fold, seed), cohort | {"fold": options.fold}
+
+
+def _on_grid(options: Options, cases: Sequence[StudyCase]) -> StudyProtocol:
+    """The protocol with spacing and patch that fit the scans, where the preset leaves them open."""
+    from simulation.planning import plan_grid
+
+    grid = None
+    if not options.fixed_grid:
+        grid = plan_grid(options.preset, [case.image for case in cases])
+    if grid is None:
+        return options.protocol
+    content = options.protocol.model_dump() | {"spacing_mm": grid[0], "patch_voxels": grid[1]}
+    return StudyProtocol.model_validate(content)
+
+
+def _prepare(
+    configs: dict[str, SiteConfig], protocol: StudyProtocol, options: Options, console: Console
+) -> None:
+    """Check and cache every site's data before anything is trained, all mistakes at once."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    from client.contract import ContractError
+
+    mistakes: list[str] = []
+    context = multiprocessing.get_context("spawn")
+    with (
+        console.status("checking and preprocessing the scans"),
+        ProcessPoolExecutor(options.workers, mp_context=context) as pool,
+    ):
+        jobs = {site: pool.submit(_mistakes, config, protocol) for site, config in configs.items()}
+        for site, job in jobs.items():
+            mistakes += [f"site {site}: {mistake}" for mistake in job.result()]
+    if mistakes:
+        raise ContractError(mistakes)
+
+
+def _mistakes(config: SiteConfig, protocol: StudyProtocol) -> tuple[str, ...]:
+    from client.contract import ContractError
+    from client.dataset import prepare_site
+
+    try:
+        prepare_site(config, protocol)
+    except ContractError as error:
+        return error.mistakes
+    return ()
+
+
+def _train_and_report(
+    options: Options,
+    protocol: StudyProtocol,
+    configs: dict[str, SiteConfig],
+    cases: Sequence[StudyCase],
+    cohort: dict[str, Any],
+    console: Console,
+) -> None:
+    from server.app import ModelSaver
+    from server.checkpoint import write_json
+    from server.progress import TerminalWatcher
+    from server.rounds import Watchers
+    from server.tracking import MlflowWatcher, package_versions
+    from simulation.federation import simulate
+    from simulation.local_only import train_all_alone
+    from simulation.results import Outcome, print_table, result_json, write_tables
+    from simulation.withheld import score_withheld
+
+    out = options.out
+    console.print(
+        f"study {protocol.name}: {protocol.training.rounds} rounds of "
+        f"{protocol.training.local_steps} steps, patch {protocol.patch_voxels} of "
+        f"{protocol.spacing_mm} mm, seed {protocol.seed}, {options.workers} sites at a time",
+        highlight=False,
+    )
+    write_json(out / "protocol.json", protocol.model_dump(mode="json"))
+    uri = options.mlflow_uri or f"sqlite:///{(out / 'mlflow.db').resolve()}"
+    artifacts = None if options.mlflow_uri else out / "mlartifacts"
+    tracker = MlflowWatcher(uri, artifacts, "asdnet", {k: str(v) for k, v in cohort.items()})
+    watchers = Watchers(each=[ModelSaver(out), tracker, TerminalWatcher(console)])
+    on_gpu = options.device == "cuda"
+    record = simulate(
+        protocol, configs, watchers, workers=options.workers, gpus_per_site=float(on_gpu)
+    )
+    best = record.best_segmenter or record.segmenter
+    withheld = score_withheld(configs, protocol, best, cases, options.workers)
+    alone = {}
+    if options.local_only:
+        labelled = {s: c for s, c in configs.items() if record.facts[s].labelled}
+        with console.status("local-only models") as status:
+            done: list[str] = []
+
+            def progress(site: str) -> None:
+                done.append(site)
+                status.update(f"local-only models: {len(done)}/{len(labelled)} sites")
+
+            alone = train_all_alone(labelled, protocol, options.workers, progress)
+    outcome = Outcome(
+        record=record,
+        seed=protocol.seed,
+        versions=package_versions(),
+        cohort=cohort,
+        withheld=withheld,
+        local_only=alone,
+    )
+    write_tables(outcome, out / "tables")
+    write_json(out / "result.json", result_json(outcome))
+    print_table(outcome, console)
+    console.print(f"result: {out}", highlight=False, soft_wrap=True)
+    console.print(f"look:   mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)

@@ -1,0 +1,77 @@
+"""A preset made to fit a folder of scans: spacing and patch from what is in it."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from client.scans import read_image
+from protocol.presets import PresetName
+
+Triple = tuple[float, float, float]
+Edges = tuple[int, int, int]
+Vector = NDArray[np.float64]
+
+# Voxels of a median scan on the study's grid; None keeps the preset's own grid (the paper's).
+_TARGET_VOXELS: dict[PresetName, int | None] = {"smoke": 9_000, "quick": 115_000, "paper": None}
+_STRIDE = 8
+_SMALLEST_EDGE = 16
+
+
+def plan_grid(name: PresetName, images: Sequence[Path]) -> tuple[Triple, Edges] | None:
+    """Spacing in mm and patch edges for these scans, or None where the preset fixes them.
+
+    The spacing is the scans' median one, coarsened from its finest axis on until a median scan
+    has the preset's number of voxels; the patch is that median scan, its edges rounded to
+    multiples of 8.
+    """
+    target = _TARGET_VOXELS[name]
+    if target is None:
+        return None
+    geometry = np.array([_geometry_lps(path) for path in images])
+    spacing = np.median(geometry[:, 0], axis=0)
+    extent = np.median(geometry[:, 1], axis=0)
+    grid = np.round(_coarsened(spacing, extent, target), 2)
+    edges = [_edge(mm / step) for mm, step in zip(extent, grid, strict=True)]
+    x, y, z = (float(value) for value in grid)
+    return (x, y, z), (edges[0], edges[1], edges[2])
+
+
+def _geometry_lps(path: Path) -> tuple[Triple, Triple]:
+    """Spacing and extent in mm along the patient's axes."""
+    if path.is_dir():
+        image = read_image(path, case=path.name)
+        spacing, size, direction = image.GetSpacing(), image.GetSize(), image.GetDirection()
+    else:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        spacing, size = reader.GetSpacing()[:3], reader.GetSize()[:3]
+        direction = reader.GetDirection()
+    axes = np.abs(np.array(direction).reshape(len(size), -1)[:3, :3]).argmax(0)
+    placed = np.empty((2, 3))
+    placed[0, axes] = spacing
+    placed[1, axes] = np.multiply(spacing, size)
+    return tuple(placed[0]), tuple(placed[1])
+
+
+def _coarsened(spacing: Vector, extent: Vector, target: int) -> Vector:
+    """max(spacing, s) with the smallest s that meets the target; by bisection over s."""
+    low, high = float(spacing.min()), float(max(extent))
+    if math.prod(extent / spacing) <= target:
+        return spacing
+    for _ in range(60):
+        middle = (low + high) / 2
+        if math.prod(extent / np.maximum(spacing, middle)) > target:
+            low = middle
+        else:
+            high = middle
+    coarse: Vector = np.maximum(spacing, high)
+    return coarse
+
+
+def _edge(voxels: float) -> int:
+    return max(_SMALLEST_EDGE, _STRIDE * math.ceil(voxels / _STRIDE - 0.25))

@@ -1,0 +1,54 @@
+"""Scores on unlabelled scans whose labels the study alone knows; no site ever sees these labels."""
+
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+
+from client.cache import cached_case
+from client.contract import Case
+from client.evaluation import CaseScores, asd_sums, dsc_sums, load_segmenter, score_case
+from protocol.messages import Weights
+from protocol.sites import SiteConfig
+from protocol.study import StudyProtocol
+from protocol.sums import ScoreSum
+from simulation.split import StudyCase
+
+
+def score_withheld(
+    configs: Mapping[str, SiteConfig],
+    protocol: StudyProtocol,
+    weights: Weights,
+    cases: Sequence[StudyCase],
+    workers: int,
+) -> dict[str, dict[str, dict[str, ScoreSum]]]:
+    """By site: DSC and ASD sums over its unlabelled cases that have a reference."""
+    withheld = [c for c in cases if c.part == "unlabelled" and c.reference is not None]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+        scores = list(
+            pool.map(
+                _score,
+                (configs[case.site] for case in withheld),
+                repeat(protocol),
+                repeat(weights),
+                withheld,
+            )
+        )
+    by_site: dict[str, list[CaseScores]] = {}
+    for case, score in zip(withheld, scores, strict=True):
+        by_site.setdefault(case.site, []).append(score)
+    return {
+        site: {"dsc": dsc_sums(protocol, of_site), "asd_mm": asd_sums(protocol, of_site)}
+        for site, of_site in sorted(by_site.items())
+    }
+
+
+def _score(
+    config: SiteConfig, protocol: StudyProtocol, weights: Weights, study_case: StudyCase
+) -> CaseScores:
+    case = Case(
+        name=study_case.name, part="test", image=study_case.image, label=study_case.reference
+    )
+    segmenter = load_segmenter(config, protocol, weights)
+    return score_case(segmenter, protocol, cached_case(case, config.cache, protocol))

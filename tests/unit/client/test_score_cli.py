@@ -1,0 +1,103 @@
+"""The command that scores two label maps, and how its organs are written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from typer.testing import CliRunner
+
+from client.score import app
+from protocol.organs import check_organs, parse_organs
+
+ORGANS = "bladder=1,prostate=2,rectum=3"
+
+
+def save(path: Path, voxels_zyx: dict[tuple[int, int, int], int], spacing_z: float = 3.0) -> Path:
+    array = np.zeros((6, 7, 8), np.uint8)
+    for place, value in voxels_zyx.items():
+        array[place] = value
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.5, 0.8, spacing_z))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def test_json_holds_scores_in_mm_of_the_right_axes(tmp_path: Path) -> None:
+    prediction = save(tmp_path / "p.nii.gz", {(1, 1, 1): 1, (3, 3, 3): 2, (5, 5, 5): 3})
+    reference = save(tmp_path / "r.mha", {(2, 1, 1): 1, (3, 3, 4): 2})
+    result = CliRunner().invoke(
+        app, [str(prediction), str(reference), "--organs", ORGANS, "--json"]
+    )
+    assert result.exit_code == 0
+    scores = json.loads(result.stdout)
+    assert scores["bladder"] == {"dsc": 0, "asd_mm": pytest.approx(1.5), "failure": False}
+    assert scores["prostate"] == {"dsc": 0, "asd_mm": pytest.approx(0.25), "failure": False}
+    assert scores["rectum"] == {"dsc": 0, "asd_mm": None, "failure": True}
+
+
+def test_table(tmp_path: Path) -> None:
+    label = save(tmp_path / "p.nii.gz", {(1, 1, 1): 1})
+    other = save(tmp_path / "r.nii.gz", {(1, 1, 1): 1, (2, 2, 2): 2})
+    result = CliRunner().invoke(app, [str(label), str(other), "--organs", "bladder=1,prostate=2"])
+    assert result.exit_code == 0
+    rows = [line for line in result.stdout.splitlines() if "bladder" in line or "prostate" in line]
+    assert "1.0000" in rows[0]
+    assert "0.000" in rows[0]
+    assert "undefined" in rows[1]
+    assert "failure" in rows[1]
+
+
+def test_mistakes_give_status_2_and_no_traceback(tmp_path: Path) -> None:
+    good = save(tmp_path / "good.nii.gz", {(1, 1, 1): 1})
+    coarse = save(tmp_path / "coarse.nii.gz", {(1, 1, 1): 1}, spacing_z=1.0)
+    foreign = save(tmp_path / "foreign.nii.gz", {(1, 1, 1): 9})
+    for prediction, organs, message in [
+        (coarse, ORGANS, "not on the reference's grid: spacing (0.5, 0.8, 1) mm against"),
+        (foreign, ORGANS, "holds the values 9, allowed are 0 and bladder=1"),
+        (tmp_path / "none.nii.gz", ORGANS, "label map none.nii.gz does not exist"),
+        (good, "bladder", "is not name=value"),
+    ]:
+        result = CliRunner().invoke(app, [str(prediction), str(good), "--organs", organs])
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert result.stdout == ""
+        assert not isinstance(result.exception, ValueError)
+
+
+def test_organs_are_parsed() -> None:
+    assert parse_organs(" bladder=1, seminal_vesicle2 = 255 ,") == {
+        "bladder": 1,
+        "seminal_vesicle2": 255,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "none is given; give at least one"),
+        ("bladder", "'bladder': is not name=value"),
+        ("bladder=one", "is not name=value"),
+        ("bladder=-1", "is not name=value"),
+        ("bladder=1,bladder=2", "organ bladder: is given twice"),
+        ("bladder=1,prostate=1", "bladder and prostate: both have the value 1"),
+        ("Bladder=1", "organ name 'Bladder': must be lower-case"),
+        ("=1", "organ name ''"),
+        ("bladder=0", "value 0 is not from 1 to 255; 0 is background"),
+        ("bladder=256", "value 256 is not from 1 to 255"),
+    ],
+)
+def test_wrong_organs_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_organs(text)
+    assert message in str(caught.value)
+
+
+def test_all_mistakes_of_organs_are_said_at_once() -> None:
+    with pytest.raises(ValueError) as caught:
+        check_organs({"A": 1, "b": 1, "c": 300})
+    assert str(caught.value).count(";") >= 2
+    assert "'A'" in str(caught.value)
+    assert "A and b" in str(caught.value)
+    assert "300" in str(caught.value)
