@@ -3,6 +3,8 @@
 Flower is given the path of the site's file as the node's configuration (`site-config`).
 """
 
+import protocol.telemetry  # isort: skip
+
 import logging
 from collections.abc import Callable
 from dataclasses import replace

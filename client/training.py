@@ -139,7 +139,8 @@ def _networks(
     """Both networks on the device; D gets an optimiser only where labels are."""
     training = protocol.training
     on_gpu = device.type == "cuda"
-    layout = torch.channels_last_3d if on_gpu else torch.contiguous_format
+    # Tensor cores want this layout, and on a CPU it spares PyTorch's slow fallback convolution.
+    layout = torch.channels_last_3d
     segmenter: nn.Module = build_segmenter(protocol)
     load_wire_weights(segmenter, segmenter_weights)
     segmenter = segmenter.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
@@ -205,6 +206,7 @@ def _draw(
 
 
 def _to(batch: Tensor, device: torch.device) -> Tensor:
+    batch = batch.contiguous(memory_format=torch.channels_last_3d)
     if device.type != "cuda":
         return batch
     return batch.pin_memory().to(device, non_blocking=True)

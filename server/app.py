@@ -3,6 +3,8 @@
 Run configuration: `study` (a YAML file of the protocol) or `preset`, `out`, `mlflow-uri`.
 """
 
+import protocol.telemetry  # isort: skip
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -42,14 +42,11 @@ from server.aggregation import (
     segmenter_weights,
 )
 from server.record import RoundRecord, StudyRecord, macro_validation_dsc
+from server.stopped import QuorumError
 
 log = logging.getLogger(__name__)
 
 _PULL_INTERVAL_S = 0.1
-
-
-class QuorumError(RuntimeError):
-    """Too few sites answered; the message says which did not, and why."""
 
 
 class Watcher(Protocol):

@@ -4,15 +4,13 @@ The only module that imports mlflow.
 """
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
+import protocol.telemetry  # isort: skip
 
 # A deprecation inside MLflow's own store; nothing that a user could mend.
 warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+import protocol.telemetry  # isort: skip
+
+# Ray would hide the GPUs from an actor that asks for none; the site's file chooses its device.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 from flwr.app import Context

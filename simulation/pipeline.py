@@ -123,12 +123,14 @@ def _on_grid(options: Options, cases: Sequence[StudyCase]) -> StudyProtocol:
     """The protocol with spacing and patch that fit the scans, where the preset leaves them open."""
     from simulation.planning import plan_grid
 
-    grid = None
+    content = options.protocol.model_dump()
+    # One site alone is a study too: central training.
+    sites = len({case.site for case in cases})
+    content["aggregation"]["min_sites"] = min(content["aggregation"]["min_sites"], sites)
     if not options.fixed_grid:
         grid = plan_grid(options.preset, [case.image for case in cases])
-    if grid is None:
-        return options.protocol
-    content = options.protocol.model_dump() | {"spacing_mm": grid[0], "patch_voxels": grid[1]}
+        if grid is not None:
+            content |= {"spacing_mm": grid[0], "patch_voxels": grid[1]}
     return StudyProtocol.model_validate(content)
 
 

@@ -16,7 +16,7 @@ Edges = tuple[int, int, int]
 Vector = NDArray[np.float64]
 
 # Voxels of a median scan on the study's grid; None keeps the preset's own grid (the paper's).
-_TARGET_VOXELS: dict[PresetName, int | None] = {"smoke": 9_000, "quick": 115_000, "paper": None}
+_TARGET_VOXELS: dict[PresetName, int | None] = {"smoke": 9_000, "quick": 65_000, "paper": None}
 _STRIDE = 8
 _SMALLEST_EDGE = 16
 
@@ -25,8 +25,8 @@ def plan_grid(name: PresetName, images: Sequence[Path]) -> tuple[Triple, Edges] 
     """Spacing in mm and patch edges for these scans, or None where the preset fixes them.
 
     The spacing is the scans' median one, coarsened from its finest axis on until a median scan
-    has the preset's number of voxels; the patch is that median scan, its edges rounded to
-    multiples of 8.
+    has the preset's number of voxels; the patch is that median scan, its edges rounded
+    down to multiples of 8.
     """
     target = _TARGET_VOXELS[name]
     if target is None:
@@ -74,4 +74,4 @@ def _coarsened(spacing: Vector, extent: Vector, target: int) -> Vector:
 
 
 def _edge(voxels: float) -> int:
-    return max(_SMALLEST_EDGE, _STRIDE * math.ceil(voxels / _STRIDE - 0.25))
+    return max(_SMALLEST_EDGE, _STRIDE * math.floor(voxels / _STRIDE))

@@ -1,5 +1,7 @@
 """`python simulation/run.py`: one federated study on one machine, from scans to a table."""
 
+import protocol.telemetry  # isort: skip
+
 import os
 import sys
 import time
@@ -15,9 +17,23 @@ from client.contract import ContractError
 from client.intact import ScanError
 from protocol.organs import parse_organs
 from protocol.presets import PresetName, preset
-from protocol.study import ProtocolError, StudyProtocol
+from protocol.study import ProtocolError, StudyProtocol, read_yaml
+from server.stopped import QuorumError
+from simulation.phantom.cohort import CohortError
 from simulation.pipeline import Options, StudyFolderError, run_pipeline
 from simulation.split import SplitError
+
+# What a user can mend: told in a line each, without a traceback.
+_TOLD = (
+    CohortError,
+    ContractError,
+    OSError,
+    ProtocolError,
+    QuorumError,
+    ScanError,
+    SplitError,
+    StudyFolderError,
+)
 
 
 class Preset(StrEnum):
@@ -104,13 +120,7 @@ def main(
         )
         _refuse_mismatch(data, organs)
         run_pipeline(options, console)
-    except (ProtocolError, SplitError, ContractError, ScanError, StudyFolderError) as error:
-        _fail(str(error))
-    except RuntimeError as error:
-        if type(error).__name__ != "QuorumError":
-            raise
-        _fail(str(error))
-    except OSError as error:
+    except _TOLD as error:
         _fail(str(error))
     console.print(f"{(time.monotonic() - started) / 60:.1f} minutes in all", highlight=False)
 
@@ -124,8 +134,6 @@ def _protocol(
     seed: int,
 ) -> StudyProtocol:
     """The preset or the study's file, with what the command line says instead."""
-    from protocol.study import read_yaml
-
     base = read_yaml(study, StudyProtocol) if study else preset(name)
     content = base.model_dump()
     content["seed"] = seed

@@ -87,6 +87,10 @@ SITES: Mapping[str, Site] = {
 }  # fmt: skip
 
 
+class CohortError(ValueError):
+    """The folder holds another cohort, or none."""
+
+
 class CaseEntry(BaseModel):
     """One case of the manifest; hashes are of voxels and geometry, not of compressed files."""
 
@@ -136,7 +140,7 @@ def make_cohort(
         progress: Called with (done, total).
 
     Raises:
-        ValueError: If the folder holds another cohort or something else.
+        CohortError: If the folder holds another cohort or something else.
     """
     wanted = dict(counts or {name: (s.labelled, s.unlabelled) for name, s in SITES.items()})
     if folder.exists():
@@ -169,11 +173,11 @@ def read_manifest(folder: Path) -> CohortManifest:
     """cohort.json of a made cohort.
 
     Raises:
-        ValueError: If there is none.
+        CohortError: If there is none.
     """
     path = folder / MANIFEST
     if not path.exists():
-        raise ValueError(
+        raise CohortError(
             f"{folder}: has no {MANIFEST}, so is no made cohort; choose another folder"
         )
     return CohortManifest.model_validate_json(path.read_text(encoding="utf-8"))
@@ -190,7 +194,7 @@ def _reused(
         ("counts", manifest.counts, dict(counts)),
     ):
         if found != asked:
-            raise ValueError(
+            raise CohortError(
                 f"{folder}: holds a cohort whose {what} is {found}, asked for is {asked}; "
                 "remove the folder or choose another"
             )

@@ -1,0 +1,289 @@
+"""The main job as a user runs it, on tiny phantoms, through Flower's own simulation engine."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from safetensors.torch import load_file
+
+from asdnet_models.networks import build_confidence, build_segmenter
+from client.dataset import prepare_site
+from client.training import train_round
+from protocol.messages import wire_weights
+from protocol.presets import preset
+from protocol.schedule import plan_round
+from protocol.sites import read_site
+from protocol.study import StudyProtocol
+from server.rounds import Watchers
+from simulation.federation import simulate
+from simulation.phantom.cohort import make_cohort
+
+ROOT = Path(__file__).parents[2]
+COUNTS = {"A": (5, 0), "B": (5, 1), "C": (0, 2)}
+
+
+def tiny_protocol(**training: Any) -> StudyProtocol:
+    content = preset("smoke").model_dump()
+    content["patch_voxels"] = (24, 24, 16)
+    content["spacing_mm"] = (9.0, 9.0, 9.0)
+    content["network"]["width"] = 2
+    content["confidence"]["width"] = 2
+    content["training"] |= {"rounds": 2, "local_steps": 2, "batch_size": 1}
+    content["training"] |= {"ramp": {"adversarial_start": 0.0, "region_start": 0.0, "length": 0.0}}
+    content["training"] |= training
+    content["evaluation"]["every_rounds"] = 1
+    return StudyProtocol.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort") / "phantom"
+    make_cohort(folder, seed=3, voxel_mm=6.0, counts=COUNTS, workers=2)
+    return folder
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "simulation" / "run.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd or ROOT,
+        env=environment,
+        timeout=400,
+    )
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "study.yaml"
+    # JSON is YAML.
+    path.write_text(json.dumps(tiny_protocol().model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def arguments(
+    cohort: Path, study_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[Any]:
+    cache = tmp_path_factory.mktemp("cache")
+    return [
+        "--data", cohort, "--organs", "bladder=1,prostate=2,rectum=3", "--study", study_file,
+        "--labelled", 10, "--unlabelled", 3, "--sites", 3, "--cache", cache, "--seed", 5,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(arguments: list[Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    done = run(*arguments, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_result_folder_is_complete(finished: tuple[Path, str]) -> None:
+    out, printed = finished
+    result = json.loads((out / "result.json").read_text())
+    assert [item["round"] for item in result["rounds"]] == [1, 2]
+    assert set(result["rounds"][0]["sites"]) == {"A", "B", "C"}
+    assert result["sites"]["C"]["labelled"] == 0
+    assert set(result["sites"]["A"]["local_only"]["dsc"]) == {"bladder", "prostate", "rectum"}
+    assert "local_only" not in result["sites"]["C"]
+    assert result["sites"]["C"]["withheld"]["dsc"]["rectum"]["n"] == 2
+    assert sum(site["test_cases"] for site in result["sites"].values()) == 2
+    assert result["rounds"][1]["bytes_up"] > 0
+    for name in ("model/best/segmenter.safetensors", "model/final/confidence.safetensors",
+                 "model/best/protocol.json", "tables/sites.csv", "tables/rounds.csv",
+                 "protocol.json", "mlflow.db"):  # fmt: skip
+        assert (out / name).is_file(), name
+    assert "round   2/2" in printed
+    assert "labelled sites gained from the federation" in printed
+    assert f"mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}" in printed
+
+
+def test_same_seed_gives_the_same_result(
+    finished: tuple[Path, str], arguments: list[Any], tmp_path: Path
+) -> None:
+    first, _ = finished
+    done = run(*arguments, "--no-local-only", "--out", tmp_path / "again", "--workers", 1)
+    # One worker instead of two: another order of replies, another number of threads a site.
+    assert done.returncode == 0, done.stderr
+    weights = [
+        load_file(folder / "model" / "final" / "segmenter.safetensors")
+        for folder in (first, tmp_path / "again")
+    ]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-4, atol=1e-5)
+
+
+def without_times(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {k: without_times(v) for k, v in content.items() if k != "seconds"}
+    if isinstance(content, list):
+        return [without_times(item) for item in content]
+    return content
+
+
+def test_same_command_gives_the_same_file(
+    finished: tuple[Path, str], arguments: list[Any], tmp_path: Path
+) -> None:
+    first, _ = finished
+    done = run(*arguments, "--out", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    results = [
+        without_times(json.loads((folder / "result.json").read_text()))
+        for folder in (first, tmp_path / "again")
+    ]
+    assert results[0] == results[1]
+
+
+def test_one_site_is_central_training(finished: tuple[Path, str], tmp_path: Path) -> None:
+    """Federating one site with its optimiser kept equals training it without a server."""
+    protocol = tiny_protocol()
+    protocol = protocol.model_copy(
+        update={"aggregation": protocol.aggregation.model_copy(update={"min_sites": 1})}
+    )
+    config = read_site(finished[0] / "sites" / "B.yaml")
+    through_flower = config.model_copy(update={"state": tmp_path / "flower"})
+    record = simulate(protocol, {"B": through_flower}, Watchers(), workers=1)
+
+    data = prepare_site(config, protocol)
+    segmenter = wire_weights(build_segmenter(protocol).state_dict())
+    confidence = wire_weights(build_confidence(protocol).state_dict())
+    boxes = np.array([case.organ_box for case in data.labelled])
+    for number in (1, 2):
+        plan = plan_round(protocol, number, organ_box=tuple(boxes.sum(0) / len(boxes)))
+        alone = config.model_copy(update={"state": tmp_path / "alone"})
+        result = train_round(alone, protocol, plan, data, segmenter, confidence)
+        assert result.confidence is not None
+        segmenter, confidence = result.segmenter, result.confidence
+    for name, tensor in segmenter.items():
+        torch.testing.assert_close(record.segmenter[name], tensor, rtol=0, atol=1e-7)
+
+
+def test_a_result_is_never_overwritten(finished: tuple[Path, str], arguments: list[Any]) -> None:
+    out, _ = finished
+    before = (out / "result.json").read_bytes()
+    done = run(*arguments, "--out", out)
+    assert done.returncode == 2
+    assert "is not empty" in done.stderr
+    assert (out / "result.json").read_bytes() == before
+
+
+def _label_on_other_grid(folder: Path) -> None:
+    path = folder / "labelsTr" / "A_001.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(str(path))[1:], str(path))
+
+
+def _foreign_value(folder: Path) -> None:
+    path = folder / "labelsTr" / "A_002.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(str(path)) * 9, str(path))
+
+
+def _truncated(folder: Path) -> None:
+    path = folder / "imagesTr" / "A_001.nii.gz"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _constant(folder: Path) -> None:
+    path = folder / "imagesTr" / "A_003.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(str(path)) * 0, str(path))
+
+
+def _four_dimensional(folder: Path) -> None:
+    path = folder / "imagesTr" / "A_004.nii.gz"
+    image = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.JoinSeries([image, image]), str(path))
+
+
+def _duplicate(folder: Path) -> None:
+    for kind in ("imagesTr", "labelsTr", "labelsRef"):
+        source = folder / kind / "A_001.nii.gz"
+        (folder / kind / "B_001.nii.gz").write_bytes(source.read_bytes())
+
+
+def _orphan_label(folder: Path) -> None:
+    (folder / "imagesTr" / "B_002.nii.gz").unlink()
+
+
+def _empty(folder: Path) -> None:
+    for path in (folder / "imagesTr").iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_label_on_other_grid, "A_001: label map is not on the image grid: size"),
+        (_foreign_value, "A_002"),
+        (_truncated, "A_001"),
+        (_constant, "A_003"),
+        (_four_dimensional, "A_004"),
+        (_duplicate, "B_001"),
+        (_orphan_label, "label B_002 has no image in imagesTr"),
+        (_empty, "holds no scan that can be read"),
+    ],
+)
+def test_bad_folder_is_one_clear_error(
+    cohort: Path,
+    arguments: list[Any],
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    words: str,
+) -> None:
+    spoilt = tmp_path / "spoilt"
+    for source in sorted(cohort.rglob("*")):
+        if source.is_file():
+            target = spoilt / source.relative_to(cohort)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    spoil(spoilt)
+    changed = [spoilt if item == cohort else item for item in arguments]
+    done = run(*changed, "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--organs", "bladder=one"], "--organs"),
+        (["--labelled", "99"], "lower --labelled"),
+        (["--sites", "2"], "the cohort has 3 sites"),
+        (["--study", "/nowhere.yaml"], "cannot be read"),
+        (["--data", "/nowhere"], "no such folder"),
+    ],
+)
+def test_bad_arguments_are_one_clear_error(
+    arguments: list[Any], tmp_path: Path, extra: list[str], words: str
+) -> None:
+    done = run(*arguments, *extra, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_key_and_odd_patch_are_told_together(tmp_path: Path, cohort: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("patch_voxels: [60, 64, 16]\n")
+    done = run("--data", cohort, "--organs", "a=1", "--study", study, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "patch_voxels must be multiples of 8" in done.stderr
+    study.write_text("gama: 0.5\ntraining: {rounds: 0}\n")
+    done = run("--data", cohort, "--organs", "a=1", "--study", study, "--out", tmp_path / "out")
+    assert "gama: unknown key" in done.stderr
+    assert "training.rounds" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,145 @@
+"""The networks against published counts, and how they start."""
+
+import pytest
+import torch
+from monai.networks.nets import VNet
+from torch import nn
+
+from asdnet_models.networks import ConfidenceFCN, SVNet, build_confidence, build_segmenter, xavier_
+from protocol.study import ConfidenceConfig, NetworkConfig, StudyProtocol
+
+TINY = StudyProtocol(
+    patch_voxels=(16, 16, 16),
+    network=NetworkConfig(width=4, kernel=3),
+    confidence=ConfidenceConfig(width=4),
+)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_vnet_has_the_parameters_of_monais() -> None:
+    with torch.device("meta"):
+        ours = SVNet(classes=4, levels=5, width=16, kernel=5, norm="batch")
+        theirs = VNet(in_channels=1, out_channels=4)
+    assert parameters(ours) == parameters(theirs) == 45_605_916
+
+
+def test_group_norm_costs_only_the_norm_of_the_head() -> None:
+    with torch.device("meta"):
+        group = SVNet(classes=4, levels=5, width=16, kernel=5)
+    assert parameters(group) == 45_605_916 - 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("width", "kernel", "millions", "within"),
+    [(16, 5, 12.25, 0.005), (16, 3, 2.8, 0.05), (8, 3, 0.7, 0.05)],
+)
+def test_svnet_has_the_published_size(
+    width: int, kernel: int, millions: float, within: float
+) -> None:
+    with torch.device("meta"):
+        network = SVNet(classes=4, levels=4, width=width, kernel=kernel)
+    assert parameters(network) / 1e6 == pytest.approx(millions, abs=within)
+
+
+def test_the_confidence_network_by_arithmetic() -> None:
+    # stem 3^3, three 4^3 down, three 4^3 up, 1^3 head; weights and biases.
+    expected = (2 * 27 + 1) * 2 + (2 * 64 + 1) * 4 + (4 * 64 + 1) * 8 + (8 * 64 + 1) * 16
+    expected += (16 * 64 + 0) * 8 + 8 + (8 * 64 + 0) * 4 + 4 + (4 * 64 + 0) * 2 + 2 + (2 + 1)
+    assert parameters(ConfidenceFCN(classes=2, width=2)) == expected
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [("svnet", (16, 8, 24)), ("vnet", (16, 32, 16))],
+)
+def test_segmenter_gives_logits_at_full_resolution(
+    architecture: str, shape: tuple[int, int, int]
+) -> None:
+    protocol = StudyProtocol(
+        patch_voxels=(32, 32, 16),
+        network=NetworkConfig.model_validate(
+            {"architecture": architecture, "width": 2, "kernel": 3}
+        ),
+    )
+    logits = build_segmenter(protocol)(torch.zeros(2, 1, *shape))
+    assert logits.shape == (2, 4, *shape)
+
+
+def test_vnet_is_svnet_with_one_stage_more() -> None:
+    svnet = SVNet(classes=4, levels=4, width=2, kernel=3)
+    vnet = SVNet(classes=4, levels=5, width=2, kernel=3)
+    assert (len(svnet.down), len(vnet.down)) == (3, 4)
+    x = torch.zeros(1, 1, 8, 8, 8)
+    assert svnet(x).shape == (1, 4, 8, 8, 8)
+    with pytest.raises(ValueError, match="one value per channel|Expected|spatial|size"):
+        vnet(x)  # 8 voxels cannot be halved four times
+
+
+@pytest.mark.parametrize("levels", [1, 6])
+def test_other_depths_are_refused(levels: int) -> None:
+    with pytest.raises(ValueError, match=f"levels must be 2 to 5, not {levels}"):
+        SVNet(classes=2, levels=levels, width=2, kernel=3)
+
+
+def test_confidence_gives_one_logit_a_voxel() -> None:
+    network = ConfidenceFCN(classes=3, width=2)
+    assert network(torch.zeros(2, 3, 16, 8, 24)).shape == (2, 1, 16, 8, 24)
+
+
+@pytest.mark.parametrize("build", [build_segmenter, build_confidence])
+def test_the_start_follows_the_seed_of_the_study_alone(build: object) -> None:
+    assert callable(build)
+    torch.manual_seed(1)
+    first = build(TINY).state_dict()
+    torch.manual_seed(2)
+    again = build(TINY).state_dict()
+    other = build(TINY.model_copy(update={"seed": TINY.seed + 7})).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    convolutions = [name for name in first if first[name].ndim == 5]
+    assert convolutions
+    assert not any(torch.equal(first[name], other[name]) for name in convolutions)
+
+
+@pytest.mark.parametrize("build", [build_segmenter, build_confidence])
+def test_biases_are_nought_and_weights_within_glorots_bound(build: object) -> None:
+    assert callable(build)
+    seen = 0
+    for module in build(TINY).modules():
+        if not isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            continue
+        seen += 1
+        weight = module.weight
+        # Glorot & Bengio 2010: the variance of a uniform start is 2 / (fan in + fan out).
+        bound = (6 / (weight[0, 0].numel() * (weight.shape[0] + weight.shape[1]))) ** 0.5
+        assert 0.5 * bound < weight.abs().max() <= bound
+        if module.bias is not None:
+            assert torch.count_nonzero(module.bias) == 0
+    assert seen > 7
+
+
+def test_xavier_reaches_transposed_convolutions_and_their_biases() -> None:
+    layer = nn.ConvTranspose3d(2, 2, 2)
+    nn.init.constant_(layer.weight, 7.0)
+    nn.init.constant_(layer.bias, 7.0)
+    xavier_(nn.Sequential(layer), torch.Generator().manual_seed(0))
+    assert layer.weight.abs().max() < 1
+    assert layer.bias.tolist() == [0, 0]
+
+
+def test_group_norm_keeps_no_statistics_and_batch_norm_does() -> None:
+    group = SVNet(classes=4, levels=4, width=4, kernel=3)
+    batch = SVNet(classes=4, levels=4, width=4, kernel=3, norm="batch")
+    assert list(group.buffers()) == []
+    assert not any(isinstance(module, nn.BatchNorm3d) for module in group.modules())
+    assert any("running_mean" in name for name, _ in batch.named_buffers())
+
+
+def test_group_norm_keeps_the_samples_of_a_batch_apart() -> None:
+    network = build_segmenter(TINY)
+    image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(5))
+    alone = network(image[:1])
+    image[1] *= 100
+    torch.testing.assert_close(network(image)[:1], alone, atol=1e-4, rtol=1e-4)
