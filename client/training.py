@@ -86,7 +86,7 @@ def train_round(
         torch.set_num_threads(config.threads)
     device = choose_device(config)
     networks = _networks(protocol, data, segmenter, confidence, device)
-    store = OptimiserStore(config.state)
+    store = OptimiserStore(config.state, protocol)
     if plan.round > 1:
         store.load(networks)
     _set_rates(networks, protocol, plan)
@@ -213,16 +213,22 @@ def _to(batch: Tensor, device: torch.device) -> Tensor:
 
 
 class OptimiserStore:
-    """Adam's moments of one site, kept between rounds on the site's own disk."""
+    """Adam's moments of one site, kept between rounds on the site's own disk.
 
-    def __init__(self, folder: Path) -> None:
+    They belong to one protocol: an earlier study's are not taken up by a late-comer to this one.
+    """
+
+    def __init__(self, folder: Path, protocol: StudyProtocol) -> None:
         self._path = folder / "optimisers.pt"
+        self._protocol = protocol.digest
 
     def load(self, networks: Networks) -> None:
         """Restore what was saved; a site that joins late starts with fresh moments."""
         if not self._path.exists():
             return
         states = torch.load(self._path, map_location="cpu", weights_only=True)
+        if states["protocol"] != self._protocol:
+            return
         networks.segmenter_optimiser.load_state_dict(states["segmenter"])
         if networks.confidence_optimiser and states["confidence"]:
             networks.confidence_optimiser.load_state_dict(states["confidence"])
@@ -232,6 +238,7 @@ class OptimiserStore:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         confidence = networks.confidence_optimiser
         states: dict[str, Any] = {
+            "protocol": self._protocol,
             "segmenter": networks.segmenter_optimiser.state_dict(),
             "confidence": confidence.state_dict() if confidence else None,
         }

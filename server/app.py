@@ -1,6 +1,7 @@
 """The Flower ServerApp of the coordinating centre.
 
-Run configuration: `study` (a YAML file of the protocol) or `preset`, `out`, `mlflow-uri`.
+Run configuration: `study` (a YAML file of the protocol; without it the paper's), `out`,
+`mlflow-uri`.
 """
 
 import protocol.telemetry  # isort: skip
@@ -17,8 +18,9 @@ from protocol.study import StudyProtocol, read_yaml
 from server.checkpoint import save_model
 from server.progress import TerminalWatcher
 from server.record import StudyRecord
-from server.rounds import Watchers, run_study
+from server.rounds import run_study
 from server.tracking import MlflowWatcher
+from server.watchers import Watchers
 
 
 class ModelSaver:

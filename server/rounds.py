@@ -8,8 +8,7 @@ named; the study stops, with its model saved, only when too few sites remain.
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -43,53 +42,11 @@ from server.aggregation import (
 )
 from server.record import RoundRecord, StudyRecord, macro_validation_dsc
 from server.stopped import QuorumError
+from server.watchers import Watcher
 
 log = logging.getLogger(__name__)
 
 _PULL_INTERVAL_S = 0.1
-
-
-class Watcher(Protocol):
-    """Who wants to know how the study goes: the terminal, MLflow, the disk."""
-
-    def study_started(self, record: StudyRecord) -> None:
-        """All sites have declared themselves."""
-
-    def site_answered(self, number: int, done: int, expected: int) -> None:
-        """One more reply of this round has come."""
-
-    def round_finished(self, record: StudyRecord) -> None:
-        """`record.rounds[-1]` is complete."""
-
-    def study_finished(self, record: StudyRecord) -> None:
-        """Every round is complete, or the study stopped early with what it has."""
-
-
-@dataclass(kw_only=True)
-class Watchers:
-    """Several watchers as one."""
-
-    each: list[Watcher] = field(default_factory=list)
-
-    def study_started(self, record: StudyRecord) -> None:
-        """Tell all."""
-        for watcher in self.each:
-            watcher.study_started(record)
-
-    def site_answered(self, number: int, done: int, expected: int) -> None:
-        """Tell all."""
-        for watcher in self.each:
-            watcher.site_answered(number, done, expected)
-
-    def round_finished(self, record: StudyRecord) -> None:
-        """Tell all."""
-        for watcher in self.each:
-            watcher.round_finished(record)
-
-    def study_finished(self, record: StudyRecord) -> None:
-        """Tell all."""
-        for watcher in self.each:
-            watcher.study_finished(record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +144,9 @@ class _Centre:
             self._nodes[name] = reply.metadata.src_node_id
 
         self._exchange(0, MessageType.QUERY, instructions, accept, failures)
-        self._require_quorum("declaring its data", len(self._nodes), failures)
+        self._require_quorum("declaring the data", len(self._nodes), failures)
+        if failures:
+            log.warning("not part of the study: %s", _listed(failures))
         self._nodes = dict(sorted(self._nodes.items()))
         return dict(sorted(self._facts.items()))
 

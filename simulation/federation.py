@@ -26,7 +26,8 @@ from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from server.app import build_server_app
 from server.record import StudyRecord
-from server.rounds import Watcher, run_study
+from server.rounds import run_study
+from server.watchers import Watcher
 
 
 def simulate(

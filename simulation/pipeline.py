@@ -178,8 +178,8 @@ def _train_and_report(
     from server.app import ModelSaver
     from server.checkpoint import write_json
     from server.progress import TerminalWatcher
-    from server.rounds import Watchers
     from server.tracking import MlflowWatcher, package_versions
+    from server.watchers import Watchers
     from simulation.federation import simulate
     from simulation.local_only import train_all_alone
     from simulation.results import Outcome, print_table, result_json, write_tables

@@ -1,6 +1,7 @@
 """result.json, the tables, and what is printed at the end of a simulation."""
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from rich.table import Table
 from protocol.messages import EvaluationReport
 from protocol.sums import ScoreSum, SumCount
 from server.record import RoundRecord, StudyRecord
+
+_LITTLE, _NEARLY_ALL = 0.02, 0.98
+_KNOWS_NOTHING = 2 * math.log(2)
 
 Scores = Mapping[str, Mapping[str, ScoreSum]]  # "dsc" and "asd_mm" by organ
 
@@ -251,7 +255,7 @@ def print_table(outcome: Outcome, console: Console) -> None:
             "* withheld: unlabelled training scans, scored with labels known to the study alone",
             highlight=False,
         )
-    for line in gain_lines(outcome):
+    for line in (*gain_lines(outcome), *health_lines(outcome)):
         console.print(line, highlight=False)
 
 
@@ -278,6 +282,27 @@ def gain_lines(outcome: Outcome) -> list[str]:
         f"{gained} of {len(gains)} labelled sites gained from the federation "
         f"(mean DSC against local only: {named})"
     ]
+
+
+def health_lines(outcome: Outcome) -> list[str]:
+    """Whether semi-supervision did what it says, from the last round; said, never hidden."""
+    if not outcome.record.rounds:
+        return []
+    reports = outcome.record.rounds[-1].reports.values()
+    lines = []
+    trusted = sum((t for r in reports for t in r.trusted.values()), SumCount()).mean
+    if trusted is not None and not _LITTLE < trusted < _NEARLY_ALL:
+        lines.append(
+            f"region attention trusted {trusted:.0%} of the unlabelled voxels: the confidence map "
+            "did not choose; change gamma"
+        )
+    loss = sum((r.losses.get("confidence", SumCount()) for r in reports), SumCount()).mean
+    if loss is not None and abs(loss - _KNOWS_NOTHING) < 0.02:
+        lines.append(
+            f"the confidence network's loss is {loss:.3f}, 2 ln 2: it cannot tell predictions from "
+            "labels, and its map says little about where to trust them"
+        )
+    return lines
 
 
 def _macro(scores: Scores) -> float | None:

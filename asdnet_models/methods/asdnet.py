@@ -124,7 +124,7 @@ def _confidence_logits(confidence: nn.Module, maps: Tensor) -> Tensor:
 
 def _step(optimiser: torch.optim.Optimizer, loss: Tensor, name: str) -> None:
     if not torch.isfinite(loss):
-        raise NonFiniteLossError(f"{name} loss is {float(loss)}; lower its learning rate")
+        raise NonFiniteLossError(f"{name} loss is {float(loss.detach())}; lower its learning rate")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()

@@ -93,8 +93,8 @@ def draw_subject(rng: np.random.Generator, bladder_factor: float) -> Subject:
         rectum_phase=rng.uniform(-0.6, 0.6),
         rectum_fold_phase=rng.uniform(0, 2 * math.pi),
         rectum_low_mm=low,
-        rectum_high_mm=rng.uniform(38, 52),
-        levator_gap_mm=rng.uniform(1.0, 5.0),
+        rectum_high_mm=rng.uniform(30, 56),
+        levator_gap_mm=rng.uniform(0.0, 4.0),
         body_axes_mm=(rng.uniform(165, 200), rng.uniform(84, 112)),
         femoral_x_mm=rng.uniform(82, 94),
         lesion_mm=(

@@ -22,7 +22,7 @@ from protocol.presets import preset
 from protocol.schedule import plan_round
 from protocol.sites import read_site
 from protocol.study import StudyProtocol
-from server.rounds import Watchers
+from server.watchers import Watchers
 from simulation.federation import simulate
 from simulation.phantom.cohort import make_cohort
 
