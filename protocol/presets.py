@@ -28,7 +28,7 @@ _QUICK = StudyProtocol(
     confidence=ConfidenceConfig(width=4),
     method=MethodConfig(class_weight="uniform", sample_attention="off", gamma=0.5),
     training=TrainingConfig(
-        rounds=24,
+        rounds=30,
         local_steps=10,
         batch_size=1,
         # Some 240 steps are too few for random views to pay: docs/results.md.
@@ -38,7 +38,7 @@ _QUICK = StudyProtocol(
         lr_decay_at=(0.6, 0.85),
         ramp=RampConfig(adversarial_start=0.2, region_start=0.4, length=0.2),
     ),
-    evaluation=EvaluationConfig(every_rounds=8, overlap=0.25),
+    evaluation=EvaluationConfig(every_rounds=10, overlap=0.25),
 )
 
 _SMOKE = StudyProtocol(
