@@ -32,6 +32,8 @@ LOSSES = (
 )
 EVALUATED_PARTS = ("validation", "test")
 _BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
+# Endings of the names that count something.
+_NEVER_NEGATIVE = ("count", "failures", "labelled", "unlabelled", "validation", "test", "steps")
 _COUNTS = ("labelled", "unlabelled", "validation", "test")
 
 Weights = dict[str, Tensor]
@@ -131,6 +133,8 @@ def _read_metrics(content: RecordDict, kind: str, protocol: StudyProtocol) -> di
     for name, value in record.items():
         if not isinstance(value, float | int) or not math.isfinite(value):
             raise MessageError(f"{kind} reply: {name} must be one finite number")
+        if name.endswith(_NEVER_NEGATIVE) and (value < 0 or value != int(value)):
+            raise MessageError(f"{kind} reply: {name} is {value}, must be a whole number from 0")
         values[name] = float(value)
     return values
 
@@ -162,13 +166,17 @@ def _unpack_weights(record: ArrayRecord, like: Weights, what: str) -> Weights:
         raise MessageError(f"{what}: tensor names differ, first at {odd[0]!r}")
     weights: Weights = {}
     for name, expected in like.items():
-        array = record[name]
-        if tuple(array.shape) != tuple(expected.shape) or array.dtype != "float32":
+        try:
+            values = record[name].numpy()
+        except Exception as error:
+            # What a site sends is bytes; NumPy may refuse them in any way.
+            raise MessageError(f"{what}: {name} cannot be decoded") from error
+        # Of the decoded array: what the record declares of itself proves nothing.
+        if values.shape != tuple(expected.shape) or values.dtype != np.float32:
             raise MessageError(
-                f"{what}: {name} is {array.dtype} {tuple(array.shape)}, "
+                f"{what}: {name} is {values.dtype} {values.shape}, "
                 f"must be float32 {tuple(expected.shape)}"
             )
-        values = array.numpy()
         if not np.isfinite(values).all():
             raise MessageError(f"{what}: {name} holds NaN or infinity")
         weights[name] = torch.from_numpy(values.copy())

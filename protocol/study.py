@@ -7,7 +7,7 @@ hash.  A site never fills in a value of its own.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -17,8 +17,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from protocol.organs import check_organs
@@ -158,9 +158,10 @@ class StudyProtocol(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     organs: dict[str, int] = {"bladder": 1, "prostate": 2, "rectum": 3}
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
-    patch_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 64, 16)
     network: NetworkConfig = NetworkConfig()
     confidence: ConfidenceConfig = ConfidenceConfig()
+    # After the networks, whose strides it must fit.
+    patch_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 64, 16)
     method: MethodConfig = MethodConfig()
     training: TrainingConfig = TrainingConfig()
     aggregation: AggregationConfig = AggregationConfig()
@@ -171,17 +172,20 @@ class StudyProtocol(Frozen):
     def _organs_are_lawful(cls, organs: dict[str, int]) -> dict[str, int]:
         return check_organs(organs)
 
-    @model_validator(mode="after")
-    def _patch_fits_the_strides(self) -> Self:
-        stride = max(self.network.stride, self.confidence.stride)
-        if any(edge % stride for edge in self.patch_voxels):
-            lower = tuple(max(stride, edge - edge % stride) for edge in self.patch_voxels)
+    @field_validator("patch_voxels")
+    @classmethod
+    def _patch_fits_the_strides(
+        cls, patch: tuple[int, int, int], info: ValidationInfo
+    ) -> tuple[int, int, int]:
+        networks = (info.data.get("network"), info.data.get("confidence"))
+        stride = max((network.stride for network in networks if network), default=1)
+        if any(edge % stride for edge in patch):
+            lower = tuple(max(stride, edge - edge % stride) for edge in patch)
             raise ValueError(
-                f"patch_voxels must be multiples of {stride} (the networks halve "
-                f"{stride.bit_length() - 1} times), not {self.patch_voxels}; "
-                f"{lower} would do"
+                f"must be multiples of {stride} (the networks halve "
+                f"{stride.bit_length() - 1} times), not {patch}; {lower} would do"
             )
-        return self
+        return patch
 
     @property
     def classes(self) -> int:

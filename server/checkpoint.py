@@ -43,6 +43,8 @@ def save_model(
     _save_weights(folder / SEGMENTER_FILE, segmenter)
     if confidence is not None:
         _save_weights(folder / CONFIDENCE_FILE, confidence)
+    else:
+        (folder / CONFIDENCE_FILE).unlink(missing_ok=True)
     write_json(folder / PROTOCOL_FILE, protocol.model_dump(mode="json"))
     write_json(folder / "model.json", facts)
 

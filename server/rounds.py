@@ -176,9 +176,9 @@ class _Centre:
         return self._evaluate(record, record_of_round, started)
 
     def _has_work(self, site: str, plan: RoundPlan) -> bool:
-        """A label-free site rests during warm-up."""
+        """A label-free site rests until Eq. 6 begins: before that its update weighs nothing."""
         facts = self._facts[site]
-        return facts.labelled > 0 or (facts.unlabelled > 0 and plan.uses_unlabelled)
+        return facts.labelled > 0 or (facts.unlabelled > 0 and plan.region_ramp > 0)
 
     def _train(
         self,
@@ -206,14 +206,15 @@ class _Centre:
 
         instructions = dict.fromkeys(called.values(), content)
         self._exchange(plan.round, MessageType.TRAIN, instructions, accept, left_out)
-        ratios = outsized_updates(
-            {site: update.segmenter for site, update in updates.items()},
-            record.segmenter,
-            self._protocol.aggregation.max_norm_ratio,
-        )
-        for site, ratio in ratios.items():
-            left_out[site] = f"update {ratio:.1f} times the median norm"
-            del updates[site]
+        # Label-free sites are held near the global weights; they have a median of their own.
+        for labelled in (True, False):
+            alike = {
+                s: u.segmenter for s, u in updates.items() if bool(u.report.labelled) is labelled
+            }
+            ratio = self._protocol.aggregation.max_norm_ratio
+            for site, times in outsized_updates(alike, record.segmenter, ratio).items():
+                left_out[site] = f"update {times:.1f} times the median norm"
+                del updates[site]
         # Where only label-free sites or a few are called, the quorum is those that were.
         needed = min(self._protocol.aggregation.min_sites, len(called))
         self._require_quorum(f"round {plan.round}", len(updates), left_out, needed)
@@ -262,8 +263,8 @@ class _Centre:
             log.warning("round %d: not evaluated: %s", finished.plan.round, _listed(missing))
         reports = dict(sorted(reports.items()))
         dsc = macro_validation_dsc(reports)
-        # Without any validation case there is nothing to choose by: the last model is the best.
-        if record.best_round is None or dsc is None or dsc >= (record.best_dsc or 0.0):
+        # While nothing was validated there is nothing to choose by: the last model is the best.
+        if record.best_dsc is None or (dsc is not None and dsc >= record.best_dsc):
             record.best_round, record.best_dsc = finished.plan.round, dsc
             record.best_segmenter = record.segmenter
             record.best_confidence = record.confidence

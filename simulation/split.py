@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from client.contract import Case, Part, duplicate_mistakes
-from client.intact import ScanError
+from client.intact import ScanError, data_file
 from client.scans import scan_files
 from protocol.sites import SiteConfig, read_site
 
@@ -177,7 +177,12 @@ def choose_fold(cases: Sequence[StudyCase], fold: int, seed: int) -> list[StudyC
             turn += 1
     test = {case.name for case in folds[fold - 1]}
     validation = {case.name for case in folds[fold % FOLDS][::2]}
-    # A site keeps at least one labelled case to train on.
+    for of_site in by_site.values():
+        # A site keeps a labelled case to train on: first what it validates on gives way.
+        names = sorted((case.name for case in of_site), key=lambda name: name in test)
+        if names and not set(names) - test - validation:
+            test.discard(names[0])
+            validation.discard(names[0])
     parts: list[StudyCase] = []
     for case in cases:
         part: Part = case.part
@@ -304,6 +309,13 @@ def _link(source: Path, folder: Path, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     suffix = "" if source.is_dir() else source.name[len(name) :]
     target = folder / f"{name}{suffix}"
+    _link_one(source, target)
+    voxels = None if source.is_dir() else data_file(source, place=f"case {name}")
+    if voxels is not None:
+        _link_one(voxels, folder / voxels.name)
+
+
+def _link_one(source: Path, target: Path) -> None:
     try:
         os.symlink(source.resolve(), target, target_is_directory=source.is_dir())
     except OSError:

@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from simulation.phantom import anatomy, contrast
-from simulation.phantom.anatomy import Field, Points, Subject
+from simulation.phantom.anatomy import Subject
+from simulation.phantom.shapes import Field, Points
 
 # The reader's contour against the truth: smooth over some 6 mm, standard deviation 0.7 mm.
 LABEL_NOISE_MM = 0.7
 _LABEL_NOISE_SMOOTH_MM = 6.0
+_GAS_SHIFT_MM = 2.0
+# How far the operator's field lies off the pelvis, at most, (left-right, front-back, foot-head).
+_FIELD_OFF_MM = (9.0, 13.0, 7.0)
 
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 3}
 
@@ -80,10 +84,11 @@ def acquire(
     grid, sub_slices = _grid(scanner, voxel_mm, rng)
     points = _points(grid, sub_slices)
     drawn_mm = max(grid.GetSpacing()[0], grid.GetSpacing()[2] / sub_slices)
-    painted = contrast.paint(subject, points, drawn_mm, levels, rng)
-    signal = painted.signal
-    if painted.gas_distance_mm is not None:
-        signal = signal * _dropout(painted.gas_distance_mm)
+    gas = contrast.gas_distance(subject, points)
+    seen = points if gas is None else _distorted(points, gas)
+    signal = contrast.paint(subject, seen, drawn_mm, levels, rng)
+    if gas is not None:
+        signal = signal * _dropout(gas)
     signal = _mean_slices(signal, sub_slices)
     image = _scanned(signal, scanner, grid, rng)
     organs = _organ_distances(subject, points, sub_slices)
@@ -109,7 +114,7 @@ def _grid(scanner: Scanner, voxel_mm: float, rng: np.random.Generator) -> tuple[
             [0, math.sin(angle), math.cos(angle)],
         ]
     )
-    centre = np.array([0.0, 4.0, 22.0]) + rng.uniform(-5, 5, 3)
+    centre = np.array([0.0, 8.0, 19.0]) + rng.uniform(-1, 1, 3) * np.array(_FIELD_OFF_MM)
     half = direction @ (np.array(spacing) * (np.array(size) - 1) / 2)
     grid = sitk.Image(size, sitk.sitkUInt8)
     grid.SetSpacing(spacing)
@@ -138,6 +143,13 @@ def _mean_slices(field: Field, sub_slices: int) -> Field:
     z, y, x = field.shape
     mean: Field = field.reshape(z // sub_slices, sub_slices, y, x).mean(1, dtype=np.float32)
     return mean
+
+
+def _distorted(points: Points, gas_mm: Field) -> Points:
+    """Where the scanner takes its signal from: near gas, displaced along the front-back readout."""
+    x, y, z = points
+    bent = y + np.float32(_GAS_SHIFT_MM) * np.exp(-((np.clip(gas_mm, 0, None) / 6.0) ** 2))
+    return x, bent.astype(np.float32), z
 
 
 def _dropout(gas_mm: Field) -> Field:
@@ -181,16 +193,8 @@ def _bias(shape: tuple[int, ...], scanner: Scanner, rng: np.random.Generator) ->
 
 def _organ_distances(subject: Subject, points: Points, sub_slices: int) -> list[Field]:
     """Mean signed distance over each slice, in the order of the label values."""
-    drawn = (
-        anatomy.bladder(subject, points),
-        anatomy.prostate(subject, points),
-        anatomy.rectum(subject, points),
-    )
-    return [_mean_slices(np.broadcast_to(d, _shape(points)), sub_slices) for d in drawn]
-
-
-def _shape(points: Points) -> tuple[int, ...]:
-    return np.broadcast_shapes(*(p.shape for p in points))
+    drawn = anatomy.organs(subject, points)
+    return [_mean_slices(d, sub_slices) for d in (drawn.bladder, drawn.prostate, drawn.rectum)]
 
 
 def _label(

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,10 @@ from simulation.phantom.acquisition import ORGANS, Acquired, Scanner, acquire
 from simulation.phantom.anatomy import draw_subject
 from simulation.phantom.contrast import T2_LEVELS
 
-PHANTOM_VERSION = "1"
+PHANTOM_VERSION = "2"
 MANIFEST = "cohort.json"
+# Below, a case needs gigabytes; above, organs are a few voxels.
+_VOXEL_MM = (0.5, 10.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +142,13 @@ def make_cohort(
         progress: Called with (done, total).
 
     Raises:
-        CohortError: If the folder holds another cohort or something else.
+        CohortError: If the folder holds another cohort or something else, or no cohort can be
+            made of these numbers.
     """
-    wanted = dict(counts or {name: (s.labelled, s.unlabelled) for name, s in SITES.items()})
+    if counts is None:
+        counts = {name: (site.labelled, site.unlabelled) for name, site in SITES.items()}
+    wanted = dict(counts)
+    _check(voxel_mm, wanted)
     if folder.exists():
         return _reused(folder, seed, voxel_mm, wanted)
     draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
@@ -183,6 +189,21 @@ def read_manifest(folder: Path) -> CohortManifest:
     return CohortManifest.model_validate_json(path.read_text(encoding="utf-8"))
 
 
+def _check(voxel_mm: float, counts: Mapping[str, tuple[int, int]]) -> None:
+    mistakes = []
+    if not _VOXEL_MM[0] <= voxel_mm <= _VOXEL_MM[1]:
+        mistakes.append(f"voxel_mm is {voxel_mm}, must be {_VOXEL_MM[0]} to {_VOXEL_MM[1]}")
+    unknown = sorted(set(counts) - set(SITES))
+    if unknown:
+        mistakes.append(f"counts name the sites {unknown}, known are {sorted(SITES)}")
+    if any(number < 0 for pair in counts.values() for number in pair):
+        mistakes.append(f"counts are {dict(counts)}, must not be negative")
+    if not sum(sum(pair) for pair in counts.values()):
+        mistakes.append("counts add up to no case; ask for one at least")
+    if mistakes:
+        raise CohortError("phantom cohort: " + "; ".join(mistakes))
+
+
 def _reused(
     folder: Path, seed: int, voxel_mm: float, counts: Mapping[str, tuple[int, int]]
 ) -> CohortManifest:
@@ -214,14 +235,30 @@ def _make_cases(
         for site, (labelled, unlabelled) in sorted(counts.items())
         for number in range(labelled + unlabelled)
     ]
-    entries: list[CaseEntry] = []
+    if workers == 1:
+        made = (make_case(*job) for job in jobs)
+        return list(_counted(made, len(jobs), progress))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-        for done, job in enumerate(as_completed([pool.submit(make_case, *j) for j in jobs]), 1):
-            entries.append(job.result())
-            if progress:
-                progress(done, len(jobs))
+        futures = [pool.submit(make_case, *job) for job in jobs]
+        try:
+            done = (future.result() for future in as_completed(futures))
+            entries = list(_counted(done, len(jobs), progress))
+        except BaseException:
+            # Leaving the pool waits for what is under way, not for the queue.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return sorted(entries, key=lambda entry: entry.name)
+
+
+def _counted(
+    made: Iterable[CaseEntry], total: int, progress: Callable[[int, int], None] | None
+) -> Iterator[CaseEntry]:
+    """The same cases, each reported as it comes."""
+    for done, entry in enumerate(made, 1):
+        if progress:
+            progress(done, total)
+        yield entry
 
 
 def make_case(

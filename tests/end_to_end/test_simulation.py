@@ -281,7 +281,7 @@ def test_unknown_key_and_odd_patch_are_told_together(tmp_path: Path, cohort: Pat
     study.write_text("patch_voxels: [60, 64, 16]\n")
     done = run("--data", cohort, "--organs", "a=1", "--study", study, "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert "patch_voxels must be multiples of 8" in done.stderr
+    assert "patch_voxels: must be multiples of 8" in done.stderr
     study.write_text("gama: 0.5\ntraining: {rounds: 0}\n")
     done = run("--data", cohort, "--organs", "a=1", "--study", study, "--out", tmp_path / "out")
     assert "gama: unknown key" in done.stderr

@@ -37,7 +37,14 @@ PROTOCOL = StudyProtocol(
 )
 
 # One row a step (a round of one step each); None where a term rests.
-CURVE: list[tuple[float | None, ...]] = []
+CURVE: list[tuple[float | None, ...]] = [
+    (0.665798, 0.800507, None, None, 1.364236),
+    (0.371821, 0.743299, 0.666392, None, 1.346243),
+    (0.398756, 0.707344, 0.663735, 0.683968, 1.335866),
+    (0.509202, 0.673731, 0.653842, 0.698923, 1.330622),
+    (0.669355, 0.637662, 0.638268, 0.705284, 1.328097),
+    (0.682931, 0.599958, 0.618617, 0.729059, 1.327071),
+]
 
 
 def run_curve() -> list[tuple[float | None, ...]]:

@@ -322,6 +322,22 @@ def test_a_map_that_trusts_one_half_is_counted_so() -> None:
     assert record.trusted_by_class == [6 * 256, 2 * 256, 0]
 
 
+def test_an_unlabelled_patch_is_judged_by_its_own_map() -> None:
+    class TrustsClassOne(nn.Module):
+        def forward(self, maps: Tensor) -> Tensor:
+            return 40 * (maps[:, 1:2] - 0.5)
+
+    image = torch.zeros(2, 1, 16, 16, 16)
+    image[0, :, 6:10] = 1
+    image[1, :, 15:] = 1
+    segmenter = Echo(3)
+    optimiser = torch.optim.SGD(segmenter.parameters(), 0.0)
+    nets = Networks(segmenter=segmenter, segmenter_optimiser=optimiser, confidence=TrustsClassOne())
+    record = train_step(nets, METHOD, FULL, batches()[0], image)
+    assert record.predicted_by_class == [27 * 256, 5 * 256, 0]
+    assert record.trusted_by_class == [0, 5 * 256, 0]
+
+
 # ---- guards -------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,97 @@
+"""What must hold for any sites and any amounts of cases."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from server.aggregation import average, capped_shares, outsized_updates
+
+sites = st.text("ABCDEFGH", min_size=1, max_size=3)
+amounts = st.dictionaries(sites, st.floats(0, 1e4, allow_subnormal=False), max_size=8)
+caps = st.floats(0.05, 1.0)
+quick = settings(max_examples=60, deadline=None)
+
+
+@quick
+@given(amounts, caps)
+def test_shares_sum_to_1_and_keep_the_cap(cases: dict[str, float], cap: float) -> None:
+    shares = capped_shares(cases, cap)
+    assert set(shares) == {site for site, amount in cases.items() if amount > 0}
+    if shares:
+        assert sum(shares.values()) == pytest.approx(1)
+        assert max(shares.values()) <= max(cap, 1 / len(shares)) * (1 + 1e-9)
+        assert min(shares.values()) > 0
+
+
+@quick
+@given(amounts, caps)
+def test_more_cases_never_have_the_smaller_share(cases: dict[str, float], cap: float) -> None:
+    shares = capped_shares(cases, cap)
+    ranked = sorted(shares, key=cases.__getitem__)
+    for less, more in pairwise(ranked):
+        assert shares[less] <= shares[more] * (1 + 1e-9)
+
+
+@quick
+@given(amounts, caps)
+def test_sites_under_the_cap_keep_their_proportions(cases: dict[str, float], cap: float) -> None:
+    shares = capped_shares(cases, cap)
+    assume(shares)
+    free = [s for s in shares if shares[s] < max(cap, 1 / len(shares)) * (1 - 1e-6)]
+    for site in free[1:]:
+        assert shares[site] * cases[free[0]] == pytest.approx(shares[free[0]] * cases[site])
+
+
+@quick
+@given(amounts, caps, st.randoms(use_true_random=False))
+def test_the_order_of_sites_does_not_change_a_bit(
+    cases: dict[str, float], cap: float, random: object
+) -> None:
+    shares = capped_shares(cases, cap)
+    assume(shares)
+    generator = torch.Generator().manual_seed(len(cases))
+    updates = {site: {"w": torch.randn(9, generator=generator)} for site in sorted(cases)}
+    order = list(cases)
+    random.shuffle(order)  # type: ignore[attr-defined]
+    shuffled = capped_shares({site: cases[site] for site in order}, cap)
+    assert shuffled == shares
+    assert torch.equal(
+        average({site: updates[site] for site in order}, shuffled)["w"],
+        average(updates, shares)["w"],
+    )
+
+
+@quick
+@given(amounts, caps, st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=5))
+def test_identical_updates_average_to_themselves(
+    cases: dict[str, float], cap: float, values: list[float]
+) -> None:
+    shares = capped_shares(cases, cap)
+    assume(shares)
+    update = {"w": torch.tensor(values)}
+    found = average(dict.fromkeys(shares, update), shares)
+    torch.testing.assert_close(found["w"], update["w"], rtol=1e-6, atol=0)
+
+
+@quick
+@given(st.dictionaries(sites, st.floats(-100, 100, width=32), min_size=1, max_size=8), caps)
+def test_an_average_lies_between_its_updates(values: dict[str, float], cap: float) -> None:
+    shares = capped_shares(dict.fromkeys(values, 1.0), cap)
+    found = average({s: {"w": torch.tensor([v])} for s, v in values.items()}, shares)["w"].item()
+    assert min(values.values()) - 1e-4 <= found <= max(values.values()) + 1e-4
+
+
+@quick
+@given(
+    st.dictionaries(sites, st.floats(0, 1e3, width=32), min_size=3, max_size=8), st.floats(1.1, 9)
+)
+def test_fewer_than_half_of_the_updates_are_left_out(norms: dict[str, float], ratio: float) -> None:
+    updates = {site: {"w": torch.tensor([norm])} for site, norm in norms.items()}
+    out = outsized_updates(updates, {"w": torch.zeros(1)}, ratio)
+    assert len(out) <= len(norms) / 2
+    assert all(found > ratio for found in out.values())
+    kept = [norm for site, norm in norms.items() if site not in out]
+    assert all(norms[site] >= max(kept) for site in out)

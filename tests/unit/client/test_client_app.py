@@ -1,0 +1,192 @@
+"""Message in, reply out: the ClientApp's handlers, and what must not leave the site."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+
+import client.dataset
+from asdnet_models.networks import build_confidence, build_segmenter
+from client.app import build_client_app, site_from_node_config
+from protocol.messages import (
+    CONFIDENCE,
+    SEGMENTER,
+    allowed_metrics,
+    pack_instruction,
+    read_evaluation,
+    read_facts,
+    read_site_name,
+    read_training,
+    read_weights,
+    wire_weights,
+)
+from protocol.schedule import plan_round
+from protocol.sites import SiteConfig
+from protocol.study import StudyProtocol
+
+MakeProtocol = Callable[..., StudyProtocol]
+MakeSite = Callable[..., SiteConfig]
+
+pytestmark = pytest.mark.usefixtures("flower_task")
+
+
+def ask(config: SiteConfig, kind: str, content: RecordDict) -> Message:
+    message = Message(content, 17, kind)
+    message.metadata.__dict__["_message_id"] = "instruction-1"
+    context = Context(run_id=2, node_id=17, node_config={}, state=RecordDict(), run_config={})
+    return build_client_app(lambda _: config)(message, context)
+
+
+def instruction(protocol: StudyProtocol, number: int | None = 1) -> RecordDict:
+    plan = plan_round(protocol, number) if number else None
+    return pack_instruction(
+        protocol,
+        plan,
+        wire_weights(build_segmenter(protocol).state_dict()),
+        wire_weights(build_confidence(protocol).state_dict()) if plan else None,
+    )
+
+
+def text_of(reply: Message) -> str:
+    """Everything in a reply as text; tensors by name and by their raw bytes."""
+    parts = [str(vars(reply.metadata))]
+    if reply.has_error():
+        return "\n".join([*parts, str(reply.error.code), str(reply.error.reason)])
+    for name, record in reply.content.items():
+        parts.append(name)
+        if isinstance(record, ArrayRecord):
+            parts += [f"{key} {a.data.decode('latin-1')}" for key, a in record.items()]
+        else:
+            parts.append(str(dict(record)))
+    return "\n".join(parts)
+
+
+def assert_private(reply: Message, config: SiteConfig) -> None:
+    text = text_of(reply)
+    for secret in ("patient-", "hospital-", str(config.data), str(config.state), ".nii", "images"):
+        assert secret not in text
+
+
+def test_query_declares_counts_and_box(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
+    config, protocol = make_site("B", labelled=3, unlabelled=2, test=1), make_protocol()
+    reply = ask(config, MessageType.QUERY, pack_instruction(protocol))
+    facts = read_facts(reply.content, protocol)
+    assert read_site_name(reply.content) == "B"
+    assert (facts.labelled, facts.unlabelled, facts.validation, facts.test) == (3, 2, 0, 1)
+    assert [edge.count for edge in facts.box] == [3.0] * 6
+    low, high = facts.box[0].mean, facts.box[3].mean
+    assert low is not None
+    assert high is not None
+    assert 0 < low < high < 1
+    assert reply.metadata.reply_to_message_id == "instruction-1"
+    assert_private(reply, config)
+
+
+def test_the_box_of_few_cases_stays_at_the_site(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    config = make_site(labelled=2, threshold=3)
+    reply = ask(config, MessageType.QUERY, pack_instruction(make_protocol()))
+    facts = read_facts(reply.content, make_protocol())
+    assert facts.labelled == 2
+    assert all((edge.sum, edge.count) == (0.0, 0.0) for edge in facts.box)
+
+
+def test_train_sends_both_networks(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
+    config, protocol = make_site(), make_protocol()
+    reply = ask(config, MessageType.TRAIN, instruction(protocol))
+    like = build_segmenter(protocol).state_dict()
+    trained = read_weights(reply.content, SEGMENTER, like)
+    assert trained is not None
+    assert any(not torch.equal(trained[name], like[name]) for name in trained)
+    assert read_weights(reply.content, CONFIDENCE, build_confidence(protocol).state_dict())
+    assert read_training(reply.content, protocol).steps == 2
+    assert set(reply.content) == {"site", "metrics", SEGMENTER, CONFIDENCE}
+    assert set(reply.content["metrics"]) == allowed_metrics("train", protocol)
+    assert dict(reply.content["site"]) == {"name": "A"}
+    assert_private(reply, config)
+
+
+def test_a_label_free_site_sends_every_metric_and_no_d(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    config, protocol = make_site("F", unlabelled=2), make_protocol()
+    reply = ask(config, MessageType.TRAIN, instruction(protocol))
+    assert set(reply.content) == {"site", "metrics", SEGMENTER}
+    assert set(reply.content["metrics"]) == allowed_metrics("train", protocol)
+    assert read_training(reply.content, protocol).losses["dice"].count == 0
+
+
+def test_evaluate_sends_sums(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
+    config, protocol = make_site(labelled=1, validation=1, test=2), make_protocol()
+    reply = ask(config, MessageType.EVALUATE, instruction(protocol, None))
+    report = read_evaluation(reply.content, protocol)
+    assert report.cases == {"validation": 1, "test": 2}
+    assert report.dsc["test"]["ball"].count == 2
+    assert set(reply.content) == {"site", "metrics"}
+    assert_private(reply, config)
+
+
+@pytest.mark.parametrize("kind", [MessageType.QUERY, MessageType.TRAIN, MessageType.EVALUATE])
+def test_an_exceptions_text_stays_at_the_site(
+    make_site: MakeSite,
+    make_protocol: MakeProtocol,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    config, protocol = make_site(labelled=1), make_protocol()
+
+    def fail(*_: Any) -> None:
+        raise FileNotFoundError(f"{config.data}/patient-John_Doe_1950.nii.gz")
+
+    monkeypatch.setattr(client.dataset, "prepare_site", fail)
+    content = instruction(protocol, 1 if kind == MessageType.TRAIN else None)
+    with caplog.at_level(logging.ERROR, logger="client.app"):
+        reply = ask(config, kind, content)
+    assert reply.has_error()
+    assert reply.error.reason == "FileNotFoundError"
+    assert "John" not in text_of(reply)
+    assert_private(reply, config)
+    assert "John_Doe_1950" in caplog.text  # the site's own log says what went wrong
+
+
+def test_bad_data_are_named_by_class_alone(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    config = make_site(labelled=1)
+    (config.data / "labelsTr" / "patient-labelled-0.nii.gz").unlink()
+    reply = ask(config, MessageType.QUERY, pack_instruction(make_protocol()))
+    assert reply.error.reason == "ContractError"
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil"),
+    [
+        (MessageType.TRAIN, lambda c: c.pop(SEGMENTER)),
+        (MessageType.TRAIN, lambda c: c["study"].pop("plan")),
+        (MessageType.EVALUATE, lambda c: c.pop(SEGMENTER)),
+        (MessageType.QUERY, lambda c: c.pop("study")),
+        (MessageType.TRAIN, lambda c: c.__setitem__(SEGMENTER, ConfigRecord({"x": 1}))),
+    ],
+)
+def test_an_odd_instruction_is_refused(
+    make_site: MakeSite,
+    make_protocol: MakeProtocol,
+    kind: str,
+    spoil: Callable[[RecordDict], Any],
+) -> None:
+    content = instruction(make_protocol())
+    spoil(content)
+    assert ask(make_site(labelled=1), kind, content).error.reason == "MessageError"
+
+
+def test_the_site_file_is_named_by_the_node(make_site: MakeSite, tmp_path: Any) -> None:
+    path = tmp_path / "North.yaml"
+    path.write_text("site: North\ndata: d\ncache: c\nstate: s\n")
+    context = Context(2, 17, {"site-config": str(path)}, RecordDict(), {})
+    found = site_from_node_config(context)
+    assert (found.site, found.data) == ("North", (tmp_path / "d").resolve())

@@ -1,0 +1,97 @@
+"""Ramps and learning rates of single rounds, by hand."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from protocol.schedule import RoundPlan, plan_round, ramp
+from protocol.study import MethodConfig, StudyProtocol, TrainingConfig
+
+PAPER = StudyProtocol()  # 60 rounds: L_ADV from round 4, L_semi from round 16, each over 9 rounds
+E5 = math.exp(-5)
+
+
+@pytest.mark.parametrize(
+    ("progress", "value"),
+    [
+        (0.0, 0.0),
+        (0.249, 0.0),
+        (0.25, E5),
+        (0.5, math.exp(-1.25)),
+        (0.75, 1.0),
+        (1.0, 1.0),
+    ],
+)
+def test_ramp_by_hand(progress: float, value: float) -> None:
+    assert ramp(progress, start=0.25, length=0.5) == pytest.approx(value)
+
+
+def test_a_ramp_without_length_is_a_step() -> None:
+    assert [ramp(p, 0.5, 0.0) for p in (0.49, 0.5, 0.51)] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("number", "adversarial", "region", "lr"),
+    [
+        (1, 0, 0, 1),
+        (3, 0, 0, 1),
+        (4, E5, 0, 1),
+        (7, math.exp(-5 * (2 / 3) ** 2), 0, 1),
+        (13, 1, 0, 1),
+        (15, 1, 0, 1),
+        (16, 1, E5, 1),
+        (20, 1, math.exp(-5 * (5 / 9) ** 2), 1),
+        (21, 1, math.exp(-5 * (4 / 9) ** 2), 0.1),
+        (25, 1, 1, 0.1),
+        (40, 1, 1, 0.1),
+        (41, 1, 1, 0.01),
+        (60, 1, 1, 0.01),
+    ],
+)
+def test_rounds_of_the_paper(number: int, adversarial: float, region: float, lr: float) -> None:
+    plan = plan_round(PAPER, number)
+    assert plan.round == number
+    assert plan.adversarial_ramp == pytest.approx(adversarial)
+    assert plan.region_ramp == pytest.approx(region)
+    assert plan.lr_factor == pytest.approx(lr)
+    assert plan.uses_unlabelled is (number >= 4)
+
+
+@pytest.mark.parametrize("rounds", [3, 6, 9, 30, 57, 300])
+def test_rates_fall_at_one_and_two_thirds_of_any_budget(rounds: int) -> None:
+    protocol = StudyProtocol(training=TrainingConfig(rounds=rounds))
+    factors = [plan_round(protocol, number).lr_factor for number in range(1, rounds + 1)]
+    third = rounds // 3
+    assert factors == pytest.approx([1.0] * third + [0.1] * third + [0.01] * third)
+
+
+def test_a_term_without_weight_has_no_ramp() -> None:
+    semi = StudyProtocol(method=MethodConfig(lambda_adversarial=0))
+    assert plan_round(semi, 60).adversarial_ramp == 0
+    assert plan_round(semi, 60).region_ramp == 1
+    supervised = StudyProtocol(method=MethodConfig(lambda_adversarial=0, lambda_region=0))
+    assert not plan_round(supervised, 60).uses_unlabelled
+
+
+def test_what_the_server_learned_travels_in_the_plan() -> None:
+    box = (0.1, 0.2, 0.3, 0.7, 0.8, 0.9)
+    plan = plan_round(PAPER, 5, attention_scale=0.25, organ_box=box)
+    assert (plan.attention_scale, plan.organ_box) == (0.25, box)
+    assert RoundPlan.model_validate_json(plan.model_dump_json()) == plan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"round": 0},
+        {"lr_factor": 0},
+        {"lr_factor": 1.1},
+        {"region_ramp": 1.1},
+        {"attention_scale": 0},
+    ],
+)
+def test_an_unlawful_plan_is_refused(change: dict[str, float]) -> None:
+    lawful = plan_round(PAPER, 1).model_dump()
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        RoundPlan.model_validate(lawful | change)

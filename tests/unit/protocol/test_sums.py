@@ -1,0 +1,44 @@
+"""Sums by hand."""
+
+import math
+
+import pytest
+
+from protocol.sums import ScoreSum, SumCount
+
+
+def test_mean_and_sd_by_hand() -> None:
+    # Deviations from 5 are -3, -1, -1, -1, 0, 0, 2, 4: squares sum to 32, over n - 1 = 7.
+    found = ScoreSum.of([2, 4, 4, 4, 5, 5, 7, 9])
+    assert found.mean == 5
+    assert found.sd == pytest.approx(math.sqrt(32 / 7))
+    assert (found.sum, found.sum_of_squares, found.count) == (40, 232, 8)
+
+
+def test_undefined_values_are_not_counted() -> None:
+    found = ScoreSum.of([None, 1.0, None, 3.0], failures=2)
+    assert (found.mean, found.count, found.failures) == (2, 2, 2)
+
+
+def test_nothing_has_no_mean() -> None:
+    assert ScoreSum.of([]).mean is None
+    assert ScoreSum.of([None], failures=1) == ScoreSum(failures=1)
+    assert SumCount().mean is None
+
+
+def test_one_value_has_no_sd() -> None:
+    assert ScoreSum.of([0.5]).mean == 0.5
+    assert ScoreSum.of([0.5]).sd is None
+
+
+def test_equal_values_have_sd_0_despite_rounding() -> None:
+    # .1 * .1 summed differs from the square of the sum in the last bits: never sqrt(-0.0...).
+    for count in range(2, 40):
+        assert ScoreSum.of([0.1] * count).sd == pytest.approx(0, abs=1e-7)
+
+
+def test_adding_adds_every_part() -> None:
+    total = ScoreSum.of([1.0, 2.0], failures=1) + ScoreSum.of([4.0], failures=2)
+    assert total == ScoreSum(sum=7, sum_of_squares=21, count=3, failures=3)
+    assert SumCount(sum=1, count=2) + SumCount(sum=5, count=1) == SumCount(sum=6, count=3)
+    assert (SumCount(sum=1, count=2) + SumCount(sum=5, count=1)).mean == 2

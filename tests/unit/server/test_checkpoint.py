@@ -1,0 +1,139 @@
+"""A study's state on disk: back as it was, and whole or not there."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from protocol.messages import Weights
+from protocol.study import StudyProtocol
+from server.checkpoint import (
+    CONFIDENCE_FILE,
+    PROTOCOL_FILE,
+    SEGMENTER_FILE,
+    load_model,
+    save_model,
+    write_json,
+)
+
+PROTOCOL = StudyProtocol(seed=9, organs={"bladder": 3})
+S = {"a.weight": torch.tensor([[1.5, -2.0]]), "a.bias": torch.tensor([1e-30])}
+D = {"d": torch.arange(4.0)}
+
+
+def same(a: Weights | None, b: Weights | None) -> bool:
+    assert a is not None and b is not None
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def fails(*_: Any, **__: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "model" / "best"
+    save_model(folder, PROTOCOL, S, D, {"round": 3, "dsc": 0.5})
+    protocol, segmenter, confidence = load_model(folder)
+    assert protocol == PROTOCOL
+    assert protocol.digest == PROTOCOL.digest
+    assert same(segmenter, S)
+    assert same(confidence, D)
+    assert json.loads((folder / "model.json").read_text()) == {"round": 3, "dsc": 0.5}
+    assert names(folder) == [CONFIDENCE_FILE, "model.json", PROTOCOL_FILE, SEGMENTER_FILE]
+
+
+def test_a_study_without_d_saves_none(tmp_path: Path) -> None:
+    save_model(tmp_path, PROTOCOL, S, None, {})
+    assert load_model(tmp_path)[2] is None
+
+
+def test_a_later_round_replaces_the_earlier(tmp_path: Path) -> None:
+    save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
+    later = {name: tensor + 1 for name, tensor in S.items()}
+    save_model(tmp_path, PROTOCOL, later, D, {"round": 2})
+    assert same(load_model(tmp_path)[1], later)
+    assert json.loads((tmp_path / "model.json").read_text()) == {"round": 2}
+    assert len(names(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("failing", ["os.replace", "save_file"])
+def test_a_failure_in_the_middle_leaves_the_old_model_and_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
+    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    monkeypatch.setattr(f"server.checkpoint.{failing}", fails)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(tmp_path, PROTOCOL, {n: t * 2 for n, t in S.items()}, D, {"round": 2})
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+
+
+def test_half_a_draft_of_weights_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(_: Weights, path: Path) -> None:
+        path.write_bytes(b"half")
+        fails()
+
+    monkeypatch.setattr("server.checkpoint.save_file", half)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(tmp_path, PROTOCOL, S, D, {})
+    assert names(tmp_path) == []
+
+
+def test_model_json_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced: list[str] = []
+    replace = os.replace
+
+    def note(source: Path, target: Path) -> None:
+        replaced.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr("server.checkpoint.os.replace", note)
+    save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
+    assert sorted(replaced) == names(tmp_path)
+    assert replaced[-1] == "model.json"
+
+
+def test_json_is_sorted_so_that_two_runs_can_be_compared(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_json(path, {"b": 1, "a": {"d": None, "c": [1]}})
+    text = path.read_text()
+    assert text == json.dumps({"a": {"c": [1], "d": None}, "b": 1}, indent=2) + "\n"
+
+
+@pytest.mark.parametrize("cause", ["replace", "content"])
+def test_json_that_cannot_be_written_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    path = tmp_path / "facts.json"
+    write_json(path, {"round": 1})
+    if cause == "replace":
+        monkeypatch.setattr("server.checkpoint.os.replace", fails)
+    with pytest.raises((OSError, TypeError)):
+        write_json(path, {"round": 2 if cause == "replace" else object()})
+    assert json.loads(path.read_text()) == {"round": 1}
+    assert names(tmp_path) == ["facts.json"]
+
+
+@pytest.mark.parametrize("missing", [PROTOCOL_FILE, SEGMENTER_FILE])
+def test_a_folder_without_a_model_is_told(tmp_path: Path, missing: str) -> None:
+    save_model(tmp_path, PROTOCOL, S, D, {})
+    (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {missing}; name a folder such as"):
+        load_model(tmp_path)
+
+
+def test_a_protocol_that_is_none_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, PROTOCOL, S, D, {})
+    (tmp_path / PROTOCOL_FILE).write_text('{"sed": 1}')
+    with pytest.raises(ValidationError, match="sed"):
+        load_model(tmp_path)

@@ -1,0 +1,172 @@
+"""result.json, the tables and the lines that say who gained."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from protocol.messages import EvaluationReport, SiteFacts, TrainReport
+from protocol.schedule import plan_round
+from protocol.study import StudyProtocol
+from protocol.sums import ScoreSum, SumCount
+from server.record import RoundRecord, StudyRecord
+from simulation.results import (
+    Outcome,
+    gain_lines,
+    print_table,
+    result_json,
+    score_rows,
+    write_tables,
+)
+
+
+def scored(*dsc: float) -> EvaluationReport:
+    ball = ScoreSum.of(dsc)
+    rod = ScoreSum.of([0.0] * len(dsc), len(dsc))
+    none = {"ball": ScoreSum(), "rod": ScoreSum()}
+    asd = {"ball": ScoreSum.of([2.0] * len(dsc)), "rod": ScoreSum.of([], len(dsc))}
+    return EvaluationReport(
+        seconds=1.0,
+        cases={"validation": 0, "test": len(dsc)},
+        dsc={"validation": none, "test": {"ball": ball, "rod": rod}},
+        asd_mm={"validation": none, "test": asd},
+    )
+
+
+@pytest.fixture
+def outcome(make_protocol: Callable[..., StudyProtocol]) -> Outcome:
+    protocol = make_protocol()
+    report = TrainReport(
+        labelled=3,
+        unlabelled=1,
+        steps=2,
+        seconds=1.23456,
+        losses={"dice": SumCount(sum=1.0, count=2.0), "region": SumCount()},
+        trusted={"ball": SumCount(sum=1.0, count=4.0)},
+    )
+    evaluation = {"A": scored(0.8, 0.9), "B": scored(0.6), "F": scored()}
+    rounds = [
+        RoundRecord(
+            plan=plan_round(protocol, number),
+            seconds=2.0,
+            bytes_down={"A": 70, "B": 70},
+            bytes_up={"A": 60, "B": 50},
+            reports={"A": report, "B": report},
+            left_out={},
+            evaluation=evaluation if number == 2 else None,
+        )
+        for number in (1, 2)
+    ]
+    facts = {
+        site: SiteFacts(labelled=n, unlabelled=1, validation=0, test=t)
+        for site, n, t in (("A", 3, 2), ("B", 3, 1), ("F", 0, 0))
+    }
+    record = StudyRecord(
+        protocol=protocol,
+        facts=facts,
+        segmenter={},
+        confidence=None,
+        rounds=rounds,
+        best_round=2,
+    )
+    withheld = {"dsc": {"ball": ScoreSum.of([0.4]), "rod": ScoreSum.of([0.2])}}
+    withheld["asd_mm"] = {"ball": ScoreSum.of([3.0]), "rod": ScoreSum.of([4.0])}
+    return Outcome(
+        record=record,
+        seed=4,
+        versions={"flwr": "1.41.0"},
+        cohort={"kind": "phantom"},
+        withheld={"F": withheld},
+        local_only={"A": scored(0.7, 0.7), "B": scored(0.65)},
+    )
+
+
+def test_the_schema(outcome: Outcome) -> None:
+    result = json.loads(json.dumps(result_json(outcome), allow_nan=False))
+    assert result["protocol"]["organs"] == {"ball": 2, "rod": 5}
+    assert (result["seed"], result["versions"]) == (4, {"flwr": "1.41.0"})
+    assert [item["round"] for item in result["rounds"]] == [1, 2]
+    first = result["rounds"][0]
+    assert (first["seconds"], first["bytes_up"], first["bytes_down"]) == (2.0, 110, 140)
+    assert first["sites"]["A"] == {
+        "loss": {"dice": 0.5},
+        "trusted_fraction": 0.25,
+        "labelled": 3,
+        "unlabelled": 1,
+        "seconds": 1.235,
+    }
+    site = result["sites"]["A"]
+    assert (site["labelled"], site["unlabelled"], site["test_cases"]) == (3, 1, 2)
+    assert site["dsc"]["ball"] == {
+        "mean": pytest.approx(0.85),
+        "sd": pytest.approx(0.0707107),
+        "n": 2,
+    }
+    assert site["asd_mm"]["rod"] == {"mean": None, "sd": None, "n": 0, "failures": 2}
+    assert site["local_only"]["dsc"]["ball"]["mean"] == pytest.approx(0.7)
+    assert result["sites"]["B"]["dsc"]["ball"]["sd"] is None  # of one case there is none
+    label_free = result["sites"]["F"]
+    assert "local_only" not in label_free
+    assert (label_free["test_cases"], label_free["dsc"]["ball"]["mean"]) == (0, None)
+    assert label_free["withheld"]["dsc"]["ball"]["mean"] == 0.4
+    overall = result["overall"]
+    assert overall["dsc"]["ball"]["n"] == 3
+    assert overall["dsc"]["ball"]["mean"] == pytest.approx((0.8 + 0.9 + 0.6) / 3)
+    assert overall["asd_mm"]["rod"]["failures"] == 3
+    assert overall["local_only"]["dsc"]["ball"]["n"] == 3
+
+
+def test_a_study_without_any_score_is_json_too(outcome: Outcome) -> None:
+    outcome.record.best_round = None
+    result = json.loads(json.dumps(result_json(outcome), allow_nan=False))
+    assert result["sites"]["A"]["test_cases"] == 0
+    assert result["overall"]["dsc"] == {}
+
+
+def test_the_tables(outcome: Outcome, tmp_path: Path) -> None:
+    write_tables(outcome, tmp_path / "tables")
+    with (tmp_path / "tables" / "sites.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["site"], r["model"], r["organ"]) for r in rows[:4]] == [
+        ("A", "federated", "ball"),
+        ("A", "federated", "rod"),
+        ("A", "local_only", "ball"),
+        ("A", "local_only", "rod"),
+    ]
+    assert len(rows) == len(score_rows(outcome)) == 10
+    assert float(rows[0]["dsc_mean"]) == pytest.approx(0.85)
+    assert (rows[1]["asd_mm_mean"], rows[1]["failures"]) == ("", "2")
+    assert rows[-1]["model"] == "federated_on_withheld"
+    with (tmp_path / "tables" / "rounds.csv").open(newline="") as file:
+        rounds = list(csv.DictReader(file))
+    assert [(r["round"], r["site"]) for r in rounds] == [
+        ("1", "A"),
+        ("1", "B"),
+        ("2", "A"),
+        ("2", "B"),
+    ]
+    assert (rounds[0]["loss_dice"], rounds[0]["loss_region"]) == ("0.5", "")
+
+
+def test_who_gained(outcome: Outcome) -> None:
+    # A: (.85 + 0)/2 against (.7 + 0)/2; B: .6/2 against .65/2.
+    assert gain_lines(outcome) == [
+        "1 of 2 labelled sites gained from the federation "
+        "(mean DSC against local only: A +0.075, B -0.025)"
+    ]
+    assert gain_lines(Outcome(record=outcome.record, seed=4, versions={}, cohort={})) == []
+
+
+def test_what_is_printed(outcome: Outcome) -> None:
+    out = io.StringIO()
+    print_table(outcome, Console(file=out, width=160))
+    text = out.getvalue()
+    assert "0.850 (2.00)" in text
+    assert "0.000 (-) 2 failed" in text
+    assert "0.400 (3.00)" in text
+    assert "labels known to the study alone" in text
+    assert "nan" not in text.lower()
