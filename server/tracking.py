@@ -12,9 +12,6 @@ from typing import Any
 
 import protocol.telemetry  # isort: skip
 
-# A deprecation inside MLflow's own store; nothing that a user could mend.
-warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")
-
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.utils.time import get_current_time_millis
@@ -54,8 +51,11 @@ class MlflowWatcher:
         # MLflow narrates its database migrations at INFO.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._client = MlflowClient(tracking_uri=uri)
-        found = self._client.get_experiment_by_name(experiment)
+        with warnings.catch_warnings():
+            # A deprecation inside MLflow's own store; nothing that a user could mend.
+            warnings.simplefilter("ignore")
+            self._client = MlflowClient(tracking_uri=uri)
+            found = self._client.get_experiment_by_name(experiment)
         location = artifacts.resolve().as_uri() if artifacts else None
         self._experiment_id = (
             found.experiment_id
