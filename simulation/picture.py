@@ -1,7 +1,7 @@
 """`python simulation/picture.py RESULT OUT.png`: a scan of each site with both contours.
 
-One axial slice through the middle of the smallest organ of one test case a site (an unlabelled
-case where the site has none): reference solid, the model's prediction dashed.
+The axial slice that shows most organs of one test case a site (an unlabelled case where the site
+has none): reference solid, the model's prediction dashed.
 """
 
 from pathlib import Path
