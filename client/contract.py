@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Part = Literal["labelled", "unlabelled", "validation", "test"]
 
-_LAYOUT: tuple[tuple[Part, str, str | None], ...] = (
+LAYOUT: tuple[tuple[Part, str, str | None], ...] = (
     ("labelled", "imagesTr", "labelsTr"),
     ("unlabelled", "imagesUn", None),
     ("validation", "imagesVal", "labelsVal"),
@@ -77,7 +77,7 @@ def find_cases(folder: Path) -> tuple[Case, ...]:
         raise ContractError([f"data folder {folder.name}: does not exist; correct the site file"])
     cases: list[Case] = []
     mistakes: list[str] = []
-    for part, images, labels in _LAYOUT:
+    for part, images, labels in LAYOUT:
         cases += _part_cases(folder, part, images, labels, mistakes)
     if not mistakes and not any(case.part in ("labelled", "unlabelled") for case in cases):
         mistakes.append(

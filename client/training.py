@@ -30,6 +30,9 @@ from protocol.sums import SumCount
 
 log = logging.getLogger(__name__)
 
+# Tensor cores want this layout, and on a CPU it spares PyTorch's slow fallback convolution.
+_LAYOUT = torch.channels_last_3d
+
 
 class NothingToTrainError(RuntimeError):
     """This site has no scan that the round could use."""
@@ -139,16 +142,14 @@ def _networks(
     """Both networks on the device; D gets an optimiser only where labels are."""
     training = protocol.training
     on_gpu = device.type == "cuda"
-    # Tensor cores want this layout, and on a CPU it spares PyTorch's slow fallback convolution.
-    layout = torch.channels_last_3d
     segmenter: nn.Module = build_segmenter(protocol)
     load_wire_weights(segmenter, segmenter_weights)
-    segmenter = segmenter.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
+    segmenter = segmenter.to(device).to(memory_format=_LAYOUT).train()  # type: ignore[call-overload]
     confidence = confidence_optimiser = None
     if confidence_weights is not None and protocol.method.trains_confidence:
         network: nn.Module = build_confidence(protocol)
         load_wire_weights(network, confidence_weights)
-        confidence = network.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
+        confidence = network.to(device).to(memory_format=_LAYOUT).train()  # type: ignore[call-overload]
         if data.labelled:
             confidence_optimiser = torch.optim.Adam(
                 confidence.parameters(),
@@ -206,7 +207,7 @@ def _draw(
 
 
 def _to(batch: Tensor, device: torch.device) -> Tensor:
-    batch = batch.contiguous(memory_format=torch.channels_last_3d)
+    batch = batch.contiguous(memory_format=_LAYOUT)
     if device.type != "cuda":
         return batch
     return batch.pin_memory().to(device, non_blocking=True)

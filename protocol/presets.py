@@ -19,7 +19,7 @@ PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
 # The paper's form is the default of every field, so that a protocol without a word is the paper.
 _PAPER = StudyProtocol(name="paper")
 
-# What trains best in minutes on two cores, chosen on validation cases: docs/method.md says how.
+# What trains well in minutes on two cores; docs/results.md says what it was chosen by.
 _QUICK = StudyProtocol(
     name="quick",
     spacing_mm=(4.0, 4.0, 4.0),
@@ -31,7 +31,7 @@ _QUICK = StudyProtocol(
         rounds=30,
         local_steps=10,
         batch_size=1,
-        # Some 240 steps are too few for random views to pay: docs/results.md.
+        # A few hundred steps are too few for random views to pay: docs/results.md.
         augment=False,
         lr_segmenter=3e-3,
         lr_decay=0.3,

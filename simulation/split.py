@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from client.contract import Case, Part, duplicate_mistakes
+from client.contract import LAYOUT, Case, Part, duplicate_mistakes
 from client.intact import ScanError, data_file
 from client.scans import scan_files
 from protocol.sites import SiteConfig, read_site
@@ -31,12 +31,7 @@ SIX_SITES: Mapping[str, tuple[int, int]] = {
 }
 _SITE_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FOLDS = 5
-_FOLDERS: Mapping[Part, tuple[str, str | None]] = {
-    "labelled": ("imagesTr", "labelsTr"),
-    "unlabelled": ("imagesUn", None),
-    "validation": ("imagesVal", "labelsVal"),
-    "test": ("imagesTs", "labelsTs"),
-}
+_FOLDERS = {part: (images, labels) for part, images, labels in LAYOUT}
 
 
 class SplitError(ValueError):

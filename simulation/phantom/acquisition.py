@@ -84,16 +84,22 @@ def acquire(
     grid, sub_slices = _grid(scanner, voxel_mm, rng)
     points = _points(grid, sub_slices)
     drawn_mm = max(grid.GetSpacing()[0], grid.GetSpacing()[2] / sub_slices)
-    gas = contrast.gas_distance(subject, points)
-    seen = points if gas is None else _distorted(points, gas)
-    signal = contrast.paint(subject, seen, drawn_mm, levels, rng)
-    if gas is not None:
+    organs = anatomy.organs(subject, points)
+    gas = contrast.gas_distance(subject, points, organs)
+    if gas is None:
+        signal = contrast.paint(subject, points, organs, drawn_mm, levels, rng)
+    else:
+        seen = _distorted(points, gas)
+        there = anatomy.organs(subject, seen)
+        signal = contrast.paint(subject, seen, there, drawn_mm, levels, rng)
         signal = signal * _dropout(gas)
     signal = _mean_slices(signal, sub_slices)
     image = _scanned(signal, scanner, grid, rng)
-    organs = _organ_distances(subject, points, sub_slices)
-    reference = _label(organs, None, grid, rng)
-    reader = _label(organs, grid.GetSpacing(), grid, rng)
+    # Mean signed distance over each slice, in the order of the label values.
+    labelled = (organs.bladder, organs.prostate, organs.rectum)
+    distances = [_mean_slices(distance, sub_slices) for distance in labelled]
+    reference = _label(distances, None, grid, rng)
+    reader = _label(distances, grid.GetSpacing(), grid, rng)
     stored = [_as_image(array, grid) for array in (image, reference, reader)]
     if scanner.flipped:
         stored = [sitk.Flip(item, (True, True, False)) for item in stored]
@@ -189,12 +195,6 @@ def _bias(shape: tuple[int, ...], scanner: Scanner, rng: np.random.Generator) ->
         slope = 2 * depth / depth.max() - 1
     field: Field = (1 + np.float32(scanner.bias / 2) * slope).astype(np.float32)
     return field
-
-
-def _organ_distances(subject: Subject, points: Points, sub_slices: int) -> list[Field]:
-    """Mean signed distance over each slice, in the order of the label values."""
-    drawn = anatomy.organs(subject, points)
-    return [_mean_slices(d, sub_slices) for d in (drawn.bladder, drawn.prostate, drawn.rectum)]
 
 
 def _label(

@@ -37,6 +37,7 @@ _WALL_MM = 3.0
 def paint(
     subject: Subject,
     points: Points,
+    organs: Organs,
     voxel_mm: float,
     levels: Mapping[str, float],
     rng: np.random.Generator,
@@ -46,13 +47,13 @@ def paint(
     Args:
         subject: The geometry.
         points: (x, y, z) in mm, arrays that broadcast to the grid's shape.
+        organs: Its organs at the same points.
         voxel_mm: Edge over which coverage goes from nought to one.
         levels: T2 levels of this site, names as in `T2_LEVELS`.
         rng: Textures and the hard contrasts.
     """
     shape = shape_of(points)
     painter = Painter(shape, voxel_mm, levels["air"])
-    organs = anatomy.organs(subject, points)
     texture = _texture(shape, 3.0 / voxel_mm, rng)
     fine = _texture(shape, 1.6 / voxel_mm, rng)
     wall = rng.uniform(0.24, 0.30)
@@ -69,15 +70,14 @@ def paint(
     return signal
 
 
-def gas_distance(subject: Subject, points: Points) -> Field | None:
+def gas_distance(subject: Subject, points: Points, organs: Organs) -> Field | None:
     """Signed distance to the rectum's gas; None if it holds none.
 
     The patient lies on his back: gas rises to the front of the lumen.
     """
     if subject.rectum_content != "gas":
         return None
-    tube = anatomy.organs(subject, points).bowel_tube
-    return _gas(subject, points, tube)
+    return _gas(subject, points, organs.bowel_tube)
 
 
 def _gas(subject: Subject, points: Points, tube: Field) -> Field:
