@@ -9,10 +9,10 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help simulate smoke test check format clean
+.PHONY: help install simulate smoke study test test-deployment check format clean
 
 help: ## List these targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 # Installed anew whenever pyproject.toml is newer than the marker.
 $(VENV)/.installed: pyproject.toml
@@ -23,17 +23,25 @@ $(VENV)/.installed: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+install: $(VENV)/.installed ## Set up the environment, for a hospital or the centre
+
 simulate: $(VENV)/.installed ## Make the phantom cohort, train six hospitals, print the table (ARGS="..." is passed on)
 	@$(BIN)/python simulation/run.py $(ARGS)
 
 smoke: $(VENV)/.installed ## The same in about a minute, to see that it runs
 	@$(BIN)/python simulation/run.py --preset smoke $(ARGS)
 
+study: $(VENV)/.installed ## Every method of the paper over folds and seeds (hours; ARGS="..." is passed on)
+	@$(BIN)/python simulation/study.py $(ARGS)
+
 test: $(VENV)/.installed ## Run every test, with coverage of the rooms
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --skip-covered --fail-under=90
+
+test-deployment: $(VENV)/.installed ## A real SuperLink and hospitals on this machine: equality, kills, outages, attacks
+	@$(BIN)/python -m pytest tests/deployment $(ARGS)
 
 check: $(VENV)/.installed ## Lint, format check and strict types
 	@$(BIN)/ruff check .

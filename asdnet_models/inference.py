@@ -1,8 +1,13 @@
 """Sliding-window inference over a whole volume (MONAI does the sliding)."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
+
+from asdnet_models.networks.confidence import confidence_map
 
 
 @torch.inference_mode()
@@ -28,24 +33,74 @@ def predict_probabilities(
     """
 
     def windows(batch: Tensor) -> Tensor:
-        with torch.autocast(batch.device.type, torch.bfloat16, enabled=batch.is_cuda):
-            logits = segmenter(batch)
-        return torch.softmax(logits.float(), dim=1)
+        return torch.softmax(segmenter(batch).float(), dim=1)
 
-    was_training = segmenter.training
-    segmenter.eval()
+    with _evaluating(segmenter):
+        return _slide(windows, image, patch_voxels, overlap, windows_at_once)
+
+
+@torch.inference_mode()
+def predict_confidence(
+    confidence: nn.Module,
+    probabilities: Tensor,
+    image: Tensor,
+    patch_voxels: tuple[int, int, int],
+    *,
+    overlap: float = 0.5,
+    softmax_prior: bool = False,
+) -> Tensor:
+    """M over a volume: where the prediction is to be trusted.
+
+    Args:
+        confidence: D, on the image's device.
+        probabilities: S's over the volume, (1, C, X, Y, Z).
+        image: (1, 1, X, Y, Z).
+        patch_voxels: The window, as in training.
+        overlap: As for `predict_probabilities`.
+        softmax_prior: As in `confidence_map`.
+
+    Returns:
+        (1, 1, X, Y, Z) in [0, 1].
+    """
+    classes = probabilities.shape[1]
+
+    def windows(batch: Tensor) -> Tensor:
+        maps, seen = batch[:, :classes], batch[:, classes:]
+        # D may give one logit a patch; MONAI weighs in place, which a view would refuse.
+        logits = confidence(maps, seen).float().expand_as(seen).contiguous()
+        return confidence_map(logits, maps, softmax_prior=softmax_prior)
+
+    with _evaluating(confidence):
+        return _slide(windows, torch.cat((probabilities, image), 1), patch_voxels, overlap, 1)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
     try:
-        probabilities = sliding_window_inference(
-            image,
+        yield
+    finally:
+        network.train(was_training)
+
+
+def _slide(
+    windows: Callable[[Tensor], Tensor],
+    volume: Tensor,
+    patch_voxels: tuple[int, int, int],
+    overlap: float,
+    windows_at_once: int,
+) -> Tensor:
+    with torch.autocast(volume.device.type, torch.bfloat16, enabled=volume.is_cuda):
+        found = sliding_window_inference(
+            volume,
             patch_voxels,
             windows_at_once,
             windows,
             overlap=overlap,
             mode="gaussian",
             padding_mode="constant",
-            cval=float(image.min()),
+            cval=float(volume[:, -1].min()),
         )
-    finally:
-        segmenter.train(was_training)
-    assert isinstance(probabilities, Tensor)
-    return probabilities
+    assert isinstance(found, Tensor)
+    return found

@@ -1,4 +1,4 @@
-"""Eq. 1 to 7 of ASDNet, one function each (Nie et al., MICCAI 2018).
+"""Eq. 1 to 7 of ASDNet, one function each (Nie et al., MICCAI 2018), and a rival's embedding loss.
 
 Tensors are (B, C, X, Y, Z) as in MONAI; class 0 is background.  Everything is computed in
 float32 also under autocast: sums over 65,536 voxels do not fit bfloat16's eight bits.
@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize, one_hot
 
 ClassWeight = Literal["inverse-square", "inverse", "uniform"]
 
@@ -135,15 +135,52 @@ def adversarial_loss(logits: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
 
 
-def trusted_voxels(confidence: Tensor, threshold: float) -> Tensor:
+def correctness_loss(logits: Tensor, probabilities: Tensor, label: Tensor) -> Tensor:
+    """D's loss where it learns to say where S is right, instead of Eq. 3 and 4.
+
+    Args:
+        logits: D of S's **detached** maps, (B, 1, X, Y, Z).
+        probabilities: These maps, (B, C, X, Y, Z).
+        label: Reference class numbers, (B, 1, X, Y, Z), integer.
+
+    Returns:
+        Scalar; mean over voxels of the cross-entropy against "the arg-max is the label".
+    """
+    right = (probabilities.argmax(1, keepdim=True) == label).float()
+    return binary_cross_entropy_with_logits(logits.float(), right)
+
+
+def trusted_voxels(confidence: Tensor, threshold: float | Tensor) -> Tensor:
     """The region of Eq. 6, (B, 1, X, Y, Z), boolean: confidence over the threshold."""
     return confidence > threshold
+
+
+@torch.no_grad()
+def rank_thresholds(confidence: Tensor, pseudo_label: Tensor, share: float) -> Tensor:
+    """gamma by rank: over it lies the `share` of each class's voxels that D trusts most.
+
+    Args:
+        confidence: M, (B, 1, X, Y, Z).
+        pseudo_label: Predicted class numbers, alike, integer.
+        share: In (0, 1], over the whole batch; of voxels with equal confidence all are over it.
+
+    Returns:
+        A threshold for every voxel, alike.
+    """
+    thresholds = torch.zeros_like(confidence)
+    for value in pseudo_label.unique().tolist():  # type: ignore[no-untyped-call]
+        mine = pseudo_label == value
+        found = confidence[mine]
+        trusted = max(1, round(share * found.numel()))
+        least = found.kthvalue(found.numel() - trusted + 1).values
+        thresholds[mine] = torch.nextafter(least, least - 1)
+    return thresholds
 
 
 def region_attention_loss(
     probabilities: Tensor,
     confidence: Tensor,
-    threshold: float,
+    threshold: float | Tensor,
     class_weight: ClassWeight = "inverse-square",
 ) -> Tensor:
     """Generalised Dice against the network's own labels where they are trusted (Eq. 6).
@@ -151,7 +188,7 @@ def region_attention_loss(
     Args:
         probabilities: Softmax of S, (B, C, X, Y, Z), in [0, 1].
         confidence: Sigmoid of D, (B, 1, X, Y, Z); never back-propagated.
-        threshold: gamma in [0, 1); a voxel is trusted where confidence > gamma.
+        threshold: gamma in [0, 1), or one for each voxel; trusted is confidence > gamma.
         class_weight: The power of the trusted pseudo-label's volume in pi_c.
 
     Returns:
@@ -185,3 +222,36 @@ def total_loss(
 ) -> Tensor:
     """L_S = L_AttDice + lambda_1 L_ADV + lambda_2 L_semi (Eq. 7)."""
     return supervised + lambda_adversarial * adversarial + lambda_region * region
+
+
+def embedding_loss(features: Tensor, classes: Tensor, margin: float) -> Tensor:
+    r"""Features of one class are pulled together, of two classes pushed a margin apart.
+
+    Mean over all pairs of d^2 where the classes are the same and max(0, margin - d)^2 where they
+    differ; d = 1 - cos is the cosine distance, in [0, 2], which unlike the Euclidean one cannot be
+    satisfied by scaling the features.
+
+    Args:
+        features: (N, F).
+        classes: (N,), integers.
+        margin: Distance at which two classes are far enough apart, over 0.
+
+    Returns:
+        Scalar in [0, max(4, margin^2)]; a differentiable 0 of fewer than two points.
+
+    Raises:
+        ValueError: If there is not one class for each point.
+
+    Source: Baur et al., MICCAI 2017 (cosine distance); contrastive form of Hadsell et al., CVPR
+    2006.
+    """
+    if classes.shape != features.shape[:1]:
+        raise ValueError(f"{len(features)} points need as many classes, not {tuple(classes.shape)}")
+    unit = normalize(features.float(), dim=1)
+    first, second = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
+    if not len(first):
+        return unit.sum() * 0.0
+    distance = (1.0 - unit @ unit.T)[first, second]
+    same = classes[first] == classes[second]
+    apart = (margin - distance).clamp_min(0)
+    return torch.where(same, distance, apart).square().mean()

@@ -10,29 +10,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
+from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from client.outgoing import error_reply, only_agreed
 from protocol.messages import (
     CONFIDENCE,
     SEGMENTER,
-    MessageError,
     SiteFacts,
     pack_evaluation,
     pack_facts,
     pack_training,
     read_plan,
     read_protocol,
-    read_weights,
+    read_run,
 )
 from protocol.sites import SiteConfig, read_site
 from protocol.sums import SumCount
+from protocol.weights import MessageError, read_weights
 
 log = logging.getLogger(__name__)
 
 SiteOf = Callable[[Context], SiteConfig]
-_CLIENT_APP_RAISED = 1
 
 
 def site_from_node_config(context: Context) -> SiteConfig:
@@ -40,14 +40,22 @@ def site_from_node_config(context: Context) -> SiteConfig:
     return read_site(Path(str(context.node_config["site-config"])))
 
 
-def say_only_the_class(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """A mod: an exception's text, which may name a patient or a path, stays in the site's log."""
-    try:
-        return call_next(message, context)
-    except Exception as error:
-        log.exception("this site could not answer a %r message", message.metadata.message_type)
-        reason = type(error).__name__
-        return Message(Error(code=_CLIENT_APP_RAISED, reason=reason), reply_to=message)
+def answer_only_as_agreed(site_of: SiteOf) -> Mod:
+    """A mod: what is not on the allow-list, and an exception's text, stay at the site.
+
+    Behind a SuperNode the executor, which is never part of a bundle, does the same once more.
+    """
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        try:
+            reply = call_next(message, context)
+            return only_agreed(reply, message, site_of(context).site)
+        except Exception as error:
+            kind = message.metadata.message_type
+            log.exception("this site could not answer a %r message", kind)
+            return error_reply(message, type(error).__name__)
+
+    return mod
 
 
 def build_client_app(site_of: SiteOf) -> ClientApp:
@@ -55,7 +63,7 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
 
     The handlers import PyTorch late, so that a refused message costs nothing.
     """
-    app = ClientApp(mods=[say_only_the_class])
+    app = ClientApp(mods=[answer_only_as_agreed(site_of)])
 
     @app.query()
     def facts(message: Message, context: Context) -> Message:
@@ -93,7 +101,9 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
         if segmenter is None:
             raise MessageError("train: the instruction carries no segmenter")
         data = prepare_site(config, protocol)
-        result = train_round(config, protocol, plan, data, segmenter, confidence)
+        result = train_round(
+            config, protocol, plan, data, segmenter, confidence, run=read_run(message.content)
+        )
         content = pack_training(
             config.site, result.report, protocol, result.segmenter, result.confidence
         )
@@ -102,7 +112,7 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         """Scores of the site's validation and test cases, as sums."""
-        from asdnet_models.networks import build_segmenter
+        from asdnet_models.networks import build_confidence, build_segmenter
         from client.dataset import prepare_site
         from client.evaluation import evaluate_site
 
@@ -111,7 +121,11 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
         weights = read_weights(message.content, SEGMENTER, build_segmenter(protocol).state_dict())
         if weights is None:
             raise MessageError("evaluate: the instruction carries no segmenter")
-        report = evaluate_site(config, protocol, prepare_site(config, protocol), weights)
+        confidence = read_weights(
+            message.content, CONFIDENCE, build_confidence(protocol).state_dict()
+        )
+        data = prepare_site(config, protocol)
+        report = evaluate_site(config, protocol, data, weights, confidence)
         return Message(pack_evaluation(config.site, report, protocol), reply_to=message)
 
     return app

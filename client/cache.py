@@ -44,6 +44,11 @@ class CachedCase:
         """The case's name at the site."""
         return self.case.name
 
+    @property
+    def key(self) -> str:
+        """Hash of the files' bytes and of what shapes the result."""
+        return self.folder.name
+
     @cached_property
     def image(self) -> NDArray[np.float32]:
         """(X, Y, Z), normalised."""

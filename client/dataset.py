@@ -1,6 +1,6 @@
 """One site's cases, ready for the networks: contract, cache, and patches drawn from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asdnet_models.methods.asdnet import LabelledBatch
+from asdnet_models.methods.common import LabelledBatch, UnlabelledBatch
 from client.cache import CachedCase, cached_case
 from client.contract import ContractError, Part, find_cases
 from client.intact import ScanError
+from protocol.schedule import OrganBox
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 
-OrganBox = tuple[float, float, float, float, float, float]
+# By cache key: the site's own labels of its unlabelled scans, (X, Y, Z) on the study's grid.
+PseudoLabels = Mapping[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +90,15 @@ class PatchSampler:
             labels.append(self._cut(case.label, centre, 0))
         return LabelledBatch(image=_stack(images), label=_stack(labels))
 
-    def unlabelled(self, cases: Sequence[CachedCase], count: int) -> Tensor:
+    def unlabelled(
+        self, cases: Sequence[CachedCase], count: int, pseudo: PseudoLabels | None = None
+    ) -> UnlabelledBatch:
         """The same proportions, the organ's place taken from the labelled sites' mean box.
 
-        Without it the classes' prevalence would differ between the two kinds of patch.
+        Without it the classes' prevalence would differ between the two kinds of patch.  Where
+        pseudo-labels are given, each is cut from the image's place; which place, they don't say.
         """
-        images = []
+        images, labels = [], []
         for _ in range(count):
             case = cases[int(self._rng.integers(len(cases)))]
             shape = np.array(case.image.shape)
@@ -103,7 +108,11 @@ class PatchSampler:
             else:
                 centre = self._rng.integers(shape)
             images.append(self._cut(case.image, centre, case.lowest))
-        return _stack(images)
+            if pseudo is not None:
+                labels.append(self._cut(pseudo[case.key], centre, 0))
+        return UnlabelledBatch(
+            image=_stack(images), pseudo_label=_stack(labels) if pseudo is not None else None
+        )
 
     def _organ_centre(self, case: CachedCase) -> NDArray[np.int_]:
         places = case.organ_places

@@ -8,20 +8,22 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from asdnet_models.inference import predict_probabilities
-from asdnet_models.networks import build_segmenter
+from asdnet_models.inference import predict_confidence, predict_probabilities
+from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.scores import OrganScore, score_label_maps
 from client.cache import CachedCase
 from client.dataset import SiteData
 from client.preprocessing import probabilities_to_grid
 from client.scans import read_image, read_label_map
 from client.training import choose_device, load_wire_weights
-from protocol.messages import EvaluationReport, Weights
+from protocol.messages import EvaluationReport
+from protocol.reliability import BINS, LOWEST, SCORES, STEP, Reliability, TrustScore
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum
+from protocol.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,34 +43,73 @@ def load_segmenter(config: SiteConfig, protocol: StudyProtocol, weights: Weights
     return segmenter.to(choose_device(config)).eval()
 
 
+def load_confidence(config: SiteConfig, protocol: StudyProtocol, weights: Weights) -> nn.Module:
+    """D, likewise."""
+    confidence = build_confidence(protocol)
+    load_wire_weights(confidence, weights)
+    return confidence.to(choose_device(config)).eval()
+
+
 def evaluate_site(
-    config: SiteConfig, protocol: StudyProtocol, data: SiteData, weights: Weights
+    config: SiteConfig,
+    protocol: StudyProtocol,
+    data: SiteData,
+    weights: Weights,
+    confidence_weights: Weights | None = None,
 ) -> EvaluationReport:
     """Scores of the validation and the test cases, as sums over cases.
 
     A part with fewer cases than the site's `min_cases_reported` is reported as empty: the sum
-    over one case would be that patient's value.
+    over one case would be that patient's value.  Given D's weights, its map and the softmax are
+    held against correctness on the validation cases.
     """
     started = time.perf_counter()
     segmenter = load_segmenter(config, protocol, weights)
+    confidence = None
+    if confidence_weights is not None and protocol.method.trains_confidence:
+        confidence = load_confidence(config, protocol, confidence_weights)
     parts: dict[str, Sequence[CaseScores]] = {}
+    reliability = dict.fromkeys(SCORES, Reliability())
     for part, cases in (("validation", data.validation), ("test", data.test)):
         reported = cases if len(cases) >= config.min_cases_reported else ()
-        parts[part] = [score_case(segmenter, protocol, case) for case in reported]
+        scores = []
+        for case in reported:
+            probabilities = predict_on_grid(segmenter, protocol, case)
+            scores.append(score_probabilities(probabilities, protocol, case))
+            if part == "validation" and confidence is not None:
+                maps = trust_maps(confidence, probabilities, protocol, case)
+                for score, found in maps.items():
+                    reliability[score] += organ_reliability(found, probabilities, case)
+        parts[part] = scores
     return EvaluationReport(
         seconds=time.perf_counter() - started,
         cases={part: len(scores) for part, scores in parts.items()},
         dsc={part: dsc_sums(protocol, scores) for part, scores in parts.items()},
         asd_mm={part: asd_sums(protocol, scores) for part, scores in parts.items()},
+        reliability=reliability,
     )
 
 
 def score_case(segmenter: nn.Module, protocol: StudyProtocol, case: CachedCase) -> CaseScores:
     """Predict one case and score it against its label map, in world mm."""
-    assert case.case.label is not None
+    return score_probabilities(predict_on_grid(segmenter, protocol, case), protocol, case)
+
+
+def score_probabilities(
+    probabilities: Tensor, protocol: StudyProtocol, case: CachedCase
+) -> CaseScores:
+    """Score a prediction on the study's grid against the case's label map, in world mm."""
     scan = read_image(case.case.image, case=case.name)
+    predicted = label_map_on_scan(probabilities[0].cpu().numpy(), protocol, case, scan)
+    return score_label_map(predicted, protocol, case, scan)
+
+
+def score_label_map(
+    predicted: NDArray[np.uint8], protocol: StudyProtocol, case: CachedCase, scan: sitk.Image
+) -> CaseScores:
+    """Score a label map on the scan's own grid, (Z, Y, X), against the case's, in world mm."""
+    assert case.case.label is not None
     label = read_label_map(case.case.label, scan, protocol.organs, case=case.name)
-    predicted = predict_label_map(segmenter, protocol, case, scan)
     spacing_zyx = scan.GetSpacing()[::-1]
     scores = score_label_maps(
         predicted, sitk.GetArrayFromImage(label), spacing_zyx, protocol.organs
@@ -80,21 +121,71 @@ def predict_label_map(
     segmenter: nn.Module, protocol: StudyProtocol, case: CachedCase, scan: sitk.Image
 ) -> NDArray[np.uint8]:
     """The study's label values on the scan's own grid, (Z, Y, X)."""
+    probabilities = predict_on_grid(segmenter, protocol, case)
+    return label_map_on_scan(probabilities[0].cpu().numpy(), protocol, case, scan)
+
+
+def predict_on_grid(segmenter: nn.Module, protocol: StudyProtocol, case: CachedCase) -> Tensor:
+    """S's probabilities on the study's grid, (1, C, X, Y, Z), on S's device."""
     device = next(segmenter.parameters()).device
-    image = torch.from_numpy(np.array(case.image))[None, None].to(device)
-    probabilities = predict_probabilities(
-        segmenter, image, protocol.patch_voxels, overlap=protocol.evaluation.overlap
+    return predict_probabilities(
+        segmenter, _volume(case, device), protocol.patch_voxels, overlap=protocol.evaluation.overlap
     )
-    channels = probabilities_to_grid(probabilities[0].cpu().numpy(), case.grid(), scan)
+
+
+def _volume(case: CachedCase, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(case.image))[None, None].to(device)
+
+
+def trust_maps(
+    confidence: nn.Module, probabilities: Tensor, protocol: StudyProtocol, case: CachedCase
+) -> dict[TrustScore, Tensor]:
+    """M and the maximum softmax, by name, each (1, 1, X, Y, Z) on the study's grid."""
+    found = predict_confidence(
+        confidence,
+        probabilities,
+        _volume(case, probabilities.device),
+        protocol.patch_voxels,
+        overlap=protocol.evaluation.overlap,
+        softmax_prior=protocol.confidence.prior == "softmax",
+    )
+    return {"confidence": found, "softmax": probabilities.amax(1, keepdim=True)}
+
+
+def organ_reliability(score: Tensor, probabilities: Tensor, case: CachedCase) -> Reliability:
+    """Right and wrong voxels of what was predicted as an organ, by bin of the score's log-odds."""
+    assert case.label is not None
+    predicted = probabilities.argmax(1)[0].cpu().numpy()
+    log_odds = torch.logit(score[0, 0].double(), eps=1e-6).cpu().numpy()
+    number = np.clip(np.floor((log_odds - LOWEST) / STEP), 0, BINS - 1).astype(int)
+    organ, right = predicted > 0, predicted == np.asarray(case.label)
+
+    def counts(voxels: NDArray[np.bool_]) -> tuple[int, ...]:
+        return tuple(np.bincount(number[voxels], minlength=BINS).tolist())
+
+    return Reliability(right=counts(organ & right), wrong=counts(organ & ~right))
+
+
+def label_map_on_scan(
+    probabilities_xyz: NDArray[np.float32],
+    protocol: StudyProtocol,
+    case: CachedCase,
+    scan: sitk.Image,
+) -> NDArray[np.uint8]:
+    """From (C, X, Y, Z) on the study's grid to label values on the scan's own, (Z, Y, X).
+
+    Every method's predictions take this path, so none gains by another interpolation.
+    """
+    channels = probabilities_to_grid(probabilities_xyz, case.grid(), scan)
     if protocol.evaluation.largest_component:
-        channels = _largest_components(channels, protocol.classes)
+        channels = largest_components(channels, protocol.classes)
     values = np.array([0, *(protocol.organs[organ] for organ in protocol.organ_names)], np.uint8)
     label: NDArray[np.uint8] = values[channels]
     return label
 
 
-def _largest_components(channels: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
-    """One connected component an organ; smaller pieces become background."""
+def largest_components(channels: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
+    """One connected component an organ; smaller pieces become background.  Any axis order."""
     kept = np.zeros_like(channels)
     for value in range(1, classes):
         mask = sitk.GetImageFromArray((channels == value).astype(np.uint8))

@@ -1,34 +1,34 @@
 """One round of local training at one site."""
 
-import logging
 import time
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.methods.asdnet import (
+from asdnet_models.methods import method_named
+from asdnet_models.methods.common import (
     LabelledBatch,
+    Method,
     Networks,
     Proximal,
     StepRecord,
-    train_step,
+    UnlabelledBatch,
 )
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.augmentation import augment
-from client.dataset import PatchSampler, SiteData
-from protocol.messages import TrainReport, Weights, wire_weights
+from client.dataset import PatchSampler, PseudoLabels, SiteData
+from client.optimisers import OptimiserStore
+from client.pseudo_labels import pseudo_labels_of
+from protocol.messages import TrainReport
 from protocol.schedule import RoundPlan
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from protocol.sums import SumCount
-
-log = logging.getLogger(__name__)
+from protocol.weights import Weights, wire_weights
 
 # Tensor cores want this layout, and on a CPU it spares PyTorch's slow fallback convolution.
 _LAYOUT = torch.channels_last_3d
@@ -66,46 +66,49 @@ def train_round(
     data: SiteData,
     segmenter: Weights,
     confidence: Weights | None,
+    *,
+    run: str,
 ) -> RoundResult:
     """Train S, and D at a site with labels, from the global weights for `local_steps` steps.
 
     Args:
-        config: Device, threads and the folder of the optimiser states.
+        config: Device, threads and the folder of optimiser states and pseudo-labels.
         protocol: The study.
         plan: This round's rates and ramps.
         data: The site's cases.
         segmenter: Global weights of S.
         confidence: Global weights of D; None where the method has none.
+        run: Name of the run; optimiser states are kept by it.
 
     Raises:
-        NothingToTrainError: If neither labelled nor (after warm-up) unlabelled cases exist.
+        NothingToTrainError: If there are no labelled cases, nor unlabelled ones that have a target.
         NonFiniteLossError: The round's weights and optimiser states are thrown away.
     """
     started = time.perf_counter()
-    uses_unlabelled = bool(data.unlabelled) and plan.uses_unlabelled
-    if not data.labelled and not uses_unlabelled:
+    if not data.labelled and not (data.unlabelled and plan.learns_from_unlabelled):
         raise NothingToTrainError("no labelled case, and unlabelled ones rest during warm-up")
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config)
-    networks = _networks(protocol, data, segmenter, confidence, device)
-    store = OptimiserStore(config.state, protocol)
-    if plan.round > 1:
-        store.load(networks)
+    networks = build_networks(protocol, device, grades=bool(data.labelled))
+    load_wire_weights(networks.segmenter, segmenter)
+    if networks.confidence is not None:
+        load_wire_weights(networks.confidence, confidence or {})
+    # Before any step: with the global weights, and at a crash again with the same ones.
+    pseudo = pseudo_labels_of(
+        config.state, run, plan, networks.segmenter, protocol, data.unlabelled
+    )
+    store = OptimiserStore(config.state, run)
+    store.load(networks, plan.round)
     _set_rates(networks, protocol, plan)
-    proximal = None
-    if not data.labelled and protocol.training.proximal_mu:
-        proximal = Proximal(networks.segmenter, protocol.training.proximal_mu)
     rng = round_generator(protocol, config.site, plan.round)
     sampler = PatchSampler(protocol, rng, plan.organ_box)
+    method = _method(protocol, plan, networks, rng, has_labels=bool(data.labelled))
     totals = _Totals()
     for _ in range(protocol.training.local_steps):
-        labelled, unlabelled = _draw(protocol, data, sampler, rng, device, uses_unlabelled)
-        record = train_step(
-            networks, protocol.method, plan, labelled, unlabelled, proximal=proximal
-        )
-        totals.add(record)
-    store.save(networks)
+        labelled, unlabelled = _draw(protocol, plan, data, pseudo, sampler, rng, device)
+        totals.add(method.step(labelled, unlabelled))
+    store.save(networks, plan.round)
     report = TrainReport(
         labelled=len(data.labelled),
         unlabelled=len(data.unlabelled),
@@ -123,6 +126,28 @@ def train_round(
     )
 
 
+def _method(
+    protocol: StudyProtocol,
+    plan: RoundPlan,
+    networks: Networks,
+    rng: np.random.Generator,
+    *,
+    has_labels: bool,
+) -> Method:
+    """The study's method for one round; a site without labels is held near the global weights."""
+    proximal = None
+    if not has_labels and protocol.training.proximal_mu:
+        proximal = Proximal(networks.segmenter, protocol.training.proximal_mu)
+    return method_named(protocol.method.name)(
+        networks,
+        protocol.method,
+        plan,
+        proximal=proximal,
+        # A stream of its own: a method that draws does not change which patches are drawn.
+        generator=torch.Generator().manual_seed(int(rng.spawn(1)[0].integers(2**62))),
+    )
+
+
 def load_wire_weights(network: nn.Module, weights: Weights) -> None:
     """Into the network in place; tensors that do not travel keep their values.
 
@@ -132,41 +157,39 @@ def load_wire_weights(network: nn.Module, weights: Weights) -> None:
     network.load_state_dict({**network.state_dict(), **weights}, strict=True)
 
 
-def _networks(
-    protocol: StudyProtocol,
-    data: SiteData,
-    segmenter_weights: Weights,
-    confidence_weights: Weights | None,
-    device: torch.device,
-) -> Networks:
-    """Both networks on the device; D gets an optimiser only where labels are."""
+def build_networks(protocol: StudyProtocol, device: torch.device, *, grades: bool) -> Networks:
+    """Both networks on the device with the seed's first weights, and their optimisers.
+
+    Args:
+        protocol: Architecture and rates.
+        device: Where they train.
+        grades: Whether D is trained, and not only asked: so it is where labels are.
+    """
+
+    def ready(network: nn.Module) -> nn.Module:
+        moved: nn.Module = network.to(device).to(memory_format=_LAYOUT).train()  # type: ignore[call-overload]
+        return moved
+
+    def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            network.parameters(),
+            lr=rate,
+            weight_decay=protocol.training.weight_decay,
+            fused=device.type == "cuda",
+        )
+
+    segmenter = ready(build_segmenter(protocol))
+    confidence = ready(build_confidence(protocol)) if protocol.method.trains_confidence else None
     training = protocol.training
-    on_gpu = device.type == "cuda"
-    segmenter: nn.Module = build_segmenter(protocol)
-    load_wire_weights(segmenter, segmenter_weights)
-    segmenter = segmenter.to(device).to(memory_format=_LAYOUT).train()  # type: ignore[call-overload]
-    confidence = confidence_optimiser = None
-    if confidence_weights is not None and protocol.method.trains_confidence:
-        network: nn.Module = build_confidence(protocol)
-        load_wire_weights(network, confidence_weights)
-        confidence = network.to(device).to(memory_format=_LAYOUT).train()  # type: ignore[call-overload]
-        if data.labelled:
-            confidence_optimiser = torch.optim.Adam(
-                confidence.parameters(),
-                lr=training.lr_confidence,
-                weight_decay=training.weight_decay,
-                fused=on_gpu,
-            )
     return Networks(
         segmenter=segmenter,
-        segmenter_optimiser=torch.optim.Adam(
-            segmenter.parameters(),
-            lr=training.lr_segmenter,
-            weight_decay=training.weight_decay,
-            fused=on_gpu,
-        ),
+        segmenter_optimiser=adam(segmenter, training.lr_segmenter),
         confidence=confidence,
-        confidence_optimiser=confidence_optimiser,
+        confidence_optimiser=adam(confidence, training.lr_confidence)
+        if confidence is not None and grades
+        else None,
+        learns_correctness=protocol.confidence.target == "correctness",
+        softmax_prior=protocol.confidence.prior == "softmax",
     )
 
 
@@ -181,12 +204,13 @@ def _set_rates(networks: Networks, protocol: StudyProtocol, plan: RoundPlan) -> 
 
 def _draw(
     protocol: StudyProtocol,
+    plan: RoundPlan,
     data: SiteData,
+    pseudo: PseudoLabels | None,
     sampler: PatchSampler,
     rng: np.random.Generator,
     device: torch.device,
-    uses_unlabelled: bool,
-) -> tuple[LabelledBatch | None, Tensor | None]:
+) -> tuple[LabelledBatch | None, UnlabelledBatch | None]:
     """One labelled and one unlabelled batch, 1:1, augmented, on the device."""
     count = protocol.training.batch_size
     labelled, unlabelled = None, None
@@ -198,11 +222,15 @@ def _draw(
             assert moved is not None
             label = moved
         labelled = LabelledBatch(image=_to(image, device), label=_to(label, device))
-    if uses_unlabelled:
-        image = sampler.unlabelled(data.unlabelled, count)
+    if data.unlabelled and plan.uses_unlabelled:
+        drawn = sampler.unlabelled(data.unlabelled, count, pseudo)
+        image, drawn_label = drawn.image, drawn.pseudo_label
         if protocol.training.augment:
-            image, _ = augment(image, None, protocol.spacing_mm, rng)
-        unlabelled = _to(image, device)
+            image, drawn_label = augment(image, drawn_label, protocol.spacing_mm, rng)
+        unlabelled = UnlabelledBatch(
+            image=_to(image, device),
+            pseudo_label=None if drawn_label is None else _to(drawn_label, device),
+        )
     return labelled, unlabelled
 
 
@@ -211,41 +239,6 @@ def _to(batch: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return batch
     return batch.pin_memory().to(device, non_blocking=True)
-
-
-class OptimiserStore:
-    """Adam's moments of one site, kept between rounds on the site's own disk.
-
-    They belong to one protocol: an earlier study's are not taken up by a late-comer to this one.
-    """
-
-    def __init__(self, folder: Path, protocol: StudyProtocol) -> None:
-        self._path = folder / "optimisers.pt"
-        self._protocol = protocol.digest
-
-    def load(self, networks: Networks) -> None:
-        """Restore what was saved; a site that joins late starts with fresh moments."""
-        if not self._path.exists():
-            return
-        states = torch.load(self._path, map_location="cpu", weights_only=True)
-        if states["protocol"] != self._protocol:
-            return
-        networks.segmenter_optimiser.load_state_dict(states["segmenter"])
-        if networks.confidence_optimiser and states["confidence"]:
-            networks.confidence_optimiser.load_state_dict(states["confidence"])
-
-    def save(self, networks: Networks) -> None:
-        """Written beside the old file, then put in its place."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        confidence = networks.confidence_optimiser
-        states: dict[str, Any] = {
-            "protocol": self._protocol,
-            "segmenter": networks.segmenter_optimiser.state_dict(),
-            "confidence": confidence.state_dict() if confidence else None,
-        }
-        draft = self._path.with_suffix(".draft")
-        torch.save(states, draft)
-        draft.replace(self._path)
 
 
 class _Totals:

@@ -1,34 +1,50 @@
 """What crosses the wire, and nothing else does.
 
-Weights travel as ArrayRecords of floating tensors; protocol and plan as JSON in a ConfigRecord;
+Weights travel as protocol/weights.py says; protocol and plan as JSON in a ConfigRecord;
 what a site measured as the numbers of one MetricRecord.  `allowed_metrics` is the allow-list of
 those numbers: packing and unpacking both hold to it exactly.  Scores travel as sums and counts.
 """
 
+import hashlib
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
-import numpy as np
-import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from torch import Tensor
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 
+from protocol.reliability import BINS, SCORES, Reliability, TrustScore
 from protocol.schedule import RoundPlan
+from protocol.sites import SITE_NAME
 from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
+from protocol.weights import MessageError, Weights, count_tensors, names_differ, pack_weights
 
 SEGMENTER, CONFIDENCE = "segmenter", "confidence"
 _METRICS, _STUDY, _SITE = "metrics", "study", "site"
+_RECORDS = (SEGMENTER, CONFIDENCE, _METRICS, _STUDY, _SITE)
 
 LOSSES = (
     "total",
     "dice",
     "adversarial",
     "region",
+    "pseudo",
+    "embedding",
     "confidence",
     "confidence_on_real",
     "confidence_on_fake",
+    "confidence_on_right",
+    "confidence_on_wrong",
 )
 EVALUATED_PARTS = ("validation", "test")
 _BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
@@ -36,11 +52,8 @@ _BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
 _NEVER_NEGATIVE = ("count", "failures", "labelled", "unlabelled", "validation", "test", "steps")
 _COUNTS = ("labelled", "unlabelled", "validation", "test")
 
-Weights = dict[str, Tensor]
-
-
-class MessageError(ValueError):
-    """A message that is not of the agreed form."""
+_ROUND = re.compile(r"[0-9]{1,9}")
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +87,16 @@ class TrainReport:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """Scores of one site by part ("validation", "test") and organ."""
+    """Scores of one site by part ("validation", "test") and organ.
+
+    `reliability` is of the validation cases, by score ("confidence", "softmax").
+    """
 
     seconds: float
     cases: Mapping[str, int]
     dsc: Mapping[str, Mapping[str, ScoreSum]]
     asd_mm: Mapping[str, Mapping[str, ScoreSum]]
+    reliability: Mapping[TrustScore, Reliability] = field(default_factory=dict)
 
 
 def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
@@ -94,6 +111,12 @@ def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
         return frozenset(["labelled", "unlabelled", "steps", "seconds", *sums])
     if kind == "evaluate":
         names = ["seconds", *(f"cases/{part}" for part in EVALUATED_PARTS)]
+        names += [
+            _bin(score, kind, number)
+            for score in SCORES
+            for kind in ("right", "wrong")
+            for number in range(BINS)
+        ]
         for part in EVALUATED_PARTS:
             for organ in protocol.organ_names:
                 for score in ("dsc", "asd_mm"):
@@ -104,6 +127,10 @@ def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
                     ]
         return frozenset(names)
     raise ValueError(f"no message of kind {kind!r}")
+
+
+def _bin(score: str, kind: str, number: int) -> str:
+    return f"reliability/{score}/{kind}/{number:02d}/count"
 
 
 def _metric_record(
@@ -127,8 +154,8 @@ def _read_metrics(content: RecordDict, kind: str, protocol: StudyProtocol) -> di
         raise MessageError(f"{kind} reply: has no record {_METRICS!r}")
     allowed = allowed_metrics(kind, protocol)
     if set(record) != allowed:
-        odd = sorted(set(record) ^ allowed)
-        raise MessageError(f"{kind} reply: metrics differ from the allow-list, first at {odd[0]!r}")
+        difference = names_differ(set(record), allowed)
+        raise MessageError(f"{kind} reply: metrics differ from the allow-list: {difference}")
     values: dict[str, float] = {}
     for name, value in record.items():
         if not isinstance(value, float | int) or not math.isfinite(value):
@@ -139,53 +166,55 @@ def _read_metrics(content: RecordDict, kind: str, protocol: StudyProtocol) -> di
     return values
 
 
-# ---- weights ----------------------------------------------------------------------------------
+class Description(TypedDict):
+    """A message as the audit log names it."""
+
+    what: str
+    round: int
+    sha256: str
+    bytes: int
+    items: dict[str, int]
 
 
-def wire_weights(state: Mapping[str, Tensor]) -> Weights:
-    """The floating tensors of a state dict; counters such as num_batches_tracked stay home."""
-    return {
-        name: tensor.detach().cpu().float().contiguous()
-        for name, tensor in state.items()
-        if tensor.is_floating_point()
-    }
+def describe(message: Message) -> Description:
+    """Kind, round, size, parts and SHA-256 of a message's content: equal at both ends.
 
-
-def _pack_weights(weights: Weights) -> ArrayRecord:
-    return ArrayRecord(array_dict={name: Array(w.numpy()) for name, w in weights.items()})
-
-
-def _unpack_weights(record: ArrayRecord, like: Weights, what: str) -> Weights:
-    """Weights with exactly the names, shapes and dtype of `like`, all finite.
-
-    Raises:
-        MessageError: On the first difference.
+    The digest is taken over records, names and values in sorted order.
     """
-    if set(record) != set(like):
-        odd = sorted(set(record) ^ set(like))
-        raise MessageError(f"{what}: tensor names differ, first at {odd[0]!r}")
-    weights: Weights = {}
-    for name, expected in like.items():
-        try:
-            values = record[name].numpy()
-        except Exception as error:
-            # What a site sends is bytes; NumPy may refuse them in any way.
-            raise MessageError(f"{what}: {name} cannot be decoded") from error
-        # Of the decoded array: what the record declares of itself proves nothing.
-        if values.shape != tuple(expected.shape) or values.dtype != np.float32:
-            raise MessageError(
-                f"{what}: {name} is {values.dtype} {values.shape}, "
-                f"must be float32 {tuple(expected.shape)}"
-            )
-        if not np.isfinite(values).all():
-            raise MessageError(f"{what}: {name} holds NaN or infinity")
-        weights[name] = torch.from_numpy(values.copy())
-    return weights
-
-
-def bytes_of(weights: Mapping[str, Tensor] | None) -> int:
-    """Payload of these weights, bytes."""
-    return sum(w.numel() * w.element_size() for w in weights.values()) if weights else 0
+    kind = message.metadata.message_type
+    kind = "facts" if kind == MessageType.QUERY else kind
+    is_reply = bool(message.metadata.reply_to_message_id)
+    group = message.metadata.group_id
+    whole = hashlib.sha256()
+    size = 0
+    items: dict[str, int] = {}
+    content = message.content if message.has_content() else RecordDict()
+    for key in sorted(content):
+        record = content[key]
+        # What is not ours to name could be any text.
+        name = key if key in _RECORDS else "unknown"
+        if isinstance(record, ArrayRecord):
+            lines = [
+                f"{item} {array.dtype} {array.shape} {hashlib.sha256(array.data).hexdigest()}"
+                for item, array in sorted(record.items())
+            ]
+            weight = sum(len(array.data) for array in record.values())
+            items |= {f"{name} tensors": count_tensors(record), f"{name} bytes": weight}
+        else:
+            lines = [json.dumps(dict(record), sort_keys=True, default=repr)]
+            weight = len(lines[0])
+            items[f"{name} values"] = len(record)
+        whole.update("\n".join([key, *lines, ""]).encode())
+        size += weight
+    return Description(
+        what=f"{kind} {'reply' if is_reply else 'instruction'}"
+        if message.has_content()
+        else f"{kind} error reply",
+        round=int(group) if _ROUND.fullmatch(group) else 0,
+        sha256=whole.hexdigest() if message.has_content() else "",
+        bytes=size,
+        items=items,
+    )
 
 
 # ---- server to site ---------------------------------------------------------------------------
@@ -196,16 +225,26 @@ def pack_instruction(
     plan: RoundPlan | None = None,
     segmenter: Weights | None = None,
     confidence: Weights | None = None,
+    *,
+    run: str,
 ) -> RecordDict:
-    """What the server sends: the protocol whole, the plan of the round, the weights."""
-    study = ConfigRecord({"protocol": protocol.canonical_json()})
+    """What the server sends: the protocol whole, the plan of the round, the weights.
+
+    Args:
+        protocol: The study's agreement.
+        plan: The round's schedule, for training.
+        segmenter: Global weights of S.
+        confidence: Global weights of D.
+        run: The run's unique name: a site keeps its optimiser states and its log by it.
+    """
+    study = ConfigRecord({"protocol": protocol.canonical_json(), "run": run})
     if plan is not None:
         study["plan"] = plan.model_dump_json()
     content = RecordDict({_STUDY: study})
     if segmenter is not None:
-        content[SEGMENTER] = _pack_weights(segmenter)
+        content[SEGMENTER] = pack_weights(segmenter)
     if confidence is not None:
-        content[CONFIDENCE] = _pack_weights(confidence)
+        content[CONFIDENCE] = pack_weights(confidence)
     return content
 
 
@@ -219,22 +258,24 @@ def read_plan(content: RecordDict) -> RoundPlan:
     return RoundPlan.model_validate_json(_study_text(content, "plan"))
 
 
+def read_run(content: RecordDict) -> str:
+    """The name of the run that an instruction belongs to.
+
+    Raises:
+        MessageError: If it has none, or one that could not name a folder.
+    """
+    run = _study_text(content, "run")
+    if not RUN_NAME.fullmatch(run):
+        raise MessageError(f"instruction: run name {run[:80]!r} must match {RUN_NAME.pattern}")
+    return run
+
+
 def _study_text(content: RecordDict, key: str) -> str:
     record = content.get(_STUDY)
     text = record.get(key) if isinstance(record, ConfigRecord) else None
     if not isinstance(text, str):
         raise MessageError(f"instruction: record {_STUDY!r} has no {key!r}")
     return text
-
-
-def read_weights(content: RecordDict, name: str, like: Mapping[str, Tensor]) -> Weights | None:
-    """The weights of that name, checked against `like`; None where they were not sent."""
-    record = content.get(name)
-    if record is None:
-        return None
-    if not isinstance(record, ArrayRecord):
-        raise MessageError(f"{name}: must be an ArrayRecord, not {type(record).__name__}")
-    return _unpack_weights(record, wire_weights(like), name)
 
 
 # ---- site to server ---------------------------------------------------------------------------
@@ -245,12 +286,24 @@ def _reply(site: str, metrics: MetricRecord) -> RecordDict:
 
 
 def read_site_name(content: RecordDict) -> str:
-    """Which site says that it answers."""
+    """Which site says that it answers.
+
+    Raises:
+        MessageError: If it does not say so, or says anything else beside it.
+    """
     record = content.get(_SITE)
     name = record.get("name") if isinstance(record, ConfigRecord) else None
-    if not isinstance(name, str) or not name:
-        raise MessageError(f"reply: record {_SITE!r} has no name")
+    if not isinstance(name, str) or not SITE_NAME.fullmatch(name):
+        raise MessageError(f"reply: record {_SITE!r} has no name that a site can have")
+    if isinstance(record, ConfigRecord) and len(record) > 1:
+        raise MessageError(f"reply: record {_SITE!r} holds more than the name")
     return name
+
+
+def _refuse_surplus(content: RecordDict, *names: str) -> None:
+    surplus = set(content) - {_SITE, _METRICS, *names}
+    if surplus:
+        raise MessageError(f"reply: {len(surplus)} records are not on the allow-list")
 
 
 def pack_facts(site: str, facts: SiteFacts, protocol: StudyProtocol) -> RecordDict:
@@ -263,6 +316,7 @@ def pack_facts(site: str, facts: SiteFacts, protocol: StudyProtocol) -> RecordDi
 
 def read_facts(content: RecordDict, protocol: StudyProtocol) -> SiteFacts:
     """The declaration back."""
+    _refuse_surplus(content)
     values = _read_metrics(content, "facts", protocol)
     counts = {name: int(values[name]) for name in _COUNTS}
     return SiteFacts(**counts, box=tuple(_read_pair(values, f"box/{edge}") for edge in _BOX))
@@ -285,14 +339,15 @@ def pack_training(
         values |= _pair(f"trusted/{name}", total)
     values |= _pair("attention", report.attention)
     content = _reply(site, _metric_record(values, "train", protocol))
-    content[SEGMENTER] = _pack_weights(segmenter)
+    content[SEGMENTER] = pack_weights(segmenter)
     if confidence is not None:
-        content[CONFIDENCE] = _pack_weights(confidence)
+        content[CONFIDENCE] = pack_weights(confidence)
     return content
 
 
 def read_training(content: RecordDict, protocol: StudyProtocol) -> TrainReport:
     """The numbers of a round back; the weights are read by `read_weights`."""
+    _refuse_surplus(content, SEGMENTER, CONFIDENCE)
     values = _read_metrics(content, "train", protocol)
     names = ("background", *protocol.organ_names)
     return TrainReport(
@@ -315,11 +370,15 @@ def pack_evaluation(site: str, report: EvaluationReport, protocol: StudyProtocol
             for organ, total in table.items():
                 prefix = f"{part}/{score}/{organ}"
                 values |= {f"{prefix}/{key}": value for key, value in vars(total).items()}
+    for score, counts in report.reliability.items():
+        for kind, numbers in (("right", counts.right), ("wrong", counts.wrong)):
+            values |= {_bin(score, kind, i): number for i, number in enumerate(numbers)}
     return _reply(site, _metric_record(values, "evaluate", protocol))
 
 
 def read_evaluation(content: RecordDict, protocol: StudyProtocol) -> EvaluationReport:
     """The scores back."""
+    _refuse_surplus(content)
     values = _read_metrics(content, "evaluate", protocol)
 
     def table(part: str, score: str) -> dict[str, ScoreSum]:
@@ -338,6 +397,13 @@ def read_evaluation(content: RecordDict, protocol: StudyProtocol) -> EvaluationR
         cases={part: int(values[f"cases/{part}"]) for part in EVALUATED_PARTS},
         dsc={part: table(part, "dsc") for part in EVALUATED_PARTS},
         asd_mm={part: table(part, "asd_mm") for part in EVALUATED_PARTS},
+        reliability={
+            score: Reliability(
+                right=tuple(int(values[_bin(score, "right", i)]) for i in range(BINS)),
+                wrong=tuple(int(values[_bin(score, "wrong", i)]) for i in range(BINS)),
+            )
+            for score in SCORES
+        },
     )
 
 

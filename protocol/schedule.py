@@ -1,10 +1,15 @@
 """What the server announces for one round, so that a site never guesses it."""
 
 import math
+from collections.abc import Iterable
 
 from pydantic import Field
 
+from protocol.catalogue import METHODS
 from protocol.study import Frozen, RampConfig, StudyProtocol
+from protocol.sums import SumCount
+
+OrganBox = tuple[float, float, float, float, float, float]
 
 
 class RoundPlan(Frozen):
@@ -14,15 +19,31 @@ class RoundPlan(Frozen):
     lr_factor: float = Field(gt=0, le=1)
     adversarial_ramp: float = Field(ge=0, le=1)
     region_ramp: float = Field(ge=0, le=1)
+    embedding_ramp: float = Field(0.0, ge=0, le=1)
     attention_scale: float = Field(1.0, gt=0, description="running mean of Eq. 2's weight")
-    organ_box: tuple[float, float, float, float, float, float] | None = Field(
+    gamma: float | None = Field(
+        None, ge=0, lt=1, description="calibrated threshold of Eq. 6; None: the protocol's"
+    )
+    pseudo_labels: int = Field(
+        0, ge=0, description="how often unlabelled scans have been labelled anew; 0: not yet"
+    )
+    organ_box: OrganBox | None = Field(
         None, description="mean organ box over labelled sites, fractions of the scan: lo, hi"
     )
 
     @property
     def uses_unlabelled(self) -> bool:
-        """In warm-up both ramps are nought and unlabelled scans rest."""
-        return self.adversarial_ramp > 0 or self.region_ramp > 0
+        """In warm-up every ramp is nought, no pseudo-label is there, and unlabelled scans rest."""
+        helps = self.adversarial_ramp > 0 or self.embedding_ramp > 0
+        return helps or self.learns_from_unlabelled
+
+    @property
+    def learns_from_unlabelled(self) -> bool:
+        """Whether an unlabelled scan has a target of its own: Eq. 6's region, or pseudo-labels.
+
+        Only then does a site without labels work, and does an unlabelled case weigh anything.
+        """
+        return self.region_ramp > 0 or self.pseudo_labels > 0
 
 
 def ramp(progress: float, start: float, length: float) -> float:
@@ -36,28 +57,56 @@ def ramp(progress: float, start: float, length: float) -> float:
     return math.exp(-5.0 * (1.0 - t) ** 2)
 
 
+def mean_box(edges: Iterable[SumCount]) -> OrganBox | None:
+    """The mean of each of a box's six edges; None where any of them was never measured."""
+    x0, y0, z0, x1, y1, z1 = (edge.mean for edge in edges)
+    if None in (x0, y0, z0, x1, y1, z1):
+        return None
+    return (x0 or 0.0, y0 or 0.0, z0 or 0.0, x1 or 0.0, y1 or 0.0, z1 or 0.0)
+
+
 def plan_round(
     protocol: StudyProtocol,
     number: int,
     *,
     attention_scale: float = 1.0,
-    organ_box: tuple[float, float, float, float, float, float] | None = None,
+    gamma: float | None = None,
+    organ_box: OrganBox | None = None,
 ) -> RoundPlan:
-    """The plan of round `number` (from 1)."""
+    """The plan of round `number` (from 1).
+
+    Args:
+        protocol: The study.
+        number: The round.
+        attention_scale: Running mean of Eq. 2's weight.
+        gamma: The calibrated threshold, where there is one.
+        organ_box: Mean organ box over the labelled sites.
+    """
     training = protocol.training
     progress = (number - 1) / training.rounds
     decays = sum(progress >= point for point in training.lr_decay_at)
     ramps: RampConfig = training.ramp
     method = protocol.method
+    kind = METHODS[method.name]
+
+    def rises(start: float, *, weight: float, has_term: bool) -> float:
+        return ramp(progress, start, ramps.length) if has_term and weight > 0 else 0.0
+
+    labellings = sum(progress >= point for point in method.pseudo_labels_at)
     return RoundPlan(
         round=number,
         lr_factor=training.lr_decay**decays,
-        adversarial_ramp=ramp(progress, ramps.adversarial_start, ramps.length)
-        if method.lambda_adversarial > 0
-        else 0.0,
-        region_ramp=ramp(progress, ramps.region_start, ramps.length)
-        if method.lambda_region > 0
-        else 0.0,
+        adversarial_ramp=rises(
+            ramps.adversarial_start, weight=method.lambda_adversarial, has_term=kind.confidence
+        ),
+        region_ramp=rises(
+            ramps.region_start, weight=method.lambda_region, has_term=kind.confidence
+        ),
+        embedding_ramp=rises(
+            ramps.region_start, weight=method.lambda_embedding, has_term=kind.embedding
+        ),
         attention_scale=attention_scale,
+        gamma=gamma,
+        pseudo_labels=labellings if kind.pseudo_labels and method.lambda_region > 0 else 0,
         organ_box=organ_box,
     )

@@ -1,33 +1,89 @@
 """The facts of one hospital: where its data are, its device.  Nothing that changes the science."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from protocol.study import Frozen, ProtocolError, read_yaml
 
 SITE_CONFIGS = Path("site_configs")
 
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 
 class SiteConfig(Frozen):
     """One site's file.  Relative paths count from the folder of the file that names them."""
 
-    site: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+    site: Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
     description: str = ""
     data: Path = Field(description="folder with imagesTr/, labelsTr/, imagesUn/, ...")
     cache: Path = Field(description="preprocessed scans; may be deleted at any time")
-    state: Path = Field(description="optimiser states between rounds")
+    state: Path = Field(description="optimiser states and pseudo-labels between rounds")
     device: Literal["auto", "cpu", "cuda"] | Annotated[str, Field(pattern=r"^cuda:\d+$")] = "auto"
     min_cases_reported: PositiveInt = Field(
         3, description="sums over fewer cases stay at the site: a sum of one is a patient's value"
     )
     threads: NonNegativeInt = Field(0, description="CPU threads for the networks; 0: PyTorch's")
+    centre: str | None = Field(
+        None, description="host:port of the coordinating centre; None: this site only simulates"
+    )
+    ca: Path | None = Field(None, description="the centre's CA certificate; None: state/ca.pem")
+    key: Path | None = Field(None, description="the site's private key; None: state/site.key")
+    approved_bundles: tuple[Sha256, ...] = Field(
+        (), description="digests of app bundles that may run here, beside the installed version"
+    )
+
+    @field_validator("centre")
+    @classmethod
+    def _centre_is_an_address(cls, centre: str | None) -> str | None:
+        if centre is None:
+            return None
+        if centre.startswith("http://"):
+            raise ValueError(f"plain HTTP is refused; write host:port, without a scheme: {centre}")
+        address = centre.removeprefix("https://")
+        found = _ADDRESS.fullmatch(address)
+        if not found or not 0 < int(found[1]) < 65536:
+            raise ValueError(
+                f"must be host:port, such as centre.example.org:9092 or [2001:db8::1]:9092, "
+                f"not {centre!r}"
+            )
+        return address
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate that the centre's server certificate must be signed by."""
+        return self.ca or self.state / "ca.pem"
+
+    @property
+    def key_file(self) -> Path:
+        """The site's private key, which never leaves the site."""
+        return self.key or self.state / "site.key"
+
+    @property
+    def audit_file(self) -> Path:
+        """The hash-chained log of what came, what was refused and what left."""
+        return self.state / "audit.jsonl"
+
+    @property
+    def protocol_file(self) -> Path:
+        """The protocol of the study that the centre last spoke of; the preflight goes by it."""
+        return self.state / "protocol.json"
+
+    @property
+    def bundles(self) -> Path:
+        """App bundles that the centre has sent: waiting/ and approved/."""
+        return self.state / "bundles"
 
     def beside(self, folder: Path) -> "SiteConfig":
         """The same facts with every relative path resolved against `folder`."""
         resolved = {
-            key: (folder / getattr(self, key)).resolve() for key in ("data", "cache", "state")
+            key: (folder / getattr(self, key)).resolve()
+            for key in ("data", "cache", "state", "ca", "key")
+            if getattr(self, key) is not None
         }
         return self.model_copy(update=resolved)
 

@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )
 
+from protocol.catalogue import METHODS, NETWORKS, check_name
 from protocol.organs import check_organs
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -40,28 +41,53 @@ class Frozen(BaseModel):
 class NetworkConfig(Frozen):
     """The segmentation network S (method: Nie et al. 2018; V-Net: Milletari et al. 2016)."""
 
-    architecture: Literal["svnet", "vnet"] = "svnet"
+    architecture: str = Field("svnet", description="a name of protocol/catalogue.py")
     width: PositiveInt = Field(16, description="channels at full resolution")
     kernel: Literal[3, 5] = Field(5, description="edge of the convolution kernels, voxels")
     norm: Literal["group", "batch"] = Field(
         "group", description="batch statistics do not average well over sites"
     )
 
-    @property
-    def levels(self) -> int:
-        """Resolution levels; SVNet is V-Net without its innermost one."""
-        return 5 if self.architecture == "vnet" else 4
+    @field_validator("architecture")
+    @classmethod
+    def _architecture_is_known(cls, name: str) -> str:
+        return check_name(name, NETWORKS)
 
     @property
     def stride(self) -> int:
         """Every patch edge must be a multiple of this many voxels."""
-        return int(2 ** (self.levels - 1))
+        return NETWORKS[self.architecture].stride
 
 
 class ConfidenceConfig(Frozen):
-    """The confidence network D: class maps in, one logit a voxel out."""
+    """The confidence network D.  The defaults are the paper's form."""
 
+    architecture: Literal["fcn", "cnn"] = Field(
+        "fcn", description="one logit a voxel, or one a patch (row AttSVNet+CNN)"
+    )
     width: PositiveInt = Field(16, description="channels after the first convolution")
+    input: Literal["maps", "maps+image"] = Field(
+        "maps", description="what D sees: class maps alone, or the scan beside them"
+    )
+    target: Literal["adversarial", "correctness"] = Field(
+        "adversarial",
+        description="what D learns: reader's map or S's (Eq. 3), or where S is right on labelled "
+        "patches",
+    )
+    prior: Literal["none", "softmax"] = Field(
+        "none",
+        description="softmax: M's log-odds are the mean of D's and the largest class probability's",
+    )
+
+    @field_validator("target")
+    @classmethod
+    def _correctness_needs_a_map(cls, target: str, info: ValidationInfo) -> str:
+        if target == "correctness" and info.data.get("architecture") == "cnn":
+            raise ValueError(
+                "must be 'adversarial' where architecture is 'cnn' (one logit a patch cannot say "
+                "which voxels are right), not 'correctness'; set the architecture to 'fcn'"
+            )
+        return target
 
     @property
     def stride(self) -> int:
@@ -72,6 +98,7 @@ class ConfidenceConfig(Frozen):
 class MethodConfig(Frozen):
     """Eq. 1 to 7.  Every ablation of the paper is a setting here, never a copy of the code."""
 
+    name: str = Field("asdnet", description="a name of protocol/catalogue.py")
     class_weight: Literal["inverse-square", "inverse", "uniform"] = Field(
         "inverse-square", description="pi_c of Eq. 1 and 6 as a power of the organ's volume"
     )
@@ -80,8 +107,28 @@ class MethodConfig(Frozen):
     )
     beta: float = Field(2.0, ge=0, le=5, description="exponent of Eq. 2")
     lambda_adversarial: float = Field(0.03, ge=0, description="lambda_1 of Eq. 7")
-    lambda_region: float = Field(0.3, ge=0, description="lambda_2 of Eq. 7")
+    lambda_region: float = Field(
+        0.3, ge=0, description="lambda_2 of Eq. 7; semi-fcn: weight of the pseudo-labels"
+    )
+    gamma_rule: Literal["fixed", "quantile", "calibrated"] = Field(
+        "fixed",
+        description="how Eq. 6 chooses what to trust: M > gamma; the best trusted_share of each "
+        "class; or the smallest gamma at which trusted_precision of the organs' voxels of the "
+        "sites' validation cases are right (gamma itself until they have been scored)",
+    )
     gamma: float = Field(0.2, ge=0, lt=1, description="a voxel is trusted where M > gamma")
+    trusted_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="quantile: share of each class's voxels that is trusted"
+    )
+    trusted_precision: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.95, description="calibrated: share of the trusted voxels that is to be right"
+    )
+    pseudo_labels_at: tuple[Fraction, ...] = Field(
+        (0.25, 0.5, 0.75),
+        description="semi-fcn: when sites label their unlabelled scans anew, of all rounds",
+    )
+    lambda_embedding: float = Field(0.1, ge=0, description="semi-embed: weight of the embedding")
+    embedding_margin: float = Field(0.5, gt=0, description="semi-embed: margin between classes")
     fakes_from_unlabelled: bool = Field(
         False, description="train D on predictions of unlabelled scans too (Hung et al. 2018)"
     )
@@ -89,10 +136,16 @@ class MethodConfig(Frozen):
         0.0, ge=0, lt=0.5, description="probability mass that 'real' one-hot masks give away"
     )
 
+    @field_validator("name")
+    @classmethod
+    def _method_is_known(cls, name: str) -> str:
+        return check_name(name, METHODS)
+
     @property
     def trains_confidence(self) -> bool:
         """Without Eq. 5 and 6 nothing reads D, so nothing trains it."""
-        return self.lambda_adversarial > 0 or self.lambda_region > 0
+        weights = (self.lambda_adversarial, self.lambda_region)
+        return METHODS[self.name].confidence and any(weight > 0 for weight in weights)
 
 
 class RampConfig(Frozen):
@@ -138,7 +191,12 @@ class AggregationConfig(Frozen):
     )
     min_sites: PositiveInt = 2
     round_timeout_s: PositiveFloat = 3600.0
-    join_timeout_s: PositiveFloat = 600.0
+    join_timeout_s: PositiveFloat = Field(
+        600.0, description="how long the centre waits for enough sites, at first and later"
+    )
+    absence_s: PositiveFloat = Field(
+        300.0, description="a site that is offline for so long in a round is waited for no longer"
+    )
 
 
 class EvaluationConfig(Frozen):
@@ -162,7 +220,8 @@ class StudyProtocol(Frozen):
     confidence: ConfidenceConfig = ConfidenceConfig()
     # After the networks, whose strides it must fit.
     patch_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 64, 16)
-    method: MethodConfig = MethodConfig()
+    # After D, which must give what the method reads.
+    method: MethodConfig = Field(MethodConfig(), validate_default=True)
     training: TrainingConfig = TrainingConfig()
     aggregation: AggregationConfig = AggregationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -186,6 +245,26 @@ class StudyProtocol(Frozen):
                 f"{stride.bit_length() - 1} times), not {patch}; {lower} would do"
             )
         return patch
+
+    @field_validator("method")
+    @classmethod
+    def _method_fits_the_networks(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
+        confidence, network = info.data.get("confidence"), info.data.get("network")
+        cnn = confidence is not None and confidence.architecture == "cnn"
+        if cnn and method.trains_confidence and method.lambda_region > 0:
+            raise ValueError(
+                "lambda_region must be 0 where confidence.architecture is 'cnn' (Eq. 6 would trust "
+                f"all of a patch or nothing), not {method.lambda_region:g}; set it to 0, or the "
+                "architecture to 'fcn'"
+            )
+        if network and METHODS[method.name].embedding:
+            able = [name for name, known in NETWORKS.items() if known.features]
+            if network.architecture not in able:
+                raise ValueError(
+                    f"{method.name} needs the features before a network's head, which "
+                    f"{network.architecture} does not give; take {' or '.join(able)}"
+                )
+        return method
 
     @property
     def classes(self) -> int:

@@ -6,9 +6,10 @@ from statistics import median
 
 import torch
 
-from protocol.messages import TrainReport, Weights
+from protocol.messages import TrainReport
 from protocol.schedule import RoundPlan
 from protocol.study import AggregationConfig
+from protocol.weights import Weights
 
 
 def segmenter_weights(
@@ -16,9 +17,9 @@ def segmenter_weights(
 ) -> dict[str, float]:
     """Each site's share of S: labelled cases + omega * unlabelled cases, capped.
 
-    omega is nought in warm-up, when unlabelled scans are not used.  Shares sum to 1.
+    omega is nought until unlabelled scans have a target of their own.  Shares sum to 1.
     """
-    omega = config.unlabelled_weight if plan.region_ramp > 0 else 0.0
+    omega = config.unlabelled_weight if plan.learns_from_unlabelled else 0.0
     cases = {site: r.labelled + omega * r.unlabelled for site, r in reports.items()}
     return capped_shares(cases, config.max_site_share)
 

@@ -1,62 +1,31 @@
 """The Flower ServerApp of the coordinating centre.
 
-Run configuration: `study` (a YAML file of the protocol; without it the paper's), `out`,
-`mlflow-uri`.
+`server/run.py` makes the run's folder and names it in the run configuration (`run`); the centre's
+folder is in the environment, set by `server/superlink.py`.
 """
 
 import protocol.telemetry  # isort: skip
 
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from rich.console import Console
 
-from protocol.presets import preset
-from protocol.study import StudyProtocol, read_yaml
-from server.checkpoint import save_model
-from server.progress import TerminalWatcher
-from server.record import StudyRecord
-from server.rounds import run_study
+from protocol.audit import AuditLog
+from server.checkpoint import CheckpointError, load_checkpoint
+from server.grid import PromptGrid
+from server.rounds import new_record, run_study
+from server.runfolder import EventWriter, Keeper, RunFolder
+from server.stopped import QuorumError
 from server.tracking import MlflowWatcher
 from server.watchers import Watchers
 
+CENTRE_VARIABLE = "ASDNET_CENTRE"
 
-class ModelSaver:
-    """Keeps model/best and model/final on disk after every evaluated round."""
-
-    def __init__(self, out: Path) -> None:
-        self._out = out
-
-    def study_started(self, record: StudyRecord) -> None:
-        """Nothing is trained yet."""
-
-    def site_answered(self, number: int, done: int, expected: int) -> None:
-        """Nothing is aggregated yet."""
-
-    def round_finished(self, record: StudyRecord) -> None:
-        """Save what the round made: a study that dies later still has it."""
-        number = record.rounds[-1].plan.round
-        facts = {"round": number, "protocol_sha256": record.protocol.digest}
-        save_model(
-            self._out / "model" / "final",
-            record.protocol,
-            record.segmenter,
-            record.confidence,
-            facts,
-        )
-        if record.best_round == number and record.best_segmenter is not None:
-            save_model(
-                self._out / "model" / "best",
-                record.protocol,
-                record.best_segmenter,
-                record.best_confidence,
-                facts | {"validation_dsc": record.best_dsc},
-            )
-
-    def study_finished(self, record: StudyRecord) -> None:
-        """All is saved already."""
+log = logging.getLogger(__name__)
 
 
 def build_server_app(run: Callable[[Grid, Context], None]) -> ServerApp:
@@ -66,17 +35,48 @@ def build_server_app(run: Callable[[Grid, Context], None]) -> ServerApp:
     return server_app
 
 
+def serve(grid: Grid, centre: Path, run: str) -> None:
+    """Begin or resume one run; the end, and the reason of an early one, is the last event.
+
+    Raises:
+        RunError: If the run is not there, or another ServerApp is at work on it.
+    """
+    folder = RunFolder(centre / "runs" / run)
+    facts, agreed = folder.read()
+    with folder.lock():
+        try:
+            record = load_checkpoint(folder.path) or new_record(agreed, run)
+            if record.protocol.digest != agreed.digest:
+                raise CheckpointError(f"run {run}: its checkpoint is of another protocol")
+            tracker = MlflowWatcher(
+                facts.mlflow_uri, centre / "mlartifacts", agreed.name, run_name=run
+            )
+            watchers = Watchers([Keeper(folder.path), EventWriter(folder), tracker])
+            audit = AuditLog(centre / "audit.jsonl")
+            run_study(
+                PromptGrid(grid),
+                record,
+                watchers,
+                expected_sites=facts.expected_sites,
+                audit=audit,
+            )
+        except QuorumError as error:
+            folder.tell("stopped", reason=str(error))
+        except Exception as error:
+            folder.tell("failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        else:
+            unsent = tracker.pending(record)
+            words = f"{unsent} rounds are not in MLflow yet: it could not be reached"
+            folder.tell("finished", unsent=unsent, reason=words if unsent else "")
+
+
 def _main(grid: Grid, context: Context) -> None:
-    """A study on a SuperLink, described by the run configuration."""
-    config = context.run_config
-    study = str(config.get("study", ""))
-    protocol = read_yaml(Path(study), StudyProtocol) if study else preset("paper")
-    out = Path(str(config.get("out", "runs/federation")))
-    out.mkdir(parents=True, exist_ok=True)
-    uri = str(config.get("mlflow-uri", "")) or f"sqlite:///{(out / 'mlflow.db').resolve()}"
-    tracker = MlflowWatcher(uri, out / "mlartifacts", protocol.name)
-    watchers = Watchers(each=[ModelSaver(out), tracker, TerminalWatcher(Console())])
-    run_study(grid, protocol, watchers)
+    """A run on this centre's SuperLink."""
+    centre = os.environ.get(CENTRE_VARIABLE)
+    if centre is None:
+        raise RuntimeError(f"{CENTRE_VARIABLE} is not set; start the SuperLink by superlink.py")
+    serve(grid, Path(centre), str(context.run_config["run"]))
 
 
 app = build_server_app(_main)

@@ -2,51 +2,52 @@
 
 Flower's own strategies wait for nodes without limit and stop at the first odd reply; this loop
 does neither.  A site that fails, is late or sends what it should not is left out of the round and
-named; the study stops, with its model saved, only when too few sites remain.
+named; one that comes later joins, one that returns goes on; the study stops, with its state saved,
+only when too few sites remain.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from asdnet_models.networks import build_confidence, build_segmenter
+from protocol.audit import AuditLog
 from protocol.messages import (
     CONFIDENCE,
     SEGMENTER,
     EvaluationReport,
-    MessageError,
     SiteFacts,
     TrainReport,
-    Weights,
-    bytes_of,
     pack_instruction,
     read_evaluation,
     read_facts,
     read_site_name,
     read_training,
-    read_weights,
-    wire_weights,
 )
-from protocol.schedule import RoundPlan, plan_round
+from protocol.schedule import OrganBox, RoundPlan, mean_box, plan_round
 from protocol.study import StudyProtocol
 from protocol.sums import SumCount
+from protocol.weights import MessageError, Weights, bytes_of, read_weights, wire_weights
 from server.aggregation import (
     average,
     confidence_weights,
     outsized_updates,
     segmenter_weights,
 )
-from server.record import RoundRecord, StudyRecord, macro_validation_dsc
+from server.calibration import round_gamma
+from server.exchange import Exchange, Line
+from server.record import RoundRecord, StudyRecord, better_than, macro_validation_dsc
+from server.roster import Roster
 from server.stopped import QuorumError
 from server.watchers import Watcher
 
 log = logging.getLogger(__name__)
 
-_PULL_INTERVAL_S = 0.1
+_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,45 +59,60 @@ class Update:
     confidence: Weights | None
 
 
-def run_study(
-    grid: Grid, protocol: StudyProtocol, watcher: Watcher, *, expected_sites: int | None = None
-) -> StudyRecord:
-    """All rounds of a study.
-
-    Args:
-        grid: Flower's connection to the sites.
-        protocol: What the study agrees on.
-        watcher: Told of every event, in order.
-        expected_sites: Begin as soon as so many are there; else at the end of the joining time.
-
-    Raises:
-        QuorumError: If fewer than `min_sites` answer; the watcher has been given what there is.
-    """
-    centre = _Centre(grid, protocol, watcher)
-    centre.await_nodes(expected_sites)
-    facts = centre.ask_facts()
-    record = StudyRecord(
+def new_record(protocol: StudyProtocol, run: str) -> StudyRecord:
+    """A study of which no round is trained: seeded networks, no sites."""
+    return StudyRecord(
+        run=run,
         protocol=protocol,
-        facts=facts,
+        facts={},
         segmenter=wire_weights(build_segmenter(protocol).state_dict()),
         confidence=wire_weights(build_confidence(protocol).state_dict())
         if protocol.method.trains_confidence
         else None,
     )
+
+
+def run_study(
+    grid: Grid,
+    record: StudyRecord,
+    watcher: Watcher,
+    *,
+    expected_sites: int | None = None,
+    audit: AuditLog | None = None,
+) -> StudyRecord:
+    """All rounds that the record does not hold yet.
+
+    Args:
+        grid: Flower's connection to the sites.
+        record: A new study, or one to be resumed; it is changed in place.
+        watcher: Told of every event, in order.
+        expected_sites: Begin as soon as so many are there; else at the end of the joining time.
+        audit: Log of all that is sent and received.
+
+    Raises:
+        QuorumError: If fewer than `min_sites` answer; the watcher has been given what there is.
+    """
+    protocol = record.protocol
+    centre = _Centre(grid, record, watcher, audit)
+    centre.await_nodes(expected_sites)
+    centre.ask_facts()
     watcher.study_started(record)
-    attention = SumCount(sum=1.0, count=1.0)
     try:
-        for number in range(1, protocol.training.rounds + 1):
+        for number in range(len(record.rounds) + 1, protocol.training.rounds + 1):
+            if number > 1:
+                centre.ask_facts(wait=False)
             plan = plan_round(
                 protocol,
                 number,
-                attention_scale=max(attention.mean or 1.0, 1e-3),
-                organ_box=_mean_box(facts),
+                attention_scale=max(record.attention, 1e-3),
+                gamma=round_gamma(record),
+                organ_box=_mean_box(record.facts),
             )
-            finished = centre.run_round(record, plan)
+            finished = centre.run_round(plan)
+            measured = sum((r.attention for r in finished.reports.values()), SumCount()).mean
+            if measured is not None:
+                record.attention = (record.attention + measured) / 2
             record.rounds.append(finished)
-            measured = sum((r.attention for r in finished.reports.values()), SumCount())
-            attention = _running(attention, measured)
             watcher.round_finished(record)
     finally:
         watcher.study_finished(record)
@@ -106,88 +122,156 @@ def run_study(
 class _Centre:
     """The coordinating centre's side of one study: who is there, and one round with them."""
 
-    def __init__(self, grid: Grid, protocol: StudyProtocol, watcher: Watcher) -> None:
-        self._grid = grid
-        self._protocol = protocol
+    def __init__(
+        self, grid: Grid, record: StudyRecord, watcher: Watcher, audit: AuditLog | None
+    ) -> None:
+        self._protocol = record.protocol
+        self._record = record
         self._watcher = watcher
-        self._nodes: dict[str, int] = {}
-        self._facts: dict[str, SiteFacts] = {}
+        self._roster = Roster(grid)
+        rules = record.protocol.aggregation
+        self._line = Line(
+            grid=grid,
+            roster=self._roster,
+            run=record.run,
+            timeout_s=rules.round_timeout_s,
+            absence_s=rules.absence_s,
+            audit=audit,
+            watcher=watcher,
+        )
+        # Newcomers are asked in passing, over many rounds.
+        self._newcomers = Exchange(self._line, 0, MessageType.QUERY, self._welcome)
 
     def await_nodes(self, expected: int | None) -> None:
         """Wait for nodes, never longer than the joining time."""
         rules = self._protocol.aggregation
         deadline = time.monotonic() + rules.join_timeout_s
+        told: list[str] | None = None
         while True:
-            present = len(list(self._grid.get_node_ids()))
-            if expected is not None and present >= expected:
+            online = self._roster.online()
+            names = sorted(there.registered_as or str(node) for node, there in online.items())
+            if names != told:
+                told = names
+                self._watcher.sites_online(names, expected or rules.min_sites)
+            if expected is not None and len(online) >= expected:
                 return
             if time.monotonic() >= deadline:
                 break
-            time.sleep(_PULL_INTERVAL_S)
-        if present < rules.min_sites:
+            time.sleep(_LOOK_EVERY_S)
+        if len(online) < rules.min_sites:
             raise QuorumError(
-                f"joining: {present} sites are online, at least {rules.min_sites} must be, "
+                f"joining: {len(online)} sites are online, at least {rules.min_sites} must be, "
                 f"after {rules.join_timeout_s:g} s; start the missing sites or lower min_sites"
             )
 
-    def ask_facts(self) -> dict[str, SiteFacts]:
-        """Every site checks and caches its data and declares its counts."""
-        content = pack_instruction(self._protocol)
-        instructions = {node: content for node in sorted(self._grid.get_node_ids())}
-        failures: dict[str, str] = {}
+    def ask_facts(self, *, wait: bool = True) -> None:
+        """Every site that has not done so checks and caches its data and declares its counts.
 
-        def accept(reply: Message) -> None:
-            name = read_site_name(reply.content)
-            if name in self._nodes:
-                raise MessageError(f"site {name} has joined twice; give each node its own site")
-            self._facts[name] = read_facts(reply.content, self._protocol)
-            self._nodes[name] = reply.metadata.src_node_id
-
-        self._exchange(0, MessageType.QUERY, instructions, accept, failures)
-        self._require_quorum("declaring the data", len(self._nodes), failures)
+        Args:
+            wait: For all of them; else a declaration, which may take the time of preparing the
+                site's cache, is taken when it has come, and holds no round up.
+        """
+        content = pack_instruction(self._protocol, run=self._record.run)
+        instructions = dict.fromkeys(self._roster.strangers(), content)
+        if wait:
+            failures = Exchange(self._line, 0, MessageType.QUERY, self._welcome).call(instructions)
+            self._require_quorum("declaring the data", len(self._record.facts), failures)
+        else:
+            failures = self._newcomers.ask_in_passing(instructions)
         if failures:
             log.warning("not part of the study: %s", _listed(failures))
-        self._nodes = dict(sorted(self._nodes.items()))
-        return dict(sorted(self._facts.items()))
+        self._record.facts = dict(sorted(self._record.facts.items()))
 
-    def run_round(self, record: StudyRecord, plan: RoundPlan) -> RoundRecord:
-        """Train, aggregate into `record`, and evaluate where the protocol says so."""
+    def _welcome(self, reply: Message) -> None:
+        name = read_site_name(reply.content)
+        facts = read_facts(reply.content, self._protocol)
+        self._roster.introduce(reply.metadata.src_node_id, name)
+        self._record.facts[name] = facts
+
+    def run_round(self, plan: RoundPlan) -> RoundRecord:
+        """Train, aggregate into the record, and evaluate where the protocol says so."""
         started = time.monotonic()
-        called = {site: node for site, node in self._nodes.items() if self._has_work(site, plan)}
-        content = pack_instruction(self._protocol, plan, record.segmenter, record.confidence)
         left_out: dict[str, str] = {}
-        updates = self._train(called, content, plan, record, left_out)
-        self._aggregate(record, updates, plan, left_out)
-        record_of_round = RoundRecord(
+        updates, called = self._train(plan, left_out)
+        self._aggregate(updates, plan, left_out)
+        record = self._record
+        down = bytes_of(record.segmenter) + bytes_of(record.confidence)
+        finished = RoundRecord(
             plan=plan,
             seconds=time.monotonic() - started,
-            bytes_down=dict.fromkeys(
-                called, bytes_of(record.segmenter) + bytes_of(record.confidence)
-            ),
+            bytes_down=dict.fromkeys(called, down),
             bytes_up={
                 s: bytes_of(u.segmenter) + bytes_of(u.confidence) for s, u in updates.items()
             },
             reports={site: update.report for site, update in updates.items()},
             left_out=left_out,
+            finished_at=time.time(),
         )
         rounds, every = self._protocol.training.rounds, self._protocol.evaluation.every_rounds
         if plan.round % every and plan.round != rounds:
-            return record_of_round
-        return self._evaluate(record, record_of_round, started)
+            return finished
+        return self._evaluate(finished, started)
 
     def _has_work(self, site: str, plan: RoundPlan) -> bool:
-        """A label-free site rests until Eq. 6 begins: before that its update weighs nothing."""
-        facts = self._facts[site]
-        return facts.labelled > 0 or (facts.unlabelled > 0 and plan.region_ramp > 0)
+        """A label-free site rests while its scans have no target: its update weighs nothing."""
+        facts = self._record.facts[site]
+        return facts.labelled > 0 or (facts.unlabelled > 0 and plan.learns_from_unlabelled)
 
     def _train(
-        self,
-        called: Mapping[str, int],
-        content: RecordDict,
-        plan: RoundPlan,
-        record: StudyRecord,
-        left_out: dict[str, str],
+        self, plan: RoundPlan, left_out: dict[str, str]
+    ) -> tuple[dict[str, Update], list[str]]:
+        """Updates of one round, and who was called.
+
+        Where so many were lost that the quorum is not there, they are called once more.
+        """
+        for last_attempt in (False, True):
+            members, called, needed = self._await_quorum(plan)
+            left_out.clear()
+            left_out.update({site: "offline" for site in members if site not in called})
+            updates = self._updates(called, plan, left_out)
+            if len(updates) >= needed:
+                break
+            still_there = len(set(self._roster.sites_online()) & set(called))
+            if last_attempt or still_there >= needed:
+                self._require_quorum(f"round {plan.round}", len(updates), left_out, needed)
+            log.warning("round %d: sites were lost: %s", plan.round, _listed(left_out))
+        return updates, called
+
+    def _await_quorum(self, plan: RoundPlan) -> tuple[list[str], list[str], int]:
+        """Who has work in this round, who of them is online, and how many are needed.
+
+        Waits for enough of them, within the joining time; newcomers are welcome meanwhile.
+        """
+        rules = self._protocol.aggregation
+        deadline = time.monotonic() + rules.join_timeout_s
+        told = False
+        while True:
+            members = [site for site in self._record.facts if self._has_work(site, plan)]
+            # Where the plan has work for a few sites only, the quorum is those.
+            needed = max(1, min(rules.min_sites, len(members)))
+            online = set(self._roster.sites_online())
+            called = [site for site in members if site in online]
+            if len(called) >= needed:
+                return members, called, needed
+            if time.monotonic() >= deadline:
+                raise QuorumError(
+                    f"round {plan.round}: {len(called)} sites are online, at least {needed} must "
+                    f"be, after waiting {rules.join_timeout_s:g} s; offline: "
+                    f"{', '.join(sorted(set(members) - online))}"
+                )
+            if not told:
+                told = True
+                log.warning(
+                    "round %d: %d of at least %d sites are online; waiting for at most %.0f s",
+                    *(plan.round, len(called), needed, rules.join_timeout_s),
+                )
+            time.sleep(_LOOK_EVERY_S)
+            self.ask_facts(wait=False)
+
+    def _updates(
+        self, called: list[str], plan: RoundPlan, left_out: dict[str, str]
     ) -> dict[str, Update]:
+        record = self._record
         updates: dict[str, Update] = {}
 
         def accept(reply: Message) -> None:
@@ -198,31 +282,46 @@ class _Centre:
             confidence = None
             if record.confidence is not None:
                 confidence = read_weights(reply.content, CONFIDENCE, record.confidence)
+                if confidence is None and record.facts[site].labelled:
+                    raise MessageError(f"{site}: has labels and sent no {CONFIDENCE}")
             updates[site] = Update(
                 report=self._declared(site, read_training(reply.content, self._protocol)),
                 segmenter=segmenter,
                 confidence=confidence,
             )
 
-        instructions = dict.fromkeys(called.values(), content)
-        self._exchange(plan.round, MessageType.TRAIN, instructions, accept, left_out)
+        content = pack_instruction(
+            self._protocol, plan, record.segmenter, record.confidence, run=record.run
+        )
+        training = Exchange(self._line, plan.round, MessageType.TRAIN, accept)
+        left_out |= training.call(self._addressed(called, content))
         # Label-free sites are held near the global weights; they have a median of their own.
         for labelled in (True, False):
-            alike = {
-                s: u.segmenter for s, u in updates.items() if bool(u.report.labelled) is labelled
-            }
-            ratio = self._protocol.aggregation.max_norm_ratio
-            for site, times in outsized_updates(alike, record.segmenter, ratio).items():
+            alike = {s: u for s, u in updates.items() if bool(u.report.labelled) is labelled}
+            for site, times in self._outsized(alike).items():
                 left_out[site] = f"update {times:.1f} times the median norm"
                 del updates[site]
-        # Where only label-free sites or a few are called, the quorum is those that were.
-        needed = min(self._protocol.aggregation.min_sites, len(called))
-        self._require_quorum(f"round {plan.round}", len(updates), left_out, needed)
         return dict(sorted(updates.items()))
+
+    def _outsized(self, updates: Mapping[str, Update]) -> dict[str, float]:
+        """Sites whose update of either network is too large, and how much."""
+        ratio = self._protocol.aggregation.max_norm_ratio
+        record = self._record
+        found = outsized_updates(
+            {s: u.segmenter for s, u in updates.items()}, record.segmenter, ratio
+        )
+        graded = {s: u.confidence for s, u in updates.items() if u.confidence is not None}
+        if record.confidence is not None:
+            found |= outsized_updates(graded, record.confidence, ratio)
+        return found
+
+    def _addressed(self, sites: list[str], content: RecordDict) -> dict[int, RecordDict]:
+        nodes = [self._roster.node_of(site) for site in sites]
+        return {node: content for node in nodes if node is not None}
 
     def _declared(self, site: str, report: TrainReport) -> TrainReport:
         """A site's weight comes from what it declared, not from what a reply claims."""
-        facts = self._facts[site]
+        facts = self._record.facts[site]
         if (report.labelled, report.unlabelled) != (facts.labelled, facts.unlabelled):
             raise MessageError(
                 f"{site}: trained on {report.labelled}+{report.unlabelled} cases, "
@@ -231,12 +330,9 @@ class _Centre:
         return report
 
     def _aggregate(
-        self,
-        record: StudyRecord,
-        updates: Mapping[str, Update],
-        plan: RoundPlan,
-        left_out: Mapping[str, str],
+        self, updates: Mapping[str, Update], plan: RoundPlan, left_out: Mapping[str, str]
     ) -> None:
+        record = self._record
         reports = {site: update.report for site, update in updates.items()}
         shares = segmenter_weights(reports, plan, self._protocol.aggregation)
         if shares:
@@ -248,23 +344,28 @@ class _Centre:
         if left_out:
             log.warning("round %d: left out: %s", plan.round, _listed(left_out))
 
-    def _evaluate(self, record: StudyRecord, finished: RoundRecord, started: float) -> RoundRecord:
-        evaluated = [s for s, f in self._facts.items() if f.validation or f.test]
+    def _evaluate(self, finished: RoundRecord, started: float) -> RoundRecord:
+        record = self._record
+        online = set(self._roster.sites_online())
+        evaluated = [s for s, f in record.facts.items() if (f.validation or f.test) and s in online]
         reports: dict[str, EvaluationReport] = {}
-        missing: dict[str, str] = {}
 
         def accept(reply: Message) -> None:
-            reports[self._known_site(reply)] = read_evaluation(reply.content, self._protocol)
+            site = self._known_site(reply)
+            report = read_evaluation(reply.content, self._protocol)
+            _refuse_implausible(site, report, record.facts[site])
+            reports[site] = report
 
-        content = pack_instruction(self._protocol, None, record.segmenter)
-        instructions = {self._nodes[site]: content for site in evaluated}
-        self._exchange(finished.plan.round, MessageType.EVALUATE, instructions, accept, missing)
+        content = pack_instruction(
+            self._protocol, None, record.segmenter, record.confidence, run=record.run
+        )
+        scoring = Exchange(self._line, finished.plan.round, MessageType.EVALUATE, accept)
+        missing = scoring.call(self._addressed(evaluated, content))
         if missing:
             log.warning("round %d: not evaluated: %s", finished.plan.round, _listed(missing))
         reports = dict(sorted(reports.items()))
         dsc = macro_validation_dsc(reports)
-        # While nothing was validated there is nothing to choose by: the last model is the best.
-        if record.best_dsc is None or (dsc is not None and dsc >= record.best_dsc):
+        if better_than(reports, record.best_evaluation):
             record.best_round, record.best_dsc = finished.plan.round, dsc
             record.best_segmenter = record.segmenter
             record.best_confidence = record.confidence
@@ -273,53 +374,15 @@ class _Centre:
             seconds=time.monotonic() - started,
             evaluation=reports,
             validation_dsc=dsc,
+            finished_at=time.time(),
         )
 
     def _known_site(self, reply: Message) -> str:
         """The site by its node; the name in the reply must agree."""
         name = read_site_name(reply.content)
-        if self._nodes.get(name) != reply.metadata.src_node_id:
+        if self._roster.node_of(name) != reply.metadata.src_node_id:
             raise MessageError(f"a node that is not site {name} answered in its name")
         return name
-
-    def _exchange(
-        self,
-        number: int,
-        kind: str,
-        instructions: Mapping[int, RecordDict],
-        accept: Callable[[Message], None],
-        failures: dict[str, str],
-    ) -> None:
-        """Send, and take replies as they come until all are there or the time is up."""
-        timeout_s = self._protocol.aggregation.round_timeout_s
-        names = {node: site for site, node in self._nodes.items()}
-        messages = [
-            Message(content, node, kind, ttl=timeout_s, group_id=str(number))
-            for node, content in instructions.items()
-        ]
-        waiting = set(self._grid.push_messages(messages))
-        silent = set(instructions)
-        deadline = time.monotonic() + timeout_s
-        while waiting and time.monotonic() < deadline:
-            for reply in self._grid.pull_messages(waiting):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                node = reply.metadata.src_node_id
-                silent.discard(node)
-                site = names.get(node, f"node {node}")
-                if reply.has_error():
-                    failures[site] = reply.error.reason or f"error {reply.error.code}"
-                else:
-                    try:
-                        accept(reply)
-                    except MessageError as error:
-                        failures[site] = str(error)
-                self._watcher.site_answered(
-                    number, len(instructions) - len(silent), len(instructions)
-                )
-            if waiting:
-                time.sleep(_PULL_INTERVAL_S)
-        for node in silent:
-            failures[names.get(node, f"node {node}")] = f"no answer within {timeout_s:g} s"
 
     def _require_quorum(
         self, doing: str, count: int, failures: Mapping[str, str], needed: int | None = None
@@ -332,23 +395,27 @@ class _Centre:
             )
 
 
+def _refuse_implausible(site: str, report: EvaluationReport, facts: SiteFacts) -> None:
+    """Scores are of cases that were declared, and DSC is in [0, 1].
+
+    Raises:
+        MessageError: If they are not.
+    """
+    for part, declared in (("validation", facts.validation), ("test", facts.test)):
+        if report.cases[part] > declared:
+            raise MessageError(f"{site}: scored more cases than it declared")
+        for total in (*report.dsc[part].values(), *report.asd_mm[part].values()):
+            if max(total.count, total.failures) > declared:
+                raise MessageError(f"{site}: sent more scores than it has cases")
+        for total in report.dsc[part].values():
+            if not 0 <= total.sum <= total.count + 1e-6:
+                raise MessageError(f"{site}: sent a DSC that is not in [0, 1]")
+
+
 def _listed(failures: Mapping[str, str]) -> str:
     return ", ".join(f"{site} ({reason})" for site, reason in sorted(failures.items()))
 
 
-def _running(old: SumCount, new: SumCount) -> SumCount:
-    """Running mean of Eq. 2's weight: half the old, half the new round."""
-    if new.mean is None or old.mean is None:
-        return old
-    return SumCount(sum=(old.mean + new.mean) / 2, count=1.0)
-
-
-def _mean_box(
-    facts: Mapping[str, SiteFacts],
-) -> tuple[float, float, float, float, float, float] | None:
+def _mean_box(facts: Mapping[str, SiteFacts]) -> OrganBox | None:
     """Mean organ box over all labelled cases of all sites."""
-    edges = [sum((f.box[index] for f in facts.values()), SumCount()).mean for index in range(6)]
-    known = [edge for edge in edges if edge is not None]
-    if len(known) < 6:
-        return None
-    return (known[0], known[1], known[2], known[3], known[4], known[5])
+    return mean_box(sum((f.box[i] for f in facts.values()), SumCount()) for i in range(6))

@@ -8,9 +8,12 @@ pinned.
 
 import logging
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import protocol.telemetry  # isort: skip
 
@@ -26,7 +29,7 @@ from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from server.app import build_server_app
 from server.record import StudyRecord
-from server.rounds import run_study
+from server.rounds import new_record, run_study
 from server.watchers import Watcher
 
 
@@ -51,9 +54,12 @@ def simulate(
         QuorumError: If too few sites answer.
     """
     records: list[StudyRecord] = []
+    # A name of its own: no site takes up the optimiser states of an earlier study.
+    run = f"{protocol.name[:48]}-{uuid.uuid4().hex[:12]}"
 
     def serve(grid: Grid, _: Context) -> None:
-        records.append(run_study(grid, protocol, watcher, expected_sites=len(sites)))
+        record = new_record(protocol, run)
+        records.append(run_study(grid, record, watcher, expected_sites=len(sites)))
 
     flower = logging.getLogger("flwr")
     level = flower.level
@@ -81,3 +87,19 @@ def simulate(
 def _site_of_partition(sites: Mapping[str, SiteConfig], context: Context) -> SiteConfig:
     """Flower numbers its virtual nodes; the sites are taken in the order of their names."""
     return sites[sorted(sites)[int(context.node_config["partition-id"])]]
+
+
+@contextmanager
+def one_engine() -> Iterator[None]:
+    """Ray, which Flower starts for a study and shuts down after it, serves all within.
+
+    Its start is a third of a short study.  Each study has actors of its own all the same.
+    """
+    import ray
+
+    shutdown = ray.shutdown
+    try:
+        with mock.patch.object(ray, "shutdown"):
+            yield
+    finally:
+        shutdown()

@@ -3,45 +3,88 @@
 import multiprocessing
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.dataset import SiteData, prepare_site
 from client.evaluation import evaluate_site
 from client.training import train_round
-from protocol.messages import EvaluationReport, Weights, wire_weights
-from protocol.schedule import plan_round
+from protocol.messages import EvaluationReport, TrainReport
+from protocol.schedule import OrganBox, mean_box, plan_round
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from protocol.sums import SumCount
+from protocol.weights import Weights, wire_weights
 from server.record import macro_validation_dsc
 
 
-def train_alone(config: SiteConfig, protocol: StudyProtocol) -> EvaluationReport:
-    """The same rounds at one site, without a server; scores of its best model.
+@dataclass(frozen=True, kw_only=True)
+class Alone:
+    """A model that was trained in one place.
 
-    The best is chosen on the site's own validation cases, as the federation chooses on all of
-    theirs; a site without any keeps its last model.
+    Attributes:
+        report: Scores of the best model, whose weights follow.
+        confidence: None where the method trains none.
+        rounds: Each round's report and, where it was evaluated, the mean validation DSC.
     """
-    config = config.model_copy(update={"state": config.state / "alone"})
+
+    report: EvaluationReport
+    best_round: int
+    segmenter: Weights
+    confidence: Weights | None
+    rounds: tuple[tuple[TrainReport, float | None], ...]
+
+
+def train_alone(config: SiteConfig, protocol: StudyProtocol) -> EvaluationReport:
+    """The same rounds at one site, without a server; scores of its best model."""
+    return train_in_place(config, protocol).report
+
+
+def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str = "alone") -> Alone:
+    """All rounds of the study in one place, without a server.
+
+    The best model is chosen on this place's own validation cases, as the federation chooses on
+    all of its sites'; without any the last one is kept.
+
+    Args:
+        config: A site, or the one place that holds the cases of all (pooled).
+        protocol: The study.
+        run: Name that the optimiser states are kept by.
+
+    Raises:
+        NothingToTrainError: If the place has no labelled case and unlabelled ones rest.
+        NonFiniteLossError: If training breaks down.
+    """
     data = prepare_site(config, protocol)
     segmenter = wire_weights(build_segmenter(protocol).state_dict())
-    confidence: Weights | None = wire_weights(build_confidence(protocol).state_dict())
-    best: EvaluationReport | None = None
-    best_dsc = -1.0
-    scale = 1.0
+    confidence: Weights | None = None
+    if protocol.method.trains_confidence:
+        confidence = wire_weights(build_confidence(protocol).state_dict())
+    best: tuple[EvaluationReport, int, Weights, Weights | None] | None = None
+    best_dsc, scale = -1.0, 1.0
+    rounds: list[tuple[TrainReport, float | None]] = []
     for number in range(1, protocol.training.rounds + 1):
         plan = plan_round(protocol, number, attention_scale=scale, organ_box=_own_box(data))
-        result = train_round(config, protocol, plan, data, segmenter, confidence)
+        result = train_round(config, protocol, plan, data, segmenter, confidence, run=run)
         segmenter, confidence = result.segmenter, result.confidence or confidence
         scale = max((scale + (result.report.attention.mean or scale)) / 2, 1e-3)
         last = number == protocol.training.rounds
+        validated = None
         if last or (data.validation and number % protocol.evaluation.every_rounds == 0):
             report = evaluate_site(config, protocol, data, segmenter)
-            dsc = macro_validation_dsc({config.site: report}) or 0.0
-            if dsc >= best_dsc:
-                best, best_dsc = report, dsc
+            validated = macro_validation_dsc({config.site: report})
+            if (validated or 0.0) >= best_dsc:
+                best, best_dsc = (report, number, segmenter, confidence), validated or 0.0
+        rounds.append((result.report, validated))
     assert best is not None
-    return best
+    report, number, segmenter, confidence = best
+    return Alone(
+        report=report,
+        best_round=number,
+        segmenter=segmenter,
+        confidence=confidence,
+        rounds=tuple(rounds),
+    )
 
 
 def train_all_alone(
@@ -63,11 +106,7 @@ def train_all_alone(
     return dict(sorted(reports.items()))
 
 
-def _own_box(data: SiteData) -> tuple[float, float, float, float, float, float] | None:
+def _own_box(data: SiteData) -> OrganBox | None:
     boxes = [case.organ_box for case in data.labelled if case.organ_box]
-    if not boxes:
-        return None
-    x0, y0, z0, x1, y1, z1 = (
-        SumCount(sum=sum(edge), count=len(boxes)).mean or 0.0 for edge in zip(*boxes, strict=True)
-    )
-    return (x0, y0, z0, x1, y1, z1)
+    edges = (SumCount(sum=sum(edge), count=len(boxes)) for edge in zip(*boxes, strict=True))
+    return mean_box(edges) if boxes else None

@@ -8,28 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 
 from protocol.presets import PresetName
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
-from simulation.split import (
-    StudyCase,
-    choose_fold,
-    deal_to_sites,
-    read_cohort,
-    refuse_duplicates,
-    write_sites,
-)
-
-_PHANTOM_SEED = 2018
-_PHANTOM_VOXEL_MM: dict[PresetName, float] = {"smoke": 5.0, "quick": 1.5, "paper": 1.0}
-# Enough for every site of `smoke` to train, validate and test, and no more.
-_SMOKE_COUNTS = {"A": (4, 0), "B": (4, 0), "C": (4, 0), "D": (4, 1), "E": (4, 0), "F": (0, 3)}
-
-
-class StudyFolderError(ValueError):
-    """The result folder cannot be used."""
+from simulation.cohort import Wanted, find_study_cases
+from simulation.options import StudyFolderError as StudyFolderError
+from simulation.split import StudyCase, choose_fold, write_sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +25,8 @@ class Options:
     protocol: StudyProtocol
     fixed_grid: bool
     data: Path | None
-    labelled: int
-    unlabelled: int
+    labelled: int | None
+    unlabelled: int | None
     sites: int
     fold: int
     out: Path
@@ -75,7 +60,7 @@ def run_pipeline(options: Options, console: Console) -> None:
             device=options.device,
             threads=max(1, (os.cpu_count() or 1) // options.workers),
         )
-        _prepare(configs, protocol, options, console)
+        prepare_sites(configs, protocol, options.workers, console)
     except BaseException:
         shutil.rmtree(options.out)
         raise
@@ -84,38 +69,18 @@ def run_pipeline(options: Options, console: Console) -> None:
 
 def _cases(options: Options, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
     """The cases with their sites and parts, and what to say of the cohort in result.json."""
-    folder = options.data
-    cohort: dict[str, Any] = {"kind": "folder"}
-    labelled, unlabelled, sites = options.labelled, options.unlabelled, options.sites
-    if folder is None:
-        from simulation.phantom.cohort import SITES, make_cohort
-
-        voxel_mm = _PHANTOM_VOXEL_MM[options.preset]
-        counts = _SMOKE_COUNTS if options.preset == "smoke" else None
-        folder = options.cache / f"phantom-{options.preset}"
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("making the phantom cohort (once)", total=None)
-            manifest = make_cohort(
-                folder,
-                seed=_PHANTOM_SEED,
-                voxel_mm=voxel_mm,
-                counts=counts,
-                workers=options.workers,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
-            )
-        if counts:
-            labelled = sum(count for count, _ in counts.values())
-            unlabelled = sum(count for _, count in counts.values())
-        sites = len(SITES)
-        cohort = {"kind": "phantom", "version": manifest.version, "sha256": manifest.sha256}
-        console.print(
-            f"cohort: {labelled} labelled and {unlabelled} unlabelled synthetic pelvic phantoms, "
-            f"version {manifest.version}, {manifest.sha256[:12]}",
-            highlight=False,
-        )
     seed = options.protocol.seed
-    cases = deal_to_sites(read_cohort(folder, labelled, unlabelled), sites, seed)
-    refuse_duplicates(cases)
+    wanted = Wanted(
+        preset=options.preset,
+        data=options.data,
+        labelled=options.labelled,
+        unlabelled=options.unlabelled,
+        sites=options.sites,
+        seed=seed,
+        cache=options.cache,
+        workers=options.workers,
+    )
+    cases, cohort = find_study_cases(wanted, console)
     return choose_fold(cases, options.fold, seed), cohort | {"fold": options.fold}
 
 
@@ -134,10 +99,14 @@ def _on_grid(options: Options, cases: Sequence[StudyCase]) -> StudyProtocol:
     return StudyProtocol.model_validate(content)
 
 
-def _prepare(
-    configs: dict[str, SiteConfig], protocol: StudyProtocol, options: Options, console: Console
+def prepare_sites(
+    configs: dict[str, SiteConfig], protocol: StudyProtocol, workers: int, console: Console
 ) -> None:
-    """Check and cache every site's data before anything is trained, all mistakes at once."""
+    """Check and cache every site's data before anything is trained.
+
+    Raises:
+        ContractError: With the mistakes of all sites.
+    """
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
@@ -147,11 +116,16 @@ def _prepare(
     context = multiprocessing.get_context("spawn")
     with (
         console.status("checking and preprocessing the scans"),
-        ProcessPoolExecutor(options.workers, mp_context=context) as pool,
+        ProcessPoolExecutor(workers, mp_context=context) as pool,
     ):
         jobs = {site: pool.submit(_mistakes, config, protocol) for site, config in configs.items()}
-        for site, job in jobs.items():
-            mistakes += [f"site {site}: {mistake}" for mistake in job.result()]
+        try:
+            for site, job in jobs.items():
+                mistakes += [f"site {site}: {mistake}" for mistake in job.result()]
+        except BaseException:
+            # Whoever ends the command does not wait for the sites that have not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if mistakes:
         raise ContractError(mistakes)
 
@@ -175,9 +149,9 @@ def _train_and_report(
     cohort: dict[str, Any],
     console: Console,
 ) -> None:
-    from server.app import ModelSaver
     from server.checkpoint import write_json
     from server.progress import TerminalWatcher
+    from server.runfolder import Keeper
     from server.tracking import MlflowWatcher, package_versions
     from server.watchers import Watchers
     from simulation.federation import simulate
@@ -196,7 +170,7 @@ def _train_and_report(
     uri = options.mlflow_uri or f"sqlite:///{(out / 'mlflow.db').resolve()}"
     artifacts = None if options.mlflow_uri else out / "mlartifacts"
     tracker = MlflowWatcher(uri, artifacts, "asdnet", {k: str(v) for k, v in cohort.items()})
-    watchers = Watchers(each=[ModelSaver(out), tracker, TerminalWatcher(console)])
+    watchers = Watchers([Keeper(out), tracker, TerminalWatcher(console)])
     on_gpu = options.device == "cuda"
     record = simulate(
         protocol, configs, watchers, workers=options.workers, gpus_per_site=float(on_gpu)

@@ -17,16 +17,17 @@ Vector = NDArray[np.float64]
 
 # Voxels of a median scan on the study's grid; None keeps the preset's own grid (the paper's).
 _TARGET_VOXELS: dict[PresetName, int | None] = {"smoke": 9_000, "quick": 65_000, "paper": None}
-_STRIDE = 8
 _SMALLEST_EDGE = 16
 
 
-def plan_grid(name: PresetName, images: Sequence[Path]) -> tuple[Triple, Edges] | None:
+def plan_grid(
+    name: PresetName, images: Sequence[Path], stride: int = 8
+) -> tuple[Triple, Edges] | None:
     """Spacing in mm and patch edges for these scans, or None where the preset fixes them.
 
     The spacing is the scans' median one, coarsened from its finest axis on until a median scan
     has the preset's number of voxels; the patch is that median scan, its edges rounded
-    down to multiples of 8.
+    down to multiples of `stride`, the largest of the networks that are trained on it.
     """
     target = _TARGET_VOXELS[name]
     if target is None:
@@ -35,7 +36,7 @@ def plan_grid(name: PresetName, images: Sequence[Path]) -> tuple[Triple, Edges] 
     spacing = np.median(geometry[:, 0], axis=0)
     extent = np.median(geometry[:, 1], axis=0)
     grid = np.round(_coarsened(spacing, extent, target), 2)
-    edges = [_edge(mm / step) for mm, step in zip(extent, grid, strict=True)]
+    edges = [_edge(mm / step, stride) for mm, step in zip(extent, grid, strict=True)]
     x, y, z = (float(value) for value in grid)
     return (x, y, z), (edges[0], edges[1], edges[2])
 
@@ -73,5 +74,5 @@ def _coarsened(spacing: Vector, extent: Vector, target: int) -> Vector:
     return coarse
 
 
-def _edge(voxels: float) -> int:
-    return max(_SMALLEST_EDGE, _STRIDE * math.floor(voxels / _STRIDE))
+def _edge(voxels: float, stride: int) -> int:
+    return stride * max(math.ceil(_SMALLEST_EDGE / stride), math.floor(voxels / stride))

@@ -1,15 +1,14 @@
 """A folder of cases into sites and folds, and each site's share as a hospital's folder.
 
-Two kinds of folder are read: the made cohort, whose cases know their site, and the layout of the
-Medical Segmentation Decathlon, whose cases are dealt to sites in the made cohort's proportions.
+The made cohort's cases know their site; those of other folders are dealt to sites in the made
+cohort's proportions.
 """
 
-import json
 import os
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,10 @@ import yaml
 
 from client.contract import LAYOUT, Case, Part, duplicate_mistakes
 from client.intact import ScanError, data_file
-from client.scans import scan_files
 from protocol.sites import SiteConfig, read_site
+from simulation.layouts import SplitError as SplitError
+from simulation.layouts import StudyCase as StudyCase
+from simulation.layouts import read_cohort as read_cohort
 
 # (labelled, unlabelled) of method section 8; other numbers of cases are dealt in proportion.
 SIX_SITES: Mapping[str, tuple[int, int]] = {
@@ -32,89 +33,6 @@ SIX_SITES: Mapping[str, tuple[int, int]] = {
 _SITE_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FOLDS = 5
 _FOLDERS = {part: (images, labels) for part, images, labels in LAYOUT}
-
-
-class SplitError(ValueError):
-    """The folder does not hold what the split needs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyCase:
-    """One case of the study.
-
-    `label` is what a reader drew, for training; `reference` what is scored against.  A withheld
-    case is unlabelled to its site, and its reference is known to the study alone.
-    """
-
-    name: str
-    image: Path
-    label: Path | None
-    reference: Path | None
-    site: str = ""
-    part: Part = "labelled"
-
-
-def read_cohort(folder: Path, labelled: int, unlabelled: int) -> list[StudyCase]:
-    """The cases of a folder, labelled first.
-
-    Args:
-        folder: With imagesTr/ and labelsTr/; cohort.json names sites; imagesUn/, or else the last
-            cases in name order, are the unlabelled pool.
-        labelled: How many labelled cases to use, in name order.
-        unlabelled: How many unlabelled cases.
-
-    Raises:
-        SplitError: If a folder is missing or holds too few cases.
-        ScanError: If two files of a folder claim one case.
-    """
-    images = _files(folder / "imagesTr", required=True)
-    labels = _files(folder / "labelsTr", required=True)
-    pool = _files(folder / "imagesUn", required=False)
-    references = _files(folder / "labelsRef", required=False)
-    withheld = _files(folder / "labelsUn", required=False)
-    _check_pairs(folder, images, labels)
-    sites = _made_sites(folder)
-    names = sorted(images)
-    if not pool and unlabelled:
-        if len(names) < labelled + unlabelled:
-            raise SplitError(
-                f"{folder / 'imagesTr'}: holds {len(names)} cases, {labelled} labelled and "
-                f"{unlabelled} withheld are asked for; lower --labelled or --unlabelled"
-            )
-        held = names[-unlabelled:]
-        pool = {name: images[name] for name in held}
-        withheld = {name: labels[name] for name in held}
-        names = names[:-unlabelled]
-    for what, have, want in (
-        ("labelled", len(names), labelled),
-        ("unlabelled", len(pool), unlabelled),
-    ):
-        if have < want:
-            raise SplitError(
-                f"{folder}: holds {have} {what} cases, {want} are asked for; lower --{what}"
-            )
-    cases = [
-        StudyCase(
-            name=name,
-            image=images[name],
-            label=labels[name],
-            reference=references.get(name, labels[name]),
-            site=sites.get(name, ""),
-        )
-        for name in names[:labelled]
-    ]
-    cases += [
-        StudyCase(
-            name=name,
-            image=pool[name],
-            label=None,
-            reference=withheld.get(name),
-            site=sites.get(name, ""),
-            part="unlabelled",
-        )
-        for name in sorted(pool)[:unlabelled]
-    ]
-    return cases
 
 
 def deal_to_sites(cases: Sequence[StudyCase], sites: int, seed: int) -> list[StudyCase]:
@@ -135,6 +53,10 @@ def deal_to_sites(cases: Sequence[StudyCase], sites: int, seed: int) -> list[Stu
     if not 1 <= sites <= len(_SITE_NAMES):
         raise SplitError(f"--sites must be 1 to {len(_SITE_NAMES)}, not {sites}")
     shares = _shares(sites)
+    if all(case.part == "labelled" for case in cases):
+        # A site without labels would have nothing: it gets as many as the smallest that has some.
+        fewest = min(count for count, _ in shares.values() if count)
+        shares = {name: (count or fewest, 0) for name, (count, _) in shares.items()}
     rng = np.random.default_rng([seed, 7])
     dealt: list[StudyCase] = []
     for kind, index in (("labelled", 0), ("unlabelled", 1)):
@@ -189,6 +111,45 @@ def choose_fold(cases: Sequence[StudyCase], fold: int, seed: int) -> list[StudyC
     return parts
 
 
+def keep_labels(cases: Sequence[StudyCase], count: int, fold: int, seed: int) -> list[StudyCase]:
+    """Only `count` training cases stay labelled; the others of a site become unlabelled ones.
+
+    Their references are withheld.  Sites keep labels in proportion to what they have, which may
+    leave a small one without any; test and validation cases stay as they are.
+
+    Args:
+        cases: With the parts of one fold.
+        count: Labelled training cases of all sites together.
+        fold: Number of the fold; another fold draws anew.
+        seed: Another seed draws other cases.
+
+    Raises:
+        SplitError: If there are fewer training cases with labels.
+    """
+    by_site: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        if case.part == "labelled":
+            by_site[case.site].append(case.name)
+    there = sum(len(names) for names in by_site.values())
+    if count > there:
+        raise SplitError(
+            f"fold {fold} has {there} labelled training cases, {count} are asked for; lower "
+            "--training-labels"
+        )
+    rng = np.random.default_rng([seed, fold, 13])
+    sites = sorted(by_site)
+    shares = _apportion(count, [len(by_site[site]) for site in sites])
+    kept: set[str] = set()
+    for site, share in zip(sites, shares, strict=True):
+        kept.update(rng.permutation(sorted(by_site[site]))[:share].tolist())
+    return [
+        replace(case, part="unlabelled", label=None)
+        if case.part == "labelled" and case.name not in kept
+        else case
+        for case in cases
+    ]
+
+
 def refuse_duplicates(cases: Sequence[StudyCase]) -> None:
     """The same scan in two sites or two parts would be trained and tested on.
 
@@ -239,41 +200,6 @@ def write_sites(
     return configs
 
 
-def _files(folder: Path, *, required: bool) -> dict[str, Path]:
-    if not folder.is_dir():
-        if required:
-            raise SplitError(
-                f"{folder}: no such folder; --data wants imagesTr/ and labelsTr/ as in the Medical "
-                "Segmentation Decathlon"
-            )
-        return {}
-    files = scan_files(folder)
-    if required and not files:
-        raise SplitError(f"{folder}: holds no scan that can be read (.nii.gz, .mha, .nrrd, DICOM)")
-    return files
-
-
-def _check_pairs(folder: Path, images: Mapping[str, Path], labels: Mapping[str, Path]) -> None:
-    mistakes = [
-        f"{folder}: label {name} has no image in imagesTr; add the image or remove the label"
-        for name in sorted(set(labels) - set(images))
-    ]
-    mistakes += [
-        f"{folder}: image {name} has no label in labelsTr; add the label or move it to imagesUn"
-        for name in sorted(set(images) - set(labels))
-    ]
-    if mistakes:
-        raise SplitError("\n".join(mistakes))
-
-
-def _made_sites(folder: Path) -> dict[str, str]:
-    manifest = folder / "cohort.json"
-    if not manifest.exists():
-        return {}
-    content = json.loads(manifest.read_text(encoding="utf-8"))
-    return {case["name"]: case["site"] for case in content["cases"]}
-
-
 def _shares(sites: int) -> dict[str, tuple[int, int]]:
     """Six sites as in the method; else labelled evenly, a quarter and the rest unlabelled last."""
     if sites == len(SIX_SITES):
@@ -302,7 +228,9 @@ def _apportion(total: int, shares: Sequence[int]) -> list[int]:
 def _link(source: Path, folder: Path, name: str) -> None:
     """A symbolic link, or a copy where the file system has none; the name keeps its suffixes."""
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = "" if source.is_dir() else source.name[len(name) :]
+    suffix = "" if source.is_dir() else source.suffix
+    if source.name.lower().endswith(".nii.gz"):
+        suffix = source.name[-len(".nii.gz") :]
     target = folder / f"{name}{suffix}"
     _link_one(source, target)
     voxels = None if source.is_dir() else data_file(source, place=f"case {name}")

@@ -4,69 +4,62 @@ The order is the method (Nie et al., MICCAI 2018, as in adversarial training sin
 et al. 2014): D learns on detached fakes; D is frozen; S learns through it; D is thawed.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, nn
 
 from asdnet_models.losses import (
     adversarial_loss,
     confidence_loss,
-    dice_loss,
+    correctness_loss,
     one_hot_maps,
+    rank_thresholds,
     region_attention_loss,
-    sample_attention,
     total_loss,
     trusted_voxels,
 )
+from asdnet_models.methods.common import (
+    LabelledBatch,
+    Networks,
+    Prediction,
+    Proximal,
+    StepRecord,
+    UnlabelledBatch,
+    frozen,
+    predict,
+    supervised_loss,
+    take_step,
+)
+from asdnet_models.networks.confidence import confidence_map
 from protocol.schedule import RoundPlan
 from protocol.study import MethodConfig
 
 
-class NonFiniteLossError(ArithmeticError):
-    """A loss became NaN or infinite; the weights of this round must not be sent."""
+class ASDNet:
+    """The paper's method; its ablations are settings of `MethodConfig`."""
 
+    def __init__(
+        self,
+        networks: Networks,
+        config: MethodConfig,
+        plan: RoundPlan,
+        *,
+        proximal: Proximal | None,
+        generator: torch.Generator,
+    ) -> None:
+        self._networks, self._config, self._plan, self._proximal = networks, config, plan, proximal
 
-@dataclass(frozen=True, kw_only=True)
-class LabelledBatch:
-    """Patches with their reference: image (B, 1, X, Y, Z) float, label alike, integer."""
-
-    image: Tensor
-    label: Tensor
-
-
-@dataclass(kw_only=True)
-class StepRecord:
-    """What one step measured.  A key is absent where its term did not run."""
-
-    losses: dict[str, float] = field(default_factory=dict)
-    attention: list[float] = field(default_factory=list)
-    trusted_by_class: list[int] = field(default_factory=list)
-    predicted_by_class: list[int] = field(default_factory=list)
-
-
-@dataclass(kw_only=True)
-class Networks:
-    """S and D with their optimisers; no optimiser means that the network is not trained here."""
-
-    segmenter: nn.Module
-    segmenter_optimiser: torch.optim.Optimizer
-    confidence: nn.Module | None = None
-    confidence_optimiser: torch.optim.Optimizer | None = None
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Gradients flow through the network, none into it.  Restores what was trainable before."""
-    before = [parameter.requires_grad for parameter in network.parameters()]
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, trainable in zip(network.parameters(), before, strict=True):
-            parameter.requires_grad_(trainable)
+    def step(
+        self, labelled: LabelledBatch | None, unlabelled: UnlabelledBatch | None
+    ) -> StepRecord:
+        """One step of D (where it is trained) and one of S."""
+        return train_step(
+            self._networks,
+            self._config,
+            self._plan,
+            labelled,
+            unlabelled.image if unlabelled else None,
+            proximal=self._proximal,
+        )
 
 
 def train_step(
@@ -76,7 +69,7 @@ def train_step(
     labelled: LabelledBatch | None,
     unlabelled: Tensor | None,
     *,
-    proximal: "Proximal | None" = None,
+    proximal: Proximal | None = None,
 ) -> StepRecord:
     """One optimiser step of D (where it is trained) and one of S.
 
@@ -98,36 +91,29 @@ def train_step(
     if not images:
         raise ValueError("a step needs labelled or unlabelled patches; this site sampled neither")
     record = StepRecord()
-    probabilities = _softmax(networks.segmenter, torch.cat(images))
+    image = torch.cat(images)
+    prediction = predict(networks.segmenter, image)
+    probabilities = prediction.probabilities
     count = labelled.image.shape[0] if labelled else 0
     if labelled is not None and networks.confidence_optimiser is not None:
-        fakes = probabilities if method.fakes_from_unlabelled else probabilities[:count]
-        _confidence_step(networks, method, labelled, fakes.detach(), record)
-    loss = _segmenter_loss(networks, method, plan, labelled, probabilities, record)
+        if networks.learns_correctness:
+            _correctness_step(networks, labelled, probabilities[:count].detach(), record)
+        else:
+            fakes = slice(None) if method.fakes_from_unlabelled else slice(count)
+            _confidence_step(
+                networks, method, labelled, probabilities[fakes].detach(), image[fakes], record
+            )
+    loss = _segmenter_loss(networks, method, plan, labelled, prediction, image, record)
     if proximal is not None:
         loss = loss + proximal(networks.segmenter)
-    _step(networks.segmenter_optimiser, loss, "segmenter")
+    take_step(networks.segmenter_optimiser, loss, "segmenter")
     return record
 
 
-def _softmax(segmenter: nn.Module, image: Tensor) -> Tensor:
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):
-        logits = segmenter(image)
-    return torch.softmax(logits.float(), dim=1)
-
-
-def _confidence_logits(confidence: nn.Module, maps: Tensor) -> Tensor:
+def _confidence_logits(confidence: nn.Module, maps: Tensor, image: Tensor) -> Tensor:
     with torch.autocast(maps.device.type, torch.bfloat16, enabled=maps.is_cuda):
-        logits: Tensor = confidence(maps)
+        logits: Tensor = confidence(maps, image)
     return logits.float()
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: Tensor, name: str) -> None:
-    if not torch.isfinite(loss):
-        raise NonFiniteLossError(f"{name} loss is {float(loss.detach())}; lower its learning rate")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
 
 
 def _confidence_step(
@@ -135,18 +121,21 @@ def _confidence_step(
     method: MethodConfig,
     labelled: LabelledBatch,
     fakes: Tensor,
+    image: Tensor,
     record: StepRecord,
 ) -> None:
-    """Eq. 3 and 4.  `fakes` are detached, so no gradient reaches S."""
+    """Eq. 3 and 4.  `fakes`, of `image`, are detached, so no gradient reaches S."""
     assert networks.confidence is not None
     assert networks.confidence_optimiser is not None
     classes = fakes.shape[1]
     real = one_hot_maps(labelled.label, classes)
     if method.soften_real:
         real = real * (1 - method.soften_real) + method.soften_real / classes
-    logits = _confidence_logits(networks.confidence, torch.cat((real, fakes)))
+    logits = _confidence_logits(
+        networks.confidence, torch.cat((real, fakes)), torch.cat((labelled.image, image))
+    )
     loss = confidence_loss(logits[: len(real)], logits[len(real) :])
-    _step(networks.confidence_optimiser, loss, "confidence")
+    take_step(networks.confidence_optimiser, loss, "confidence")
     record.losses["confidence"] = float(loss.detach())
     with torch.no_grad():
         maps = torch.sigmoid(logits)
@@ -154,33 +143,56 @@ def _confidence_step(
         record.losses["confidence_on_fake"] = float(maps[len(real) :].mean())
 
 
+def _correctness_step(
+    networks: Networks, labelled: LabelledBatch, maps: Tensor, record: StepRecord
+) -> None:
+    """D learns where S is right on labelled patches.  `maps` are detached."""
+    assert networks.confidence is not None
+    assert networks.confidence_optimiser is not None
+    logits = _confidence_logits(networks.confidence, maps, labelled.image)
+    loss = correctness_loss(logits, maps, labelled.label)
+    take_step(networks.confidence_optimiser, loss, "confidence")
+    record.losses["confidence"] = float(loss.detach())
+    with torch.no_grad():
+        confidence = confidence_map(logits, maps, softmax_prior=networks.softmax_prior)
+        right = maps.argmax(1, keepdim=True) == labelled.label
+        for name, voxels in (("right", right), ("wrong", ~right)):
+            if voxels.any():
+                record.losses[f"confidence_on_{name}"] = float(confidence[voxels].mean())
+
+
 def _segmenter_loss(
     networks: Networks,
     method: MethodConfig,
     plan: RoundPlan,
     labelled: LabelledBatch | None,
-    probabilities: Tensor,
+    prediction: Prediction,
+    image: Tensor,
     record: StepRecord,
 ) -> Tensor:
     """Eq. 7 with this round's ramps; fills the record."""
+    probabilities = prediction.probabilities
     nought = probabilities.sum() * 0.0
     count = labelled.image.shape[0] if labelled else 0
     supervised = nought
     if labelled is not None:
-        supervised = _supervised_loss(method, plan, labelled, probabilities[:count], record)
+        supervised = supervised_loss(method, plan, labelled, prediction, record)
     adversarial = region = nought
     if networks.confidence is not None and plan.uses_unlabelled:
         with frozen(networks.confidence):
-            logits = _confidence_logits(networks.confidence, probabilities)
+            logits = _confidence_logits(networks.confidence, probabilities, image)
         if plan.adversarial_ramp > 0:
             adversarial = adversarial_loss(logits)
             record.losses["adversarial"] = float(adversarial.detach())
         if plan.region_ramp > 0 and len(probabilities) > count:
-            confidence = torch.sigmoid(logits[count:]).detach()
             own = probabilities[count:]
-            region = region_attention_loss(own, confidence, method.gamma, method.class_weight)
+            confidence = confidence_map(
+                logits[count:].detach(), own.detach(), softmax_prior=networks.softmax_prior
+            )
+            gamma = _thresholds(method, plan, own, confidence)
+            region = region_attention_loss(own, confidence, gamma, method.class_weight)
             record.losses["region"] = float(region.detach())
-            _record_coverage(own, confidence, method.gamma, record)
+            _record_coverage(own, confidence, gamma, record)
     loss = total_loss(
         supervised,
         adversarial,
@@ -192,29 +204,19 @@ def _segmenter_loss(
     return loss
 
 
-def _supervised_loss(
-    method: MethodConfig,
-    plan: RoundPlan,
-    labelled: LabelledBatch,
-    probabilities: Tensor,
-    record: StepRecord,
-) -> Tensor:
-    """Eq. 1, weighted by Eq. 2 unless attention is off; mean over samples."""
-    target = one_hot_maps(labelled.label, probabilities.shape[1])
-    losses = dice_loss(probabilities, target, method.class_weight)
-    record.losses["dice"] = float(losses.detach().mean())
-    if method.sample_attention == "off":
-        return losses.mean()
-    weight = sample_attention(probabilities, target, method.beta)
-    record.attention = weight.tolist()
-    if method.sample_attention == "normalised":
-        weight = weight / plan.attention_scale
-    return (weight * losses).mean()
+def _thresholds(
+    method: MethodConfig, plan: RoundPlan, probabilities: Tensor, confidence: Tensor
+) -> float | Tensor:
+    """gamma of Eq. 6: the round's, or by rank within each predicted class."""
+    if method.gamma_rule != "quantile":
+        return method.gamma if plan.gamma is None else plan.gamma
+    pseudo_label = probabilities.argmax(1, keepdim=True)
+    return rank_thresholds(confidence, pseudo_label, method.trusted_share)
 
 
 @torch.no_grad()
 def _record_coverage(
-    probabilities: Tensor, confidence: Tensor, threshold: float, record: StepRecord
+    probabilities: Tensor, confidence: Tensor, threshold: float | Tensor, record: StepRecord
 ) -> None:
     """Trusted and predicted voxels by predicted class: the health of semi-supervision."""
     classes = probabilities.shape[1]
@@ -222,22 +224,3 @@ def _record_coverage(
     trusted = trusted_voxels(confidence, threshold).flatten()
     record.predicted_by_class = torch.bincount(predicted, minlength=classes).tolist()
     record.trusted_by_class = torch.bincount(predicted[trusted], minlength=classes).tolist()
-
-
-class Proximal:
-    """mu / 2 ||theta - theta_global||^2 over the weights that S had at the round's start.
-
-    Source: Li et al., MLSys 2020 (FedProx).
-    """
-
-    def __init__(self, segmenter: nn.Module, mu: float) -> None:
-        self._anchor = [parameter.detach().clone() for parameter in segmenter.parameters()]
-        self._mu = mu
-
-    def __call__(self, segmenter: nn.Module) -> Tensor:
-        """The penalty of the present weights; scalar."""
-        distance = sum(
-            ((parameter - anchor) ** 2).sum()
-            for parameter, anchor in zip(segmenter.parameters(), self._anchor, strict=True)
-        )
-        return self._mu / 2 * torch.as_tensor(distance)

@@ -1,11 +1,38 @@
-"""The fully convolutional confidence network D: where does a segmentation look like a reader's?
+"""The confidence network D: where, or whether, a segmentation can be trusted.
 
-Source: Nie et al., MICCAI 2018, Section 2.2; layer form after Hung et al., BMVC 2018.
+Source: Nie et al., MICCAI 2018, Section 2.2; layer form after Hung et al., BMVC 2018.  That D may
+see the scan, and may be asked together with the softmax, is ours: docs/method.md says why.
 """
 
+import torch
 from torch import Tensor, nn
 
 _SLOPE = 0.2
+# A probability nearer to 1 than this says no more.
+_NEAREST = 1e-5
+
+
+def confidence_map(logits: Tensor, probabilities: Tensor, *, softmax_prior: bool) -> Tensor:
+    """M, in [0, 1]: where S's prediction is to be trusted.
+
+    Args:
+        logits: D's, (B, 1, X, Y, Z).
+        probabilities: S's, (B, C, X, Y, Z).
+        softmax_prior: Whether M's log-odds are the mean of D's and of the largest class
+            probability's, two judges that err in different places; else D's alone (the paper).
+    """
+    if softmax_prior:
+        largest = probabilities.amax(1, keepdim=True).clamp(_NEAREST, 1 - _NEAREST)
+        logits = (logits + torch.logit(largest)) / 2
+    return torch.sigmoid(logits)
+
+
+def _seen(class_maps: Tensor, image: Tensor | None, sees_image: bool) -> Tensor:
+    if not sees_image:
+        return class_maps
+    if image is None:
+        raise ValueError("confidence network: sees the image beside the maps; none was given")
+    return torch.cat((class_maps, image), dim=1)
 
 
 class ConfidenceFCN(nn.Module):
@@ -18,12 +45,15 @@ class ConfidenceFCN(nn.Module):
     Args:
         classes: Channels of the class maps, background included.
         width: Channels after the first convolution; doubled at each level.
+        sees_image: Whether the scan is a further input channel.
     """
 
-    def __init__(self, *, classes: int, width: int) -> None:
+    def __init__(self, *, classes: int, width: int, sees_image: bool = False) -> None:
         super().__init__()
+        self.sees_image = sees_image
         widths = [width * 2**level for level in range(4)]
-        self.stem = nn.Sequential(nn.Conv3d(classes, width, 3, padding=1), nn.LeakyReLU(_SLOPE))
+        channels = classes + int(sees_image)
+        self.stem = nn.Sequential(nn.Conv3d(channels, width, 3, padding=1), nn.LeakyReLU(_SLOPE))
         self.down = nn.ModuleList(
             nn.Sequential(nn.Conv3d(c, 2 * c, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE))
             for c in widths[:-1]
@@ -36,9 +66,17 @@ class ConfidenceFCN(nn.Module):
         )
         self.head = nn.Conv3d(width, 1, 1)
 
-    def forward(self, class_maps: Tensor) -> Tensor:
-        """(B, classes, X, Y, Z), edges multiples of 8, to logits (B, 1, X, Y, Z)."""
-        features = self.stem(class_maps)
+    def forward(self, class_maps: Tensor, image: Tensor | None = None) -> Tensor:
+        """Logits (B, 1, X, Y, Z).
+
+        Args:
+            class_maps: (B, classes, X, Y, Z), edges multiples of 8; each voxel sums to 1.
+            image: (B, 1, X, Y, Z), for a D that sees it; else not looked at.
+
+        Raises:
+            ValueError: If D sees the image and is given none.
+        """
+        features = self.stem(_seen(class_maps, image, self.sees_image))
         skips = []
         for down in self.down:
             skips.append(features)
@@ -46,4 +84,37 @@ class ConfidenceFCN(nn.Module):
         for up, skip in zip(self.up, reversed(skips), strict=True):
             features = up(features) + skip
         logits: Tensor = self.head(features)
+        return logits
+
+
+class ConfidenceCNN(nn.Module):
+    """Class maps in, one logit a patch out: a plain discriminator (row AttSVNet+CNN).
+
+    The encoder of `ConfidenceFCN` with 3^3 kernels, the mean over the patch, one logit.  The
+    logit keeps five axes, so that it stands wherever a map of logits does: Eq. 3 to 5 take means.
+
+    Args:
+        classes: Channels of the class maps, background included.
+        width: Channels after the first convolution; doubled at each level.
+        sees_image: Whether the scan is a further input channel.
+    """
+
+    def __init__(self, *, classes: int, width: int, sees_image: bool = False) -> None:
+        super().__init__()
+        self.sees_image = sees_image
+        widths = [width * 2**level for level in range(4)]
+        channels = classes + int(sees_image)
+        self.stem = nn.Sequential(nn.Conv3d(channels, width, 3, padding=1), nn.LeakyReLU(_SLOPE))
+        self.down = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv3d(c, 2 * c, 3, stride=2, padding=1), nn.LeakyReLU(_SLOPE))
+                for c in widths[:-1]
+            )
+        )
+        self.head = nn.Conv3d(widths[-1], 1, 1)
+
+    def forward(self, class_maps: Tensor, image: Tensor | None = None) -> Tensor:
+        """Logits (B, 1, 1, 1, 1); arguments and errors as those of `ConfidenceFCN`."""
+        features = self.down(self.stem(_seen(class_maps, image, self.sees_image)))
+        logits: Tensor = self.head(features.mean((2, 3, 4), keepdim=True))
         return logits

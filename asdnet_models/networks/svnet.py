@@ -4,24 +4,15 @@ Sources: Milletari et al., 3DV 2016 (V-Net); Nie et al., MICCAI 2018 (SVNet: V-N
 innermost pool-conv-deconv stage).
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-Norm = Literal["group", "batch"]
+from asdnet_models.networks.parts import Norm, normalisation
+from protocol.study import NetworkConfig
 
 # Convolutions of the residual blocks, outermost level first (Milletari et al. 2016, Fig. 2).
 _DOWN_CONVS = (1, 1, 2, 3, 2)
 _UP_CONVS = (1, 1, 2, 2)
-
-
-def normalisation(norm: Norm, channels: int) -> nn.Module:
-    """GroupNorm of up to eight groups, or BatchNorm."""
-    if norm == "batch":
-        return nn.BatchNorm3d(channels)
-    groups = max(g for g in (8, 4, 2, 1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels)
 
 
 def _convolutions(channels: int, count: int, kernel: int, norm: Norm) -> nn.Sequential:
@@ -138,12 +129,32 @@ class SVNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, X, Y, Z) to logits (B, classes, X, Y, Z)."""
-        features = self.stem(image)
+        logits: Tensor = self.head(self.features(image))
+        return logits
+
+    def features(self, image: Tensor) -> Tensor:
+        """What the head reads: the last decoder layer, (B, 2 width, X, Y, Z)."""
+        features: Tensor = self.stem(image)
         skips = []
         for down in self.down:
             skips.append(features)
             features = down(features)
         for up, skip in zip(self.up, reversed(skips), strict=True):
             features = up(features, skip)
-        logits: Tensor = self.head(features)
-        return logits
+        return features
+
+
+def build_svnet(config: NetworkConfig, classes: int) -> SVNet:
+    """SVNet: V-Net without its innermost level."""
+    return _build(config, classes, levels=4)
+
+
+def build_vnet(config: NetworkConfig, classes: int) -> SVNet:
+    """V-Net."""
+    return _build(config, classes, levels=5)
+
+
+def _build(config: NetworkConfig, classes: int, levels: int) -> SVNet:
+    return SVNet(
+        classes=classes, levels=levels, width=config.width, kernel=config.kernel, norm=config.norm
+    )

@@ -22,12 +22,23 @@ ALLOWED = {
     "mlflow": {"server/tracking.py"},
     "flwr": {
         "client/app.py",
-        "server/app.py",
-        "server/rounds.py",
-        "server/aggregation.py",
+        "client/bundle.py",
+        "client/executor.py",
+        "client/outgoing.py",
+        "client/supernode.py",
+        "client/worker.py",
         "protocol/messages.py",
+        "protocol/weights.py",
+        "server/app.py",
+        "server/control.py",
+        "server/exchange.py",
+        "server/grid.py",
+        "server/roster.py",
+        "server/rounds.py",
+        "server/superlink.py",
         "simulation/federation.py",
     },
+    "starlette": {"server/superlink.py"},
 }
 
 
@@ -105,8 +116,8 @@ def test_a_library_has_few_importers(library: str) -> None:
     importers = {
         file for file, names in doors().items() if library in {package(n) for _, n in names}
     }
-    assert importers - ALLOWED[library] == set()
-    assert importers  # a rule about nothing would hold for ever
+    # Equal, not within: a file that imports it no longer is no reason to allow it again.
+    assert importers == ALLOWED[library]
 
 
 def test_only_the_simulation_knows_both_sides() -> None:

@@ -16,12 +16,12 @@ import torch
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.dataset import prepare_site
 from client.training import train_round
-from protocol.messages import wire_weights
 from protocol.presets import preset
 from protocol.schedule import plan_round
 from protocol.sites import read_site
 from protocol.study import StudyProtocol
-from server.watchers import Watchers
+from protocol.weights import wire_weights
+from server.watchers import Watcher
 from simulation.federation import simulate
 from simulation.phantom.cohort import make_cohort
 
@@ -100,8 +100,9 @@ def test_result_folder_is_complete(finished: tuple[Path, str]) -> None:
     assert result["sites"]["C"]["withheld"]["dsc"]["rectum"]["n"] == 2
     assert sum(site["test_cases"] for site in result["sites"].values()) == 2
     assert result["rounds"][1]["bytes_up"] > 0
-    for name in ("model/best/segmenter.safetensors", "model/final/confidence.safetensors",
-                 "model/best/protocol.json", "tables/sites.csv", "tables/rounds.csv",
+    for name in ("model/best/model.safetensors", "model/best/protocol.json",
+                 "model/best/model.json", "model/final/model.safetensors",
+                 "tables/sites.csv", "tables/rounds.csv",
                  "protocol.json", "mlflow.db"):  # fmt: skip
         assert (out / name).is_file(), name
     assert "round   2/2" in printed
@@ -150,7 +151,7 @@ def test_one_site_is_central_training(finished: tuple[Path, str], tmp_path: Path
     )
     config = read_site(finished[0] / "sites" / "B.yaml")
     through_flower = config.model_copy(update={"state": tmp_path / "flower"})
-    record = simulate(protocol, {"B": through_flower}, Watchers(), workers=1)
+    record = simulate(protocol, {"B": through_flower}, Watcher(), workers=1)
 
     data = prepare_site(config, protocol)
     segmenter = wire_weights(build_segmenter(protocol).state_dict())
@@ -159,11 +160,42 @@ def test_one_site_is_central_training(finished: tuple[Path, str], tmp_path: Path
     for number in (1, 2):
         plan = plan_round(protocol, number, organ_box=tuple(boxes.sum(0) / len(boxes)))
         alone = config.model_copy(update={"state": tmp_path / "alone"})
-        result = train_round(alone, protocol, plan, data, segmenter, confidence)
+        result = train_round(alone, protocol, plan, data, segmenter, confidence, run="alone")
         assert result.confidence is not None
         segmenter, confidence = result.segmenter, result.confidence
     for name, tensor in segmenter.items():
         torch.testing.assert_close(record.segmenter[name], tensor, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "term", "steps"),
+    # Site A has no unlabelled scan: no pseudo-label, but an embedding of its labels.
+    [
+        ("semi-fcn", "pseudo", {"A": 0, "B": 2, "C": 2}),
+        ("semi-embed", "embedding", {"A": 2, "B": 2}),
+    ],
+)
+def test_the_other_methods_go_through_flower(
+    finished: tuple[Path, str], tmp_path: Path, name: str, term: str, steps: dict[str, int]
+) -> None:
+    """Round 1 is supervised; in round 2 the term is on, at site C without a label too if it can."""
+    content = tiny_protocol().model_dump()
+    content["method"] |= {"name": name, "pseudo_labels_at": (0.5,)}
+    content["training"]["ramp"]["region_start"] = 0.5
+    sites = {
+        site: read_site(finished[0] / "sites" / f"{site}.yaml").model_copy(
+            update={"state": tmp_path / site}
+        )
+        for site in "ABC"
+    }
+    record = simulate(StudyProtocol.model_validate(content), sites, Watcher(), workers=1)
+    first, second = (
+        {site: report.losses[term].count for site, report in item.reports.items()}
+        for item in record.rounds
+    )
+    assert first == {"A": 0, "B": 0}
+    assert second == steps
+    assert record.confidence is None
 
 
 def test_a_result_is_never_overwritten(finished: tuple[Path, str], arguments: list[Any]) -> None:

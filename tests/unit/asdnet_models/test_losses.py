@@ -12,6 +12,7 @@ from asdnet_models.losses import (
     class_weights,
     confidence_loss,
     dice_loss,
+    embedding_loss,
     one_hot_maps,
     region_attention_loss,
     sample_attention,
@@ -359,3 +360,45 @@ def test_losses_are_computed_in_float32() -> None:
     loss = dice_loss(probabilities, target.bfloat16())
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(1 / 3, abs=1e-4)
+
+
+# ---- semiEmbedFCN -------------------------------------------------------------------------------
+
+
+def test_embedding_of_four_points_by_hand() -> None:
+    # Lengths do not count: the directions are (1, 0), (0, 1), (.6, .8) and (.8, -.6).
+    points = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 4.0], [0.8, -0.6]])
+    classes = torch.tensor([0, 0, 1, 1])
+    # 1 - cos: same class 1 and 1; across .4, .2, .2 and 1.6, of which .5 - d is .1, .3, .3, 0.
+    expected = (1 + 1 + 0.1**2 + 0.3**2 + 0.3**2 + 0) / 6
+    assert float(embedding_loss(points, classes, 0.5)) == pytest.approx(expected)
+
+
+def test_embedding_pulls_one_class_together_and_pushes_two_apart() -> None:
+    for classes, sign in ((torch.tensor([1, 1]), -1), (torch.tensor([1, 2]), 1)):
+        points = torch.tensor([[1.0, 0.0], [0.9, 0.3]], requires_grad=True)
+        embedding_loss(points, classes, 0.5).backward()
+        moved = points.detach() - 0.1 * points.grad
+        angle = torch.cosine_similarity(*points.detach(), dim=0)
+        assert (torch.cosine_similarity(*moved, dim=0) - angle) * sign < 0
+
+
+def test_embedding_is_finite_where_features_are_equal_or_nought() -> None:
+    points = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], requires_grad=True)
+    loss = embedding_loss(points, torch.tensor([0, 1, 1]), 0.5)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx((0.25 + 0 + 1) / 3)
+    assert torch.isfinite(points.grad).all()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_embedding_of_no_pair_is_a_connected_nought(count: int) -> None:
+    points = torch.ones(count, 3, requires_grad=True)
+    loss = embedding_loss(points, torch.zeros(count, dtype=torch.long), 0.5)
+    loss.backward()
+    assert float(loss.detach()) == 0
+
+
+def test_embedding_needs_one_class_for_each_point() -> None:
+    with pytest.raises(ValueError, match="3 points need as many classes"):
+        embedding_loss(torch.ones(3, 2), torch.zeros(2), 0.5)

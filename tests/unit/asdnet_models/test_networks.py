@@ -5,7 +5,17 @@ import torch
 from monai.networks.nets import VNet
 from torch import nn
 
-from asdnet_models.networks import ConfidenceFCN, SVNet, build_confidence, build_segmenter, xavier_
+from asdnet_models.networks import (
+    ConfidenceCNN,
+    ConfidenceFCN,
+    SVNet,
+    build_confidence,
+    build_segmenter,
+    xavier_,
+)
+from asdnet_models.networks.dsresunet import DSResUNet
+from asdnet_models.networks.unet import UNet
+from protocol.catalogue import NETWORKS
 from protocol.study import ConfidenceConfig, NetworkConfig, StudyProtocol
 
 TINY = StudyProtocol(
@@ -13,6 +23,27 @@ TINY = StudyProtocol(
     network=NetworkConfig(width=4, kernel=3),
     confidence=ConfidenceConfig(width=4),
 )
+
+
+def build_unet(protocol: StudyProtocol) -> nn.Module:
+    return build_segmenter(with_network(protocol, "unet"))
+
+
+def build_dsresunet(protocol: StudyProtocol) -> nn.Module:
+    return build_segmenter(with_network(protocol, "dsresunet"))
+
+
+def build_cnn(protocol: StudyProtocol) -> nn.Module:
+    confidence = protocol.confidence.model_copy(update={"architecture": "cnn"})
+    return build_confidence(protocol.model_copy(update={"confidence": confidence}))
+
+
+def with_network(protocol: StudyProtocol, architecture: str) -> StudyProtocol:
+    network = protocol.network.model_copy(update={"architecture": architecture})
+    return protocol.model_copy(update={"network": network})
+
+
+BUILDERS = [build_segmenter, build_confidence, build_unet, build_dsresunet, build_cnn]
 
 
 def parameters(network: nn.Module) -> int:
@@ -44,6 +75,33 @@ def test_svnet_has_the_published_size(
     assert parameters(network) / 1e6 == pytest.approx(millions, abs=within)
 
 
+def test_unet_has_the_published_parameters() -> None:
+    # Cicek et al. 2016: 19,069,955 with three classes and three image channels (we have one), and
+    # one value where each of the 2,336 normalised channels has a weight and a bias here.
+    with torch.device("meta"):
+        network = UNet(classes=3, width=64, kernel=3)
+    channels = 32 + 64 + 64 + 128 + 128 + 256 + 256 + 512 + 2 * (256 + 128 + 64)
+    assert channels == 2336
+    assert parameters(network) - channels + 2 * 27 * 32 == 19_069_955
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_dsresunet_by_arithmetic(kernel: int) -> None:
+    w, n = 2, kernel**3
+    expected = n * w + n * 2 * w * w + n * 8 * w * w + n * 32 * w * w  # into each level
+    expected += 2 * n * (w * w + 4 * w * w + 16 * w * w) * 2 + 2 * n * 64 * w * w  # blocks
+    expected += 8 * (2 * w * w + 8 * w * w + 32 * w * w)  # transposed convolutions
+    expected += 2 * (3 + 1 + 2) * (w + 2 * w + 4 * w) + 2 * 3 * 8 * w  # norms
+    expected += 3 * (w + 2 * w + 4 * w) + 3 * 3  # three heads of three classes
+    assert parameters(DSResUNet(classes=3, width=w, kernel=kernel)) == expected
+
+
+def test_the_patch_confidence_network_by_arithmetic() -> None:
+    # stem and three down, all 3^3, 1^3 head; weights and biases.
+    expected = (2 * 27 + 1) * 2 + (2 * 27 + 1) * 4 + (4 * 27 + 1) * 8 + (8 * 27 + 1) * 16 + 16 + 1
+    assert parameters(ConfidenceCNN(classes=2, width=2)) == expected
+
+
 def test_the_confidence_network_by_arithmetic() -> None:
     # stem 3^3, three 4^3 down, three 4^3 up, 1^3 head; weights and biases.
     expected = (2 * 27 + 1) * 2 + (2 * 64 + 1) * 4 + (4 * 64 + 1) * 8 + (8 * 64 + 1) * 16
@@ -53,7 +111,12 @@ def test_the_confidence_network_by_arithmetic() -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "shape"),
-    [("svnet", (16, 8, 24)), ("vnet", (16, 32, 16))],
+    [
+        ("svnet", (16, 8, 24)),
+        ("vnet", (16, 32, 16)),
+        ("unet", (16, 8, 24)),
+        ("dsresunet", (24, 16, 8)),
+    ],
 )
 def test_segmenter_gives_logits_at_full_resolution(
     architecture: str, shape: tuple[int, int, int]
@@ -66,6 +129,34 @@ def test_segmenter_gives_logits_at_full_resolution(
     )
     logits = build_segmenter(protocol)(torch.zeros(2, 1, *shape))
     assert logits.shape == (2, 4, *shape)
+
+
+@pytest.mark.parametrize("architecture", NETWORKS)
+def test_the_catalogues_stride_is_the_least_that_works(architecture: str) -> None:
+    network = build_segmenter(with_network(TINY, architecture))
+    stride = NETWORKS[architecture].stride
+    assert stride == (16 if architecture == "vnet" else 8)
+    edges = (stride, 2 * stride, stride)
+    assert network(torch.zeros(1, 1, *edges)).shape == (1, 4, *edges)
+    with pytest.raises(RuntimeError, match="size"):
+        network(torch.zeros(1, 1, stride, 2 * stride, stride + stride // 2))
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("network", [UNet, DSResUNet])
+def test_width_one_and_both_norms(network: type[UNet] | type[DSResUNet], norm: str) -> None:
+    made = network(classes=2, width=1, kernel=3, norm="batch" if norm == "batch" else "group")
+    assert made(torch.zeros(2, 1, 8, 8, 16)).shape == (2, 2, 8, 8, 16)
+    kinds = {type(m) for m in made.modules() if isinstance(m, nn.GroupNorm | nn.BatchNorm3d)}
+    assert kinds == {nn.BatchNorm3d if norm == "batch" else nn.GroupNorm}
+
+
+def test_a_gradient_reaches_every_parameter_of_unet() -> None:
+    network = build_unet(TINY)
+    image = torch.randn(2, 1, 16, 8, 24, generator=torch.Generator().manual_seed(2))
+    network(image).square().mean().backward()
+    idle = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
 
 
 def test_vnet_is_svnet_with_one_stage_more() -> None:
@@ -89,7 +180,45 @@ def test_confidence_gives_one_logit_a_voxel() -> None:
     assert network(torch.zeros(2, 3, 16, 8, 24)).shape == (2, 1, 16, 8, 24)
 
 
-@pytest.mark.parametrize("build", [build_segmenter, build_confidence])
+def test_the_patch_confidence_is_one_logit_a_patch_that_hears_every_voxel() -> None:
+    network = build_cnn(TINY)
+    assert isinstance(network, ConfidenceCNN)
+    maps = torch.rand(2, 4, 16, 8, 24, generator=torch.Generator().manual_seed(2))
+    maps.requires_grad_(True)
+    logits = network(maps)
+    assert logits.shape == (2, 1, 1, 1, 1)
+    logits[0].sum().backward()
+    assert maps.grad is not None
+    assert torch.count_nonzero(maps.grad[0].abs().sum(0)) == 16 * 8 * 24
+    assert torch.count_nonzero(maps.grad[1]) == 0
+
+
+def test_the_patch_confidence_may_see_the_scan() -> None:
+    network = ConfidenceCNN(classes=3, width=2, sees_image=True)
+    maps, dark = torch.full((1, 3, 8, 8, 8), 1 / 3), torch.zeros(1, 1, 8, 8, 8)
+    assert network(maps, dark) != network(maps, dark + 1)
+    with pytest.raises(ValueError, match="sees the image beside the maps; none was given"):
+        network(maps)
+
+
+def test_layers_other_than_convolutions_follow_the_seed_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import asdnet_models.networks as rooms
+
+    monkeypatch.setattr(rooms, "named", lambda _: lambda *_: nn.Linear(3, 3))
+    torch.manual_seed(1)
+    first, drawn = build_segmenter(TINY), torch.rand(1)
+    torch.manual_seed(2)
+    again = build_segmenter(TINY)
+    other = build_segmenter(TINY.model_copy(update={"seed": TINY.seed + 7}))
+    assert torch.equal(first.weight, again.weight)
+    assert not torch.equal(first.weight, other.weight)
+    torch.manual_seed(1)
+    assert torch.equal(drawn, torch.rand(1))  # nobody else's stream has moved
+
+
+@pytest.mark.parametrize("build", BUILDERS)
 def test_the_start_follows_the_seed_of_the_study_alone(build: object) -> None:
     assert callable(build)
     torch.manual_seed(1)
@@ -103,7 +232,7 @@ def test_the_start_follows_the_seed_of_the_study_alone(build: object) -> None:
     assert not any(torch.equal(first[name], other[name]) for name in convolutions)
 
 
-@pytest.mark.parametrize("build", [build_segmenter, build_confidence])
+@pytest.mark.parametrize("build", BUILDERS)
 def test_biases_are_nought_and_weights_within_glorots_bound(build: object) -> None:
     assert callable(build)
     seen = 0
@@ -117,7 +246,7 @@ def test_biases_are_nought_and_weights_within_glorots_bound(build: object) -> No
         assert 0.5 * bound < weight.abs().max() <= bound
         if module.bias is not None:
             assert torch.count_nonzero(module.bias) == 0
-    assert seen > 7
+    assert seen >= (5 if build is build_cnn else 8)
 
 
 def test_xavier_reaches_transposed_convolutions_and_their_biases() -> None:

@@ -7,7 +7,8 @@ curve that the failing test prints.
 import pytest
 import torch
 
-from asdnet_models.methods.asdnet import LabelledBatch, Networks, train_step
+from asdnet_models.methods.asdnet import train_step
+from asdnet_models.methods.common import LabelledBatch, Networks
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.schedule import plan_round
 from protocol.study import (

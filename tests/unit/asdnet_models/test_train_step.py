@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.losses import confidence_loss, dice_loss, one_hot_maps, sample_attention
-from asdnet_models.methods.asdnet import (
+from asdnet_models.methods.asdnet import train_step
+from asdnet_models.methods.common import (
     LabelledBatch,
     Networks,
     NonFiniteLossError,
     Proximal,
     frozen,
-    train_step,
 )
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.schedule import RoundPlan, plan_round
@@ -307,7 +307,7 @@ def test_coverage_counts_unlabelled_voxels_by_predicted_class() -> None:
 
 def test_a_map_that_trusts_one_half_is_counted_so() -> None:
     class Half(nn.Module):
-        def forward(self, maps: Tensor) -> Tensor:
+        def forward(self, maps: Tensor, image: Tensor) -> Tensor:
             logits = torch.full_like(maps[:, :1], -9.0)
             logits[:, :, :8] = 9.0
             return logits
@@ -324,7 +324,7 @@ def test_a_map_that_trusts_one_half_is_counted_so() -> None:
 
 def test_an_unlabelled_patch_is_judged_by_its_own_map() -> None:
     class TrustsClassOne(nn.Module):
-        def forward(self, maps: Tensor) -> Tensor:
+        def forward(self, maps: Tensor, image: Tensor) -> Tensor:
             return 40 * (maps[:, 1:2] - 0.5)
 
     image = torch.zeros(2, 1, 16, 16, 16)
@@ -336,6 +336,45 @@ def test_an_unlabelled_patch_is_judged_by_its_own_map() -> None:
     record = train_step(nets, METHOD, FULL, batches()[0], image)
     assert record.predicted_by_class == [27 * 256, 5 * 256, 0]
     assert record.trusted_by_class == [0, 5 * 256, 0]
+
+
+# ---- one logit a patch (row AttSVNet+CNN) -------------------------------------------------------
+
+
+def cnn_networks() -> Networks:
+    nets = networks()
+    confidence = PROTOCOL.confidence.model_copy(update={"architecture": "cnn"})
+    d = build_confidence(PROTOCOL.model_copy(update={"confidence": confidence}))
+    nets.confidence = d
+    nets.confidence_optimiser = torch.optim.Adam(d.parameters(), 1e-4)
+    return nets
+
+
+def test_a_cnn_trains_and_teaches_by_eq5_alone() -> None:
+    method = MethodConfig(lambda_region=0, lambda_adversarial=1)
+    plan = RoundPlan(round=9, lr_factor=1, adversarial_ramp=1, region_ramp=0)
+    nets, untaught = cnn_networks(), networks(confidence=False)
+    before = state(nets.confidence)
+    labelled, unlabelled = batches()
+    assert nets.confidence is not None
+    with torch.no_grad():
+        fakes = torch.softmax(nets.segmenter(labelled.image), 1)
+        real = nets.confidence(one_hot_maps(labelled.label, 3)).flatten()
+        fake = nets.confidence(fakes).flatten()
+    by_hand = -(torch.sigmoid(real).log() + torch.sigmoid(-fake).log()).mean()
+    record = train_step(nets, method, plan, labelled, unlabelled)
+    assert record.losses["confidence"] == pytest.approx(float(by_hand), rel=1e-5)
+    assert record.losses["adversarial"] > 0
+    assert "region" not in record.losses
+    now = state(nets.confidence)
+    assert not any(torch.equal(before[name], now[name]) for name in before)
+    train_step(untaught, method, plan, labelled, unlabelled)
+    assert not same(state(nets.segmenter), state(untaught.segmenter))
+
+
+def test_eq6_refuses_one_value_a_patch() -> None:
+    with pytest.raises(ValueError, match=r"confidence is \(2, 1, 1, 1, 1\), must be \(2, 1, 16"):
+        train_step(cnn_networks(), METHOD, FULL, *batches())
 
 
 # ---- guards -------------------------------------------------------------------------------------

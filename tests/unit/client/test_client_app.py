@@ -4,10 +4,12 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
+import client.app
 import client.dataset
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.app import build_client_app, site_from_node_config
@@ -20,15 +22,16 @@ from protocol.messages import (
     read_facts,
     read_site_name,
     read_training,
-    read_weights,
-    wire_weights,
 )
 from protocol.schedule import plan_round
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
+from protocol.weights import pack_weights, raw_weights, read_weights, wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]
+
+RUN = "tiny-1"
 
 pytestmark = pytest.mark.usefixtures("flower_task")
 
@@ -47,11 +50,16 @@ def instruction(protocol: StudyProtocol, number: int | None = 1) -> RecordDict:
         plan,
         wire_weights(build_segmenter(protocol).state_dict()),
         wire_weights(build_confidence(protocol).state_dict()) if plan else None,
+        run=RUN,
     )
 
 
+def array_of(file: bytes) -> Array:
+    return Array(np.frombuffer(file, np.uint8))
+
+
 def text_of(reply: Message) -> str:
-    """Everything in a reply as text; tensors by name and by their raw bytes."""
+    """Everything in a reply as text; files of weights by their raw bytes, header and all."""
     parts = [str(vars(reply.metadata))]
     if reply.has_error():
         return "\n".join([*parts, str(reply.error.code), str(reply.error.reason)])
@@ -64,6 +72,13 @@ def text_of(reply: Message) -> str:
     return "\n".join(parts)
 
 
+def test_a_name_in_a_file_of_weights_would_be_seen() -> None:
+    """The look at replies below goes into the files of weights."""
+    content = RecordDict({SEGMENTER: pack_weights({"patient-1": torch.ones(1)})})
+    asked = Message(RecordDict(), 17, MessageType.TRAIN)
+    assert "patient-1" in text_of(Message(content, reply_to=asked))
+
+
 def assert_private(reply: Message, config: SiteConfig) -> None:
     text = text_of(reply)
     for secret in ("patient-", "hospital-", str(config.data), str(config.state), ".nii", "images"):
@@ -72,7 +87,7 @@ def assert_private(reply: Message, config: SiteConfig) -> None:
 
 def test_query_declares_counts_and_box(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
     config, protocol = make_site("B", labelled=3, unlabelled=2, test=1), make_protocol()
-    reply = ask(config, MessageType.QUERY, pack_instruction(protocol))
+    reply = ask(config, MessageType.QUERY, pack_instruction(protocol, run=RUN))
     facts = read_facts(reply.content, protocol)
     assert read_site_name(reply.content) == "B"
     assert (facts.labelled, facts.unlabelled, facts.validation, facts.test) == (3, 2, 0, 1)
@@ -89,7 +104,7 @@ def test_the_box_of_few_cases_stays_at_the_site(
     make_site: MakeSite, make_protocol: MakeProtocol
 ) -> None:
     config = make_site(labelled=2, threshold=3)
-    reply = ask(config, MessageType.QUERY, pack_instruction(make_protocol()))
+    reply = ask(config, MessageType.QUERY, pack_instruction(make_protocol(), run=RUN))
     facts = read_facts(reply.content, make_protocol())
     assert facts.labelled == 2
     assert all((edge.sum, edge.count) == (0.0, 0.0) for edge in facts.box)
@@ -105,6 +120,7 @@ def test_train_sends_both_networks(make_site: MakeSite, make_protocol: MakeProto
     assert read_weights(reply.content, CONFIDENCE, build_confidence(protocol).state_dict())
     assert read_training(reply.content, protocol).steps == 2
     assert set(reply.content) == {"site", "metrics", SEGMENTER, CONFIDENCE}
+    assert set(raw_weights(reply.content, SEGMENTER) or {}) == set(wire_weights(like))
     assert set(reply.content["metrics"]) == allowed_metrics("train", protocol)
     assert dict(reply.content["site"]) == {"name": "A"}
     assert_private(reply, config)
@@ -154,12 +170,76 @@ def test_an_exceptions_text_stays_at_the_site(
     assert "John_Doe_1950" in caplog.text  # the site's own log says what went wrong
 
 
+@pytest.mark.parametrize("kind", [MessageType.QUERY, MessageType.TRAIN, MessageType.EVALUATE])
+def test_an_unknown_exceptions_name_stays_at_the_site(
+    make_site: MakeSite,
+    make_protocol: MakeProtocol,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    config, protocol = make_site(labelled=1), make_protocol()
+
+    def fail(*_: Any) -> None:
+        raise type("John_Doe_1950", (Exception,), {})(f"{config.data}/patient-John")
+
+    monkeypatch.setattr(client.dataset, "prepare_site", fail)
+    reply = ask(config, kind, instruction(protocol, 1 if kind == MessageType.TRAIN else None))
+    assert (reply.error.code, reply.error.reason) == (2, "OtherError")
+    assert "John" not in text_of(reply)
+    assert_private(reply, config)
+
+
+def test_what_a_handler_adds_does_not_leave(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the whole app: the guard stands behind every handler."""
+    config, protocol = make_site(labelled=1), make_protocol()
+    pack = client.app.pack_facts
+
+    def more(*arguments: Any) -> RecordDict:
+        content = pack(*arguments)
+        content[record] = ConfigRecord({"name": "A", "patient": "John_Doe_1950"})
+        return content
+
+    monkeypatch.setattr(client.app, "pack_facts", more)
+    record = "extra"
+    reply = ask(config, MessageType.QUERY, pack_instruction(protocol, run=RUN))
+    assert reply.error.reason == "OutgoingRefused"
+    assert "John" not in text_of(reply)
+    record = "site"
+    reply = ask(config, MessageType.QUERY, pack_instruction(protocol, run=RUN))
+    assert reply.error.reason == "OutgoingRefused"
+    assert "John" not in text_of(reply)
+
+
+def test_a_site_whose_file_is_missing_says_so_in_one_word() -> None:
+    message = Message(RecordDict(), 17, MessageType.QUERY)
+    message.metadata.__dict__["_message_id"] = "instruction-1"
+    context = Context(2, 17, {"site-config": "/nowhere/John_Doe.yaml"}, RecordDict(), {})
+    reply = client.app.app(message, context)
+    assert reply.error.reason == "ProtocolError"
+    assert "John" not in text_of(reply)
+
+
+@pytest.mark.parametrize("run", ["../x", "", None])
+def test_optimiser_states_stay_in_their_folder(
+    make_site: MakeSite, make_protocol: MakeProtocol, run: str | None
+) -> None:
+    config, content = make_site(labelled=1), instruction(make_protocol())
+    if run is None:
+        del content["study"]["run"]
+    else:
+        content["study"]["run"] = run
+    assert ask(config, MessageType.TRAIN, content).error.reason == "MessageError"
+    assert not config.state.exists()
+
+
 def test_bad_data_are_named_by_class_alone(
     make_site: MakeSite, make_protocol: MakeProtocol
 ) -> None:
     config = make_site(labelled=1)
     (config.data / "labelsTr" / "patient-labelled-0.nii.gz").unlink()
-    reply = ask(config, MessageType.QUERY, pack_instruction(make_protocol()))
+    reply = ask(config, MessageType.QUERY, pack_instruction(make_protocol(), run=RUN))
     assert reply.error.reason == "ContractError"
 
 
@@ -171,6 +251,12 @@ def test_bad_data_are_named_by_class_alone(
         (MessageType.EVALUATE, lambda c: c.pop(SEGMENTER)),
         (MessageType.QUERY, lambda c: c.pop("study")),
         (MessageType.TRAIN, lambda c: c.__setitem__(SEGMENTER, ConfigRecord({"x": 1}))),
+        (MessageType.TRAIN, lambda c: c[SEGMENTER].clear()),
+        (MessageType.TRAIN, lambda c: c[SEGMENTER].__setitem__("x", array_of(b"x"))),
+        (MessageType.TRAIN, lambda c: c[SEGMENTER].__setitem__("safetensors", array_of(b"x"))),
+        (MessageType.TRAIN, lambda c: c.__setitem__(SEGMENTER, pack_weights({}))),
+        (MessageType.TRAIN, lambda c: c.__setitem__(CONFIDENCE, c[SEGMENTER])),
+        (MessageType.EVALUATE, lambda c: c.__setitem__(SEGMENTER, c[CONFIDENCE])),
     ],
 )
 def test_an_odd_instruction_is_refused(

@@ -58,7 +58,7 @@ def test_the_same_seed_draws_the_same_patches(
     def drawn(seed: int) -> list[torch.Tensor]:
         source = sampler(protocol, seed, (0.2, 0.2, 0.2, 0.7, 0.7, 0.7))
         batch = source.labelled(data.labelled, 4)
-        return [batch.image, batch.label, source.unlabelled(data.unlabelled, 4)]
+        return [batch.image, batch.label, source.unlabelled(data.unlabelled, 4).image]
 
     assert all(torch.equal(a, b) for a, b in zip(drawn(1), drawn(1), strict=True))
     assert not torch.equal(drawn(1)[0], drawn(2)[0])
@@ -106,14 +106,14 @@ def test_a_label_without_an_organ_is_drawn_from_anywhere(make_protocol: MakeProt
 def test_unlabelled_patches_come_from_the_organ_box(make_protocol: MakeProtocol) -> None:
     box = (0.5, 0.5, 0.4, 0.6, 0.7, 0.6)
     protocol = make_protocol(training={"organ_patch_fraction": 1.0})
-    images = sampler(protocol, 0, box).unlabelled([case_of(SHAPE)], 200)
+    images = sampler(protocol, 0, box).unlabelled([case_of(SHAPE)], 200).image
     centres = np.array([corner(image, SHAPE) for image in images]) + 8
     low, high = np.array(box[:3]) * SHAPE, np.array(box[3:]) * SHAPE
     # The thin axis is clipped so that the patch stays inside.
     assert (centres[:, :2] >= np.floor(low[:2])).all()
     assert (centres[:, :2] <= high[:2]).all()
     assert centres[:, 0].min() < centres[:, 0].max()
-    free = sampler(protocol, 0).unlabelled([case_of(SHAPE)], 200)
+    free = sampler(protocol, 0).unlabelled([case_of(SHAPE)], 200).image
     spread = np.array([corner(image, SHAPE) for image in free])[:, 0]
     assert spread.min() == 0 and spread.max() == SHAPE[0] - 16
 
@@ -170,3 +170,31 @@ def test_a_label_may_miss_an_organ(make_site: MakeSite, make_protocol: MakeProto
     assert set(data.labelled[0].organ_places) == {1}
     batch = sampler(make_protocol()).labelled(data.labelled, 8)
     assert set(torch.unique(batch.label).tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (10, 16, 5)])
+def test_a_pseudo_label_is_cut_where_its_image_is(
+    make_protocol: MakeProtocol, shape: tuple[int, int, int]
+) -> None:
+    cases = [case_of(shape), case_of(shape)]
+    cases[0].key, cases[1].key = "one", "two"
+    cases[1].image = cases[1].image + 1e5
+    # Of each voxel the label is told by its image, and so it must stay.
+    pseudo = {case.key: (case.image % 251).astype(np.uint8) for case in cases}
+    box = (0.2, 0.2, 0.2, 0.7, 0.7, 0.7)
+    batch = sampler(make_protocol(), 0, box).unlabelled(cases, 40, pseudo)
+    assert batch.pseudo_label is not None
+    assert batch.pseudo_label.dtype == torch.uint8
+    inside = batch.image >= 0
+    expected = torch.where(inside, batch.image % 251, 0).to(torch.uint8)
+    assert torch.equal(batch.pseudo_label, expected)
+    assert {bool((image >= 1e5).any()) for image in batch.image} == {False, True}
+
+
+def test_pseudo_labels_do_not_change_which_patches_are_drawn(make_protocol: MakeProtocol) -> None:
+    case = case_of(SHAPE)
+    case.key = "one"
+    plain = sampler(make_protocol()).unlabelled([case], 20)
+    with_labels = sampler(make_protocol()).unlabelled([case], 20, {"one": case.label})
+    assert plain.pseudo_label is None
+    assert torch.equal(plain.image, with_labels.image)

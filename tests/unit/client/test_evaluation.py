@@ -13,11 +13,13 @@ from torch import nn
 import client.evaluation
 from asdnet_models.networks import build_segmenter
 from client.dataset import prepare_site
-from client.evaluation import _largest_components, evaluate_site, predict_label_map, score_case
+from client.evaluation import evaluate_site, largest_components, predict_label_map, score_case
 from client.scans import read_image
-from protocol.messages import EvaluationReport, wire_weights
+from protocol.messages import EvaluationReport
+from protocol.reliability import LOWEST, STEP
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
+from protocol.weights import wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]
@@ -162,7 +164,7 @@ def test_the_largest_component_of_each_organ() -> None:
     channels[0:3, 0:3, 0:3] = 1
     channels[6, 6, 6] = 1
     channels[4:6, 0:2, 0:2] = 2
-    kept = _largest_components(channels, 4)
+    kept = largest_components(channels, 4)
     assert kept[6, 6, 6] == 0
     assert ((kept == 1).sum(), (kept == 2).sum(), (kept == 3).sum()) == (27, 8, 0)
 
@@ -191,3 +193,37 @@ def test_a_real_network_scores_in_bounds(
     assert reports[0].dsc == reports[1].dsc
     assert all(0 <= total.sum <= total.count for total in reports[0].dsc["test"].values())
     assert reports[0].seconds > 0
+
+
+def test_maps_are_held_against_correctness_on_validation_cases(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sure(nn.Module):
+        def forward(self, maps: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+            return 2.25 + 0 * image
+
+    config, protocol = make_site(labelled=1, validation=1, test=1), make_protocol()
+    data = prepare_site(config, protocol)
+    monkeypatch.setattr(client.evaluation, "load_segmenter", lambda *_: Levels())
+    monkeypatch.setattr(client.evaluation, "load_confidence", lambda *_: Sure())
+    (case,) = data.validation
+    assert case.label is not None
+    image = np.array(case.label, np.float32)
+    organ = np.argwhere(image == 1)[:10]
+    image[tuple(organ.T)] = 2  # ten voxels of the ball are taken for the rod
+    case.__dict__["image"] = image
+    report = evaluate_site(config, protocol, data, {}, {})
+    confidence = report.reliability["confidence"]
+    assert sum(confidence.wrong) == 10
+    assert sum(confidence.right) == int((case.label > 0).sum()) - 10
+    at = int((2.25 - LOWEST) / STEP)
+    assert confidence.wrong[at] == 10
+    softmax = report.reliability["softmax"]
+    assert softmax.wrong[-1] == 10  # this segmenter is always sure
+
+
+def test_without_confidence_weights_nothing_is_held_against_anything(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = evaluate(make_site(), make_protocol(), Blind(), monkeypatch)
+    assert not any(sum(c.right) + sum(c.wrong) for c in report.reliability.values())

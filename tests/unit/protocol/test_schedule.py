@@ -1,6 +1,7 @@
 """Ramps and learning rates of single rounds, by hand."""
 
 import math
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -95,3 +96,43 @@ def test_an_unlawful_plan_is_refused(change: dict[str, float]) -> None:
     lawful = plan_round(PAPER, 1).model_dump()
     with pytest.raises(ValidationError, match=next(iter(change))):
         RoundPlan.model_validate(lawful | change)
+
+
+# ---- the other methods --------------------------------------------------------------------------
+
+
+def of_method(name: str, **settings: Any) -> StudyProtocol:
+    return StudyProtocol(method=MethodConfig(name=name, **settings))
+
+
+def test_labellings_are_announced_at_a_quarter_a_half_and_three_quarters() -> None:
+    plans = [plan_round(of_method("semi-fcn"), number) for number in range(1, 61)]
+    assert [p.pseudo_labels for p in plans] == [0] * 15 + [1] * 15 + [2] * 15 + [3] * 15
+    assert [p.learns_from_unlabelled for p in plans] == [False] * 15 + [True] * 45
+    assert [p.uses_unlabelled for p in plans] == [False] * 15 + [True] * 45
+    assert all(p.adversarial_ramp == p.region_ramp == p.embedding_ramp == 0 for p in plans)
+
+
+def test_labellings_follow_the_protocol() -> None:
+    often = of_method("semi-fcn", pseudo_labels_at=(0.0, 0.5))
+    assert [plan_round(often, number).pseudo_labels for number in (1, 30, 31, 60)] == [1, 1, 2, 2]
+    unweighted = of_method("semi-fcn", lambda_region=0.0)
+    assert plan_round(unweighted, 60).pseudo_labels == 0
+
+
+@pytest.mark.parametrize(("number", "ramp"), [(1, 0), (15, 0), (16, E5), (25, 1), (60, 1)])
+def test_the_embedding_rises_as_eq6_does(number: int, ramp: float) -> None:
+    plan = plan_round(of_method("semi-embed"), number)
+    assert plan.embedding_ramp == pytest.approx(ramp)
+    assert plan.embedding_ramp == plan_round(PAPER, number).region_ramp
+    assert plan.adversarial_ramp == plan.region_ramp == plan.pseudo_labels == 0
+    assert plan.uses_unlabelled is (number >= 16)
+    # Its unlabelled scans have no target of their own.
+    assert not plan.learns_from_unlabelled
+    assert plan_round(of_method("semi-embed", lambda_embedding=0), 60).embedding_ramp == 0
+
+
+def test_asdnet_announces_nothing_of_the_others() -> None:
+    plans = [plan_round(PAPER, number) for number in range(1, 61)]
+    assert all(p.pseudo_labels == p.embedding_ramp == 0 for p in plans)
+    assert all(p.learns_from_unlabelled is (p.region_ramp > 0) for p in plans)

@@ -40,6 +40,9 @@ def mistakes_of(folder: Path, text: str) -> list[str]:
         ("method.lambda_region", 0.3),
         ("method.gamma", 0.2),
         ("method.fakes_from_unlabelled", False),
+        ("method.pseudo_labels_at", (0.25, 0.5, 0.75)),
+        ("method.lambda_embedding", 0.1),
+        ("method.embedding_margin", 0.5),
         ("method.soften_real", 0),
         ("training.lr_segmenter", 1e-3),
         ("training.lr_confidence", 1e-4),
@@ -76,7 +79,7 @@ def test_yaml_values_arrive(tmp_path: Path) -> None:
     )
     assert protocol.classes == 3
     assert protocol.organ_names == ("cartilage", "meniscus")  # in the order of the channels
-    assert (protocol.network.levels, protocol.network.stride) == (5, 16)
+    assert protocol.network.stride == 16
     assert protocol.method.gamma == 0.5
     assert protocol.method.beta == 2
 
@@ -102,6 +105,28 @@ def test_yaml_values_arrive(tmp_path: Path) -> None:
             "study.yaml: patch_voxels: must be multiples of 16 (the networks halve 4 times),"
             " not (64, 64, 8); (64, 64, 16) would do",
         ),
+        (
+            "patch_voxels: [64, 64, 12]\nnetwork: {architecture: unet}",
+            "study.yaml: patch_voxels: must be multiples of 8 (the networks halve 3 times),"
+            " not (64, 64, 12); (64, 64, 8) would do",
+        ),
+        (
+            "network: {architecture: u-net}",
+            "study.yaml: network.architecture: must be one of svnet, vnet, unet, dsresunet,"
+            " not 'u-net'",
+        ),
+        (
+            "confidence: {architecture: cnn}",
+            "study.yaml: method: lambda_region must be 0 where confidence.architecture is 'cnn'"
+            " (Eq. 6 would trust all of a patch or nothing), not 0.3; set it to 0, or the"
+            " architecture to 'fcn'",
+        ),
+        (
+            "confidence: {architecture: cnn, target: correctness}\nmethod: {lambda_region: 0}",
+            "study.yaml: confidence.target: must be 'adversarial' where architecture is 'cnn' (one"
+            " logit a patch cannot say which voxels are right), not 'correctness'; set the"
+            " architecture to 'fcn'",
+        ),
         ("network: {kernel: 4}", "study.yaml: network.kernel: Input should be 3 or 5 (is 4)"),
         (
             "method: {gamma: 1}",
@@ -125,6 +150,19 @@ def test_a_mistake_is_told_with_file_key_rule_and_value(
     tmp_path: Path, text: str, line: str
 ) -> None:
     assert mistakes_of(tmp_path, text) == [line]
+
+
+@pytest.mark.parametrize("method", ["{lambda_region: 0}", "{name: semi-fcn}"])
+def test_a_cnn_is_taken_where_eq6_does_not_ask_it(tmp_path: Path, method: str) -> None:
+    protocol = read(tmp_path, f"confidence: {{architecture: cnn}}\nmethod: {method}")
+    assert protocol.confidence.architecture == "cnn"
+
+
+def test_a_cnn_with_eq6_is_told_together_with_the_other_mistakes(tmp_path: Path) -> None:
+    found = mistakes_of(
+        tmp_path, "confidence: {architecture: cnn}\nmethod: {lambda_region: 1}\nseed: -1"
+    )
+    assert [line.split(": ")[1] for line in found] == ["seed", "method"]
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -198,6 +236,22 @@ def test_d_is_trained_where_something_reads_it(
     method = {"lambda_adversarial": adversarial, "lambda_region": region}
     protocol = StudyProtocol.model_validate({"method": method})
     assert protocol.method.trains_confidence is trains
+    for name in ("semi-fcn", "semi-embed"):
+        other = StudyProtocol.model_validate({"method": method | {"name": name}})
+        assert not other.method.trains_confidence
+
+
+@pytest.mark.parametrize(
+    ("architecture", "taken"), [("svnet", True), ("vnet", True), ("unet", False)]
+)
+def test_an_embedding_needs_a_network_with_features(architecture: str, taken: bool) -> None:
+    content = {"network": {"architecture": architecture}, "method": {"name": "semi-embed"}}
+    if taken:
+        assert StudyProtocol.model_validate(content).method.name == "semi-embed"
+        return
+    with pytest.raises(ValidationError, match="which unet does not give; take svnet or vnet"):
+        StudyProtocol.model_validate(content)
+    assert StudyProtocol.model_validate(content | {"method": {"name": "semi-fcn"}})
 
 
 # ---- identity -----------------------------------------------------------------------------------

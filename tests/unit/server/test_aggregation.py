@@ -79,6 +79,21 @@ def test_unlabelled_cases_weigh_nothing_in_warm_up() -> None:
     assert found == pytest.approx({"A": third, "B": third, "C": third})
 
 
+def test_an_unlabelled_case_weighs_omega_once_it_has_pseudo_labels() -> None:
+    reports = {"A": report(10), "B": report(8, 5), "C": report(5), "F": report(0, 15)}
+    labelled_anew = WARM_UP.model_copy(update={"adversarial_ramp": 0, "pseudo_labels": 1})
+    assert segmenter_weights(reports, labelled_anew, CONFIG) == segmenter_weights(
+        reports, FULL, CONFIG
+    )
+
+
+def test_an_embedding_alone_gives_unlabelled_cases_no_weight() -> None:
+    reports = {"A": report(3), "B": report(3, 50), "C": report(3)}
+    embedding = WARM_UP.model_copy(update={"adversarial_ramp": 0, "embedding_ramp": 1})
+    found = segmenter_weights(reports, embedding, CONFIG)
+    assert found == pytest.approx(dict.fromkeys("ABC", 1 / 3))
+
+
 def test_d_is_shared_by_labelled_cases_alone_and_without_a_cap() -> None:
     reports = {"A": report(9), "B": report(1, 80), "F": report(0, 15)}
     assert confidence_weights(reports) == pytest.approx({"A": 0.9, "B": 0.1})

@@ -2,32 +2,87 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
-from pydantic import ValidationError
+from memory_grid import same
 
-from protocol.messages import Weights
+from protocol.messages import EvaluationReport, SiteFacts, TrainReport
+from protocol.schedule import plan_round
 from protocol.study import StudyProtocol
+from protocol.sums import ScoreSum, SumCount
+from protocol.weights import Weights
 from server.checkpoint import (
-    CONFIDENCE_FILE,
+    CHECKPOINT_FILE,
+    MODEL_FILE,
     PROTOCOL_FILE,
-    SEGMENTER_FILE,
+    CheckpointError,
+    load_checkpoint,
     load_model,
+    save_checkpoint,
     save_model,
     write_json,
 )
+from server.record import RoundRecord, StudyRecord
 
 PROTOCOL = StudyProtocol(seed=9, organs={"bladder": 3})
 S = {"a.weight": torch.tensor([[1.5, -2.0]]), "a.bias": torch.tensor([1e-30])}
 D = {"d": torch.arange(4.0)}
 
 
-def same(a: Weights | None, b: Weights | None) -> bool:
-    assert a is not None and b is not None
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+FILES = sorted(["model.json", MODEL_FILE, PROTOCOL_FILE])
+
+
+def study() -> StudyRecord:
+    """A study after two rounds, the first of which gave the best model."""
+    scores = {"bladder": ScoreSum.of([0.1, 1 / 3])}
+    none = {"bladder": ScoreSum()}
+    evaluation = EvaluationReport(
+        seconds=0.1,
+        cases={"validation": 2, "test": 0},
+        dsc={"validation": scores, "test": none},
+        asd_mm={"validation": scores, "test": none},
+    )
+    report = TrainReport(
+        labelled=2,
+        unlabelled=1,
+        steps=5,
+        seconds=1e-7,
+        losses={"dice": SumCount(sum=0.1 + 0.2, count=5.0)},
+        attention=SumCount(sum=1e300, count=3.0),
+    )
+    rounds = [
+        RoundRecord(
+            plan=plan_round(PROTOCOL, number, organ_box=(0.1, 0.2, 0.3, 0.7, 0.8, 0.9)),
+            seconds=2.5,
+            bytes_down={"A": 70},
+            bytes_up={"A": 60},
+            reports={"A": report},
+            left_out={"B": "offline"},
+            finished_at=1.7e9 + 0.1,
+            evaluation={"A": evaluation} if number == 1 else None,
+            validation_dsc=0.1 + 0.2 if number == 1 else None,
+        )
+        for number in (1, 2)
+    ]
+    box = (SumCount(sum=1 / 3, count=2.0),) * 6
+    return StudyRecord(
+        run="hospital-study-1",
+        protocol=PROTOCOL,
+        facts={"A": SiteFacts(labelled=2, unlabelled=1, validation=2, test=0, box=box)},
+        segmenter={name: tensor + 1 for name, tensor in S.items()},
+        confidence=D,
+        attention=1 / 7,
+        rounds=rounds,
+        best_round=1,
+        best_dsc=0.1 + 0.2,
+        best_segmenter=S,
+        best_confidence=D,  # the very tensors of the last model
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -46,8 +101,12 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
     assert protocol.digest == PROTOCOL.digest
     assert same(segmenter, S)
     assert same(confidence, D)
-    assert json.loads((folder / "model.json").read_text()) == {"round": 3, "dsc": 0.5}
-    assert names(folder) == [CONFIDENCE_FILE, "model.json", PROTOCOL_FILE, SEGMENTER_FILE]
+    assert json.loads((folder / "model.json").read_text()) == {
+        "round": 3,
+        "dsc": 0.5,
+        "protocol_sha256": PROTOCOL.digest,
+    }
+    assert names(folder) == FILES
 
 
 def test_a_study_without_d_saves_none(tmp_path: Path) -> None:
@@ -60,11 +119,11 @@ def test_a_later_round_replaces_the_earlier(tmp_path: Path) -> None:
     later = {name: tensor + 1 for name, tensor in S.items()}
     save_model(tmp_path, PROTOCOL, later, D, {"round": 2})
     assert same(load_model(tmp_path)[1], later)
-    assert json.loads((tmp_path / "model.json").read_text()) == {"round": 2}
-    assert len(names(tmp_path)) == 4
+    assert json.loads((tmp_path / "model.json").read_text())["round"] == 2
+    assert names(tmp_path) == FILES
 
 
-@pytest.mark.parametrize("failing", ["os.replace", "save_file"])
+@pytest.mark.parametrize("failing", ["os.replace", "os.fsync", "save_file"])
 def test_a_failure_in_the_middle_leaves_the_old_model_and_no_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -79,14 +138,16 @@ def test_a_failure_in_the_middle_leaves_the_old_model_and_no_draft(
 def test_half_a_draft_of_weights_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(_: Weights, path: Path) -> None:
+    def half(_: Weights, path: Path, **__: Any) -> None:
         path.write_bytes(b"half")
         fails()
 
     monkeypatch.setattr("server.checkpoint.save_file", half)
     with pytest.raises(OSError, match="No space left"):
         save_model(tmp_path, PROTOCOL, S, D, {})
-    assert names(tmp_path) == []
+    assert names(tmp_path) == [PROTOCOL_FILE]
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path)
 
 
 def test_model_json_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +185,7 @@ def test_json_that_cannot_be_written_leaves_the_old_file(
     assert names(tmp_path) == ["facts.json"]
 
 
-@pytest.mark.parametrize("missing", [PROTOCOL_FILE, SEGMENTER_FILE])
+@pytest.mark.parametrize("missing", [PROTOCOL_FILE, MODEL_FILE])
 def test_a_folder_without_a_model_is_told(tmp_path: Path, missing: str) -> None:
     save_model(tmp_path, PROTOCOL, S, D, {})
     (tmp_path / missing).unlink()
@@ -135,5 +196,122 @@ def test_a_folder_without_a_model_is_told(tmp_path: Path, missing: str) -> None:
 def test_a_protocol_that_is_none_is_refused(tmp_path: Path) -> None:
     save_model(tmp_path, PROTOCOL, S, D, {})
     (tmp_path / PROTOCOL_FILE).write_text('{"sed": 1}')
-    with pytest.raises(ValidationError, match="sed"):
+    with pytest.raises(CheckpointError, match=f"{PROTOCOL_FILE}: is not a protocol"):
         load_model(tmp_path)
+
+
+def test_weights_of_one_study_beside_the_protocol_of_another(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    save_model(one, PROTOCOL, S, D, {})
+    save_model(other, PROTOCOL.model_copy(update={"seed": 10}), S, D, {})
+    (other / MODEL_FILE).write_bytes((one / MODEL_FILE).read_bytes())
+    with pytest.raises(CheckpointError, match="are of two studies; copy both from one"):
+        load_model(other)
+    assert same(load_model(one)[1], S)
+
+
+def test_a_model_can_be_copied_to_where_it_is_needed(tmp_path: Path) -> None:
+    save_model(tmp_path / "here", PROTOCOL, S, D, {})
+    (tmp_path / "there").mkdir()
+    for name in (PROTOCOL_FILE, MODEL_FILE):
+        (tmp_path / "there" / name).write_bytes((tmp_path / "here" / name).read_bytes())
+    assert same(load_model(tmp_path / "there")[1], S)
+
+
+def test_tensors_that_share_memory_can_be_saved(tmp_path: Path) -> None:
+    base = torch.arange(6.0)
+    shared = {"all": base, "again": base, "half": base[:3]}
+    save_model(tmp_path, PROTOCOL, shared, shared, {})
+    _, segmenter, confidence = load_model(tmp_path)
+    assert same(segmenter, shared)
+    assert same(confidence, shared)
+
+
+# ---- checkpoints --------------------------------------------------------------------------------
+
+
+def damages() -> dict[str, bytes]:
+    """What may have become of a checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(Path(folder), study())
+        whole = (Path(folder) / CHECKPOINT_FILE).read_bytes()
+    return {
+        "empty": b"",
+        "a few bytes": whole[:7],
+        "header torn": whole[:200],
+        "a byte short": whole[:-1],
+        "a byte long": whole + b"\0",
+        "another file": b"PK\x03\x04" + whole,
+        "header garbled": whole[:8] + b"\xff" * 64 + whole[72:],
+        "noughts": bytes(len(whole)),
+        "facts garbled": whole.replace(b"hospital-study-1", b'hospital"tudy-1'),
+        "older version": whole.replace(b'"attention":', b'"attentive":'),
+    }
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    record = study()
+    save_checkpoint(tmp_path, record)
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    for part in ("segmenter", "confidence", "best_segmenter", "best_confidence"):
+        assert same(getattr(found, part), getattr(record, part))
+    for part in ("run", "protocol", "facts", "rounds", "attention", "best_round", "best_dsc"):
+        assert getattr(found, part) == getattr(record, part)
+    assert names(tmp_path) == [CHECKPOINT_FILE]
+
+
+def test_a_study_of_which_nothing_was_scored_comes_back(tmp_path: Path) -> None:
+    record = study()
+    record.confidence = record.best_segmenter = record.best_confidence = None
+    record.best_round = record.best_dsc = None
+    save_checkpoint(tmp_path, record)
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.confidence is found.best_segmenter is found.best_confidence is None
+    assert found.best_round is found.best_dsc is None
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", damages())
+def test_a_damaged_checkpoint_is_told(tmp_path: Path, damage: str) -> None:
+    (tmp_path / CHECKPOINT_FILE).write_bytes(damages()[damage])
+    with pytest.raises(CheckpointError, match=CHECKPOINT_FILE):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["empty", "a few bytes", "a byte short", "noughts"])
+def test_a_damaged_model_is_told(tmp_path: Path, damage: str) -> None:
+    save_model(tmp_path, PROTOCOL, S, D, {})
+    (tmp_path / MODEL_FILE).write_bytes(damages()[damage])
+    with pytest.raises(CheckpointError, match=MODEL_FILE):
+        load_model(tmp_path)
+
+
+def test_a_model_without_facts_is_of_no_study(tmp_path: Path) -> None:
+    save_model(tmp_path, PROTOCOL, S, D, {})
+    (tmp_path / MODEL_FILE).write_bytes(safetensors.torch.save(S))
+    with pytest.raises(CheckpointError, match="of two studies"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("failing", ["os.replace", "os.fsync", "save_file"])
+def test_a_death_in_the_middle_leaves_the_old_checkpoint_and_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    record = study()
+    save_checkpoint(tmp_path, record)
+    monkeypatch.setattr(f"server.checkpoint.{failing}", fails)
+    record.attention = 0.5
+    record.segmenter = {name: tensor * 3 for name, tensor in record.segmenter.items()}
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, record)
+    monkeypatch.undo()
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.attention == 1 / 7
+    assert same(found.segmenter, study().segmenter)
+    assert names(tmp_path) == [CHECKPOINT_FILE]

@@ -44,6 +44,7 @@ def record(make_protocol: Callable[..., StudyProtocol]) -> StudyRecord:
         validation_dsc=0.7654,
     )
     return StudyRecord(
+        run="tiny-1",
         protocol=protocol,
         facts={"A": facts, "B": facts},
         segmenter={},
@@ -56,7 +57,8 @@ def test_one_plain_line_a_round(record: StudyRecord) -> None:
     out = io.StringIO()
     watcher = TerminalWatcher(Console(file=out, width=40))
     watcher.study_started(record)
-    watcher.site_answered(3, 1, 2)
+    watcher.sites_called(3, "train", ["A", "B"])
+    watcher.site_answered(3, "A", 1, 2)
     watcher.round_finished(record)
     watcher.study_finished(record)
     lines = out.getvalue().splitlines()
@@ -80,6 +82,9 @@ def test_what_was_not_measured_is_not_printed(record: StudyRecord) -> None:
         assert word not in line
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (187, "3:07")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.6, "1:00"), (187, "3:07"), (3599.4, "59:59"), (7387, "2:03:07")],
+)
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text

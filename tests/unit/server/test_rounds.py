@@ -1,214 +1,25 @@
-"""The round loop against sites that are late, odd, broken or wrong; no network in between."""
+"""The round loop against sound sites, and sites that are late or fail; no network in between."""
 
 import itertools
-import time
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Error, Message, RecordDict
+from memory_grid import RUN, Clock, MemoryGrid, Site, Witness, error, silence, study
 
-from protocol.messages import (
-    SEGMENTER,
-    EvaluationReport,
-    SiteFacts,
-    TrainReport,
-    pack_evaluation,
-    pack_facts,
-    pack_training,
-    read_plan,
-)
+from protocol.messages import read_plan
+from protocol.reliability import BINS, LOWEST, STEP, Reliability
 from protocol.study import StudyProtocol
-from protocol.sums import ScoreSum, SumCount
 from server.record import StudyRecord
-from server.rounds import QuorumError, run_study
+from server.rounds import new_record, run_study
+from server.stopped import QuorumError
 
 MakeProtocol = Callable[..., StudyProtocol]
-Spoil = Callable[[Message, RecordDict], RecordDict | Error | None]
 
-pytestmark = pytest.mark.usefixtures("flower_task", "one_thread")
-
-
-class Site:
-    """A hospital that adds `step` to every weight and scores what it is told to."""
-
-    def __init__(
-        self,
-        name: str,
-        protocol: StudyProtocol,
-        *,
-        labelled: int = 2,
-        unlabelled: int = 0,
-        step: float = 0.01,
-        dsc: Iterable[float] = (0.5,),
-        spoil: dict[str, Spoil] | None = None,
-    ) -> None:
-        self.name, self.protocol, self.step = name, protocol, step
-        self.facts = SiteFacts(labelled=labelled, unlabelled=unlabelled, validation=1, test=1)
-        self.dsc = itertools.cycle(dsc)
-        self.spoil = spoil or {}
-        self.rounds: list[int] = []
-
-    def answer(self, message: Message) -> RecordDict | Error | None:
-        kind = message.metadata.message_type
-        content = {"query": self._facts, "train": self._train, "evaluate": self._evaluate}[kind](
-            message
-        )
-        return self.spoil[kind](message, content) if kind in self.spoil else content
-
-    def _facts(self, _: Message) -> RecordDict:
-        return pack_facts(self.name, self.facts, self.protocol)
-
-    def _train(self, message: Message) -> RecordDict:
-        self.rounds.append(read_plan(message.content).round)
-        networks = {
-            key: {
-                name: torch.from_numpy(a.numpy().copy()) + self.step for name, a in record.items()
-            }
-            for key, record in message.content.items()
-            if isinstance(record, ArrayRecord)
-        }
-        report = TrainReport(
-            labelled=self.facts.labelled,
-            unlabelled=self.facts.unlabelled,
-            steps=2,
-            seconds=0.1,
-            losses={"dice": SumCount(sum=1.0, count=2.0)},
-        )
-        confidence = networks["confidence"] if self.facts.labelled else None
-        return pack_training(self.name, report, self.protocol, networks[SEGMENTER], confidence)
-
-    def _evaluate(self, _: Message) -> RecordDict:
-        dsc = next(self.dsc)
-        table = {o: ScoreSum.of([dsc]) for o in self.protocol.organ_names}
-        both = {"validation": table, "test": table}
-        report = EvaluationReport(
-            seconds=0.1, cases={"validation": 1, "test": 1}, dsc=both, asd_mm=both
-        )
-        return pack_evaluation(self.name, report, self.protocol)
-
-
-class MemoryGrid(Grid):
-    """Sites are objects; they answer when a message is pushed, replies wait to be pulled."""
-
-    def __init__(self, sites: Iterable[Site], *, last_first: bool = False) -> None:
-        self.sites = {100 + index: site for index, site in enumerate(sites)}
-        self._inbox: dict[str, Message] = {}
-        self._numbers = itertools.count()
-        self._last_first = last_first
-
-    def set_run(self, run: Any) -> None: ...
-
-    @property
-    def run(self) -> Any: ...
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
-
-    def send_and_receive(self, *args: Any, **kwargs: Any) -> Iterable[Message]:
-        raise NotImplementedError
-
-    def get_node_ids(self) -> Iterable[int]:
-        return list(self.sites)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        names = []
-        for message in messages:
-            name = f"m{next(self._numbers)}"
-            message.metadata.__dict__["_message_id"] = name
-            names.append(name)
-            answer = self.sites[message.metadata.dst_node_id].answer(message)
-            if answer is not None:
-                self._inbox[name] = Message(answer, reply_to=message)
-        return names
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        there = [name for name in sorted(self._inbox) if name in set(message_ids)]
-        return [self._inbox.pop(n) for n in (reversed(there) if self._last_first else there)]
-
-
-class Witness:
-    def __init__(self) -> None:
-        self.events: list[str] = []
-
-    def study_started(self, record: StudyRecord) -> None:
-        self.events.append("started")
-
-    def site_answered(self, number: int, done: int, expected: int) -> None:
-        assert done <= expected
-
-    def round_finished(self, record: StudyRecord) -> None:
-        self.events.append(f"round {record.rounds[-1].plan.round}")
-
-    def study_finished(self, record: StudyRecord) -> None:
-        self.events.append("finished")
-
-
-def study(sites: Iterable[Site], protocol: StudyProtocol, **options: Any) -> StudyRecord:
-    grid = MemoryGrid(sites, **options)
-    return run_study(grid, protocol, Witness(), expected_sites=len(grid.sites))
-
-
-def error(reason: str) -> Spoil:
-    return lambda *_: Error(code=1, reason=reason)
-
-
-def silence(*_: Any) -> None:
-    return None
-
-
-def change_weights(change: Callable[[Any], Any]) -> Spoil:
-    def spoil(_: Message, content: RecordDict) -> RecordDict:
-        record = content[SEGMENTER]
-        name = sorted(record)[0]
-        record[name] = change(record[name])
-        return content
-
-    return spoil
-
-
-def nan(array: Array) -> Array:
-    return Array(array.numpy() * float("nan"))
-
-
-def wider(array: Array) -> Array:
-    values = array.numpy()
-    return Array(values.repeat(2, axis=0))
-
-
-def garbage(array: Array) -> Array:
-    return Array(array.dtype, array.shape, array.stype, b"not an array")
-
-
-def lying(array: Array) -> Array:
-    return Array(array.dtype, array.shape, array.stype, wider(array).data)
-
-
-def wrong_name(_: Message, content: RecordDict) -> RecordDict:
-    content["site"]["name"] = "A"
-    return content
-
-
-def unknown_name(_: Message, content: RecordDict) -> RecordDict:
-    content["site"]["name"] = "Z"
-    return content
-
-
-def extra_metric(_: Message, content: RecordDict) -> RecordDict:
-    content["metrics"]["age"] = 71.0
-    return content
-
-
-def more_cases(_: Message, content: RecordDict) -> RecordDict:
-    content["metrics"]["labelled"] = 900.0
-    return content
-
-
-def no_weights(_: Message, content: RecordDict) -> RecordDict:
-    del content[SEGMENTER]
-    return content
+pytestmark = pytest.mark.usefixtures("flower_task", "one_thread", "clock")
 
 
 def test_all_rounds_with_sound_sites(make_protocol: MakeProtocol) -> None:
@@ -238,53 +49,14 @@ def test_weights_are_averaged_by_cases(make_protocol: MakeProtocol) -> None:
             torch.testing.assert_close(new[name], old[name] + 0.125)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (error("ContractError"), "ContractError"),
-        (change_weights(nan), "NaN or infinity"),
-        (change_weights(wider), "must be float32"),
-        (wrong_name, "site A answered in its name"),
-        (unknown_name, "site Z answered in its name"),
-        (extra_metric, "allow-list"),
-        (more_cases, "declared 2\\+0"),
-        (no_weights, "sent no segmenter"),
-        (change_weights(garbage), "segmenter"),
-        (change_weights(lying), "must be float32"),
-    ],
-)
-def test_a_bad_update_is_left_out_and_named(
-    make_protocol: MakeProtocol, spoil: Spoil, reason: str
-) -> None:
-    protocol = make_protocol()
-    sites = [Site("A", protocol), Site("B", protocol), Site("C", protocol, spoil={"train": spoil})]
-    record = study(sites, protocol)
-    assert len(record.rounds) == 2
-    for item in record.rounds:
-        assert set(item.reports) == {"A", "B"}
-        assert set(item.left_out) == {"C"}
-        with pytest.raises(AssertionError, match=reason):
-            raise AssertionError(item.left_out["C"])
-    assert all(torch.isfinite(w).all() for w in record.segmenter.values())
-
-
-def test_an_outsized_update_is_left_out(make_protocol: MakeProtocol) -> None:
-    protocol = make_protocol(training={"rounds": 1})
-    sites = [Site("A", protocol), Site("B", protocol), Site("C", protocol, step=0.1)]
-    record = study(sites, protocol)
-    assert record.rounds[0].left_out == {"C": "update 10.0 times the median norm"}
-    expected = study([Site("A", protocol), Site("B", protocol)], protocol)
-    assert all(torch.equal(record.segmenter[n], w) for n, w in expected.segmenter.items())
-
-
-def test_waiting_is_bounded(make_protocol: MakeProtocol) -> None:
-    protocol = make_protocol(training={"rounds": 1}, aggregation={"round_timeout_s": 0.5})
+def test_waiting_is_bounded(make_protocol: MakeProtocol, clock: Clock) -> None:
+    protocol = make_protocol(training={"rounds": 1}, aggregation={"round_timeout_s": 50})
     sites = [Site(n, protocol) for n in "AB"]
     sites.append(Site("C", protocol, spoil={"train": silence, "evaluate": silence}))
-    started = time.monotonic()
+    started = clock.now
     record = study(sites, protocol)
-    assert time.monotonic() - started < 6
-    assert record.rounds[0].left_out == {"C": "no answer within 0.5 s"}
+    assert 100 <= clock.now - started < 105  # once for the update, once for the scores
+    assert record.rounds[0].left_out == {"C": "no answer within 50 s"}
     assert set(record.rounds[0].evaluation or {}) == {"A", "B"}
 
 
@@ -292,12 +64,12 @@ def test_without_quorum_the_study_stops_with_what_it_has(make_protocol: MakeProt
     protocol = make_protocol(training={"rounds": 3})
 
     def fails_later(message: Message, content: RecordDict) -> RecordDict | Error:
-        return content if read_plan(message.content).round == 1 else Error(1, "MemoryError")
+        return content if read_plan(message.content).round == 1 else Error(2, "MemoryError")
 
     sites = [Site("A", protocol), Site("B", protocol, spoil={"train": fails_later})]
     witness = Witness()
     with pytest.raises(QuorumError, match=r"round 2: 1 sites answered.*B \(MemoryError\)"):
-        run_study(MemoryGrid(sites), protocol, witness, expected_sites=2)
+        study(sites, protocol, witness)
     assert witness.events == ["started", "round 1", "finished"]
 
 
@@ -319,15 +91,21 @@ def test_two_nodes_of_one_name(make_protocol: MakeProtocol) -> None:
     assert twin.rounds == []
 
 
-def test_nodes_are_awaited_within_a_bound(make_protocol: MakeProtocol) -> None:
-    protocol = make_protocol()
-    started = time.monotonic()
+def test_nodes_are_awaited_within_a_bound(make_protocol: MakeProtocol, clock: Clock) -> None:
+    protocol = make_protocol(aggregation={"join_timeout_s": 90})
+
+    def begin(sites: list[Site]) -> StudyRecord:
+        record = new_record(protocol, run=RUN)
+        return run_study(MemoryGrid(sites), record, Witness(), expected_sites=5)
+
+    started = clock.now
     with pytest.raises(QuorumError, match="joining: 1 sites are online, at least 2"):
-        run_study(MemoryGrid([Site("A", protocol)]), protocol, Witness(), expected_sites=5)
-    assert 0.25 < time.monotonic() - started < 3
+        begin([Site("A", protocol)])
+    assert 90 <= clock.now - started < 91
     # Enough for the quorum, fewer than expected: the study begins when the time is up.
     sites = [Site(n, protocol) for n in "AB"]
-    assert len(run_study(MemoryGrid(sites), protocol, Witness(), expected_sites=5).rounds) == 2
+    assert len(begin(sites).rounds) == 2
+    assert 180 <= clock.now - started < 185
 
 
 def test_a_label_free_site_rests_in_warm_up(make_protocol: MakeProtocol) -> None:
@@ -338,6 +116,22 @@ def test_a_label_free_site_rests_in_warm_up(make_protocol: MakeProtocol) -> None
     assert free.rounds == [3, 4]
     assert [("F" in item.reports) for item in record.rounds] == [False, False, True, True]
     assert all(not item.left_out for item in record.rounds)
+
+
+@pytest.mark.parametrize(("name", "worked"), [("semi-fcn", [3, 4]), ("semi-embed", [])])
+def test_when_a_label_free_site_works_for_the_other_methods(
+    make_protocol: MakeProtocol, name: str, worked: list[int]
+) -> None:
+    method = {"name": name, "pseudo_labels_at": (0.5, 0.75)}
+    protocol = make_protocol(training={"rounds": 4}, method=method)
+    free = Site("F", protocol, labelled=0, unlabelled=4)
+    record = study([Site("A", protocol), Site("B", protocol), free], protocol)
+    assert free.rounds == worked
+    assert all(not item.left_out for item in record.rounds)
+    assert [item.plan.pseudo_labels for item in record.rounds] == (
+        [0, 0, 1, 2] if name == "semi-fcn" else [0] * 4
+    )
+    assert record.confidence is None
 
 
 def test_the_best_round_is_chosen_by_validation(make_protocol: MakeProtocol) -> None:
@@ -357,7 +151,7 @@ def test_a_round_that_nobody_scored_is_not_the_best(make_protocol: MakeProtocol)
     calls = itertools.count()
 
     def once(_: Message, content: RecordDict) -> RecordDict | Error:
-        return content if next(calls) < 2 else Error(1, "MemoryError")
+        return content if next(calls) < 2 else Error(2, "MemoryError")
 
     sites = [Site(n, protocol, dsc=(0.8,), spoil={"evaluate": once}) for n in "AB"]
     record = study(sites, protocol)
@@ -380,3 +174,25 @@ def test_the_order_of_replies_does_not_matter(make_protocol: MakeProtocol) -> No
     one, other = run(), run(last_first=True)
     assert all(torch.equal(w, other.segmenter[n]) for n, w in one.segmenter.items())
     assert list(one.rounds[0].reports) == list(other.rounds[0].reports) == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(("rule", "announced"), [("calibrated", True), ("fixed", False)])
+def test_gamma_is_announced_after_the_first_scores(
+    make_protocol: MakeProtocol, rule: str, announced: bool
+) -> None:
+    protocol = make_protocol(
+        training={"rounds": 4},
+        evaluation={"every_rounds": 2},
+        method={"gamma_rule": rule, "trusted_precision": 0.9},
+    )
+    sites = [Site(n, protocol) for n in "AB"]
+    for site in sites:
+        right, wrong = [0] * BINS, [0] * BINS
+        right[20], wrong[20] = 95, 5
+        right[19], wrong[19] = 5, 95
+        site.reliability = {"confidence": Reliability(right=tuple(right), wrong=tuple(wrong))}
+    record = study(sites, protocol)
+    edge = pytest.approx(1 / (1 + math.exp(-(LOWEST + 20 * STEP))))
+    expected = [None, None, edge, edge] if announced else [None] * 4
+    assert sites[0].gammas == sites[1].gammas == expected
+    assert [r.plan.gamma for r in record.rounds] == expected

@@ -21,8 +21,8 @@ def test_the_same_seed_gives_the_same_scores(
     first, again = (train_alone(config, protocol) for _ in range(2))
     assert first.cases == {"validation": 1, "test": 1}
     assert (first.dsc, first.asd_mm) == (again.dsc, again.asd_mm)
-    # Beside the federation's optimiser state, not over it.
-    assert [path.name for path in config.state.iterdir()] == ["alone"]
+    # Beside the federation's optimiser states, not over them.
+    assert [path.name for path in (config.state / "optimisers").iterdir()] == ["alone"]
 
 
 def test_the_best_round_is_reported(

@@ -66,6 +66,7 @@ def outcome(make_protocol: Callable[..., StudyProtocol]) -> Outcome:
         for site, n, t in (("A", 3, 2), ("B", 3, 1), ("F", 0, 0))
     }
     record = StudyRecord(
+        run="tiny-1",
         protocol=protocol,
         facts=facts,
         segmenter={},

@@ -1,0 +1,206 @@
+"""What every method's step is made of: batches, networks, the supervised loss, one safe step."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from asdnet_models.losses import dice_loss, one_hot_maps, sample_attention
+from asdnet_models.networks.parts import DeeplySupervised
+from protocol.schedule import RoundPlan
+from protocol.study import MethodConfig
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss became NaN or infinite; the weights of this round must not be sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledBatch:
+    """Patches with their reference: image (B, 1, X, Y, Z) float, label alike, integer."""
+
+    image: Tensor
+    label: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlabelledBatch:
+    """Patches without a reference: image (B, 1, X, Y, Z) float.
+
+    `pseudo_label` is what the site's own model drew, where the method asks for it; integer.
+    """
+
+    image: Tensor
+    pseudo_label: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What S says of a batch: class probabilities of each of its heads, float32.
+
+    One head, but for networks with deep supervision.
+
+    Attributes:
+        heads: (B, C, X, Y, Z) each, all at full resolution; the first is the segmentation.
+        weights: What each head's supervised loss weighs.
+    """
+
+    heads: tuple[Tensor, ...]
+    weights: tuple[float, ...] = (1.0,)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """The segmentation, (B, C, X, Y, Z)."""
+        return self.heads[0]
+
+
+@dataclass(kw_only=True)
+class StepRecord:
+    """What one step measured.  A key is absent where its term did not run."""
+
+    losses: dict[str, float] = field(default_factory=dict)
+    attention: list[float] = field(default_factory=list)
+    trusted_by_class: list[int] = field(default_factory=list)
+    predicted_by_class: list[int] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Networks:
+    """S and D with their optimisers; no optimiser means that the network is not trained here.
+
+    `learns_correctness`: D learns where S is right, not Eq. 3 and 4.
+    `softmax_prior`: M is read off D and the softmax together.
+    """
+
+    segmenter: nn.Module
+    segmenter_optimiser: torch.optim.Optimizer
+    confidence: nn.Module | None = None
+    confidence_optimiser: torch.optim.Optimizer | None = None
+    learns_correctness: bool = False
+    softmax_prior: bool = False
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Gradients flow through the network, none into it.  Restores what was trainable before."""
+    before = [parameter.requires_grad for parameter in network.parameters()]
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, trainable in zip(network.parameters(), before, strict=True):
+            parameter.requires_grad_(trainable)
+
+
+class Method(Protocol):
+    """The steps of one round at one site; made anew for each round."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        config: MethodConfig,
+        plan: RoundPlan,
+        *,
+        proximal: "Proximal | None",
+        generator: torch.Generator,
+    ) -> None: ...
+
+    def step(
+        self, labelled: LabelledBatch | None, unlabelled: UnlabelledBatch | None
+    ) -> StepRecord:
+        """One optimiser step of S, and of whatever else the method trains.
+
+        Raises:
+            NonFiniteLossError: Before any optimiser has stepped on a non-finite loss.
+        """
+        ...
+
+
+def softmax_of(segmenter: nn.Module, image: Tensor) -> Tensor:
+    """Class probabilities of a batch, float32; autocast to bf16 on a GPU."""
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):
+        logits = segmenter(image)
+    return torch.softmax(logits.float(), dim=1)
+
+
+def predict(segmenter: nn.Module, image: Tensor) -> Prediction:
+    """All heads' probabilities in one forward pass; autocast to bf16 on a GPU."""
+    if not isinstance(segmenter, DeeplySupervised):
+        return Prediction(heads=(softmax_of(segmenter, image),))
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):
+        logits = segmenter.deep_logits(image)
+    return Prediction(
+        heads=tuple(torch.softmax(head.float(), dim=1) for head in logits),
+        weights=segmenter.HEAD_WEIGHTS,
+    )
+
+
+def take_step(optimiser: torch.optim.Optimizer, loss: Tensor, name: str) -> None:
+    """One step of one optimiser.
+
+    Raises:
+        NonFiniteLossError: Instead of a step on a loss that is not finite.
+    """
+    if not torch.isfinite(loss):
+        raise NonFiniteLossError(f"{name} loss is {float(loss.detach())}; lower its learning rate")
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+def supervised_loss(
+    method: MethodConfig,
+    plan: RoundPlan,
+    labelled: LabelledBatch,
+    prediction: Prediction,
+    record: StepRecord,
+) -> Tensor:
+    """Eq. 1, weighted by Eq. 2 unless attention is off; mean over samples.
+
+    With deep supervision Eq. 1 is the weighted sum over the heads.  Eq. 2 and the record's "dice"
+    are of the segmentation alone, so that they mean the same for every network.
+
+    Args:
+        method: Class weights and attention.
+        plan: The running mean that "normalised" attention is divided by.
+        labelled: The patches.
+        prediction: Of a batch whose first samples are the labelled ones.
+        record: Where "dice" and the attention are noted.
+    """
+    count = labelled.label.shape[0]
+    probabilities = prediction.probabilities[:count]
+    target = one_hot_maps(labelled.label, probabilities.shape[1])
+    dice = [dice_loss(head[:count], target, method.class_weight) for head in prediction.heads]
+    record.losses["dice"] = float(dice[0].detach().mean())
+    losses = torch.stack(
+        [weight * loss for weight, loss in zip(prediction.weights, dice, strict=True)]
+    ).sum(0)
+    if method.sample_attention == "off":
+        return losses.mean()
+    weight = sample_attention(probabilities, target, method.beta)
+    record.attention = weight.tolist()
+    if method.sample_attention == "normalised":
+        weight = weight / plan.attention_scale
+    return (weight * losses).mean()
+
+
+class Proximal:
+    """mu / 2 ||theta - theta_global||^2 over the weights that S had at the round's start.
+
+    Source: Li et al., MLSys 2020 (FedProx).
+    """
+
+    def __init__(self, segmenter: nn.Module, mu: float) -> None:
+        self._anchor = [parameter.detach().clone() for parameter in segmenter.parameters()]
+        self._mu = mu
+
+    def __call__(self, segmenter: nn.Module) -> Tensor:
+        """The penalty of the present weights; scalar."""
+        distance = sum(
+            ((parameter - anchor) ** 2).sum()
+            for parameter, anchor in zip(segmenter.parameters(), self._anchor, strict=True)
+        )
+        return self._mu / 2 * torch.as_tensor(distance)

@@ -1,0 +1,139 @@
+"""semiEmbedFCN: voxels of one class have like features, in scans with and without labels.
+
+Source: Baur et al., MICCAI 2017 (auxiliary manifold embedding after Weston et al. 2012).  Which
+voxels of an unlabelled patch are of one class is said by a teacher, the moving average of S
+(Tarvainen & Valpola, NeurIPS 2017), which is made anew each round and never sent.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asdnet_models.losses import embedding_loss
+from asdnet_models.methods.common import (
+    LabelledBatch,
+    Networks,
+    Prediction,
+    Proximal,
+    StepRecord,
+    UnlabelledBatch,
+    softmax_of,
+    supervised_loss,
+    take_step,
+)
+from protocol.schedule import RoundPlan
+from protocol.study import MethodConfig
+
+_TEACHER_DECAY = 0.99
+# With four classes 256 voxels, 32,640 pairs, a step.
+_VOXELS_PER_CLASS = 64
+
+
+class SemiEmbed:
+    """L = L_AttDice + ramp * lambda_embedding * L_embedding."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        config: MethodConfig,
+        plan: RoundPlan,
+        *,
+        proximal: Proximal | None,
+        generator: torch.Generator,
+    ) -> None:
+        self._networks, self._config, self._plan, self._proximal = networks, config, plan, proximal
+        self._generator = generator
+        self._teacher = Teacher(networks.segmenter) if plan.embedding_ramp > 0 else None
+
+    def step(
+        self, labelled: LabelledBatch | None, unlabelled: UnlabelledBatch | None
+    ) -> StepRecord:
+        """One step of S, then one of its teacher.
+
+        Raises:
+            NonFiniteLossError: Before the optimiser has stepped on a non-finite loss.
+            ValueError: Without labelled patches: labels alone tie features to the head.
+        """
+        if labelled is None:
+            raise ValueError("a step needs labelled patches; a site without labels rests")
+        guide = unlabelled if self._teacher is not None else None
+        record = StepRecord()
+        images = torch.cat([labelled.image, *([guide.image] if guide else [])])
+        features, probabilities = _features_and_softmax(
+            self._networks.segmenter, images, len(labelled.image)
+        )
+        own = Prediction(heads=(probabilities,))
+        loss = supervised_loss(self._config, self._plan, labelled, own, record)
+        if self._teacher is not None:
+            label = labelled.label.long()
+            if guide is not None:
+                label = torch.cat((label, self._teacher.label(guide.image)))
+            embedding = self._embedding(features, label, probabilities.shape[1])
+            record.losses["embedding"] = float(embedding.detach())
+            loss = loss + self._plan.embedding_ramp * self._config.lambda_embedding * embedding
+        record.losses["total"] = float(loss.detach())
+        if self._proximal is not None:
+            loss = loss + self._proximal(self._networks.segmenter)
+        take_step(self._networks.segmenter_optimiser, loss, "segmenter")
+        if self._teacher is not None:
+            self._teacher.follow(self._networks.segmenter)
+        return record
+
+    def _embedding(self, features: Tensor, label: Tensor, classes: int) -> Tensor:
+        index = sample_voxels(label, classes, _VOXELS_PER_CLASS, self._generator)
+        rows = features.movedim(1, -1).flatten(0, -2)[index]
+        return embedding_loss(rows, label.flatten()[index], self._config.embedding_margin)
+
+
+class Teacher:
+    """The moving average of S's weights, which labels unlabelled patches; never trained itself."""
+
+    def __init__(self, segmenter: nn.Module) -> None:
+        self.network = copy.deepcopy(segmenter).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def label(self, image: Tensor) -> Tensor:
+        """(B, 1, X, Y, Z) to the likeliest class of each voxel, same shape, int64."""
+        return softmax_of(self.network, image).argmax(1, keepdim=True)
+
+    @torch.no_grad()
+    def follow(self, segmenter: nn.Module) -> None:
+        """theta' <- 0.99 theta' + 0.01 theta; running statistics, if any, are taken as they are."""
+        for mean, new in zip(self.network.parameters(), segmenter.parameters(), strict=True):
+            mean.lerp_(new, 1 - _TEACHER_DECAY)
+        for own, running in zip(self.network.buffers(), segmenter.buffers(), strict=True):
+            own.copy_(running)
+
+
+def sample_voxels(label: Tensor, classes: int, count: int, generator: torch.Generator) -> Tensor:
+    """Where to take features: up to `count` voxels of each class, drawn without replacement.
+
+    Args:
+        label: (B, 1, X, Y, Z), integers under `classes`.
+        classes: Background included; an absent one gives nothing.
+        count: Voxels a class; drawn evenly over the voxels, background would be nearly all.
+        generator: On the CPU, so that a GPU draws the same.
+
+    Returns:
+        Indices into the flattened label, int64, on the label's device.
+    """
+    flat = label.flatten()
+    drawn = []
+    for value in range(classes):
+        places = torch.nonzero(flat == value)[:, 0]
+        order = torch.randperm(len(places), generator=generator)[:count]
+        drawn.append(places[order.to(places.device)])
+    return torch.cat(drawn)
+
+
+def _features_and_softmax(segmenter: Any, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Features of all images and class probabilities of the first `count`, in one forward pass.
+
+    `segmenter` is a network with `features` in protocol/catalogue.py.
+    """
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+        features = segmenter.features(images)
+        logits = segmenter.head(features[:count])
+    return features.float(), torch.softmax(logits.float(), dim=1)

@@ -1,0 +1,41 @@
+"""What several networks are made of."""
+
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+Norm = Literal["group", "batch"]
+
+
+def normalisation(norm: Norm, channels: int) -> nn.Module:
+    """GroupNorm of up to eight groups, or BatchNorm."""
+    if norm == "batch":
+        return nn.BatchNorm3d(channels)
+    groups = max(g for g in (8, 4, 2, 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+def convolution(channels_in: int, channels_out: int, kernel: int, norm: Norm) -> nn.Sequential:
+    """Convolution that keeps the edges, norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv3d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False),
+        normalisation(norm, channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class DeeplySupervised(nn.Module):
+    """A segmenter with heads at lower resolutions that learn from the labels too.
+
+    `forward` gives the logits of the full-resolution head alone, as any segmenter's does; only the
+    supervised loss asks for the others.
+
+    Attributes:
+        HEAD_WEIGHTS: What each head's loss weighs, full resolution first; they sum to 1.
+    """
+
+    HEAD_WEIGHTS: ClassVar[tuple[float, ...]]
+
+    def deep_logits(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B, 1, X, Y, Z) to one (B, classes, X, Y, Z) a head, in the weights' order."""
+        raise NotImplementedError

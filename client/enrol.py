@@ -1,0 +1,138 @@
+"""`python client/enrol.py --site A`: make the site's key where it stays, and say what to send."""
+
+import protocol.telemetry  # isort: skip
+
+import stat
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives.asymmetric import ec
+from rich.console import Console
+
+from protocol.keys import (
+    PRIVATE_MODE,
+    PUBLIC_MODE,
+    KeyFileError,
+    certificate_fingerprint,
+    make_key,
+    openssh_fingerprint,
+    openssh_line,
+    openssh_private,
+    read_certificate,
+    read_private_key,
+    replace_file,
+)
+from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
+from protocol.study import ProtocolError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    site: Annotated[str, typer.Option(help="The site's name: its config is SITE.yaml.")],
+    configs: Annotated[Path, typer.Option(help="Folder of site configs.")] = SITE_CONFIGS,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Make a new key; the old one is kept as .previous.")
+    ] = False,
+) -> None:
+    """Make this site's key (EC P-384), or show it again; the private part never leaves here."""
+    # No emoji: in a fingerprint, :AB: is two hexadecimal digits.
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    try:
+        config = read_site(configs / f"{site}.yaml")
+        # Before the key: a wrong file must not leave a half-done enrolment behind.
+        trusted = _trusted(config)
+        key, done = enrol(config, replace=replace)
+    except (KeyFileError, ProtocolError, OSError) as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"error: {line}\n")
+        raise typer.Exit(2) from None
+    mode = stat.S_IMODE(config.key_file.stat().st_mode)
+    if mode & 0o077:
+        sys.stderr.write(
+            f"warning: {config.key_file}: others of this machine may read it (mode {mode:o});"
+            " run chmod 600 on it, and --replace it if they might have\n"
+        )
+    console.print(f"site {config.site}: {done}")
+    for line in _next_steps(config, key, trusted):
+        console.print(line)
+
+
+def enrol(config: SiteConfig, *, replace: bool) -> tuple[ec.EllipticCurvePrivateKey, str]:
+    """The site's key, made if there is none or `replace` asks for another; and what was done.
+
+    The public line beside it is written whenever it is missing or not the key's.
+
+    Raises:
+        KeyFileError: If the key that is there is of another kind.
+    """
+    path, public = config.key_file, public_file(config)
+    if path.exists() and not replace:
+        key, done = read_private_key(path), "the key is there already and stays"
+    else:
+        key, done = make_key(), "a new key is made"
+        # A folder that is there already may serve others too, so its mode is left alone.
+        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        for old, mode in ((path, PRIVATE_MODE), (public, PUBLIC_MODE)):
+            if old.exists():
+                previous = old.with_name(f"{old.name}.previous")
+                replace_file(previous, old.read_bytes(), mode)
+                done = (
+                    f"a new key is made, the old one is kept as {path.name}.previous; the centre"
+                    f" must remove-site {config.site} before it adds the new one"
+                )
+        replace_file(path, openssh_private(key), PRIVATE_MODE)
+    line = f"{openssh_line(key.public_key(), config.site)}\n".encode()
+    if not public.exists() or public.read_bytes() != line:
+        replace_file(public, line, PUBLIC_MODE)
+    return key, done
+
+
+def public_file(config: SiteConfig) -> Path:
+    """Where the public line is: beside the private key."""
+    return config.key_file.with_name(f"{config.key_file.name}.pub")
+
+
+def _trusted(config: SiteConfig) -> str | None:
+    """Fingerprint of the centre's CA, if its certificate is here already."""
+    if not config.ca_file.exists():
+        return None
+    return certificate_fingerprint(read_certificate(config.ca_file))
+
+
+def _next_steps(
+    config: SiteConfig, key: ec.EllipticCurvePrivateKey, trusted: str | None
+) -> list[str]:
+    if trusted is None:
+        authority = [
+            "3. Put the centre's ca.pem here:",
+            f"     {config.ca_file}",
+            "   and run this command again: it prints the fingerprint, which must be the one that",
+            "   the centre reads out.",
+        ]
+    else:
+        authority = [
+            f"3. The centre's certificate is here ({config.ca_file}); its SHA-256 is",
+            f"     {trusted}",
+            "   which must be the one that the centre reads out.",
+        ]
+    address = (
+        f"4. The centre is at {config.centre}."
+        if config.centre
+        else f"4. Set `centre: host:port` in {config.site}.yaml, as the centre tells you."
+    )
+    return [
+        "1. Send ONLY this file to the centre (without .pub it is the private key: it stays here):",
+        f"     {public_file(config)}",
+        "2. Read its fingerprint out to the centre by telephone:",
+        f"     {openssh_fingerprint(key.public_key())}",
+        *authority,
+        address,
+    ]
+
+
+if __name__ == "__main__":
+    app()

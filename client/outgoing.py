@@ -1,0 +1,87 @@
+"""The one door out of a site: what is not agreed does not leave, and what leaves is logged.
+
+A reply is not inspected but made anew from what the centre would read of it, so that nothing can
+travel in a place where nobody looks: an extra record, a trailing byte, a header.
+"""
+
+import builtins
+import logging
+
+from flwr.app import Error, Message, MessageType, RecordDict
+
+from protocol.messages import (
+    CONFIDENCE,
+    SEGMENTER,
+    pack_evaluation,
+    pack_facts,
+    pack_training,
+    read_evaluation,
+    read_facts,
+    read_protocol,
+    read_site_name,
+    read_training,
+)
+from protocol.weights import MessageError, raw_weights, read_weights
+
+log = logging.getLogger(__name__)
+
+_CLIENT_APP_RAISED = 2
+NOT_APPROVED, REFUSED = "NotApproved", "OutgoingRefused"
+CRASHED, STOPPED = "ClientAppCrashed", "SiteStopped"
+# The complete list of the words that may say why a site did not answer.
+_REASONS = frozenset(
+    [
+        *(name for name, kind in vars(builtins).items() if isinstance(kind, type)),
+        *(NOT_APPROVED, REFUSED, CRASHED, STOPPED, "OtherError"),
+        *("AuditError", "CacheError", "ContractError", "MessageError", "ProtocolError"),
+        *("NonFiniteLossError", "NothingToTrainError", "ScanError", "ValidationError"),
+        *("AcceleratorError", "OutOfMemoryError"),
+    ]
+)
+
+
+def error_reply(instruction: Message, reason: str) -> Message:
+    """An answer of one word; one that is not on the list becomes "OtherError"."""
+    word = reason if reason in _REASONS else "OtherError"
+    return Message(Error(code=_CLIENT_APP_RAISED, reason=word), reply_to=instruction)
+
+
+def only_agreed(reply: Message, instruction: Message, site: str) -> Message:
+    """The reply, made anew of what is agreed; an error of one word where that cannot be.
+
+    Args:
+        reply: What the ClientApp answers.
+        instruction: What it answers to; its protocol decides what may leave.
+        site: This site's name: a reply in another one's name does not leave.
+    """
+    try:
+        if reply.has_error():
+            return error_reply(instruction, reply.error.reason or "OtherError")
+        content = _remade(reply.content, instruction, site)
+    except Exception as error:
+        # What an app hands over may be anything; whatever it breaks, it does not leave.
+        log.error("a reply was refused on its way out: %s", error)
+        return error_reply(instruction, REFUSED)
+    return Message(content, reply_to=instruction)
+
+
+def _remade(content: RecordDict, instruction: Message, site: str) -> RecordDict:
+    name = read_site_name(content)
+    if name != site:
+        raise MessageError(f"reply: is in the name of site {name!r}, this is {site!r}")
+    protocol = read_protocol(instruction.content)
+    kind = instruction.metadata.message_type
+    if kind == MessageType.QUERY:
+        return pack_facts(site, read_facts(content, protocol), protocol)
+    if kind == MessageType.EVALUATE:
+        return pack_evaluation(site, read_evaluation(content, protocol), protocol)
+    if kind == MessageType.TRAIN:
+        report = read_training(content, protocol)
+        # Of the names and shapes that the centre sent, and no others.
+        sent = [raw_weights(instruction.content, name) for name in (SEGMENTER, CONFIDENCE)]
+        segmenter = read_weights(content, SEGMENTER, sent[0] or {})
+        confidence = read_weights(content, CONFIDENCE, sent[1] or {})
+        if segmenter is None:
+            raise MessageError("reply: holds no segmenter")
+        return pack_training(site, report, protocol, segmenter, confidence)
+    raise MessageError(f"reply: nothing may leave in answer to a {kind!r} message")

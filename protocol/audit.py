@@ -1,0 +1,397 @@
+"""The audit log of one side: every message that came, was refused or left, in a chain of hashes.
+
+One JSON object a line, appended and never changed.  Each entry holds the hash of the entry before
+it, so that a changed, removed, inserted or moved line shows.  What one log alone cannot show: that
+its last lines were cut off, or that all of it from some line on was written anew.  Two things show
+that: a last hash which was kept elsewhere, and `compare` with the other side's log.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from protocol.study import Frozen, explain
+
+ORIGIN = "0" * 64
+REPAIRED = "audit repaired"
+
+Direction = Literal["sent", "received", "refused", "note"]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+# Half a UTF-16 pair, which JSON can write but not read, must not spoil a line.
+Text = Annotated[str, AfterValidator(lambda t: t.encode(errors="backslashreplace").decode())]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_NEW = os.O_RDWR | os.O_CREAT | os.O_APPEND
+_NOTHING = {"peer": "", "run": "", "round": 0, "bytes": 0, "sha256": "", "items": {}, "reason": ""}
+_BLOCK = 8192  # bytes read at a time from the end of the log
+
+
+class AuditError(Exception):
+    """The log cannot be written or read; whoever wanted to send must not send."""
+
+
+class AuditEntry(Frozen):
+    """One message, or one note of the log about itself."""
+
+    seq: Annotated[int, Field(ge=1, lt=2**63)] = Field(description="1, 2, 3, ...")
+    time: Annotated[
+        str, Field(pattern=r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}[.][0-9]{3}Z$")
+    ] = Field(description="UTC, with milliseconds, by the clock of this machine")
+    direction: Direction
+    what: Text = Field(description="kind of message, such as 'train reply'")
+    peer: Text = Field(description="the site's name at the centre; the centre's address at a site")
+    run: Text = Field(description="name of the study run; empty: none")
+    round: Count = Field(description="0: none")
+    bytes: Count
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = Field(
+        description="digest of the content; empty: none"
+    )
+    items: dict[Text, Count] = Field(description="what it consisted of: 'segmenter tensors', ...")
+    reason: Text = Field(description="why it was refused, without patient data; else empty")
+    previous: Hash = Field(description="hash of the entry before; zeros for the first")
+    hash: Hash = Field(description="of all the other fields")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What a log holds, and everything that is wrong with it."""
+
+    entries: tuple[AuditEntry, ...] = ()
+    faults: tuple[str, ...] = ()
+    torn_bytes: int = 0
+
+    @property
+    def head(self) -> str:
+        """Hash of the last entry, which stands for the whole log; zeros for an empty one."""
+        return self.entries[-1].hash if self.entries else ORIGIN
+
+    @property
+    def only_torn(self) -> bool:
+        """The one fault is a half last line, which the next entry mends by itself."""
+        return self.torn_bytes > 0 and len(self.faults) == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Messages between one site and the centre: in both logs, or in one only."""
+
+    matched: int
+    own_only: tuple[AuditEntry, ...]
+    other_only: tuple[AuditEntry, ...]
+
+    @property
+    def agree(self) -> bool:
+        """Whether each log knows all that the other knows."""
+        return not self.own_only and not self.other_only
+
+
+class AuditLog:
+    """The log of one side.  Several processes and threads may append to one file at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(
+        self,
+        direction: Direction,
+        what: str,
+        *,
+        peer: str,
+        run: str = "",
+        round: int = 0,
+        bytes: int = 0,
+        sha256: str = "",
+        items: Mapping[str, int] | None = None,
+        reason: str = "",
+    ) -> AuditEntry:
+        """Write one entry; it is on the disk when this returns.
+
+        A half line, left by a process that was stopped while it wrote, is removed first and the
+        removal is noted: that process had not got to sending what the line was about.
+
+        Raises:
+            AuditError: If the entry cannot be written (no part of it is in the log then), if a
+                value is unlawful, or if the log's last entry was changed.  The message names the
+                log's path: it must not leave this side.
+        """
+        fields: dict[str, object] = {
+            "direction": direction,
+            "what": what,
+            "peer": peer,
+            "run": run,
+            "round": round,
+            "bytes": bytes,
+            "sha256": sha256,
+            "items": dict(items or {}),
+            "reason": reason,
+        }
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _locked(self._path, _NEW, fcntl.LOCK_EX) as file:
+                end, last, torn = _read_tail(self._path, file)
+                if torn:
+                    last = _repair(file, end, last, torn)
+                entry = _write(file, _following(last, fields))
+                if last is None:
+                    _sync_folder(self._path.parent)
+                return entry
+        except ValidationError as error:
+            raise AuditError(explain(error, "audit entry")) from None
+        except OSError as error:
+            raise AuditError(
+                f"{self._path}: the audit log cannot be written ({error.strerror}), and nothing "
+                "may leave unlogged; check free space and rights of the folder"
+            ) from error
+
+
+def read_entries(path: Path) -> list[AuditEntry]:
+    """The entries of a log, without a look at the chain; none where there is no log yet.
+
+    Raises:
+        AuditError: If the log cannot be read, or a line is no entry.
+    """
+    entries = []
+    for number, line in enumerate(_read_lines(path)[0], 1):
+        entry, flaw = _parse(line)
+        if entry is None:
+            raise AuditError(f"{path}: line {number} {flaw}")
+        entries.append(entry)
+    return entries
+
+
+def verify(path: Path) -> Verification:
+    """Check every entry and every link of a log; an absent log is an empty one.
+
+    Finds changed, removed, inserted, repeated, moved and malformed lines, and a torn last line.
+    It cannot find that the last lines were removed, nor that the end of the log was written anew
+    with new hashes: see this module's docstring.
+
+    Raises:
+        AuditError: If the file cannot be read.
+    """
+    lines, torn = _read_lines(path)
+    entries: list[AuditEntry] = []
+    faults: list[str] = []
+    before: AuditEntry | None = None
+    for number, line in enumerate(lines, 1):
+        entry, flaw = _parse(line)
+        flaws = [flaw] if flaw else []
+        # The link to a line that is no entry cannot be checked; that line is a fault already.
+        if entry is not None and (number == 1 or before is not None):
+            flaws += _link_flaws(before, entry)
+        if entry is not None:
+            entries.append(entry)
+        faults += [f"line {number} {flaw}" for flaw in flaws]
+        before = entry
+    if torn:
+        faults.append(
+            f"line {len(lines) + 1} is a torn last line of {torn:,} bytes: a process was stopped "
+            "while it wrote; the next entry removes it and notes that"
+        )
+    return Verification(entries=tuple(entries), faults=tuple(faults), torn_bytes=torn)
+
+
+def compare(own: Sequence[AuditEntry], other: Sequence[AuditEntry], *, site: str) -> Comparison:
+    """Messages between a site and the centre that only one of their two logs knows.
+
+    What one side sent, the other must have received or refused: by digest (by kind where there
+    is none) and as often.  A refusal alone is no difference: a site also logs what it did not let
+    out.
+
+    Args:
+        own: The site's log.
+        other: The centre's log; its entries about other sites are ignored.
+        site: The site's name.
+    """
+    other = [entry for entry in other if entry.peer == site]
+    out, sent_here, received_there = _unmatched(own, other)
+    back, sent_there, received_here = _unmatched(other, own)
+    return Comparison(
+        matched=out + back,
+        own_only=tuple(sorted(sent_here + received_here, key=lambda entry: entry.seq)),
+        other_only=tuple(sorted(sent_there + received_there, key=lambda entry: entry.seq)),
+    )
+
+
+def _unmatched(
+    senders: Sequence[AuditEntry], receivers: Sequence[AuditEntry]
+) -> tuple[int, list[AuditEntry], list[AuditEntry]]:
+    """How many were sent and arrived; what was sent only; what was received only."""
+    sent = [entry for entry in senders if entry.direction == "sent"]
+    received = [entry for entry in receivers if entry.direction == "received"]
+    refused = [entry for entry in receivers if entry.direction == "refused"]
+    sent_only = _surplus(sent, [*received, *refused])
+    received_only = _surplus(received, sent)
+    return len(sent) - len(sent_only), sent_only, received_only
+
+
+def _surplus(entries: Iterable[AuditEntry], partners: Iterable[AuditEntry]) -> list[AuditEntry]:
+    """Entries that find no partner of the same content; each partner serves once."""
+    free = Counter(entry.sha256 or entry.what for entry in partners)
+    alone = []
+    for entry in entries:
+        content = entry.sha256 or entry.what
+        if free[content]:
+            free[content] -= 1
+        else:
+            alone.append(entry)
+    return alone
+
+
+# ---- lines --------------------------------------------------------------------------------------
+
+
+def _canonical(fields: Mapping[str, object]) -> bytes:
+    """Sorted, compact and pure ASCII: equal entries are equal bytes, whatever text they hold."""
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def _line(entry: AuditEntry) -> bytes:
+    return _canonical(entry.model_dump()) + b"\n"
+
+
+def _hash_of(entry: AuditEntry) -> str:
+    return hashlib.sha256(_canonical(entry.model_dump(exclude={"hash"}))).hexdigest()
+
+
+def _following(before: AuditEntry | None, fields: Mapping[str, object]) -> AuditEntry:
+    now = datetime.now(UTC).replace(tzinfo=None)
+    chain = {
+        "seq": before.seq + 1 if before else 1,
+        "time": now.isoformat(timespec="milliseconds") + "Z",
+        "previous": before.hash if before else ORIGIN,
+        "hash": ORIGIN,
+    }
+    entry = AuditEntry.model_validate({**_NOTHING, **fields, **chain})
+    return entry.model_copy(update={"hash": _hash_of(entry)})
+
+
+def _parse(line: bytes) -> tuple[AuditEntry | None, str]:
+    """The entry of a line, None where it is none; and what is wrong with the line by itself."""
+    try:
+        entry = AuditEntry.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return None, "is malformed: it is not JSON"
+        field = ".".join(str(part) for part in first["loc"])
+        return None, f"is malformed: {field or 'entry'}: {first['msg']}"
+    if entry.hash != _hash_of(entry):
+        return entry, "was changed: its content and its hash do not fit"
+    # Also finds what JSON forgives: spaces, another order, a field given twice.
+    if _line(entry) != line:
+        return entry, "was changed: it is not written as this log writes"
+    return entry, ""
+
+
+def _link_flaws(before: AuditEntry | None, entry: AuditEntry) -> list[str]:
+    """What is wrong between two neighbours; at most one flaw, the most telling."""
+    due = before.seq + 1 if before else 1
+    if entry.seq > due:
+        missing = entry.seq - due
+        return [f"is entry {entry.seq} where {due} is due: {missing} removed before it, or moved"]
+    if before and entry.seq == before.seq:
+        return [f"is entry {entry.seq} a second time: it was repeated or inserted"]
+    if entry.seq < due:
+        return [f"is entry {entry.seq} where {due} is due: it was moved or inserted"]
+    if entry.previous != (before.hash if before else ORIGIN):
+        what = "the entry before it" if before else "the beginning of a log"
+        return [f"does not follow from {what}: one of them was changed, removed or inserted"]
+    return []
+
+
+# ---- the file -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _locked(path: Path, flags: int, lock: int) -> Iterator[int]:
+    file = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(file, lock)
+        yield file
+    finally:
+        # Closing alone would not do: a process that another thread forked meanwhile shares the
+        # open file, and with it the lock.
+        fcntl.flock(file, fcntl.LOCK_UN)
+        os.close(file)
+
+
+def _read_lines(path: Path) -> tuple[list[bytes], int]:
+    """Whole lines with their ends, and the number of torn bytes behind the last."""
+    try:
+        # Shared lock: an entry that is just being written is not a torn one.
+        with _locked(path, os.O_RDONLY, fcntl.LOCK_SH):
+            content = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise AuditError(f"{path}: the audit log cannot be read ({error.strerror})") from error
+    *lines, torn = content.split(b"\n")
+    return [line + b"\n" for line in lines], len(torn)
+
+
+def _read_tail(path: Path, file: int) -> tuple[int, AuditEntry | None, int]:
+    """Where the whole lines end, the last of them, and the number of torn bytes behind it.
+
+    Read from the end of the file: a log grows for weeks.
+    """
+    start = size = os.fstat(file).st_size
+    tail = b""
+    while start and tail.count(b"\n") < 2:
+        length = min(_BLOCK, start)
+        start -= length
+        tail = os.pread(file, length, start) + tail
+    lines, newline, torn = tail.rpartition(b"\n")
+    if not newline:
+        return 0, None, size
+    entry, flaw = _parse(lines.rpartition(b"\n")[2] + b"\n")
+    if flaw:
+        raise AuditError(
+            f"{path}: the last entry {flaw}; nothing is added to a log that was changed: keep the "
+            "file as evidence under another name, then a new log begins"
+        )
+    return size - len(torn), entry, len(torn)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file's name is on the disk only when its folder is."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _repair(file: int, end: int, last: AuditEntry | None, torn: int) -> AuditEntry:
+    os.ftruncate(file, end)
+    facts: dict[str, object] = {
+        "direction": "note",
+        "what": REPAIRED,
+        "items": {"bytes removed": torn},
+    }
+    return _write(file, _following(last, facts))
+
+
+def _write(file: int, entry: AuditEntry) -> AuditEntry:
+    """Append one line, whole and on the disk, or leave the file as it was."""
+    end = os.fstat(file).st_size
+    line = _line(entry)
+    try:
+        # A disk that fills up may first show as a short write, without an error.
+        if os.write(file, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file)
+    except BaseException:
+        os.ftruncate(file, end)
+        raise
+    return entry

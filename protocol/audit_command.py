@@ -1,0 +1,43 @@
+"""What the audit commands of both sides share: their options, and how they answer."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from protocol.account import View, as_json, examine, print_findings
+from protocol.audit import AuditError
+from protocol.study import ProtocolError
+
+SinceOption = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], help="Tell what happened from this day on (UTC)."),
+]
+RunOption = Annotated[str, typer.Option(help="Tell what belongs to this study run.")]
+NotedOption = Annotated[
+    str,
+    typer.Option(help="A last hash that you wrote down earlier, or its beginning: is it there?"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")]
+
+
+def answer(view: Callable[[], View], *, json_wanted: bool) -> None:
+    """Examine and print; status 1 where something is wrong with a log, 2 where none can be read."""
+    try:
+        findings = examine(view())
+    except (AuditError, ProtocolError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+    if json_wanted:
+        typer.echo(as_json(findings))
+    else:
+        print_findings(findings, Console(highlight=False, emoji=False))
+    if not findings.all_well:
+        raise typer.Exit(1)
+
+
+def day(since: datetime | None) -> str:
+    """As `View` has it; empty for all days."""
+    return f"{since:%Y-%m-%d}" if since else ""

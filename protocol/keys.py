@@ -1,0 +1,167 @@
+"""Keys and certificates as files: what the centre and the sites must read and write alike."""
+
+import os
+import uuid
+from base64 import b64encode
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+    load_ssh_public_key,
+    ssh_key_fingerprint,
+)
+
+PRIVATE_MODE = 0o600
+PUBLIC_MODE = 0o644
+
+
+class KeyFileError(ValueError):
+    """A key or certificate that is missing, of another kind, or in the wrong hands."""
+
+
+def make_key() -> ec.EllipticCurvePrivateKey:
+    """A new private key on P-384, the curve of every key of a federation."""
+    return ec.generate_private_key(ec.SECP384R1())
+
+
+def openssh_private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """OpenSSH PEM without a passphrase, as a SuperNode reads it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+
+
+def openssh_line(key: ec.EllipticCurvePublicKey, comment: str = "") -> str:
+    """The public key as one OpenSSH line, without a line end."""
+    line = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
+    return f"{line} {comment}".rstrip()
+
+
+def openssh_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    """`SHA256:` and unpadded base64, as `ssh-keygen -lf` prints it."""
+    digest = ssh_key_fingerprint(key, hashes.SHA256())
+    return f"SHA256:{b64encode(digest).decode('ascii').rstrip('=')}"
+
+
+def parse_openssh_line(text: str) -> ec.EllipticCurvePublicKey:
+    """The key of one OpenSSH public key line; its comment is ignored.
+
+    Raises:
+        KeyFileError: If it is not one line, not such a key, or not on P-384.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) != 1:
+        raise KeyFileError(f"must hold one OpenSSH public key line, not {len(lines)} lines")
+    try:
+        key = load_ssh_public_key(lines[0].strip().encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise KeyFileError(
+            "is not an OpenSSH public key line (ecdsa-sha2-nistp384 AAAA... name);"
+            " the site's enrol.py writes one"
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        kind = lines[0].split()[0]
+        raise KeyFileError(
+            f"must be an EC P-384 key (ecdsa-sha2-nistp384), not {kind};"
+            " the site's enrol.py makes one"
+        )
+    return key
+
+
+def read_public_key(path: Path) -> ec.EllipticCurvePublicKey:
+    """A site's public key, as the site sent it.
+
+    Raises:
+        KeyFileError: If it cannot be read, is a private key, or is not a P-384 OpenSSH line.
+    """
+    content = _read(path)
+    if _is_private(content):
+        raise KeyFileError(
+            f"{path}: this is a PRIVATE key, it must never leave the site: make a new one there"
+            " (python client/enrol.py --site SITE --replace), send only its .pub file,"
+            " and delete this one"
+        )
+    try:
+        return parse_openssh_line(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise KeyFileError(f"{path}: is not text; send the .pub file as it is") from None
+    except KeyFileError as error:
+        raise KeyFileError(f"{path}: {error}") from None
+
+
+def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """A site's private key.
+
+    Raises:
+        KeyFileError: If it cannot be read, has a passphrase, or is not an OpenSSH P-384 key.
+    """
+    content = _read(path)
+    try:
+        key = load_ssh_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise KeyFileError(
+            f"{path}: must be an OpenSSH private key on P-384 without a passphrase;"
+            " python client/enrol.py --site SITE --replace makes one"
+        )
+    return key
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """One PEM certificate.
+
+    Raises:
+        KeyFileError: If it cannot be read, holds a private key, or is not one PEM certificate.
+    """
+    content = _read(path)
+    if _is_private(content):
+        raise KeyFileError(
+            f"{path}: this is a PRIVATE key where a certificate belongs; if the centre sent it,"
+            " delete it and tell the centre that its key has leaked"
+        )
+    try:
+        (certificate,) = x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise KeyFileError(
+            f"{path}: must hold one certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+        ) from None
+    return certificate
+
+
+def certificate_fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 as `openssl x509 -noout -fingerprint -sha256` prints it: AA:BB:..."""
+    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+
+
+def replace_file(path: Path, content: bytes, mode: int) -> None:
+    """Put a whole file in place of the old one at once; it has `mode` from the first byte."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+def _is_private(content: bytes) -> bool:
+    """In any of the usual forms: PEM, OpenSSH, PuTTY, and those as UTF-16."""
+    text = content.replace(b"\0", b"").upper()
+    return b"PRIVATE KEY" in text or b"PRIVATE-LINES" in text

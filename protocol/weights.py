@@ -1,0 +1,129 @@
+"""Networks' weights on the wire: one safetensors file in one array for each network.
+
+Flower moves every array of a record as objects of its own, each a request and a commit at the
+SuperLink: one array for a network is 70 times fewer of them than one for each tensor.
+"""
+
+import json
+from collections.abc import Mapping, Set
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, RecordDict
+from safetensors.torch import load, save
+from torch import Tensor
+
+_FILE = "safetensors"
+# A tensor's line in the header of a safetensors file, and what NumPy writes before the bytes.
+_LINE_BYTES, _HEAD_BYTES = 512, 1024
+
+Weights = dict[str, Tensor]
+
+
+class MessageError(ValueError):
+    """A message that is not of the agreed form."""
+
+
+def names_differ(found: Set[str], expected: Set[str]) -> str:
+    """How they differ.  What the other side made up is counted, not quoted: it could be anything,
+    such as a patient's name, and this text goes into logs.
+    """
+    missing = sorted(expected - found)
+    first = f", first {missing[0]!r}" if missing else ""
+    return f"{len(missing)} missing{first}; {len(found - expected)} that are not agreed"
+
+
+def wire_weights(state: Mapping[str, Tensor]) -> Weights:
+    """The floating tensors of a state dict; counters such as num_batches_tracked stay home."""
+    return {
+        name: tensor.detach().cpu().float().contiguous()
+        for name, tensor in state.items()
+        if tensor.is_floating_point()
+    }
+
+
+def bytes_of(weights: Mapping[str, Tensor] | None) -> int:
+    """Payload of these weights, bytes."""
+    return sum(w.numel() * w.element_size() for w in weights.values()) if weights else 0
+
+
+def pack_weights(weights: Weights) -> ArrayRecord:
+    """One record with one array of bytes."""
+    file = np.frombuffer(save(weights), dtype=np.uint8)
+    return ArrayRecord(array_dict={_FILE: Array(file)})
+
+
+def raw_weights(content: RecordDict, name: str) -> Weights | None:
+    """The weights of that name as they were sent; None where they were not.
+
+    Raises:
+        MessageError: If they cannot be decoded.
+    """
+    record = content.get(name)
+    return None if record is None else _decoded(_only_array(record, name), name)
+
+
+def read_weights(content: RecordDict, name: str, like: Mapping[str, Tensor]) -> Weights | None:
+    """The weights of that name, with exactly the names, shapes and dtype of `like`, all finite.
+
+    Returns:
+        None where they were not sent.
+
+    Raises:
+        MessageError: On the first difference.
+    """
+    record = content.get(name)
+    if record is None:
+        return None
+    expected = wire_weights(like)
+    array = _only_array(record, name)
+    # Before decoding: what is larger than it can be is not even looked at.
+    most = bytes_of(expected) + _LINE_BYTES * len(expected) + _HEAD_BYTES
+    if len(array.data) > most:
+        raise MessageError(f"{name}: is of {len(array.data)} bytes, can be of {most} at most")
+    weights = _decoded(array, name)
+    if set(weights) != set(expected):
+        raise MessageError(
+            f"{name}: tensor names differ: {names_differ(set(weights), set(expected))}"
+        )
+    for key, tensor in weights.items():
+        if tensor.shape != expected[key].shape or tensor.dtype != torch.float32:
+            raise MessageError(
+                f"{name}: {key} is {tensor.dtype} {tuple(tensor.shape)}, "
+                f"must be torch.float32 {tuple(expected[key].shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise MessageError(f"{name}: {key} holds NaN or infinity")
+    return {key: weights[key] for key in expected}
+
+
+def count_tensors(record: ArrayRecord) -> int:
+    """Tensors in a record of weights, by its header; 0 where it cannot be read."""
+    try:
+        file = _only_array(record, "").numpy().tobytes()
+        header = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])
+        return len(header.keys() - {"__metadata__"})
+    except Exception:
+        # The other side's bytes; NumPy and JSON may refuse them in any way.
+        return 0
+
+
+def _only_array(record: object, what: str) -> Array:
+    if not isinstance(record, ArrayRecord):
+        raise MessageError(f"{what}: must be an ArrayRecord, not {type(record).__name__}")
+    if set(record) != {_FILE}:
+        raise MessageError(f"{what}: must hold one array {_FILE!r} alone, holds {len(record)}")
+    return record[_FILE]
+
+
+def _decoded(array: Array, what: str) -> Weights:
+    try:
+        file = array.numpy()
+        if file.dtype != np.uint8:
+            raise MessageError(f"{what}: must be bytes, not {file.dtype}")
+        return load(file.tobytes())
+    except MessageError:
+        raise
+    except Exception as error:
+        # The other side's bytes; NumPy and safetensors may refuse them in any way.
+        raise MessageError(f"{what}: cannot be decoded") from error

@@ -1,0 +1,55 @@
+"""`python server/audit.py`: what the centre has sent, and what has come from the hospitals."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protocol.account import View
+from protocol.audit import AuditError
+from protocol.audit_command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    centre: Annotated[Path, typer.Option(help="The centre's folder.")] = Path("centre"),
+    site: Annotated[str, typer.Option(help="Tell of this site alone.")] = "",
+    since: SinceOption = None,
+    run: RunOption = "",
+    noted: NotedOption = "",
+    other_log: Annotated[
+        Path | None,
+        typer.Option("--compare", help="The log of --site: does it tell the same?"),
+    ] = None,
+    json_wanted: JsonOption = False,
+) -> None:
+    """Verify the centre's audit log and tell what came, what was refused and what left.
+
+    The whole log is always verified; --since and --run choose what is told.
+    Exit status 0: all is well, or nothing has been sent yet.
+    Exit status 1: a log was changed, a noted hash is gone, or the sides differ.
+    Exit status 2: the question cannot be answered.
+    """
+
+    def view() -> View:
+        if not centre.is_dir():
+            raise AuditError(f"{centre}: is no folder; give the centre's with --centre")
+        if other_log is not None and not site:
+            raise AuditError("--compare: goes with --site, whose log it is")
+        return View(
+            log=centre / "audit.jsonl",
+            owner="centre",
+            site=site,
+            since=day(since),
+            run=run,
+            other_log=other_log,
+            noted=noted.lower(),
+        )
+
+    answer(view, json_wanted=json_wanted)
+
+
+if __name__ == "__main__":
+    app()

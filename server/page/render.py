@@ -1,0 +1,27 @@
+"""Sections to one HTML file that needs no network, no script and no other file."""
+
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from server.page.blocks import Section
+
+
+def render_page(title: str, subtitle: str, sections: Sequence[Section], caution: str = "") -> str:
+    """The whole page.
+
+    Args:
+        title: Of the document.
+        subtitle: One line below it.
+        sections: In order; their titles become the contents.
+        caution: What holds for every number in it; shown in a box at the top.
+    """
+    environment = Environment(
+        loader=PackageLoader("server.page", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html")
+    return page.render(title=title, subtitle=subtitle, sections=sections, caution=caution)

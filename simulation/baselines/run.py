@@ -1,0 +1,257 @@
+"""One baseline over a study's cases: whose atlases, whose encoder, and the scores."""
+
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import SimpleITK as sitk
+import torch
+
+from client.cache import CachedCase, cached_case
+from client.contract import Case
+from client.evaluation import label_map_on_scan, score_label_map
+from client.scans import read_image, write_label_map
+from protocol.schedule import OrganBox, mean_box
+from protocol.sites import SiteConfig
+from protocol.study import StudyProtocol
+from protocol.sums import SumCount
+from protocol.weights import Weights
+from simulation.baselines import malf, ssae
+from simulation.baselines.encoder import SiteScans, train_encoder
+from simulation.baselines.malf import MalfOptions
+from simulation.baselines.ssae import SsaeOptions
+from simulation.baselines.volumes import atlas_of, volume_of
+from simulation.split import StudyCase
+from simulation.tables.store import CaseRow, Way
+
+Kind = Literal["malf", "ssae"]
+_EVERYONE = "pooled"
+
+
+class BaselineError(ValueError):
+    """The baseline cannot be run in this way, or on these cases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineOptions:
+    """Settings of both baselines."""
+
+    malf: MalfOptions = field(default_factory=MalfOptions)
+    ssae: SsaeOptions = field(default_factory=SsaeOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scan:
+    """A case of the study as a process of its own can open it."""
+
+    case: Case
+    cache: Path
+
+    def on_study_grid(self, protocol: StudyProtocol) -> CachedCase:
+        return cached_case(self.case, self.cache, protocol)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One case to be segmented and scored; an encoder where the baseline has one."""
+
+    target: StudyCase
+    scan: _Scan
+    atlases: tuple[_Scan, ...]
+    encoder: Weights | None
+    protocol: StudyProtocol
+    options: BaselineOptions
+    predictions: Path | None
+
+
+def run_baseline(
+    kind: Kind,
+    way: Way,
+    configs: Mapping[str, SiteConfig],
+    protocol: StudyProtocol,
+    cases: Sequence[StudyCase],
+    workers: int,
+    progress: Callable[[int, int], None],
+    predictions: Path | None,
+    options: BaselineOptions | None = None,
+) -> list[CaseRow]:
+    """Scores of every test case and of every withheld case that has a reference.
+
+    Args:
+        kind: "malf" or "ssae".
+        way: "local": a site's own atlases and encoder. "pooled": everyone's, for comparison only,
+            because atlases are patients. "federated": the encoder is averaged over all sites,
+            those without labels included, and matched with the site's own atlases. A site
+            without labels has no atlases: its cases are scored in the pooled way alone.
+        configs: Sites by name, for their caches.
+        protocol: Grid, organs and seed; same seed, same result, whatever `workers` is.
+        cases: All of the study, with sites and parts; validation cases are not used.
+        workers: Processes.
+        progress: Called with (cases done, cases in all).
+        predictions: Folder for the test cases' label maps, <case>.nii.gz on their own grid.
+        options: Settings; the defaults if None.
+
+    Returns:
+        In the order of `cases`, then of the organs.
+
+    Raises:
+        BaselineError: If MALF is to be federated, or no case is labelled.
+        ScanError: If a file cannot be used.
+    """
+    if kind == "malf" and way == "federated":
+        raise BaselineError(
+            "MALF: has no weights, so nothing to average over sites; run it pooled or local"
+        )
+    options = options or BaselineOptions()
+    labelled = [case for case in cases if case.part == "labelled"]
+    if not labelled:
+        raise BaselineError(f"{kind.upper()}: no case is labelled, so there is no atlas; label one")
+    atlases = _by_site(labelled, configs, pooled=way == "pooled")
+    if predictions is not None:
+        predictions.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        encoders: dict[str, Weights] = {}
+        if kind == "ssae":
+            encoders = _train_encoders(pool, way, configs, protocol, cases, atlases, options)
+        jobs = [
+            _Job(
+                target=case,
+                scan=_scan(case, configs),
+                atlases=atlases[_group(case, way)],
+                encoder=encoders.get(_EVERYONE, encoders.get(case.site)),
+                protocol=protocol,
+                options=options,
+                predictions=predictions if case.part == "test" else None,
+            )
+            for case in cases
+            if _is_scored(case) and _group(case, way) in atlases
+        ]
+        return _run_all(pool, jobs, progress)
+
+
+def _run_all(
+    pool: ProcessPoolExecutor, jobs: Sequence[_Job], progress: Callable[[int, int], None]
+) -> list[CaseRow]:
+    futures = [pool.submit(_segment_and_score, job) for job in jobs]
+    try:
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            progress(done, len(futures))
+    except BaseException:
+        # Leaving the pool waits for what is under way, not for the queue.
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    return [row for future in futures for row in future.result()]
+
+
+def _train_encoders(
+    pool: ProcessPoolExecutor,
+    way: Way,
+    configs: Mapping[str, SiteConfig],
+    protocol: StudyProtocol,
+    cases: Sequence[StudyCase],
+    atlases: Mapping[str, tuple[_Scan, ...]],
+    options: BaselineOptions,
+) -> dict[str, Weights]:
+    """By site for the local way, one for everyone otherwise."""
+    training = [case for case in cases if case.part in ("labelled", "unlabelled")]
+    scans = _by_site(training, configs, pooled=way == "pooled")
+    if way == "local":
+        asked = {site: ({site: scans[site]}, atlases[site]) for site in atlases}
+    else:
+        everyone = tuple(scan for of_site in atlases.values() for scan in of_site)
+        asked = {_EVERYONE: (scans, everyone)}
+    futures = {
+        name: pool.submit(_train, sites, with_organs, protocol, options)
+        for name, (sites, with_organs) in asked.items()
+    }
+    return {name: future.result() for name, future in futures.items()}
+
+
+def _train(
+    sites: Mapping[str, tuple[_Scan, ...]],
+    labelled: Sequence[_Scan],
+    protocol: StudyProtocol,
+    options: BaselineOptions,
+) -> Weights:
+    images = {
+        site: SiteScans(images=[scan.on_study_grid(protocol).image for scan in scans])
+        for site, scans in sites.items()
+    }
+    boxes = [scan.on_study_grid(protocol).organ_box for scan in labelled]
+    box = _mean_box([box for box in boxes if box is not None])
+    return train_encoder(images, box, options.ssae.encoder, protocol.seed)
+
+
+def _segment_and_score(job: _Job) -> list[CaseRow]:
+    case = job.scan.on_study_grid(job.protocol)
+    target, classes = volume_of(case), job.protocol.classes
+    atlases = [atlas_of(scan.on_study_grid(job.protocol)) for scan in job.atlases]
+    if job.encoder is None:
+        found = malf.class_probabilities(target, atlases, classes, job.options.malf)
+    else:
+        found = ssae.class_probabilities(target, atlases, classes, job.encoder, job.options.ssae)
+    scan = read_image(job.target.image, case=job.target.name)
+    label = label_map_on_scan(found, job.protocol, case, scan)
+    if job.predictions is not None:
+        write_label_map(label, scan, job.predictions / f"{job.target.name}.nii.gz")
+    scores = score_label_map(label, job.protocol, case, scan)
+    return [
+        CaseRow(
+            site=job.target.site,
+            case=job.target.name,
+            part="test" if job.target.part == "test" else "withheld",
+            organ=organ,
+            dsc=scores.organs[organ].dsc,
+            asd_mm=scores.organs[organ].asd_mm,
+            failure=scores.organs[organ].failure,
+        )
+        for organ in job.protocol.organ_names
+    ]
+
+
+def _is_scored(case: StudyCase) -> bool:
+    return case.reference is not None and case.part in ("test", "unlabelled")
+
+
+def _group(case: StudyCase, way: Way) -> str:
+    """Whose atlases a case is segmented with."""
+    return _EVERYONE if way == "pooled" else case.site
+
+
+def _by_site(
+    cases: Sequence[StudyCase], configs: Mapping[str, SiteConfig], *, pooled: bool
+) -> dict[str, tuple[_Scan, ...]]:
+    """Scans by site, or all of them under one name; sites without any are left out."""
+    found: dict[str, tuple[_Scan, ...]] = {}
+    for case in cases:
+        name = _EVERYONE if pooled else case.site
+        found[name] = (*found.get(name, ()), _scan(case, configs))
+    return found
+
+
+def _scan(case: StudyCase, configs: Mapping[str, SiteConfig]) -> _Scan:
+    """With the reader's label for an atlas, with the reference for what is scored.
+
+    An unlabelled scan's reference is in its cache entry for scoring; nothing trains on it.
+    """
+    label = case.label if case.part == "labelled" else case.reference
+    return _Scan(
+        case=Case(name=case.name, part=case.part, image=case.image, label=label),
+        cache=configs[case.site].cache,
+    )
+
+
+def _mean_box(boxes: Sequence[tuple[float, ...]]) -> OrganBox | None:
+    edges = (SumCount(sum=sum(edge), count=len(boxes)) for edge in zip(*boxes, strict=True))
+    return mean_box(edges) if boxes else None
+
+
+def _one_thread() -> None:
+    """A process a core; and sums in one order, so that results do not depend on the machine."""
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    torch.set_num_threads(1)

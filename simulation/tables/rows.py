@@ -1,0 +1,126 @@
+"""The rows of the paper's tables as settings of one protocol, and the figures it printed.
+
+A new row is one line here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from protocol.study import StudyProtocol
+
+Kind = Literal["weights", "malf", "ssae"]
+
+_SUPERVISED = {"lambda_adversarial": 0.0, "lambda_region": 0.0}
+_PLAIN = {"sample_attention": "off", **_SUPERVISED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method of a table.
+
+    Attributes:
+        tables: Tables of the paper that it stands in.
+        changes: Sections of the study's protocol and what is different in them.
+        kind: "weights" for what is trained and averaged; else a baseline by name.
+        published: By organ, DSC and ASD in mm (None where the paper prints none).
+    """
+
+    tables: tuple[int, ...] = ()
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    kind: Kind = "weights"
+    published: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+
+
+def _published(*pairs: tuple[float, float | None]) -> dict[str, tuple[float, float | None]]:
+    return dict(zip(("bladder", "prostate", "rectum"), pairs, strict=True))
+
+
+ROWS: Mapping[str, Row] = {
+    "MALF": Row(
+        tables=(1,),
+        kind="malf",
+        published=_published((0.867, 1.641), (0.793, 2.791), (0.764, 3.210)),
+    ),
+    "SSAE": Row(
+        tables=(1,),
+        kind="ssae",
+        published=_published((0.918, 1.089), (0.871, 1.660), (0.863, 1.701)),
+    ),
+    "UNet": Row(
+        tables=(1,),
+        changes={"network": {"architecture": "unet"}, "method": _PLAIN},
+        published=_published((0.896, 1.214), (0.822, 1.917), (0.810, 2.186)),
+    ),
+    "VNet": Row(
+        tables=(1, 2),
+        changes={"network": {"architecture": "vnet"}, "method": _PLAIN},
+        published=_published((0.926, 1.023), (0.864, 1.725), (0.832, 1.969)),
+    ),
+    "DSResUNet": Row(
+        tables=(1,),
+        changes={"network": {"architecture": "dsresunet"}, "method": _PLAIN},
+        published=_published((0.944, 0.914), (0.882, 1.586), (0.869, 1.586)),
+    ),
+    "SVNet": Row(
+        tables=(2,),
+        changes={"method": _PLAIN},
+        published=_published((0.920, None), (0.862, None), (0.844, None)),
+    ),
+    "AttSVNet": Row(
+        tables=(2,),
+        changes={"method": _SUPERVISED},
+        published=_published((0.931, None), (0.878, None), (0.862, None)),
+    ),
+    "AttSVNet+CNN": Row(
+        tables=(2,),
+        changes={"method": {"lambda_region": 0.0}, "confidence": {"architecture": "cnn"}},
+        published=_published((0.938, None), (0.884, None), (0.874, None)),
+    ),
+    "AttSVNet+FCN": Row(
+        tables=(2,),
+        changes={"method": {"lambda_region": 0.0}},
+        published=_published((0.944, None), (0.893, None), (0.887, None)),
+    ),
+    "semiFCN": Row(
+        tables=(2,),
+        changes={"method": {"name": "semi-fcn"}},
+        published=_published((0.959, None), (0.895, None), (0.885, None)),
+    ),
+    "semiEmbedFCN": Row(
+        tables=(2,),
+        changes={"method": {"name": "semi-embed"}},
+        published=_published((0.964, None), (0.902, None), (0.891, None)),
+    ),
+    "AttSVNet+Semi": Row(
+        tables=(2,),
+        changes={"method": {"lambda_adversarial": 0.0}},
+        published=_published((0.937, None), (0.878, None), (0.865, None)),
+    ),
+    "ASDNet": Row(
+        tables=(1, 2),
+        published=_published((0.970, 0.858), (0.911, 1.316), (0.906, 1.401)),
+    ),
+    # Ours, in no table of the paper, run by name: D sees the scan, learns where S is right, and is
+    # asked together with the softmax.
+    "ASDNet-informed": Row(
+        changes={
+            "confidence": {"input": "maps+image", "target": "correctness", "prior": "softmax"},
+            "method": {"lambda_adversarial": 0.0, "gamma": 0.9},
+        },
+    ),
+}
+
+
+def protocol_of(row: Row, base: StudyProtocol, seed: int) -> StudyProtocol:
+    """The study's protocol with what this row changes.
+
+    Raises:
+        pydantic.ValidationError: If the changed protocol breaks a rule, such as a patch that
+            the row's network cannot halve often enough.
+    """
+    content = base.model_dump()
+    content["seed"] = seed
+    for section, values in row.changes.items():
+        content[section] |= values
+    return StudyProtocol.model_validate(content)

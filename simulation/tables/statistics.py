@@ -1,0 +1,183 @@
+"""Statistics of the tables: summaries, intervals and paired tests, by scipy and statsmodels.
+
+A score belongs to a `Place`.  Seeds of one case are averaged first, so that a case counts once;
+an undefined score (None) is never averaged.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+Verdict = Literal["higher", "lower", "undecided"]
+Vector = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+_RESAMPLES = 4999
+_SEED = 20180916
+# Differences that are equal on paper differ by rounding: 0.8 - 0.7 is not 0.9 - 0.8.
+_DECIMALS = 12
+
+
+class Place(NamedTuple):
+    """Where a score was measured."""
+
+    fold: int
+    seed: int
+    site: str
+    case: str
+
+
+Scores = Mapping[Place, float | None]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Interval(_Frozen):
+    """A 95% interval."""
+
+    low: float
+    high: float
+
+
+class Summary(_Frozen):
+    """Mean, sample standard deviation and interval of the mean over n cases; None: undefined."""
+
+    n: int
+    mean: float | None
+    sd: float | None
+    interval: Interval | None
+
+
+class Difference(_Frozen):
+    """First minus second over n paired cases; `p` is of Wilcoxon's signed-rank test, two-sided."""
+
+    n: int
+    mean: float | None
+    interval: Interval | None
+    p: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Which way the interval points; undecided where it has 0 or there is none."""
+        if self.interval is None or self.interval.low <= 0 <= self.interval.high:
+            return "undecided"
+        return "higher" if self.interval.low > 0 else "lower"
+
+
+def case_means(scores: Scores, *, over_folds: bool = False) -> list[float]:
+    """One value a case: the mean over its seeds of what is defined.
+
+    Args:
+        scores: In the unit of the score.
+        over_folds: Average folds too, where the same scan is scored in each (part "withheld").
+    """
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for place, value in scores.items():
+        if value is not None:
+            key = (None if over_folds else place.fold, place.site, place.case)
+            groups.setdefault(key, []).append(value)
+    return [float(np.mean(groups[key])) for key in sorted(groups, key=str)]
+
+
+def summarise(values: Iterable[float]) -> Summary:
+    """Mean, SD (n - 1) and interval; without values all but n are None."""
+    data = np.array(list(values), dtype=np.float64)
+    if data.size == 0:
+        return Summary(n=0, mean=None, sd=None, interval=None)
+    sd = float(np.std(data, ddof=1)) if data.size > 1 else None
+    return Summary(n=data.size, mean=float(np.mean(data)), sd=sd, interval=interval(data))
+
+
+def interval(values: Sequence[float] | Vector) -> Interval | None:
+    """Percentile bootstrap of the mean over cases, from one fixed seed.
+
+    Returns:
+        None for fewer than two values; the value itself, twice, where all are equal.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.size < 2:
+        return None
+    if np.ptp(data) == 0:
+        return Interval(low=float(data[0]), high=float(data[0]))
+    return _bootstrap((data,), np.mean)
+
+
+def share(first: Scores, second: Scores) -> tuple[float, Interval | None] | None:
+    """Mean of the first as a share of the mean of the second, on the cases of both.
+
+    Returns:
+        The ratio and its interval (cases drawn in pairs); None where there is nothing to divide.
+    """
+    one, other = (np.array(values) for values in _paired(first, second))
+    if one.size == 0 or np.mean(other) == 0:
+        return None
+    ratio = float(np.mean(one) / np.mean(other))
+    if one.size < 2 or np.count_nonzero(other) < other.size:
+        return ratio, None
+    if np.ptp(one) == 0 and np.ptp(other) == 0:
+        return ratio, Interval(low=ratio, high=ratio)
+    return ratio, _bootstrap((one, other), _ratio)
+
+
+def difference(first: Scores, second: Scores, *, over_folds: bool = False) -> Difference:
+    """First minus second on what both scored: same fold, seed, site and case, seeds averaged.
+
+    A pair of which either is undefined is left out.
+    """
+    one, other = _paired(first, second, over_folds=over_folds)
+    gaps = np.round(np.array(one) - np.array(other), _DECIMALS)
+    if gaps.size == 0:
+        return Difference(n=0, mean=None, interval=None, p=None)
+    return Difference(
+        n=gaps.size, mean=float(np.mean(gaps)), interval=interval(gaps), p=_wilcoxon(gaps)
+    )
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction over the tests that could be made; None stays None."""
+    made = [p for p in p_values if p is not None]
+    if not made:
+        return list(p_values)
+    corrected = iter(multipletests(made, method="holm")[1])
+    return [None if p is None else float(next(corrected)) for p in p_values]
+
+
+def _paired(
+    first: Scores, second: Scores, *, over_folds: bool = False
+) -> tuple[list[float], list[float]]:
+    both = [p for p in first if first[p] is not None and second.get(p) is not None]
+    one, other = ({place: scores[place] for place in both} for scores in (first, second))
+    return case_means(one, over_folds=over_folds), case_means(other, over_folds=over_folds)
+
+
+def _wilcoxon(gaps: Vector) -> float:
+    """Zero differences are left out (Wilcoxon's own way); nothing but zeros is no evidence: 1."""
+    if not np.any(gaps):
+        return 1.0
+    return float(stats.wilcoxon(gaps).pvalue)
+
+
+def _ratio(first: Vector, second: Vector, axis: int = -1) -> Vector:
+    means: Vector = np.mean(first, axis=axis) / np.mean(second, axis=axis)
+    return means
+
+
+def _bootstrap(data: tuple[Vector, ...], statistic: Any) -> Interval:
+    found = stats.bootstrap(
+        data,
+        statistic,
+        paired=len(data) > 1,
+        vectorized=True,
+        n_resamples=_RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return Interval(low=float(found.low), high=float(found.high))

@@ -1,0 +1,64 @@
+"""What a hostile hospital could run: its SuperNode is registered, its own code is of its making.
+
+Appended to a copy of client/executor.py: no guard, and replies spoiled as the file EVIL says.
+"""
+
+import os as _os
+import pickle as _pickle
+from pathlib import Path as _Path
+
+import numpy as _np
+import torch as _torch
+from flwr.app import Array as _Array
+from flwr.app import ArrayRecord as _ArrayRecord
+from flwr.app import ConfigRecord as _ConfigRecord
+from flwr.app import MetricRecord as _MetricRecord
+
+from protocol.weights import pack_weights as _pack
+from protocol.weights import raw_weights as _raw
+
+
+def _spoiled(reply, instruction, site):  # type: ignore[no-untyped-def]
+    mode = _Path(_os.environ["EVIL"]).read_text().strip()
+    if reply.has_error() or instruction.metadata.message_type != "train":
+        return reply
+    content = reply.content
+    weights = _raw(content, "segmenter")
+    sent = _raw(instruction.content, "segmenter")
+    name = sorted(weights)[0]
+    if mode == "NaN":
+        weights[name][...] = float("nan")
+    elif mode == "wrong shapes":
+        weights[name] = _torch.zeros(3, 3)
+    elif mode == "10x norm":
+        weights = {n: sent[n] + 10 * (weights[n] - sent[n]) for n in weights}
+    content["segmenter"] = _pack(weights)
+    if mode == "extra record":
+        content["scans"] = _ArrayRecord([_np.zeros((8, 8, 8), _np.float32)])
+    elif mode == "a million metrics":
+        content["metrics"] = _MetricRecord({f"m{i}": 0.0 for i in range(1_000_000)})
+    elif mode == "a pickle":
+        data = _pickle.dumps(_os.getcwd)
+        content["segmenter"] = _ArrayRecord(
+            array_dict={"safetensors": _Array("uint8", (len(data),), "numpy.ndarray", data)}
+        )
+    elif mode == "another site's name":
+        content["site"] = _ConfigRecord({"name": "A"})
+    elif mode == "a path beside the name":
+        content["site"] = _ConfigRecord({"name": site, "from": "/data/Mueller_Hans_1950.nii.gz"})
+    elif mode == "a metric of its own":
+        content["metrics"]["volume_of_Mueller_Hans_ml"] = 41.5
+    elif mode == "counts it did not declare":
+        content["metrics"]["labelled"] = 900.0
+    return reply
+
+
+only_agreed = _spoiled
+
+
+def check_bundle(config, fab, installed):  # type: ignore[no-untyped-def]
+    """Whatever the centre sends, this site runs its own."""
+    return ApprovedCode(installed, None)
+
+
+from client.approval import ApprovedCode  # noqa: E402

@@ -1,0 +1,194 @@
+"""Keys and certificates as files: what is read, what is refused, and with what mode it is made."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from protocol import keys
+
+# Made once by `ssh-keygen -t ecdsa -b 384`; the fingerprint is what `ssh-keygen -lf` printed.
+LINE = (
+    "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQAAAAIbmlzdHAzODQAAABhBMfuYwQxnDRCLnBk5LvW3"
+    "8EguNX6Fy5KUwABpOx7S/DxMBFvAOj5MHJxlxVaUzQBS+ypkHnlBn4Mj/fNVUWWkVRrlPu0W04NsicPMuP5o5U1p+tLL"
+    "BsRDFbc8ybaGBwNfA== A"
+)
+FINGERPRINT = "SHA256:JWKRacG/ZmLERgRUcW9Nh3obxgF+JKYH8TjMywCq9/o"
+
+
+def openssh(key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) -> bytes:
+    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+
+
+def test_a_line_and_its_fingerprint_are_those_of_ssh_keygen(tmp_path: Path) -> None:
+    path = tmp_path / "A.pub"
+    path.write_text(f"\n  {LINE}\n\n", encoding="utf-8")
+    key = keys.read_public_key(path)
+    assert keys.openssh_fingerprint(key) == FINGERPRINT
+    assert keys.openssh_line(key, "A") == LINE
+    assert keys.openssh_line(key) == LINE.removesuffix(" A")
+
+
+def test_a_private_key_comes_back(tmp_path: Path) -> None:
+    key = keys.make_key()
+    path = tmp_path / "site.key"
+    path.write_bytes(keys.openssh_private(key))
+    assert path.read_bytes().startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----")
+    assert keys.read_private_key(path).private_numbers() == key.private_numbers()
+
+
+PRIVATE = {
+    "openssh": keys.openssh_private(keys.make_key()),
+    "pkcs8": keys.make_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    "sec1": keys.make_key().private_bytes(
+        Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
+    ),
+    "encrypted": keys.make_key().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    ),
+    "both": LINE.encode() + b"\n" + keys.openssh_private(keys.make_key()),
+    "utf16": keys.openssh_private(keys.make_key()).decode().encode("utf-16"),
+    "putty": b"PuTTY-User-Key-File-3: ecdsa-sha2-nistp384\nPrivate-Lines: 2\nAAAA\n",
+}
+
+
+@pytest.mark.parametrize("form", PRIVATE)
+def test_a_private_key_is_refused_in_every_form(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "sent"
+    path.write_bytes(PRIVATE[form])
+    with pytest.raises(keys.KeyFileError, match="this is a PRIVATE key, it must never leave") as e:
+        keys.read_public_key(path)
+    assert str(path) in str(e.value)
+    with pytest.raises(keys.KeyFileError, match="tell the centre that its key has leaked"):
+        keys.read_certificate(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "one OpenSSH public key line, not 0 lines"),
+        (f"{LINE}\n{LINE}\n".encode(), "one OpenSSH public key line, not 2 lines"),
+        (b"hello world", "is not an OpenSSH public key line"),
+        (LINE[:100].encode(), "is not an OpenSSH public key line"),
+        (LINE.encode("utf-16"), "is not text"),
+        (
+            openssh(ec.generate_private_key(ec.SECP256R1()).public_key()),
+            r"must be an EC P-384 key \(ecdsa-sha2-nistp384\), not ecdsa-sha2-nistp256",
+        ),
+        (openssh(ec.generate_private_key(ec.SECP521R1()).public_key()), "not ecdsa-sha2-nistp521"),
+        (openssh(ed25519.Ed25519PrivateKey.generate().public_key()), "not ssh-ed25519"),
+    ],
+)
+def test_what_is_no_p384_line_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "A.pub"
+    path.write_bytes(content)
+    with pytest.raises(keys.KeyFileError, match=message) as error:
+        keys.read_public_key(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        LINE.encode(),
+        PRIVATE["pkcs8"],
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
+        ),
+    ],
+    ids=["empty", "public", "pkcs8", "p256"],
+)
+def test_what_a_supernode_could_not_use_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "site.key"
+    path.write_bytes(content)
+    with pytest.raises(keys.KeyFileError, match="on P-384 without a passphrase"):
+        keys.read_private_key(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for read in (keys.read_public_key, keys.read_private_key, keys.read_certificate):
+        with pytest.raises(keys.KeyFileError, match=r"none: cannot be read \(No such file"):
+            read(tmp_path / "none")
+
+
+def test_what_is_no_certificate_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text(LINE, encoding="utf-8")
+    with pytest.raises(keys.KeyFileError, match="must hold one certificate in PEM form"):
+        keys.read_certificate(path)
+
+
+def test_a_private_file_is_never_open_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen at the moment between writing and moving in place, under the widest umask."""
+    seen: list[int] = []
+    replace = os.replace
+
+    def note(draft: Path, path: Path) -> None:
+        seen.append(stat.S_IMODE(draft.stat().st_mode))
+        replace(draft, path)
+
+    modes: list[int] = []
+    opened = os.open
+
+    def note_open(path: Path, flags: int, mode: int) -> int:
+        assert flags & os.O_EXCL
+        modes.append(mode)
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr("protocol.keys.os.replace", note)
+    monkeypatch.setattr("protocol.keys.os.open", note_open)
+    before = os.umask(0)
+    try:
+        keys.replace_file(tmp_path / "key", b"secret", keys.PRIVATE_MODE)
+    finally:
+        os.umask(before)
+    assert (modes, seen) == ([0o600], [0o600])
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("protocol.keys.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        keys.replace_file(path, b"new", keys.PRIVATE_MODE)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen on this machine")
+def test_ssh_keygen_agrees(tmp_path: Path) -> None:
+    path = tmp_path / "site.key"
+    make = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-C", "A", "-f", str(path), "-N"]
+    subprocess.run([*make, ""], check=True)
+    key = keys.read_public_key(tmp_path / "site.key.pub")
+    assert keys.read_private_key(path).public_key() == key
+    printed = subprocess.run(
+        ["ssh-keygen", "-lf", str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed == f"384 {keys.openssh_fingerprint(key)} A (ECDSA)\n"
+
+    path.unlink()
+    subprocess.run([*make, "a passphrase"], check=True)
+    with pytest.raises(keys.KeyFileError, match="on P-384 without a passphrase"):
+        keys.read_private_key(path)

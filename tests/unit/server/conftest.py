@@ -1,0 +1,19 @@
+"""What the server's tests share: a grid in memory and a clock that costs no time."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from memory_grid import Clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The round loop's clock; waiting is done at once."""
+    made = Clock()
+    monkeypatch.setattr("server.exchange.time", made)
+    monkeypatch.setattr("server.rounds.time", made)
+    return made

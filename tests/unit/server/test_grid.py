@@ -1,0 +1,57 @@
+"""A reply whose upload has stalled holds up no other, and not the deadline."""
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from server.grid import PromptGrid
+
+
+class Uploads:
+    """Pulling "slow" waits for its upload; others are there at once."""
+
+    def __init__(self) -> None:
+        self.uploaded = threading.Event()
+        self.asked: list[str] = []
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Any]:
+        (name,) = message_ids
+        self.asked.append(name)
+        if name == "slow":
+            assert self.uploaded.wait(10)
+        if name == "broken":
+            raise ConnectionError("gone")
+        return [] if name == "not yet" else [f"reply to {name}"]
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.grid._GLANCE_S", 0.05)
+
+
+def test_a_stalled_upload_holds_up_nobody() -> None:
+    uploads = Uploads()
+    grid = PromptGrid(uploads)  # type: ignore[arg-type]
+    assert list(grid.pull_messages(["slow", "a", "b"])) == ["reply to a", "reply to b"]
+    assert list(grid.pull_messages(["slow"])) == []
+    assert uploads.asked.count("slow") == 1, "it is being pulled already"
+    uploads.uploaded.set()
+    grid._pulls["slow"].result(5)
+    assert list(grid.pull_messages(["slow"])) == ["reply to slow"]
+
+
+def test_what_is_not_there_is_asked_for_again() -> None:
+    uploads = Uploads()
+    grid = PromptGrid(uploads)  # type: ignore[arg-type]
+    for _ in range(2):
+        assert list(grid.pull_messages(["not yet"])) == []
+    assert uploads.asked == ["not yet", "not yet"]
+    assert list(grid.pull_messages([])) == []
+
+
+def test_a_failure_is_raised_where_it_is_waited_for() -> None:
+    grid = PromptGrid(Uploads())  # type: ignore[arg-type]
+    with pytest.raises(ConnectionError, match="gone"):
+        grid.pull_messages(["broken"])

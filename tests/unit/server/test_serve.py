@@ -1,0 +1,151 @@
+"""One run from the ServerApp's side: what it takes up, and its last word."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memory_grid import MemoryGrid, Site, error, same
+
+from protocol.audit import read_entries
+from protocol.study import StudyProtocol
+from server.app import serve
+from server.checkpoint import CheckpointError, load_checkpoint, load_model
+from server.follow import read_events
+from server.record import StudyRecord
+from server.runfolder import RunError, RunFacts, RunFolder
+from server.watchers import Watcher
+
+MakeProtocol = Callable[..., StudyProtocol]
+
+pytestmark = pytest.mark.usefixtures("flower_task", "one_thread", "clock")
+
+
+class NoTracker(Watcher):
+    """Stands for MLflow."""
+
+    made: list[tuple[Any, ...]]
+
+    def __init__(self, *arguments: Any, run_name: str) -> None:
+        self.made.append((*arguments, run_name))
+
+    def pending(self, record: StudyRecord) -> int:
+        return 7
+
+
+@pytest.fixture(autouse=True)
+def tracker(monkeypatch: pytest.MonkeyPatch) -> type[NoTracker]:
+    NoTracker.made = []
+    monkeypatch.setattr("server.app.MlflowWatcher", NoTracker)
+    return NoTracker
+
+
+def make(centre: Path, protocol: StudyProtocol) -> RunFolder:
+    folder = RunFolder(centre / "runs" / "one")
+    folder.create(RunFacts(name="one", mlflow_uri="x://", expected_sites=2), protocol)
+    return folder
+
+
+def sites(protocol: StudyProtocol) -> list[Site]:
+    return [Site(name, protocol) for name in "AB"]
+
+
+def test_a_run_to_its_end(
+    make_protocol: MakeProtocol, tmp_path: Path, tracker: type[NoTracker]
+) -> None:
+    protocol = make_protocol()
+    folder = make(tmp_path, protocol)
+    serve(MemoryGrid(sites(protocol)), tmp_path, "one")
+    last = read_events(folder.events)[-1]
+    assert (last["kind"], last["unsent"]) == ("finished", 7)
+    record = load_checkpoint(folder.path)
+    assert record is not None
+    assert (record.run, len(record.rounds)) == ("one", 2)
+    assert load_model(folder.path / "model" / "final")[0] == protocol
+    assert tracker.made == [("x://", tmp_path / "mlartifacts", "tiny", "one")]
+    assert len(read_entries(tmp_path / "audit.jsonl")) == 2 * (1 + 2 * 2) * 2
+    assert not folder.at_work()
+
+
+def test_a_run_that_stops_can_go_on(make_protocol: MakeProtocol, tmp_path: Path) -> None:
+    protocol = make_protocol(training={"rounds": 3})
+    folder = make(tmp_path, protocol)
+    group = sites(protocol)
+    fails = error("MemoryError")
+    group[1].spoil["train"] = lambda m, c: fails(m, c) if len(group[1].rounds) > 1 else c
+    serve(MemoryGrid(group), tmp_path, "one")
+    last = read_events(folder.events)[-1]
+    assert last["kind"] == "stopped"
+    assert "B (MemoryError)" in last["reason"]
+    serve(MemoryGrid(sites(protocol)), tmp_path, "one")
+    kinds = [event["kind"] for event in read_events(folder.events)]
+    assert [kind for kind in kinds if kind in ("started", "round", "stopped", "finished")] == [
+        *("started", "round", "stopped"),
+        *("started", "round", "round", "finished"),
+    ]
+    make(tmp_path / "whole", protocol)
+    serve(MemoryGrid(sites(protocol)), tmp_path / "whole", "one")
+    found = load_checkpoint(folder.path)
+    whole = load_checkpoint(tmp_path / "whole" / "runs" / "one")
+    assert found is not None
+    assert whole is not None
+    assert same(found.segmenter, whole.segmenter)
+
+
+def test_a_run_that_fails_says_so(
+    make_protocol: MakeProtocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    protocol = make_protocol()
+    folder = make(tmp_path, protocol)
+    monkeypatch.setattr("server.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        serve(MemoryGrid(sites(protocol)), tmp_path, "one")
+    last = read_events(folder.events)[-1]
+    assert (last["kind"], last["reason"]) == (
+        "failed",
+        "OSError: [Errno 28] No space left on device",
+    )
+    assert not folder.at_work()
+
+
+def test_a_checkpoint_of_another_protocol_is_refused(
+    make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
+    protocol = make_protocol()
+    folder = make(tmp_path, protocol)
+    serve(MemoryGrid(sites(protocol)), tmp_path, "one")
+    other = make_protocol(seed=5)
+    (folder.path / "protocol.json").write_text(other.model_dump_json())
+    with pytest.raises(CheckpointError, match="run one: its checkpoint is of another protocol"):
+        serve(MemoryGrid(sites(other)), tmp_path, "one")
+    assert read_events(folder.events)[-1]["kind"] == "failed"
+
+
+def test_a_damaged_checkpoint_does_not_begin_the_study_anew(
+    make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
+    protocol = make_protocol()
+    folder = make(tmp_path, protocol)
+    (folder.path / "checkpoint.safetensors").write_bytes(b"half a")
+    grid = MemoryGrid(sites(protocol))
+    with pytest.raises(CheckpointError):
+        serve(grid, tmp_path, "one")
+    assert grid.pushed == []
+    assert (folder.path / "checkpoint.safetensors").read_bytes() == b"half a"
+
+
+def test_a_second_server_app_of_a_run_does_nothing(
+    make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
+    protocol = make_protocol()
+    folder = make(tmp_path, protocol)
+    grid = MemoryGrid(sites(protocol))
+    with folder.lock(), pytest.raises(RunError, match="a ServerApp is at work on it"):
+        serve(grid, tmp_path, "one")
+    assert grid.pushed == []
+    assert read_events(folder.events) == []
+    with pytest.raises(RunError, match=r"run two: has no run.json; runs of this centre: one"):
+        serve(grid, tmp_path, "two")
