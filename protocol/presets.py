@@ -30,7 +30,7 @@ _QUICK = StudyProtocol(
     training=TrainingConfig(
         rounds=30,
         local_steps=10,
-        batch_size=1,
+        batch_size=2,
         # A few hundred steps are too few for random views to pay: docs/results.md.
         augment=False,
         lr_segmenter=3e-3,

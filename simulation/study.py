@@ -28,6 +28,7 @@ from simulation.tables.plan import (
     choose_ways,
     named_rows,
 )
+from simulation.tables.rows import read_own_rows
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -52,6 +53,13 @@ def main(
         str | None, typer.Option(help="Tables of the paper, of 1,2. Default: both.")
     ] = None,
     rows: Annotated[str | None, typer.Option(help="Rows by name instead, as SVNet,ASDNet.")] = None,
+    own_rows: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML of further rows, as 'ASDNet g.2: {method: {gamma: 0.2}}'; alone, or beside "
+            "--rows or --tables."
+        ),
+    ] = None,
     cohort: Annotated[
         str, typer.Option(help="phantom, or a folder as --data of simulation/run.py takes.")
     ] = "phantom",
@@ -140,6 +148,7 @@ def main(
             steps=steps,
             seed=None,
         )
+        own = read_own_rows(own_rows) if own_rows else {}
         options = StudyOptions(
             preset=name,
             protocol=_with_attention(base, attention, name, own=study is not None),
@@ -149,9 +158,9 @@ def main(
             unlabelled=unlabelled,
             training_labels=training_labels,
             sites=sites,
-            rows=choose_rows(tables, rows),
+            rows=choose_rows(tables, rows, own),
             ways=choose_ways(ways),
-            compared=named_rows(ways_rows, "--ways-rows"),
+            compared=named_rows(ways_rows, "--ways-rows", own),
             folds=choose_folds(folds),
             seeds=choose_seeds(seeds),
             out=folder,

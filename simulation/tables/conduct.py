@@ -4,7 +4,7 @@ import hashlib
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from simulation.tables.execute import Job
 from simulation.tables.folder import complete, held, refuse_foreign_folder, take_up, write_cases
 from simulation.tables.live import Progress, label, report
 from simulation.tables.plan import on_shared_grid, plan_runs
-from simulation.tables.rows import ROWS, protocol_of
+from simulation.tables.rows import Row, own_rows, protocol_of
 from simulation.tables.store import RunKey, StudyInfo, Way
 
 _PAPER_FORM = (
@@ -51,7 +51,7 @@ class StudyOptions:
     unlabelled: int | None
     training_labels: int | None
     sites: int
-    rows: tuple[str, ...]
+    rows: Mapping[str, Row]
     ways: tuple[Way, ...]
     compared: tuple[str, ...]
     folds: tuple[int, ...]
@@ -154,10 +154,11 @@ def _info(options: StudyOptions, protocol: StudyProtocol, cohort: dict[str, Any]
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         cohort=cohort,
         organs=protocol.organ_names,
-        rows=options.rows,
+        rows=tuple(options.rows),
         ways=options.ways,
         folds=options.folds,
         seeds=options.seeds,
+        own_rows=own_rows(options.rows),
         protocol=protocol.model_dump(mode="json"),
         versions=package_versions(),
         notes=(_PAPER_FORM, f"Rows trained in every way: {', '.join(compared) or 'none'}."),
@@ -220,7 +221,7 @@ def _train(
 def _job(
     options: StudyOptions, protocol: StudyProtocol, cases: Sequence[StudyCase], key: RunKey
 ) -> Job:
-    row = ROWS[key.row]
+    row = options.rows[key.row]
     return Job(
         key=key,
         kind=row.kind,

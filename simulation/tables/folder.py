@@ -55,6 +55,8 @@ def held(out: Path) -> Iterator[None]:
 def take_up(out: Path, info: StudyInfo, console: Console) -> None:
     """Write study.json, or see that the one that is there is of the same study.
 
+    A study may get more rows, ways, folds or seeds; it never loses any.
+
     Raises:
         StudyFolderError: Naming every setting that differs.
     """
@@ -73,6 +75,8 @@ def take_up(out: Path, info: StudyInfo, console: Console) -> None:
             "note: the study was begun with other versions of its packages; see study.json",
             highlight=False,
         )
+    kept = {"started": before.started, "versions": before.versions}
+    write_json(path, info.model_copy(update=kept).model_dump(mode="json"))
 
 
 def write_cases(out: Path, cases: Sequence[StudyCase]) -> None:

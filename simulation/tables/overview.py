@@ -20,6 +20,7 @@ def overview_section(book: Book) -> Section:
         ("cohort", cohort_words(book)),
         ("organs", ", ".join(info.organs)),
         ("methods", ", ".join(info.rows)),
+        *((f"row {name}", _plain(changes)) for name, changes in info.own_rows.items()),
         ("ways", ", ".join(info.ways)),
         ("folds", ", ".join(map(str, info.folds))),
         ("seeds", ", ".join(map(str, info.seeds))),

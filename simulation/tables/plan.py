@@ -16,44 +16,52 @@ from simulation.tables.store import WAYS, RunKey, StudyInfo, Way
 
 COMPARED_ROWS = ("ASDNet", "AttSVNet")
 TABLES = (1, 2)
-# Of a study.json, what may differ when its study goes on.
-_MAY_DIFFER = {"command", "started", "versions"}
+# Of a study.json, what may differ when its study goes on, and what may only get more.
+_MAY_DIFFER = {"command", "started", "versions", "notes"}
+_MAY_GROW = ("rows", "ways", "folds", "seeds", "own_rows")
 
 
-def choose_rows(tables: str | None, rows: str | None) -> tuple[str, ...]:
-    """The rows of these tables, or those named, in the order of the tables.
+def choose_rows(
+    tables: str | None, rows: str | None, own: Mapping[str, Row] | None = None
+) -> dict[str, Row]:
+    """The rows of these tables, or those named, in the order of the tables; then one's own.
 
     Args:
-        tables: As "1,2"; None: both.
+        tables: As "1,2"; None: both, or none where there are rows of one's own.
         rows: As "SVNet,ASDNet", instead of tables.
+        own: Rows that are in no table.
 
     Raises:
         ProtocolError: For an unknown table or row, or where both are given.
     """
+    own = own or {}
     if tables is not None and rows is not None:
         raise ProtocolError("--rows: instead of --tables; give one of the two")
     if rows is not None:
-        return named_rows(rows, "--rows")
-    wanted = _listed(tables or "1,2")
+        names = named_rows(rows, "--rows")
+        return {name: ROWS[name] for name in names} | dict(own)
+    wanted = _listed(tables if tables is not None else "" if own else "1,2")
     for name in wanted:
         if name not in map(str, TABLES):
             raise ProtocolError(f"--tables: must be of 1,2, not {name!r}")
-    return tuple(name for name, row in ROWS.items() if set(map(str, row.tables)) & set(wanted))
+    chosen = {name: r for name, r in ROWS.items() if set(map(str, r.tables)) & set(wanted)}
+    return chosen | dict(own)
 
 
-def named_rows(text: str, option: str) -> tuple[str, ...]:
-    """Rows by name, in the order of the tables.
+def named_rows(text: str, option: str, own: Iterable[str] = ()) -> tuple[str, ...]:
+    """Rows by name, in the order of the tables, one's own last.
 
     Raises:
         ProtocolError: If one is unknown, with the names that are known; or if there is none.
     """
+    known = (*ROWS, *own)
     wanted = _listed(text)
     for name in wanted:
-        if name not in ROWS:
-            raise ProtocolError(f"{option}: must be of {', '.join(ROWS)}, not {name!r}")
+        if name not in known:
+            raise ProtocolError(f"{option}: must be of {', '.join(known)}, not {name!r}")
     if not wanted:
-        raise ProtocolError(f"{option}: names no row; known are {', '.join(ROWS)}")
-    return tuple(name for name in ROWS if name in wanted)
+        raise ProtocolError(f"{option}: names no row; known are {', '.join(known)}")
+    return tuple(name for name in known if name in wanted)
 
 
 def choose_ways(text: str) -> tuple[Way, ...]:
@@ -73,20 +81,20 @@ def _listed(text: str) -> list[str]:
     return [part for part in (part.strip() for part in text.split(",")) if part]
 
 
-def ways_of(name: str, ways: Sequence[Way], compared: Iterable[str]) -> tuple[Way, ...]:
+def ways_of(name: str, row: Row, ways: Sequence[Way], compared: Iterable[str]) -> tuple[Way, ...]:
     """The ways that a row is trained in.
 
     Rows to be compared are trained in all the chosen ways, the others federated only, if that is
     chosen.  MALF has nothing to average: its atlases are patients, pooled or a site's own.
     """
-    possible = tuple(way for way in ways if way != "federated" or ROWS[name].kind != "malf")
+    possible = tuple(way for way in ways if way != "federated" or row.kind != "malf")
     if name in compared or "federated" not in possible:
         return possible
     return ("federated",)
 
 
 def plan_runs(
-    rows: Sequence[str],
+    rows: Mapping[str, Row],
     ways: Sequence[Way],
     compared: Iterable[str],
     folds: Sequence[int],
@@ -99,12 +107,12 @@ def plan_runs(
     """
     compared = set(compared)
     return [
-        RunKey(row=row, way=way, fold=fold, seed=seed)
+        RunKey(row=name, way=way, fold=fold, seed=seed)
         for seed in seeds
         for fold in folds
         for way in WAYS
-        for row in rows
-        if way in ways_of(row, ways, compared)
+        for name, row in rows.items()
+        if way in ways_of(name, row, ways, compared)
     ]
 
 
@@ -142,7 +150,10 @@ def largest_stride(rows: Iterable[Row], base: StudyProtocol) -> int:
 
 
 def on_shared_grid(
-    base: StudyProtocol, rows: Sequence[str], images: Sequence[Path], preset: PresetName | None
+    base: StudyProtocol,
+    rows: Mapping[str, Row],
+    images: Sequence[Path],
+    preset: PresetName | None,
 ) -> StudyProtocol:
     """The protocol with the one spacing and patch on which all the rows are trained.
 
@@ -157,13 +168,13 @@ def on_shared_grid(
     """
     grid = None
     if preset is not None:
-        grid = plan_grid(preset, images, largest_stride([ROWS[name] for name in rows], base))
+        grid = plan_grid(preset, images, largest_stride(rows.values(), base))
     if grid is not None:
         base = base.model_copy(update={"spacing_mm": grid[0], "patch_voxels": grid[1]})
     mistakes = []
-    for name in rows:
+    for name, row in rows.items():
         try:
-            protocol_of(ROWS[name], base, base.seed)
+            protocol_of(row, base, base.seed)
         except ValidationError as error:
             mistakes.append(explain(error, f"row {name}"))
     if mistakes:
@@ -172,9 +183,20 @@ def on_shared_grid(
 
 
 def differences(old: StudyInfo, new: StudyInfo) -> list[str]:
-    """What two studies do not have in common, a line each: setting, old value, new value."""
+    """Why the new study is not the old one, or the old one with more in it.
+
+    Returns:
+        A line each: setting, old value, new value.
+    """
+    before, after = _plain(old), _plain(new)
+    for key in _MAY_GROW:
+        if isinstance(before[key], Mapping):
+            # A row that has stayed must be what it was.
+            after[key] = {k: v for k, v in after[key].items() if k in before[key]}
+        elif set(before[key]) <= set(after[key]):
+            after[key] = before[key]
     found: list[str] = []
-    _compare("", _plain(old), _plain(new), found)
+    _compare("", before, after, found)
     return found
 
 

@@ -1,13 +1,17 @@
 """The rows of the paper's tables as settings of one protocol, and the figures it printed.
 
-A new row is one line here.
+A new row is one line here, or in a file of one's own for `--own-rows`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from protocol.study import StudyProtocol
+from pydantic import Field, RootModel
+
+from protocol.study import ProtocolError, StudyProtocol, read_yaml
 
 Kind = Literal["weights", "malf", "ssae"]
 
@@ -112,6 +116,45 @@ ROWS: Mapping[str, Row] = {
 }
 
 
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]{0,39}$")]
+# What may differ between rows of one study: all else is shared, so that rows can be compared.
+_Section = Literal["network", "confidence", "method", "training", "aggregation"]
+
+
+class _OwnRows(RootModel[dict[_Name, dict[_Section, dict[str, Any]]]]):
+    """A file of rows: name, section of the protocol, what is different in it."""
+
+
+def read_own_rows(path: Path) -> dict[str, Row]:
+    """Rows from a YAML file, such as `ASDNet g.2: {method: {gamma: 0.2}}`.
+
+    Raises:
+        ProtocolError: If the file is not of that form, or a name is taken.
+    """
+    rows: dict[str, Row] = {}
+    taken = {folder_name(name): name for name in ROWS}
+    for name, changes in read_yaml(path, _OwnRows).root.items():
+        other = taken.setdefault(folder_name(name), name)
+        if other in ROWS or other in rows:
+            raise ProtocolError(f"{path}: {name}: {other} is a row already; choose another name")
+        rows[name] = Row(changes={**changes})
+    return rows
+
+
+def folder_name(row: str) -> str:
+    """A row's name as a file system takes it."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", row).strip("-")
+
+
+def own_rows(rows: Mapping[str, Row]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What those rows change that are in no table of the paper, for the study's record."""
+    return {
+        name: {section: dict(values) for section, values in row.changes.items()}
+        for name, row in rows.items()
+        if not row.tables
+    }
+
+
 def protocol_of(row: Row, base: StudyProtocol, seed: int) -> StudyProtocol:
     """The study's protocol with what this row changes.
 
@@ -119,8 +162,12 @@ def protocol_of(row: Row, base: StudyProtocol, seed: int) -> StudyProtocol:
         pydantic.ValidationError: If the changed protocol breaks a rule, such as a patch that
             the row's network cannot halve often enough.
     """
-    content = base.model_dump()
-    content["seed"] = seed
-    for section, values in row.changes.items():
-        content[section] |= values
-    return StudyProtocol.model_validate(content)
+    return StudyProtocol.model_validate(_merged(base.model_dump() | {"seed": seed}, row.changes))
+
+
+def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes within changes too, so that one start of a ramp leaves the other alone."""
+    return {**content} | {
+        key: _merged(content.get(key) or {}, value) if isinstance(value, Mapping) else value
+        for key, value in changes.items()
+    }

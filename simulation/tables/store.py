@@ -13,12 +13,13 @@ STUDY/report/                     report.html, tables/*.csv, figures/*.png
 """
 
 import csv
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from simulation.tables.rows import folder_name
 
 Way = Literal["federated", "pooled", "local"]
 WAYS: tuple[Way, ...] = ("federated", "pooled", "local")
@@ -42,8 +43,7 @@ class RunKey(_Record):
     @property
     def folder(self) -> str:
         """A name that a file system takes."""
-        row = re.sub(r"[^A-Za-z0-9]+", "-", self.row).strip("-")
-        return f"{row}.{self.way}.fold{self.fold}.seed{self.seed}"
+        return f"{folder_name(self.row)}.{self.way}.fold{self.fold}.seed{self.seed}"
 
 
 class CaseRow(_Record):
@@ -108,7 +108,12 @@ class RunInfo(_Record):
 
 
 class StudyInfo(_Record):
-    """study.json: what was asked for, on what, by which code."""
+    """study.json: what was asked for, on what, by which code.
+
+    Attributes:
+        own_rows: Rows that are in no table of the paper: sections of the protocol and what
+            they change in them.
+    """
 
     command: str
     started: str
@@ -118,6 +123,7 @@ class StudyInfo(_Record):
     ways: tuple[Way, ...]
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
+    own_rows: dict[str, dict[str, dict[str, Any]]] = {}
     protocol: dict[str, Any]
     versions: dict[str, str]
     notes: tuple[str, ...] = ()

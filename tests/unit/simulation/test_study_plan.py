@@ -24,8 +24,8 @@ from simulation.tables.plan import (
     plan_runs,
     ways_of,
 )
-from simulation.tables.rows import ROWS
-from simulation.tables.store import WAYS, StudyInfo
+from simulation.tables.rows import ROWS, Row, protocol_of, read_own_rows
+from simulation.tables.store import WAYS, StudyInfo, Way
 
 MakeProtocol = Callable[..., StudyProtocol]
 COUNTS = {"A": 15, "B": 12, "C": 10, "D": 8, "E": 5}
@@ -50,12 +50,12 @@ def made_cases() -> list[StudyCase]:
 
 
 def test_tables_name_their_rows() -> None:
-    assert choose_rows("1", None) == ("MALF", "SSAE", "UNet", "VNet", "DSResUNet", "ASDNet")
+    assert tuple(choose_rows("1", None)) == ("MALF", "SSAE", "UNet", "VNet", "DSResUNet", "ASDNet")
     assert len(choose_rows("2", None)) == 9
     # What stands in no table of the paper is run by name only.
-    assert choose_rows(None, None) == tuple(name for name, row in ROWS.items() if row.tables)
-    assert choose_rows(None, "ASDNet-informed") == ("ASDNet-informed",)
-    assert choose_rows(None, "ASDNet, SVNet") == ("SVNet", "ASDNet")
+    assert tuple(choose_rows(None, None)) == tuple(name for name, row in ROWS.items() if row.tables)
+    assert tuple(choose_rows(None, "ASDNet-informed")) == ("ASDNet-informed",)
+    assert tuple(choose_rows(None, "ASDNet, SVNet")) == ("SVNet", "ASDNet")
 
 
 def test_wishes_that_cannot_be_met_are_told() -> None:
@@ -73,17 +73,25 @@ def test_wishes_that_cannot_be_met_are_told() -> None:
             refused()  # type: ignore[no-untyped-call]
 
 
+def chosen(*names: str) -> dict[str, Row]:
+    return {name: ROWS[name] for name in names}
+
+
 def test_ways_of_a_row() -> None:
     compared = ("ASDNet",)
-    assert ways_of("ASDNet", WAYS, compared) == WAYS
-    assert ways_of("SVNet", WAYS, compared) == ("federated",)
-    assert ways_of("MALF", WAYS, compared) == ("pooled", "local")
-    assert ways_of("SVNet", ("pooled",), compared) == ("pooled",)
-    assert ways_of("MALF", ("federated",), compared) == ()
+
+    def ways(name: str, wanted: tuple[Way, ...]) -> tuple[Way, ...]:
+        return ways_of(name, ROWS[name], wanted, compared)
+
+    assert ways("ASDNet", WAYS) == WAYS
+    assert ways("SVNet", WAYS) == ("federated",)
+    assert ways("MALF", WAYS) == ("pooled", "local")
+    assert ways("SVNet", ("pooled",)) == ("pooled",)
+    assert ways("MALF", ("federated",)) == ()
 
 
 def test_runs_are_in_order_and_each_is_there_once() -> None:
-    runs = plan_runs(("SVNet", "ASDNet"), WAYS, ("ASDNet",), (1, 2), (1, 2))
+    runs = plan_runs(chosen("SVNet", "ASDNet"), WAYS, ("ASDNet",), (1, 2), (1, 2))
     assert [key.folder for key in runs[:5]] == [
         "SVNet.federated.fold1.seed1",
         "ASDNet.federated.fold1.seed1",
@@ -97,7 +105,7 @@ def test_runs_are_in_order_and_each_is_there_once() -> None:
 
 
 def test_row_names_make_folders_of_their_own() -> None:
-    runs = plan_runs(tuple(ROWS), WAYS, tuple(ROWS), (1,), (1,))
+    runs = plan_runs(ROWS, WAYS, tuple(ROWS), (1,), (1,))
     assert len({key.folder for key in runs}) == len(runs) == 3 * len(ROWS) - 1
     assert all("+" not in key.folder for key in runs)
 
@@ -145,7 +153,7 @@ def test_the_largest_stride_shapes_the_patch(tmp_path: Path) -> None:
     assert eight[1] == (16, 16, 16) and sixteen[1] == (16, 16, 16)
     fine = plan_grid("quick", [path], 16)
     assert fine == (plan_grid("quick", [path])[0], (32, 32, 16))  # type: ignore[index]
-    shared = on_shared_grid(base, ("SVNet", "VNet"), [path], "quick")
+    shared = on_shared_grid(base, chosen("SVNet", "VNet"), [path], "quick")
     assert (shared.spacing_mm, shared.patch_voxels) == fine
     assert shared.method == base.method
 
@@ -153,8 +161,8 @@ def test_the_largest_stride_shapes_the_patch(tmp_path: Path) -> None:
 def test_a_row_that_does_not_fit_a_fixed_grid_is_named() -> None:
     base = preset("smoke").model_copy(update={"patch_voxels": (24, 24, 16)})
     with pytest.raises(ProtocolError, match="row VNet: patch_voxels: must be multiples of 16"):
-        on_shared_grid(base, ("SVNet", "VNet"), [], None)
-    assert on_shared_grid(base, ("SVNet", "ASDNet"), [], None) == base
+        on_shared_grid(base, chosen("SVNet", "VNet"), [], None)
+    assert on_shared_grid(base, chosen("SVNet", "ASDNet"), [], None) == base
 
 
 def info(protocol: StudyProtocol, **changes: object) -> StudyInfo:
@@ -187,3 +195,51 @@ def test_other_settings_are_named(make_protocol: MakeProtocol) -> None:
         "folds was 1, 2, is 1",
         "protocol.training.rounds was 2, is 7",
     ]
+
+
+def test_a_study_may_grow_and_never_shrinks(make_protocol: MakeProtocol) -> None:
+    own = {"mine": {"method": {"gamma": 0.2}}}
+    small = info(make_protocol(), own_rows=own)
+    more = {"rows": ("SVNet", "mine", "ASDNet"), "folds": (1, 2, 3), "seeds": (1, 2)}
+    two = own | {"yours": {"method": {"gamma": 0.9}}}
+    grown = info(make_protocol(), ways=("federated", "local"), own_rows=two, **more)
+    assert differences(small, grown) == []
+    lost = differences(grown, small)
+    assert [line.split(" was ")[0] for line in lost] == [
+        "folds",
+        "own_rows.yours",
+        "rows",
+        "seeds",
+        "ways",
+    ]
+    changed = info(make_protocol(), own_rows={"mine": {"method": {"gamma": 0.5}}})
+    assert differences(small, changed) == ["own_rows.mine.method.gamma was 0.2, is 0.5"]
+
+
+def test_rows_of_ones_own(tmp_path: Path, make_protocol: MakeProtocol) -> None:
+    path = tmp_path / "rows.yaml"
+    path.write_text(
+        "late: {training: {ramp: {region_start: 0.7}}}\n"
+        "informed: {confidence: {target: correctness}}\n"
+    )
+    own = read_own_rows(path)
+    assert tuple(choose_rows(None, None, own)) == ("late", "informed")
+    assert tuple(choose_rows(None, "SVNet", own)) == ("SVNet", "late", "informed")
+    assert named_rows("ASDNet,late", "--ways-rows", own) == ("ASDNet", "late")
+    base = make_protocol()
+    late = protocol_of(own["late"], base, 3)
+    assert late.training.ramp.region_start == 0.7
+    # The rest of what holds the changed value is as it was.
+    assert late.training.ramp.length == base.training.ramp.length
+    assert late.training.rounds == base.training.rounds
+    assert late.seed == 3 and late.method == base.method
+    for text, words in (
+        ("ASDNet: {method: {gamma: 0.2}}", "ASDNet: is a row already"),
+        ("AttSVNet FCN: {}", r"AttSVNet FCN: AttSVNet\+FCN is a row already"),
+        ("'a/b': {method: {gamma: 0.2}}", "a/b"),
+        ("mine: {organs: {prostate: 1}}", "mine.organs"),
+        ("mine: 3", "mine"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ProtocolError, match=words):
+            read_own_rows(path)
