@@ -137,7 +137,7 @@ def read_own_rows(path: Path) -> dict[str, Row]:
         other = taken.setdefault(folder_name(name), name)
         if other in ROWS or other in rows:
             raise ProtocolError(f"{path}: {name}: {other} is a row already; choose another name")
-        rows[name] = Row(changes={**changes})
+        rows[name] = Row(changes={str(section): values for section, values in changes.items()})
     return rows
 
 

@@ -234,7 +234,7 @@ def test_rows_of_ones_own(tmp_path: Path, make_protocol: MakeProtocol) -> None:
     assert late.training.rounds == base.training.rounds
     assert late.seed == 3 and late.method == base.method
     for text, words in (
-        ("ASDNet: {method: {gamma: 0.2}}", "ASDNet: is a row already"),
+        ("ASDNet: {method: {gamma: 0.2}}", "ASDNet: ASDNet is a row already"),
         ("AttSVNet FCN: {}", r"AttSVNet FCN: AttSVNet\+FCN is a row already"),
         ("'a/b': {method: {gamma: 0.2}}", "a/b"),
         ("mine: {organs: {prostate: 1}}", "mine.organs"),
