@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from protocol.messages import EvaluationReport
 from protocol.reliability import BINS, LOWEST, STEP, Reliability, TrustScore
+from protocol.study import MethodConfig
 from server.record import StudyRecord
 
 
@@ -49,20 +50,31 @@ def calibrated_gamma(counts: Reliability, precision: float) -> float | None:
     return 0.0 if found == 0 else 1 / (1 + math.exp(-(LOWEST + found * STEP)))
 
 
-def round_gamma(record: StudyRecord) -> float | None:
-    """Eq. 6's threshold from the newest scores; None unless the protocol asks for it.
+def evaluation_gamma(
+    method: MethodConfig, evaluation: Mapping[str, EvaluationReport]
+) -> float | None:
+    """Eq. 6's threshold from the sites' scores of one round.
 
-    Where no threshold reaches the precision, the highest edge: nearly nothing is trusted.
+    Returns:
+        None unless the method asks for it and a voxel was counted.  Where no threshold reaches
+        the precision, the highest edge: nearly nothing is trusted.
     """
-    method = record.protocol.method
     if method.gamma_rule != "calibrated":
         return None
-    for finished in reversed(record.rounds):
-        counts = pooled(finished.evaluation or {}, "confidence")
-        if sum(counts.right) + sum(counts.wrong):
-            gamma = calibrated_gamma(counts, method.trusted_precision)
-            return _HIGHEST_EDGE if gamma is None else gamma
-    return None
+    counts = pooled(evaluation, "confidence")
+    if not sum(counts.right) + sum(counts.wrong):
+        return None
+    gamma = calibrated_gamma(counts, method.trusted_precision)
+    return _HIGHEST_EDGE if gamma is None else gamma
+
+
+def round_gamma(record: StudyRecord) -> float | None:
+    """`evaluation_gamma` of the newest scores that give one."""
+    found = (
+        evaluation_gamma(record.protocol.method, finished.evaluation or {})
+        for finished in reversed(record.rounds)
+    )
+    return next((gamma for gamma in found if gamma is not None), None)
 
 
 _HIGHEST_EDGE = 1 / (1 + math.exp(-(LOWEST + (BINS - 1) * STEP)))

@@ -15,6 +15,7 @@ from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from protocol.sums import SumCount
 from protocol.weights import Weights, wire_weights
+from server.calibration import evaluation_gamma
 from server.record import macro_validation_dsc
 
 
@@ -62,17 +63,22 @@ def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str = "alon
         confidence = wire_weights(build_confidence(protocol).state_dict())
     best: tuple[EvaluationReport, int, Weights, Weights | None] | None = None
     best_dsc, scale = -1.0, 1.0
+    gamma: float | None = None
     rounds: list[tuple[TrainReport, float | None]] = []
     for number in range(1, protocol.training.rounds + 1):
-        plan = plan_round(protocol, number, attention_scale=scale, organ_box=_own_box(data))
+        plan = plan_round(
+            protocol, number, attention_scale=scale, organ_box=_own_box(data), gamma=gamma
+        )
         result = train_round(config, protocol, plan, data, segmenter, confidence, run=run)
         segmenter, confidence = result.segmenter, result.confidence or confidence
         scale = max((scale + (result.report.attention.mean or scale)) / 2, 1e-3)
         last = number == protocol.training.rounds
         validated = None
         if last or (data.validation and number % protocol.evaluation.every_rounds == 0):
-            report = evaluate_site(config, protocol, data, segmenter)
+            report = evaluate_site(config, protocol, data, segmenter, confidence)
             validated = macro_validation_dsc({config.site: report})
+            found = evaluation_gamma(protocol.method, {config.site: report})
+            gamma = gamma if found is None else found
             if (validated or 0.0) >= best_dsc:
                 best, best_dsc = (report, number, segmenter, confidence), validated or 0.0
         rounds.append((result.report, validated))

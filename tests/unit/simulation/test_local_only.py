@@ -6,6 +6,7 @@ import pytest
 
 import simulation.local_only
 from client.dataset import prepare_site
+from protocol.schedule import RoundPlan
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from simulation.local_only import _own_box, train_alone
@@ -65,3 +66,26 @@ def test_the_box_is_the_sites_own(make_site: MakeSite, make_protocol: MakeProtoc
     assert _own_box(data) == pytest.approx(tuple(means))
     free = prepare_site(make_site("F", unlabelled=1), make_protocol())
     assert _own_box(free) is None
+
+
+def test_gamma_is_calibrated_on_the_places_own_validation_cases(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = make_protocol(
+        method={"gamma_rule": "calibrated", "gamma": 0.4},
+        training={"rounds": 3, "local_steps": 1},
+        evaluation={"every_rounds": 1},
+    )
+    gammas = []
+    train = simulation.local_only.train_round
+
+    def noted(config: object, protocol: object, plan: RoundPlan, *rest: object, run: str) -> object:
+        gammas.append(plan.gamma)
+        return train(config, protocol, plan, *rest, run=run)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(simulation.local_only, "train_round", noted)
+    report = train_alone(make_site(), protocol)
+    assert sum(report.reliability["confidence"].right) > 0
+    # None until the first scores: the protocol's own holds.
+    assert gammas[0] is None
+    assert all(gamma is not None and 0 <= gamma < 1 for gamma in gammas[1:])
