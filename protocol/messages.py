@@ -81,8 +81,13 @@ class TrainReport:
 
     @property
     def trusted_fraction(self) -> float | None:
-        """Trusted voxels of all unlabelled voxels seen; None where Eq. 6 did not run."""
-        return sum(self.trusted.values(), SumCount()).mean
+        """Trusted share of the unlabelled voxels that S took for an organ.
+
+        Background, nearly all of a patch and nearly all right, would hide what happens.  None
+        where Eq. 6 did not run, or S saw no organ.
+        """
+        organs = (total for name, total in self.trusted.items() if name != "background")
+        return sum(organs, SumCount()).mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ hash.  A site never fills in a value of its own.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -284,6 +285,22 @@ class StudyProtocol(Frozen):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def merged(protocol: StudyProtocol, changes: Mapping[str, Any]) -> StudyProtocol:
+    """The protocol with these changes, at any depth: one start of a ramp leaves the other alone.
+
+    Raises:
+        pydantic.ValidationError: If the changed protocol breaks a rule.
+    """
+    return StudyProtocol.model_validate(_merged(protocol.model_dump(), changes))
+
+
+def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**content} | {
+        key: _merged(content.get(key) or {}, value) if isinstance(value, Mapping) else value
+        for key, value in changes.items()
+    }
 
 
 def explain(error: ValidationError, place: str) -> str:

@@ -53,8 +53,9 @@ def _in_short(study: TrackedStudy) -> Section:
     trusted = [series[max(series)] for s in study.sites if (series := s.series("trusted_fraction"))]
     if trusted:
         items.append(
-            f"Of the unlabelled voxels, sites trusted {min(trusted):.0%} to {max(trusted):.0%} in "
-            "their last round; near 0% or 100%, the confidence map did not choose."
+            "Of the unlabelled voxels predicted as an organ, sites trusted "
+            f"{min(trusted):.0%} to {max(trusted):.0%} in their last round; "
+            "near 0% or 100%, the confidence map did not choose."
         )
     return Section(title="In short", blocks=(Bullets(items=tuple(items)),))
 

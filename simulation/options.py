@@ -1,6 +1,7 @@
 """What the commands of the simulation have in common: option values, protocol, errors."""
 
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
@@ -58,13 +59,17 @@ def base_protocol(
     rounds: int | None,
     steps: int | None,
     seed: int | None,
+    start: Callable[[PresetName], StudyProtocol] = preset,
 ) -> StudyProtocol:
     """The preset or the study's file, with what the command line says instead.
+
+    Args:
+        start: What a preset's name stands for.
 
     Raises:
         ProtocolError: If the file breaks a rule.
     """
-    base = read_yaml(study, StudyProtocol) if study else preset(name)
+    base = read_yaml(study, StudyProtocol) if study else start(name)
     content = base.model_dump()
     if seed is not None:
         content["seed"] = seed

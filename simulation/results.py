@@ -290,11 +290,11 @@ def health_lines(outcome: Outcome) -> list[str]:
         return []
     reports = outcome.record.rounds[-1].reports.values()
     lines = []
-    trusted = sum((t for r in reports for t in r.trusted.values()), SumCount()).mean
-    if trusted is not None and not _LITTLE < trusted < _NEARLY_ALL:
+    shares = [r.trusted_fraction for r in reports if r.trusted_fraction is not None]
+    if shares and not any(_LITTLE < share < _NEARLY_ALL for share in shares):
         lines.append(
-            f"region attention trusted {trusted:.0%} of the unlabelled voxels: the confidence map "
-            "did not choose; change gamma"
+            f"region attention trusted {min(shares):.0%} to {max(shares):.0%} of what is predicted "
+            "as an organ in unlabelled scans: the confidence map did not choose; change gamma"
         )
     loss = sum((r.losses.get("confidence", SumCount()) for r in reports), SumCount()).mean
     if loss is not None and abs(loss - _KNOWS_NOTHING) < 0.02:

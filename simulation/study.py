@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from protocol.presets import PresetName
+from protocol.presets import PresetName, as_paper
 from protocol.study import StudyProtocol
 from simulation.options import TOLD, Device, Preset, base_protocol, fail, organs_of
 from simulation.tables.conduct import StudyOptions, conduct, list_runs
@@ -147,6 +147,7 @@ def main(
             rounds=rounds,
             steps=steps,
             seed=None,
+            start=as_paper,
         )
         own = read_own_rows(own_rows) if own_rows else {}
         options = StudyOptions(

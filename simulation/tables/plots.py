@@ -102,8 +102,9 @@ def curves_section(book: Book, reference: str) -> Section:
     others = (_losses(book, reference), _trusted(book))
     pictures = [*_validation(book), *(picture for picture in others if picture is not None)]
     text = Text(
-        text="Federated runs; means over folds and seeds. The trusted fraction is that of voxels "
-        "of unlabelled scans where M > gamma: near 0 or near 1, the map did not choose."
+        text="Federated runs; means over folds and seeds. The trusted fraction is the share, "
+        "of the voxels of unlabelled scans that are predicted as an organ, where M > gamma: near 0 "
+        "or near 1, the map did not choose."
         if pictures
         else "No complete federated run has figures by round."
     )

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel
 
-from protocol.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.presets import INFORMED
+from protocol.study import ProtocolError, StudyProtocol, merged, read_yaml
 
 Kind = Literal["weights", "malf", "ssae"]
 
@@ -107,12 +108,7 @@ ROWS: Mapping[str, Row] = {
     ),
     # Ours, in no table of the paper, run by name: D sees the scan, learns where S is right, and is
     # asked together with the softmax.
-    "ASDNet-informed": Row(
-        changes={
-            "confidence": {"input": "maps+image", "target": "correctness", "prior": "softmax"},
-            "method": {"lambda_adversarial": 0.0, "gamma": 0.9},
-        },
-    ),
+    "ASDNet-informed": Row(changes=INFORMED),
 }
 
 
@@ -162,12 +158,4 @@ def protocol_of(row: Row, base: StudyProtocol, seed: int) -> StudyProtocol:
         pydantic.ValidationError: If the changed protocol breaks a rule, such as a patch that
             the row's network cannot halve often enough.
     """
-    return StudyProtocol.model_validate(_merged(base.model_dump() | {"seed": seed}, row.changes))
-
-
-def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes within changes too, so that one start of a ramp leaves the other alone."""
-    return {**content} | {
-        key: _merged(content.get(key) or {}, value) if isinstance(value, Mapping) else value
-        for key, value in changes.items()
-    }
+    return merged(base, {"seed": seed, **row.changes})

@@ -123,8 +123,8 @@ def test_training_comes_back() -> None:
     }
 
 
-def test_trusted_fraction_is_over_all_classes() -> None:
-    assert TRAINED.trusted_fraction == pytest.approx(360 / 500)
+def test_trusted_fraction_is_over_organs() -> None:
+    assert TRAINED.trusted_fraction == pytest.approx(60 / 100)
     assert replace(TRAINED, trusted={}).trusted_fraction is None
 
 
