@@ -50,6 +50,12 @@ class Book:
         """Ways in which a row has a complete run."""
         return tuple(way for way in WAYS if self.runs_of(row, way))
 
+    @property
+    def way(self) -> Way:
+        """The way that methods are compared in: federated, or the first that has a run."""
+        there = {run.info.key.way for run in self.runs}
+        return next((way for way in WAYS if way in there), WAYS[0])
+
     def sites(self, part: Part = "test") -> tuple[str, ...]:
         """Sites with scored cases of this part."""
         return tuple(sorted({c.site for r in self.runs for c in r.cases if c.part == part}))

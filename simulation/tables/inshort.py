@@ -18,7 +18,7 @@ _SUPERVISED, _ADVERSARIAL = "AttSVNet", "AttSVNet+FCN"
 
 
 def in_short(book: Book, reference: str) -> tuple[str, ...]:
-    """Six sentences; what cannot be said yet is said to be so."""
+    """What was found, a sentence each; what cannot be said yet is said to be so."""
     return (
         _best(book),
         _beats(
@@ -34,25 +34,35 @@ def in_short(book: Book, reference: str) -> tuple[str, ...]:
             "What unlabelled scans and the confidence network add together, "
             f"{reference} against the supervised {_SUPERVISED}",
         ),
-        _federation_gain(book, reference),
-        _pooled_share(book, reference),
+        *(
+            sentence(book, row)
+            for row in _with_ways(book, reference)
+            for sentence in (_federation_gain, _pooled_share)
+        ),
         _map(book, reference),
+        *_best_map(book, reference),
     )
+
+
+def _with_ways(book: Book, reference: str) -> list[str]:
+    """The reference, and what is in no table of the paper and was trained in several ways."""
+    own = [r for r in book.rows if not (r in ROWS and ROWS[r].tables) and len(book.ways_of(r)) > 1]
+    return [reference, *(row for row in own if row != reference)]
 
 
 def _best(book: Book) -> str:
     means = {
-        row: summarise(case_means(book.scores("dsc", row, "federated")))
-        for row in book.rows_of("federated")
+        row: summarise(case_means(book.scores("dsc", row, book.way)))
+        for row in book.rows_of(book.way)
     }
     ranked = sorted(
         (row for row in means if means[row].mean is not None), key=lambda r: -(means[r].mean or 0)
     )
     if not ranked:
-        return "Best row: no federated run is complete yet."
+        return "Best row: no test case was scored yet."
     best = ranked[0]
     sentence = (
-        f"Best of {len(ranked)} federated rows: {best}, mean DSC over organs "
+        f"Best of {len(ranked)} {book.way} rows: {best}, mean DSC over organs "
         f"{number(means[best].mean)} (95% interval {span(means[best].interval)})"
     )
     if len(ranked) == 1:
@@ -64,13 +74,13 @@ def _best(book: Book) -> str:
 
 
 def _difference(book: Book, one: str, other: str) -> Difference:
-    return difference(book.scores("dsc", one, "federated"), book.scores("dsc", other, "federated"))
+    return difference(book.scores("dsc", one, book.way), book.scores("dsc", other, book.way))
 
 
 def _beats(book: Book, one: str, other: str, what: str) -> str:
-    missing = [row for row in (one, other) if not book.runs_of(row, "federated")]
+    missing = [row for row in (one, other) if not book.runs_of(row, book.way)]
     if missing:
-        return f"{what}: not known, for {several(missing)} has no complete federated run."
+        return f"{what}: not known, for {several(missing)} has no complete {book.way} run."
     found = _difference(book, one, other)
     if not found.n:
         return f"{what}: not known, for no test case was scored by both."
@@ -146,18 +156,33 @@ def _map(book: Book, row: str) -> str:
     found = m_against_softmax(book, row, "organs")
     if found.mean is None:
         return (
-            "Confidence map against maximum softmax: not known, for no complete federated run of "
-            f"{row} has figures of both."
+            "Confidence map against maximum softmax: not known, for no complete "
+            f"{book.way} run of {row} has figures of both."
         )
-    values = map_values(book, row, "confidence", "organs", "auroc")
-    auroc = summarise(case_means(values, over_folds=True))
+    return f"Within organs of withheld scans {_map_words(book, row, found)}."
+
+
+def _best_map(book: Book, reference: str) -> tuple[str, ...]:
+    """The row whose map knows most, where that is not the reference's."""
+    means = {row: summarise(_map_auroc(book, row)).mean for row in book.rows}
+    known = {row: mean for row, mean in means.items() if mean is not None}
+    best = max(known, key=lambda row: (known[row], row == reference), default=reference)
+    if best == reference:
+        return ()
+    found = m_against_softmax(book, best, "organs")
+    return (f"Best confidence map, {best}: {_map_words(book, best, found)}.",)
+
+
+def _map_auroc(book: Book, row: str) -> list[float]:
+    return case_means(map_values(book, row, "confidence", "organs", "auroc"), over_folds=True)
+
+
+def _map_words(book: Book, row: str, found: Difference) -> str:
     verdict = {
         "higher": "the confidence map tells right from wrong better than the maximum softmax",
         "lower": "the confidence map tells right from wrong worse than the maximum softmax, "
         "which costs nothing",
         "undecided": "the confidence map is not shown to beat the maximum softmax",
     }[found.verdict]
-    return (
-        f"Within organs of withheld scans {verdict}: AUROC {number(auroc.mean)}, "
-        f"difference {gap(found)}."
-    )
+    auroc = summarise(_map_auroc(book, row))
+    return f"{verdict}: AUROC {number(auroc.mean)}, difference {gap(found)}"

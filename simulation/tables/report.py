@@ -17,6 +17,7 @@ from simulation.tables.plots import boxes_section, curves_section
 from simulation.tables.published import published_section
 from simulation.tables.store import read_study
 from simulation.tables.trust import trust_section
+from simulation.tables.unlabelled import unlabelled_section
 
 REFERENCE = "ASDNet"
 _SYNTHETIC = (
@@ -75,6 +76,7 @@ def _sections(book: Book, study: Path, reference: str) -> list[Section]:
         overview_section(book),
         published_section(book, reference),
         federation_section(book, reference),
+        unlabelled_section(book),
         boxes_section(book, reference),
         curves_section(book, reference),
         trust_section(book),

@@ -41,9 +41,9 @@ class TrustLine(BaseModel):
 
 
 def map_values(book: Book, row: str, which: Map, region: Region, value: Value) -> Scores:
-    """AUROC or calibration error by place, federated runs; None where AUROC is undefined."""
+    """AUROC or calibration error by place, in the book's way; None where AUROC is undefined."""
     found: dict[Place, float | None] = {}
-    for run in book.runs_of(row, "federated"):
+    for run in book.runs_of(row, book.way):
         key = run.info.key
         for item in run.confidence:
             if (item.score, item.region) == (which, region):
@@ -83,7 +83,7 @@ def trust_section(book: Book) -> Section:
     """AUROC and calibration error of both maps, by row."""
     lines = trust_lines(book)
     if not lines:
-        text = "No complete federated run has figures of a confidence map."
+        text = f"No complete {book.way} run has figures of a confidence map."
         return Section(title=TITLE, blocks=(Text(text=text),))
     table = Table(
         name="confidence",
@@ -107,14 +107,15 @@ def trust_section(book: Book) -> Section:
             for region, name in REGIONS.items()
         ),
         note="Mean (SD) over scans, 95% interval by bootstrap over scans. The calibration error "
-        "is the expected one in ten equal bins. M was trained to tell maps from labels, so it is "
-        "no probability of being right: its calibration error says how far it is from one.",
+        "is the expected one in ten equal bins. In the paper's form M was trained to tell maps "
+        "from labels, so it is no probability of being right: its calibration error says how far "
+        "it is from one. A form that learns correctness is meant to be one.",
         records=tuple(_record(line) for line in lines),
     )
     text = (
-        "AUROC .5: the map knows nothing of where the segmentation is right; 1: all. M is the "
-        "confidence network's map, sigmoid(D); the maximum softmax costs nothing to have. Scans "
-        "are unlabelled training scans whose labels the study alone knows."
+        f"{book.way.capitalize()} runs. AUROC .5: the map knows nothing of where the segmentation "
+        "is right; 1: all. M is the confidence network's map; the maximum softmax costs nothing "
+        "to have. Scans are unlabelled training scans whose labels the study alone knows."
     )
     return Section(title=TITLE, blocks=(Text(text=text), table))
 

@@ -138,7 +138,9 @@ def _run(
     ]
     federated = key.way == "federated"
     semi = key.row in ("ASDNet", "AttSVNet+FCN")
-    write_run(study, key, scored, known if federated and semi else (), curve if federated else ())
+    write_run(
+        study, key, scored, known if semi and key.way != "local" else (), curve if federated else ()
+    )
 
 
 def _case(

@@ -24,6 +24,8 @@ from simulation.tables.store import (
     read_study,
     write_cases,
 )
+from simulation.tables.trust import trust_lines
+from simulation.tables.unlabelled import gain_lines
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -106,14 +108,38 @@ def test_an_asd_is_better_when_smaller(study: Path, tmp_path: Path) -> None:
 
 def test_the_made_study_in_short(study: Path, page: str) -> None:
     sentences = in_short(Book(*read_study(study)), "ASDNet")
-    assert len(sentences) == 6
+    assert len(sentences) == 7
     assert sentences[0].startswith("Best of 4 federated rows: ASDNet, mean DSC over organs 0.8")
     assert "its direction is reproduced" in sentences[1]
     assert re.search(r"by site: higher at A \+0\.0[78]\d \(.*\), B \+0\.0[78]\d", sentences[3])
     assert sentences[4].startswith("Federated ASDNet reaches 96.")
     assert "worse than the maximum softmax" in sentences[5]
     assert re.search(r"AUROC 0\.6[12]\d, difference -0\.18", sentences[5])
+    assert sentences[6].startswith("Best confidence map, AttSVNet+FCN: the confidence map tells")
     assert all(f"<li>{sentence}</li>" in page for sentence in sentences)
+
+
+def test_what_unlabelled_scans_add(study: Path, page: str) -> None:
+    lines = {(g.part, g.way, g.row): g for g in gain_lines(Book(*read_study(study)))}
+    # Only ASDNet was pooled and local, and nothing supervised beside it.
+    assert {key[1] for key in lines} == {"federated"}
+    gain = lines["test", "federated", "ASDNet"].gain
+    assert gain.n == 16 and gain.mean == pytest.approx(0.06, abs=0.01)
+    assert gain.verdict == "higher"
+    assert lines["test", "federated", "AttSVNet+FCN"].gain.verdict == "lower"
+    assert ("withheld", "federated", "ASDNet") in lines
+    assert not {"SVNet", "AttSVNet"} & {key[2] for key in lines}
+    assert "minus AttSVNet" in page
+
+
+def test_a_study_without_a_federated_run_is_told_by_the_way_it_has(tmp_path: Path) -> None:
+    made = make_study(tmp_path / "study", rows={"AttSVNet": 0.7, "ASDNet": 0.8}, images=False)
+    for folder in (made / "runs").glob("*.federated.*"):
+        shutil.rmtree(folder)
+    book = Book(*read_study(made))
+    assert book.way == "pooled"
+    assert in_short(book, "ASDNet")[0].startswith("Best of 1 pooled rows: ASDNet")
+    assert trust_lines(book)
 
 
 def test_reversed_and_undecided_are_said(study: Path, page: str) -> None:
