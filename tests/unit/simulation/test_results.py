@@ -4,12 +4,14 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from protocol.messages import EvaluationReport, SiteFacts, TrainReport
+from protocol.reliability import BINS, Reliability
 from protocol.schedule import plan_round
 from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
@@ -17,6 +19,7 @@ from server.record import RoundRecord, StudyRecord
 from simulation.results import (
     Outcome,
     gain_lines,
+    health_lines,
     print_table,
     result_json,
     score_rows,
@@ -160,6 +163,50 @@ def test_who_gained(outcome: Outcome) -> None:
         "(mean DSC against local only: A +0.075, B -0.025)"
     ]
     assert gain_lines(Outcome(record=outcome.record, seed=4, versions={}, cohort={})) == []
+
+
+def last_round(outcome: Outcome, **report: object) -> None:
+    """Both sites' report of the last round, changed."""
+    finished = outcome.record.rounds[-1]
+    reports = {site: replace(r, **report) for site, r in finished.reports.items()}  # type: ignore[arg-type]
+    outcome.record.rounds[-1] = replace(finished, reports=reports)
+
+
+def test_a_map_that_does_not_choose_is_told(outcome: Outcome) -> None:
+    def trusting(organs: float) -> list[str]:
+        # Background is trusted whole, which says nothing.
+        counts = {"background": 1000.0, "ball": organs}
+        totals = {"background": 1000.0, "ball": 100.0}
+        last_round(outcome, trusted={n: SumCount(sum=counts[n], count=totals[n]) for n in totals})
+        return health_lines(outcome)
+
+    assert trusting(50.0) == []
+    assert "trusted 100% to 100% of what is predicted as an organ" in trusting(100.0)[0]
+    assert "trusted 1% to 1%" in trusting(1.0)[0]
+
+
+def test_a_confidence_network_that_knows_nothing_is_told(outcome: Outcome) -> None:
+    last_round(outcome, losses={"confidence": SumCount(sum=13.86, count=10)})
+    assert "loss is 1.386, 2 ln 2" in health_lines(outcome)[0]
+    last_round(outcome, losses={"confidence": SumCount(sum=9.0, count=10)})
+    assert health_lines(outcome) == []
+
+
+def test_what_the_map_knows_is_told(outcome: Outcome) -> None:
+    def counts(*bins: int) -> Reliability:
+        right, wrong = ([0] * BINS for _ in range(2))
+        right[bins[0]], wrong[bins[1]] = 10, 10
+        return Reliability(right=tuple(right), wrong=tuple(wrong))
+
+    best = outcome.record.rounds[-1].evaluation
+    assert best is not None
+    found = {"confidence": counts(20, 10), "softmax": counts(10, 10)}
+    evaluation = {**best, "A": replace(best["A"], reliability=found)}
+    outcome.record.rounds[-1] = replace(outcome.record.rounds[-1], evaluation=evaluation)
+    assert health_lines(outcome) == [
+        "right and wrong voxels of predicted organs, validation cases: AUROC 1.000 by the "
+        "confidence map, 0.500 by the largest softmax"
+    ]
 
 
 def test_what_is_printed(outcome: Outcome) -> None:
