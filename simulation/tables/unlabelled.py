@@ -63,7 +63,7 @@ def unlabelled_section(book: Book) -> Section:
     table = Table(
         name="unlabelled",
         caption=f"Mean DSC over organs against {SUPERVISED}, the same without unlabelled scans",
-        header=("way", "method", "DSC", f"minus {SUPERVISED}", "interval", "p", "scans"),
+        header=("method", "way", "DSC", f"minus {SUPERVISED}", "interval", "p", "scans"),
         groups=tuple(
             Group(title=name, rows=tuple(_cells(line) for line in lines if line.part == part))
             for part, name in _PARTS.items()
@@ -78,8 +78,8 @@ def unlabelled_section(book: Book) -> Section:
 
 def _cells(line: GainLine) -> tuple[str, ...]:
     return (
-        line.way,
         line.row,
+        line.way,
         mean_sd(line.score),
         signed(line.gain.mean),
         signed_span(line.gain.interval),
