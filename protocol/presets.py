@@ -25,13 +25,13 @@ _PAPER = StudyProtocol(name="paper")
 # docs/results/tables/README.md.  Sections of a protocol, and what they change.
 INFORMED: Mapping[str, Mapping[str, Any]] = {
     "confidence": {
-        "width": 16,
+        "width": 8,
         "input": "maps+image",
         "target": "correctness",
         "prior": "softmax",
     },
     "method": {"gamma": 0.9},
-    "training": {"lr_confidence": 1e-3},
+    "training": {"lr_confidence": 2e-3},
 }
 
 # What trains well in minutes on two cores; docs/results.md says what it was chosen by.
@@ -43,7 +43,7 @@ _QUICK_AS_PAPER = StudyProtocol(
     confidence=ConfidenceConfig(width=4),
     method=MethodConfig(class_weight="uniform", sample_attention="off", gamma=0.5),
     training=TrainingConfig(
-        rounds=30,
+        rounds=20,
         local_steps=10,
         batch_size=2,
         # A few hundred steps are too few for random views to pay: docs/results.md.
