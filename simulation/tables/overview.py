@@ -97,12 +97,17 @@ def _name(key: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value of a protocol without braces."""
+    """A value of a protocol without braces; a list of its own is one of edges."""
     if isinstance(value, dict):
-        return ", ".join(
-            f"{k} ({_plain(v)})" if isinstance(v, dict) else f"{k} {_plain(v)}"
-            for k, v in value.items()
-        )
+        return ", ".join(f"{key} {_within(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return " x ".join(_plain(item) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _within(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({_plain(value)})"
+    if isinstance(value, list | tuple):
+        return "/".join(_plain(item) for item in value)
+    return _plain(value)
