@@ -35,9 +35,11 @@ class Line(BaseModel):
 
 def table_rows(book: Book, table: int, way: Way) -> tuple[str, ...]:
     """Rows of a paper's table with a complete run; rows that it has not come with Table 2."""
-    return tuple(
-        row for row in book.rows_of(way) if table in (ROWS[row].tables if row in ROWS else (2,))
-    )
+
+    def tables(row: str) -> tuple[int, ...]:
+        return (ROWS[row].tables if row in ROWS else ()) or (2,)
+
+    return tuple(row for row in book.rows_of(way) if table in tables(row))
 
 
 def table_lines(book: Book, rows: tuple[str, ...], way: Way, reference: str) -> list[Line]:

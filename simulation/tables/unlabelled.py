@@ -19,7 +19,7 @@ SUPERVISED = "AttSVNet"
 _OTHER_NETWORKS = {"VNet", "SVNet", SUPERVISED}
 _PARTS: dict[Part, str] = {
     "test": "test scans",
-    "withheld": "the unlabelled scans themselves, by labels that the study alone knows",
+    "withheld": "unlabelled training scans",
 }
 
 
@@ -69,8 +69,8 @@ def unlabelled_section(book: Book) -> Section:
             for part, name in _PARTS.items()
             if any(line.part == part for line in lines)
         ),
-        note="Paired by case, seeds averaged; 95% interval by bootstrap over cases, Wilcoxon's p, "
-        "not corrected.",
+        note="Labels of unlabelled scans are known to the study alone. Paired by case, seeds "
+        "averaged; 95% interval by bootstrap over cases, Wilcoxon's p, not corrected.",
         records=tuple(_record(line) for line in lines),
     )
     return Section(title=TITLE, blocks=(table,))

@@ -15,6 +15,7 @@ from simulation.tables.book import Book
 from simulation.tables.inshort import in_short
 from simulation.tables.orderings import orderings
 from simulation.tables.overlays import overlays_section
+from simulation.tables.published import table_rows
 from simulation.tables.report import ReportError, write_report
 from simulation.tables.store import (
     CaseFiles,
@@ -117,6 +118,13 @@ def test_the_made_study_in_short(study: Path, page: str) -> None:
     assert re.search(r"AUROC 0\.6[12]\d, difference -0\.18", sentences[5])
     assert sentences[6].startswith("Best confidence map, AttSVNet+FCN: the confidence map tells")
     assert all(f"<li>{sentence}</li>" in page for sentence in sentences)
+
+
+def test_rows_of_no_table_stand_in_table_two(tmp_path: Path) -> None:
+    rows = {"VNet": 0.7, "ASDNet": 0.8, "ASDNet-informed": 0.8, "mine": 0.8}
+    book = Book(*read_study(make_study(tmp_path / "study", rows=rows, images=False, rounds=1)))
+    assert table_rows(book, 2, "federated") == ("VNet", "ASDNet", "ASDNet-informed", "mine")
+    assert table_rows(book, 1, "federated") == ("VNet", "ASDNet")
 
 
 def test_what_unlabelled_scans_add(study: Path, page: str) -> None:
