@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -194,11 +195,13 @@ def invoke() -> Iterator[Any]:
 
 def test_other_settings_are_one_clear_error(study: Study, invoke: Any) -> None:
     before = (study.out / "study.json").read_bytes()
-    done = invoke(*study.arguments, "--rounds", 3, "--folds", 2)
+    done = invoke(*study.arguments, "--rounds", 3, "--steps", 7, "--folds", 2)
     assert done.exit_code == 2
     assert done.stderr.count("error:") == 1
     assert "protocol.training.rounds was 2, is 3" in done.stderr
-    assert "folds was 1, is 1, 2" in done.stderr
+    assert re.search(r"protocol\.training\.local_steps was \d, is 7", done.stderr)
+    # A study may get more folds.
+    assert "folds" not in done.stderr
     assert (study.out / "study.json").read_bytes() == before
 
 
@@ -206,6 +209,8 @@ def test_a_complete_study_trains_nothing_and_reports(study: Study, invoke: Any) 
     done = invoke(*study.arguments, "--plan")
     assert done.stdout.count("done ") == 4
     assert "4 runs, 4 complete, nothing trained" in done.stdout
+    done = invoke(*study.arguments, "--folds", 2, "--plan")
+    assert "8 runs, 4 complete, nothing trained" in done.stdout
     done = invoke("--report-only", "--out", study.out)
     assert done.exit_code == 0, done.output
     assert "ASDNet" in done.stdout and "pooled" in done.stdout
