@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from server.page.blocks import Picture
 
@@ -50,12 +51,16 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **how: Any) -
 
 
 def to_picture(figure: Any, name: str, alt: str, caption: str) -> Picture:
-    """The figure as a PNG, sharp on a screen of two dots a pixel."""
-    buffer = io.BytesIO()
+    """The figure as a PNG of 256 colours, sharp on a screen of two dots a pixel."""
+    drawn, small = io.BytesIO(), io.BytesIO()
     with report_style():
-        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+        figure.savefig(drawn, format="png", dpi=_DPI, metadata={"Software": None})
+    # A study has dozens of figures, and its page is to be sent by mail.
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few.save(small, "png", optimize=True)
     width_px = round(figure.get_size_inches()[0] * _CSS_PX)
-    return Picture(name=name, alt=alt, caption=caption, png=buffer.getvalue(), width_px=width_px)
+    return Picture(name=name, alt=alt, caption=caption, png=small.getvalue(), width_px=width_px)
 
 
 def line_panels(
