@@ -81,13 +81,17 @@ class TrainReport:
 
     @property
     def trusted_fraction(self) -> float | None:
-        """Trusted share of the unlabelled voxels that S took for an organ.
+        """Trusted share of `trusted_organs`; None where Eq. 6 did not run, or S saw no organ."""
+        return self.trusted_organs.mean
 
-        Background, nearly all of a patch and nearly all right, would hide what happens.  None
-        where Eq. 6 did not run, or S saw no organ.
+    @property
+    def trusted_organs(self) -> SumCount:
+        """Trusted among the unlabelled voxels that S took for an organ.
+
+        Background, nearly all of a patch and nearly all right, would hide what happens.
         """
         organs = (total for name, total in self.trusted.items() if name != "background")
-        return sum(organs, SumCount()).mean
+        return sum(organs, SumCount())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def round_line(record: StudyRecord) -> str:
         total = sum((r.losses.get(name, SumCount()) for r in finished.reports.values()), SumCount())
         if total.mean is not None:
             words.append(f"{name} {total.mean:.3f}")
-    trusted = sum((t for r in finished.reports.values() for t in r.trusted.values()), SumCount())
+    trusted = sum((r.trusted_organs for r in finished.reports.values()), SumCount())
     if trusted.mean is not None:
         words.append(f"trusted {trusted.mean:.0%}")
     if finished.validation_dsc is not None:

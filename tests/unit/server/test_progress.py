@@ -26,7 +26,10 @@ def report(dice: float) -> TrainReport:
             "region": SumCount(sum=0.5, count=2.0),
             "adversarial": SumCount(),
         },
-        trusted={"ball": SumCount(sum=30.0, count=40.0)},
+        trusted={
+            "background": SumCount(sum=400.0, count=400.0),
+            "ball": SumCount(sum=30.0, count=40.0),
+        },
     )
 
 
