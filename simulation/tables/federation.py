@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from server.page.blocks import Block, Group, Section, Table, Text
 from simulation.tables.book import ALL_ORGANS, Book
-from simulation.tables.published import summary_record
+from simulation.tables.published import difference_record, summary_record
 from simulation.tables.statistics import Difference, Summary, case_means, difference, summarise
 from simulation.tables.store import WAYS, Way
 from simulation.tables.wording import mean_sd, p_value, signed, signed_span
@@ -101,14 +101,7 @@ def _record(line: SiteLine) -> dict[str, Any]:
     content: dict[str, Any] = {"row": line.row, "organ": line.organ, "site": line.site}
     for way in WAYS:
         content |= summary_record(line.by_way[way], way)
-    ends = line.gain.interval
-    return content | {
-        "gain_n": line.gain.n,
-        "gain_mean": line.gain.mean,
-        "gain_low": ends.low if ends else None,
-        "gain_high": ends.high if ends else None,
-        "gain_p": line.gain.p,
-    }
+    return content | difference_record(line.gain, "gain")
 
 
 def _withheld(book: Book, row: str) -> Table | None:

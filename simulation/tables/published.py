@@ -7,7 +7,14 @@ from pydantic import BaseModel, ConfigDict
 from server.page.blocks import Block, Group, Section, Table, Text
 from simulation.tables.book import Book, Score
 from simulation.tables.rows import ROWS
-from simulation.tables.statistics import Summary, case_means, difference, holm, summarise
+from simulation.tables.statistics import (
+    Difference,
+    Summary,
+    case_means,
+    difference,
+    holm,
+    summarise,
+)
 from simulation.tables.store import WAYS, Way
 from simulation.tables.wording import mean_sd, number, p_value, span
 
@@ -176,4 +183,16 @@ def summary_record(summary: Summary, prefix: str) -> dict[str, Any]:
         f"{prefix}_sd": summary.sd,
         f"{prefix}_low": ends.low if ends else None,
         f"{prefix}_high": ends.high if ends else None,
+    }
+
+
+def difference_record(found: Difference, prefix: str) -> dict[str, Any]:
+    """The columns of a difference in a CSV."""
+    ends = found.interval
+    return {
+        f"{prefix}_n": found.n,
+        f"{prefix}_mean": found.mean,
+        f"{prefix}_low": ends.low if ends else None,
+        f"{prefix}_high": ends.high if ends else None,
+        f"{prefix}_p": found.p,
     }

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from server.page.blocks import Group, Section, Table, Text
 from simulation.tables.book import Book, Part
-from simulation.tables.published import summary_record
+from simulation.tables.published import difference_record, summary_record
 from simulation.tables.rows import ROWS
 from simulation.tables.statistics import Difference, Summary, case_means, difference, summarise
 from simulation.tables.store import WAYS, Way
@@ -89,15 +89,10 @@ def _cells(line: GainLine) -> tuple[str, ...]:
 
 
 def _record(line: GainLine) -> dict[str, Any]:
-    ends = line.gain.interval
     return {
         "part": line.part,
         "way": line.way,
         "row": line.row,
         **summary_record(line.score, "dsc"),
-        "gain_n": line.gain.n,
-        "gain_mean": line.gain.mean,
-        "gain_low": ends.low if ends else None,
-        "gain_high": ends.high if ends else None,
-        "gain_p": line.gain.p,
+        **difference_record(line.gain, "gain"),
     }
