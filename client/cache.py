@@ -74,6 +74,11 @@ class CachedCase:
         return facts
 
     @property
+    def annotated(self) -> frozenset[str]:
+        """The study's organs that were drawn in this case; of the others its label says nothing."""
+        return frozenset(self.facts["annotated"])
+
+    @property
     def organ_box(self) -> tuple[float, ...] | None:
         """Box around all organs, fractions of the scan, (x0, y0, z0, x1, y1, z1)."""
         box = self.facts["organ_box"]
@@ -138,6 +143,7 @@ def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
         "voxel_hash": voxel_hash(scan),
         "lowest": float(arrays["image.npy"].min()),
         "organ_box": box,
+        "annotated": list(protocol.organ_names) if label is not None else [],
     }
     _write(folder, arrays, places, facts)
 

@@ -161,7 +161,7 @@ def content_hash(path: Path) -> str:
     if path.is_dir():
         return hashlib.sha256("".join(map(_file_hash, dicom_files(path))).encode()).hexdigest()
     if not path.is_file():
-        raise ScanError(f"{place} does not exist; check the name and the folder")
+        raise ScanError(place, "does not exist; check the name and the folder", rule="missing")
     data = data_file(path, place=place)
     if data is None:
         return _file_hash(path)
@@ -235,5 +235,7 @@ def _file_hash(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ScanError(
-            f"scan {path.name} cannot be opened: {error.strerror}; check its permissions"
+            f"scan {path.name}",
+            f"cannot be opened: {error.strerror}; check its permissions",
+            rule="closed",
         ) from error

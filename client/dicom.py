@@ -46,7 +46,7 @@ def read_series(folder: Path, *, place: str) -> sitk.Image:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         held = f"{len(series)} DICOM series" if series else "no readable DICOM series"
-        raise ScanError(f"{place} holds {held}; keep exactly one series in a folder")
+        raise ScanError(place, f"holds {held}; keep exactly one series in a folder", rule="series")
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
     _check_all_listed(folder, files, place)
     reader = sitk.ImageSeriesReader()
@@ -56,8 +56,10 @@ def read_series(folder: Path, *, place: str) -> sitk.Image:
         image = reader.Execute()
     except RuntimeError as error:
         raise ScanError(
-            f"{place} cannot be read as one DICOM volume; its slices differ in size or are"
-            " damaged; export the series again"
+            place,
+            "cannot be read as one DICOM volume; its slices differ in size or are damaged;"
+            " export the series again",
+            rule="damaged",
         ) from error
     if len(files) > 1:
         _check_slices(reader, len(files), place)
@@ -80,8 +82,10 @@ def _check_all_listed(folder: Path, files: tuple[str, ...], place: str) -> None:
     lost = [file for file in dicom_files(folder) if file.name not in listed and _is_dicom(file)]
     if lost:
         raise ScanError(
-            f"{place}: {len(lost)} of its DICOM files cannot be read (first: {lost[0].name});"
-            " copy or export the series again"
+            place,
+            f": {len(lost)} of its DICOM files cannot be read; copy or export the series again",
+            rule="damaged",
+            detail=f"first: {lost[0].name}",
         )
 
 
@@ -90,23 +94,31 @@ def _check_slices(reader: sitk.ImageSeriesReader, count: int, place: str) -> Non
     orientations = _vectors(reader, _ORIENTATION, count, 6)
     if positions is None or orientations is None:
         raise ScanError(
-            f"{place}: a slice lacks its position or orientation; export the series again"
+            place,
+            ": a slice lacks its position or orientation; export the series again",
+            rule="slices",
         )
     if np.abs(orientations - orientations[0]).max() > 1e-4:
         raise ScanError(
-            f"{place}: its slices are tilted to each other; keep the slices of one stack"
+            place,
+            ": its slices are tilted to each other; keep the slices of one stack",
+            rule="slices",
         )
     normal = np.cross(orientations[0, :3], orientations[0, 3:])
     steps_mm = np.abs(np.diff(positions @ normal))
     low, middle, high = steps_mm.min(), np.median(steps_mm), steps_mm.max()
     if low < 1e-3:
         raise ScanError(
-            f"{place}: two slices lie on one position; keep one acquisition in the folder"
+            place,
+            ": two slices lie on one position; keep one acquisition in the folder",
+            rule="slices",
         )
     if high - low > _STEP_TOLERANCE * middle:
         raise ScanError(
-            f"{place}: its slices are unevenly spaced, {low:.4g} to {high:.4g} mm; a slice is"
-            " missing, or the series must be resampled first"
+            place,
+            f": its slices are unevenly spaced, {low:.4g} to {high:.4g} mm; a slice is missing,"
+            " or the series must be resampled first",
+            rule="slices",
         )
 
 

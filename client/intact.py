@@ -14,10 +14,13 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+
+from protocol.rules import Rule
 
 _CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
 _HEADER_LIMIT = 1 << 20  # bytes; a text header longer than this is none
@@ -26,8 +29,47 @@ _NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by NIfTI's code of the voxel type
 _SEVERAL_FILES = "its voxels are spread over several files; save it as one .mha or .nrrd file"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Why a file or case cannot be used, in parts, so that one may be left away.
+
+    Attributes:
+        rule: The rule that it breaks.
+        place: Where; holds names of the site's files.
+        said: Rule, value and remedy, without a name of the site's; may begin with a colon.
+        detail: Names that help the reader at the site; they may identify a patient.
+    """
+
+    rule: Rule
+    place: str
+    said: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """The whole line, for the site's own screen."""
+        joint = "" if self.said.startswith(":") else " "
+        return f"{self.place}{joint}{self.said}{f' ({self.detail})' if self.detail else ''}"
+
+    @property
+    def anonymous(self) -> str:
+        """The line without any name of the site's."""
+        return self.said.lstrip(": ")
+
+
 class ScanError(ValueError):
-    """A scan or label map that cannot be used; says place, rule, value and remedy."""
+    """A scan or label map that cannot be used; says place, rule, value and remedy.
+
+    Attributes:
+        problem: The same in parts.
+    """
+
+    def __init__(self, place: str, said: str, *, rule: Rule, detail: str = "") -> None:
+        self.problem = Problem(rule=rule, place=place, said=said, detail=detail)
+        super().__init__(str(self.problem))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Crosses a process border whole."""
+        return partial(ScanError, **vars(self.problem)), ()
 
 
 def check_intact(path: Path, *, place: str) -> None:
@@ -57,10 +99,14 @@ def check_intact(path: Path, *, place: str) -> None:
             elif fields.get("encoding") in ("gzip", "gz") and not _skips(fields):
                 _gunzip(stream)
     except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
-        raise ScanError(f"{place} is cut short or damaged; copy or export it again") from error
+        raise ScanError(
+            place, "is cut short or damaged; copy or export it again", rule="damaged"
+        ) from error
     except OSError as error:
         reason = error.strerror or "input or output error"
-        raise ScanError(f"{place} cannot be opened: {reason}; check its permissions") from error
+        raise ScanError(
+            place, f"cannot be opened: {reason}; check its permissions", rule="closed"
+        ) from error
 
 
 def data_file(path: Path, *, place: str) -> Path | None:
@@ -76,11 +122,14 @@ def data_file(path: Path, *, place: str) -> Path | None:
     if named is None or named.upper() == "LOCAL":
         return None
     if named.upper().startswith("LIST") or "%" in named:
-        raise ScanError(f"{place}: {_SEVERAL_FILES}")
+        raise ScanError(place, f": {_SEVERAL_FILES}", rule="format")
     data = path.parent / named
     if not data.is_file():
         raise ScanError(
-            f"{place}: the file of its voxels, {data.name}, is missing; copy both files together"
+            place,
+            ": the file of its voxels is missing; copy both files together",
+            rule="missing",
+            detail=data.name,
         )
     return data
 
@@ -90,12 +139,19 @@ def _check_nifti(path: Path, place: str) -> None:
     twin = path.with_suffix("") if compressed else path.with_name(path.name + ".gz")
     if twin.exists():
         # The NIfTI library would open one of the two by its own choice, and silently.
-        raise ScanError(f"{place} stands beside {twin.name}; keep one of the two")
+        raise ScanError(
+            place,
+            "stands beside a file of the same name; keep one of the two",
+            rule="name",
+            detail=twin.name,
+        )
     with path.open("rb") as raw:
         stream: BinaryIO = gzip.GzipFile(fileobj=raw) if compressed else raw  # type: ignore[assignment]
         layout = _nifti_layout(stream.read(_NIFTI_HEADER))
         if layout is None:
-            raise ScanError(f"{place} is not a single-file NIfTI-1 image; convert it to .nii.gz")
+            raise ScanError(
+                place, "is not a single-file NIfTI-1 image; convert it to .nii.gz", rule="format"
+            )
         stream.seek(layout.offset)
         length = undefined = 0
         while chunk := stream.read(_CHUNK):
@@ -107,12 +163,15 @@ def _check_nifti(path: Path, place: str) -> None:
             length += len(chunk)
     if length < layout.length:
         raise ScanError(
-            f"{place} is cut short: {length} of {layout.length} bytes of voxels; copy or export"
-            " it again"
+            place,
+            f"is cut short: {length} of {layout.length} bytes of voxels; copy or export it again",
+            rule="damaged",
         )
     if undefined:
         raise ScanError(
-            f"{place} is NaN or infinite in {undefined} voxel(s); give them a value first"
+            place,
+            f"is NaN or infinite in {undefined} voxel(s); give them a value first",
+            rule="undefined",
         )
 
 

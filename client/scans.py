@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.dicom import is_dicom_folder, read_series
+from client.intact import Problem, check_intact
 from client.intact import ScanError as ScanError  # raised here, so imported from here
-from client.intact import check_intact
 
 _IMAGE_IO = {
     ".nii.gz": "NiftiImageIO",
@@ -51,9 +51,13 @@ def read_image(path: Path, *, case: str) -> sitk.Image:
     image = sitk.Cast(_read(path, place), sitk.sitkFloat32)
     voxels = _finite_voxels(image, place)
     if min(image.GetSize()) < 2:
-        raise ScanError(f"{place} is one voxel thin, {_tuple(image.GetSize())}; give a volume")
+        raise ScanError(
+            place, f"is one voxel thin, {_tuple(image.GetSize())}; give a volume", rule="dimensions"
+        )
     if voxels.min() == voxels.max():
-        raise ScanError(f"{place} is constant, every voxel is the same; export it again")
+        raise ScanError(
+            place, "is constant, every voxel is the same; export it again", rule="constant"
+        )
     return image
 
 
@@ -77,8 +81,9 @@ def read_label_map(
     difference = same_grid_error(label, image)
     if difference is not None:
         raise ScanError(
-            f"case {case}: label map is not on the image grid: {difference};"
-            " resample it with nearest neighbour"
+            f"case {case}: label map",
+            f"is not on the image grid: {difference}; resample it with nearest neighbour",
+            rule="grid",
         )
     label.CopyInformation(image)
     return label
@@ -93,14 +98,18 @@ def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.
     found = np.unique(_finite_voxels(image, place)).astype(np.float64)
     if np.any(np.abs(found - np.rint(found)) > _INTEGER_TOLERANCE):
         raise ScanError(
-            f"{place} holds values that are not integers; resample it with nearest neighbour"
+            place,
+            "holds values that are not integers; resample it with nearest neighbour",
+            rule="values",
         )
     foreign = sorted({int(value) for value in np.rint(found)} - {0, *organs.values()})
     if foreign:
         allowed = ", ".join(f"{name}={value}" for name, value in organs.items())
         raise ScanError(
-            f"{place} holds the values {_some(foreign)}, allowed are 0 and {allowed};"
-            " map them to the study's organs"
+            place,
+            f"holds the values {_some(foreign)}, allowed are 0 and {allowed}; map them to the"
+            " study's organs",
+            rule="values",
         )
     if "float" in image.GetPixelIDTypeAsString():
         image = sitk.Round(image)
@@ -140,17 +149,21 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
     place = f"label map {path.name}"
     suffix = _suffix(path)
     if suffix not in _WRITABLE:
-        raise ScanError(f"{place}: cannot write this format; name it {', '.join(_WRITABLE)}")
+        raise ScanError(
+            place, f": cannot write this format; name it {', '.join(_WRITABLE)}", rule="format"
+        )
     if isinstance(label, sitk.Image):
         difference = same_grid_error(label, like)
         if difference is not None:
-            raise ScanError(f"{place} is not on the image grid: {difference}")
+            raise ScanError(place, f"is not on the image grid: {difference}", rule="grid")
         label = sitk.GetArrayFromImage(label)  # a view would not keep its image alive
     if label.shape != like.GetSize()[::-1]:
-        raise ScanError(f"{place} has shape {label.shape}, its image {like.GetSize()[::-1]}")
+        raise ScanError(
+            place, f"has shape {label.shape}, its image {like.GetSize()[::-1]}", rule="grid"
+        )
     as_bytes = label.astype(np.uint8)
     if not np.array_equal(as_bytes, label):
-        raise ScanError(f"{place} holds values that are not integers from 0 to 255")
+        raise ScanError(place, "holds values that are not integers from 0 to 255", rule="values")
     image = sitk.GetImageFromArray(as_bytes)
     image.CopyInformation(like)
     # The same folder: a rename over file systems is a copy, and can be seen half done.
@@ -159,7 +172,9 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
         sitk.WriteImage(image, str(temporary), useCompression=True)
         os.replace(temporary, path)
     except (RuntimeError, OSError) as error:
-        raise ScanError(f"{place} cannot be written; check its folder and the disk") from error
+        raise ScanError(
+            place, "cannot be written; check its folder and the disk", rule="closed"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -172,8 +187,25 @@ def scan_files(folder: Path) -> dict[str, Path]:
     Raises:
         ScanError: The folder is missing, or two of its entries have one case name.
     """
+    found = scan_entries(folder)
+    for case, paths in found.items():
+        if len(paths) > 1:
+            raise ScanError(**vars(double_problem(folder, case, paths)))
+    return {case: paths[0] for case, paths in found.items()}
+
+
+def scan_entries(folder: Path) -> dict[str, list[Path]]:
+    """As `scan_files`, with every entry that has the case's name.
+
+    Raises:
+        ScanError: The folder is missing.
+    """
     if not folder.is_dir():
-        raise ScanError(f"folder {folder.name}: does not exist; create it or correct the path")
+        raise ScanError(
+            f"folder {folder.name}",
+            ": does not exist; create it or correct the path",
+            rule="missing",
+        )
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         suffix = _suffix(path)
@@ -183,15 +215,17 @@ def scan_files(folder: Path) -> dict[str, Path]:
             found.setdefault(path.name[: -len(suffix)], []).append(path)
         elif path.is_dir() and is_dicom_folder(path):
             found.setdefault(path.name, []).append(path)
-    doubles = [
-        f"folder {folder.name}: case {case} is there more than once:"
-        f" {', '.join(path.name for path in paths)}; keep one"
-        for case, paths in sorted(found.items())
-        if len(paths) > 1
-    ]
-    if doubles:
-        raise ScanError("\n".join(doubles))
-    return {case: paths[0] for case, paths in sorted(found.items())}
+    return dict(sorted(found.items()))
+
+
+def double_problem(folder: Path, case: str, paths: Sequence[Path]) -> Problem:
+    """What is said of a case that several entries of a folder could be."""
+    return Problem(
+        rule="name",
+        place=f"folder {folder.name}: case {case}",
+        said="is there more than once; keep one",
+        detail=", ".join(path.name for path in paths),
+    )
 
 
 def voxel_hash(image: sitk.Image) -> str:
@@ -210,12 +244,14 @@ def voxel_hash(image: sitk.Image) -> str:
 def _read(path: Path, place: str) -> sitk.Image:
     """One file or series as ITK reads it, of one channel and three dimensions."""
     if not path.exists():
-        raise ScanError(f"{place} does not exist; check the name and the folder")
+        raise ScanError(place, "does not exist; check the name and the folder", rule="missing")
     with _itk_quiet():
         image = read_series(path, place=place) if path.is_dir() else _read_file(path, place)
     geometry = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
     if not np.all(np.isfinite(geometry)):
-        raise ScanError(f"{place} has a NaN or infinite geometry in its header; export it again")
+        raise ScanError(
+            place, "has a NaN or infinite geometry in its header; export it again", rule="undefined"
+        )
     return image
 
 
@@ -223,7 +259,9 @@ def _read_file(path: Path, place: str) -> sitk.Image:
     suffix = _suffix(path)
     if suffix is None:
         known = ", ".join(_IMAGE_IO)
-        raise ScanError(f"{place} is of no known format; give {known} or a DICOM folder")
+        raise ScanError(
+            place, f"is of no known format; give {known} or a DICOM folder", rule="format"
+        )
     check_intact(path, place=place)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_IMAGE_IO[suffix])
@@ -235,19 +273,25 @@ def _read_file(path: Path, place: str) -> sitk.Image:
     except RuntimeError as error:
         # ITK's own words hold paths and addresses, and name the wrong cause as often as not.
         raise ScanError(
-            f"{place} cannot be read as {suffix}: it is damaged, cut short or of another format;"
-            " copy or export it again"
+            place,
+            f"cannot be read as {suffix}: it is damaged, cut short or of another format; copy or"
+            " export it again",
+            rule="damaged",
         ) from error
 
 
 def _check_kind(reader: sitk.ImageFileReader, place: str) -> None:
     if reader.GetDimension() != 3:
         raise ScanError(
-            f"{place} is {reader.GetDimension()}-D, {_tuple(reader.GetSize())}; give a 3-D image"
+            place,
+            f"is {reader.GetDimension()}-D, {_tuple(reader.GetSize())}; give a 3-D image",
+            rule="dimensions",
         )
     channels = reader.GetNumberOfComponents()
     if channels != 1:
-        raise ScanError(f"{place} has {channels} channels a voxel; give one channel")
+        raise ScanError(
+            place, f"has {channels} channels a voxel; give one channel", rule="dimensions"
+        )
 
 
 def _finite_voxels(image: sitk.Image, place: str) -> NDArray[Any]:
@@ -255,7 +299,9 @@ def _finite_voxels(image: sitk.Image, place: str) -> NDArray[Any]:
     undefined = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
     if undefined:
         raise ScanError(
-            f"{place} is NaN or infinite in {undefined} voxel(s); give them a value first"
+            place,
+            f"is NaN or infinite in {undefined} voxel(s); give them a value first",
+            rule="undefined",
         )
     return voxels
 

@@ -55,8 +55,9 @@ def score_files(
     difference = same_grid_error(predicted, true)
     if difference is not None:
         raise ScanError(
-            f"case prediction: label map is not on the reference's grid: {difference};"
-            " resample it with nearest neighbour"
+            "case prediction: label map",
+            f"is not on the reference's grid: {difference}; resample it with nearest neighbour",
+            rule="grid",
         )
     return score_label_maps(
         sitk.GetArrayViewFromImage(predicted),

@@ -28,6 +28,24 @@ class SiteConfig(Frozen):
         3, description="sums over fewer cases stay at the site: a sum of one is a patient's value"
     )
     threads: NonNegativeInt = Field(0, description="CPU threads for the networks; 0: PyTorch's")
+    labels: dict[str, tuple[str | int, ...]] = Field(
+        {}, description="by organ, its names and numbers in this site's labels; {}: the study's"
+    )
+    ignored_labels: tuple[str | int, ...] = Field(
+        (), description="names and numbers in this site's labels that are no organ of the study"
+    )
+    not_annotated: tuple[str, ...] = Field(
+        (), description="organs that nobody has drawn at this site; they are unknown, not absent"
+    )
+    exclude: dict[str, str] = Field(
+        {}, description="by case, why the site leaves it out of every study"
+    )
+    series: tuple[str, ...] = Field(
+        (), description="patterns of SeriesDescription, such as t2_tse_tra*; (): the only series"
+    )
+    patients: Path | None = Field(
+        None, description="CSV of case,patient where scans' headers do not say whose they are"
+    )
     centre: str | None = Field(
         None, description="host:port of the coordinating centre; None: this site only simulates"
     )
@@ -82,7 +100,7 @@ class SiteConfig(Frozen):
         """The same facts with every relative path resolved against `folder`."""
         resolved = {
             key: (folder / getattr(self, key)).resolve()
-            for key in ("data", "cache", "state", "ca", "key")
+            for key in ("data", "cache", "state", "patients", "ca", "key")
             if getattr(self, key) is not None
         }
         return self.model_copy(update=resolved)

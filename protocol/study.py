@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -210,6 +211,27 @@ class EvaluationConfig(Frozen):
     )
 
 
+class ContractConfig(Frozen):
+    """What the study demands of every site's data."""
+
+    modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")] | None = Field(
+        "MR", description="DICOM modality of the scans; other formats do not say it; None: any"
+    )
+    max_spacing_mm: PositiveFloat | None = Field(
+        None, description="the longest edge that a scan's voxels may have"
+    )
+    min_extent_mm: PositiveFloat | None = Field(
+        None, description="the shortest edge that a scan may have"
+    )
+    min_labelled: NonNegativeInt = Field(0, description="labelled training cases of each site")
+    max_refused_share: Fraction = Field(
+        0.0, description="share of a site's cases that may break a rule; they are left out"
+    )
+    unmet: Literal["stop", "leave-out"] = Field(
+        "stop", description="what a site that does not meet this does to a study before round 1"
+    )
+
+
 class StudyProtocol(Frozen):
     """The whole agreement of one study."""
 
@@ -226,6 +248,7 @@ class StudyProtocol(Frozen):
     training: TrainingConfig = TrainingConfig()
     aggregation: AggregationConfig = AggregationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    contract: ContractConfig = ContractConfig()
 
     @field_validator("organs")
     @classmethod

@@ -165,8 +165,11 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "text_as_nii_gz": (lambda folder: write_text(folder / "a.nii.gz"), "cut short or damaged"),
     "text_as_mha": (lambda folder: write_text(folder / "a.mha"), "cannot be read as .mha"),
     "text_as_nrrd": (lambda folder: write_text(folder / "a.nrrd"), "cannot be read as .nrrd"),
-    "twins": (twins, "a.nii.gz stands beside a.nii; keep one of the two"),
-    "header_alone": (header_alone, "the file of its voxels, a.raw, is missing"),
+    "twins": (twins, "stands beside a file of the same name; keep one of the two (a.nii)"),
+    "header_alone": (
+        header_alone,
+        "the file of its voxels is missing; copy both files together (a.raw)",
+    ),
     "header_of_many": (header_of_many, "spread over several files"),
 }
 
@@ -209,7 +212,10 @@ BAD_SERIES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "slice_twice": (lambda folder: save_series(folder, [0, 3, 3, 6]), "two slices lie on one"),
     "tilted": (lambda folder: save_series(folder, [0, 3, 6], tilt=0.1), "tilted to each other"),
-    "slice_cut_short": (cut_slice, "1 of its DICOM files cannot be read (first: 1.2.3.03.dcm)"),
+    "slice_cut_short": (
+        cut_slice,
+        "cannot be read; copy or export the series again (first: 1.2.3.03.dcm)",
+    ),
     "one_slice": (lambda folder: save_series(folder, [0]), "is one voxel thin"),
 }
 
@@ -281,7 +287,9 @@ def test_bad_folder(tmp_path: Path) -> None:
     save(make_image(), tmp_path / "a.mha")
     save(make_image(), tmp_path / "a.nii.gz")
     shutil.copytree(save_series(tmp_path / "b", [0, 3]), tmp_path / "a")
-    with pytest.raises(ScanError, match=r"case a is there more than once: a, a.mha, a.nii.gz"):
+    with pytest.raises(
+        ScanError, match=r"case a is there more than once; keep one \(a, a.mha, a.nii.gz\)"
+    ):
         scan_files(tmp_path)
 
 

@@ -93,7 +93,7 @@ def test_all_mistakes_are_said_at_once(tmp_path: Path) -> None:
     expected = [
         "case a: imagesTr holds its image, labelsTr no label map",
         "case c: labelsTr holds its label map, imagesTr no image",
-        "folder imagesUn: case e is there more than once: e.mha, e.nrrd; keep one",
+        "folder imagesUn: case e is there more than once; keep one (e.mha, e.nrrd)",
         "imagesTs: 2 images, but no folder labelsTs",
         "case b: is in the parts labelled and validation; keep it in one",
     ]
