@@ -7,7 +7,6 @@ import protocol.telemetry  # isort: skip
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -18,7 +17,6 @@ from client.outgoing import error_reply, only_agreed
 from protocol.messages import (
     CONFIDENCE,
     SEGMENTER,
-    SiteFacts,
     pack_evaluation,
     pack_facts,
     pack_training,
@@ -27,7 +25,6 @@ from protocol.messages import (
     read_run,
 )
 from protocol.sites import SiteConfig, read_site
-from protocol.sums import SumCount
 from protocol.weights import MessageError, read_weights
 
 log = logging.getLogger(__name__)
@@ -69,20 +66,21 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
     def facts(message: Message, context: Context) -> Message:
         """Check and cache the data; declare the counts."""
         from client.dataset import prepare_site
+        from client.declaration import declare
 
         config = site_of(context)
         protocol = read_protocol(message.content)
-        data = prepare_site(config, protocol)
-        declared = SiteFacts(
-            labelled=len(data.labelled),
+        # Whatever is refused here: the centre is told by which rules, and decides by the contract.
+        data = prepare_site(config, protocol, strict=False)
+        declared = declare(
+            config,
+            labelled=data.labelled,
             unlabelled=len(data.unlabelled),
             validation=len(data.validation),
             test=len(data.test),
+            refused=[refusal.problem for refusal in data.refused],
+            excluded=data.excluded,
         )
-        boxes = [case.organ_box for case in data.labelled if case.organ_box]
-        if len(boxes) >= config.min_cases_reported:
-            edges = (SumCount(sum=sum(edge), count=len(boxes)) for edge in zip(*boxes, strict=True))
-            declared = replace(declared, box=tuple(edges))
         return Message(pack_facts(config.site, declared, protocol), reply_to=message)
 
     @app.train()

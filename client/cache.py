@@ -20,10 +20,15 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.contract import Case, content_hash
+from client.intact import ScanError
 from client.preprocessing import PREPROCESSING_VERSION, preprocess_image, preprocess_label
-from client.scans import read_image, read_label_map, voxel_hash
-from protocol.study import StudyProtocol
+from client.scans import voxel_hash
+from protocol.study import ContractConfig, StudyProtocol
 
+# Raise this whenever the files of an entry change.
+_ENTRY_VERSION = 2
+_ROUNDING_MM = 1e-3
+_DEMANDS = {"modality", "max_spacing_mm", "min_extent_mm"}
 # Enough places to centre a patch on; sampled evenly, the same for the same label map.
 _PLACES_PER_ORGAN = 4096
 
@@ -112,9 +117,12 @@ def cached_case(case: Case, cache: Path, protocol: StudyProtocol) -> CachedCase:
 
 
 def _key(case: Case, protocol: StudyProtocol) -> str:
+    contract = protocol.contract.model_dump(include=_DEMANDS)
     parts = [
-        str(PREPROCESSING_VERSION),
-        json.dumps([protocol.spacing_mm, protocol.organs], sort_keys=True),
+        str((PREPROCESSING_VERSION, _ENTRY_VERSION)),
+        json.dumps(
+            [protocol.spacing_mm, case.how_it_is_read(protocol.organs), contract], sort_keys=True
+        ),
         content_hash(case.image),
         content_hash(case.label) if case.label else "",
     ]
@@ -122,10 +130,9 @@ def _key(case: Case, protocol: StudyProtocol) -> str:
 
 
 def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
-    scan = read_image(case.image, case=case.name)
-    label = (
-        read_label_map(case.label, scan, protocol.organs, case=case.name) if case.label else None
-    )
+    scan = case.read_scan()
+    check_demands(case, scan, protocol.contract)
+    label = case.read_label(scan, protocol.organs) if case.label else None
     image = preprocess_image(scan, protocol.spacing_mm)
     arrays = {"image.npy": _xyz(image)}
     places: dict[str, NDArray[np.int32]] = {}
@@ -143,9 +150,43 @@ def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
         "voxel_hash": voxel_hash(scan),
         "lowest": float(arrays["image.npy"].min()),
         "organ_box": box,
-        "annotated": list(protocol.organ_names) if label is not None else [],
+        "annotated": sorted(case.annotated(protocol.organs)),
     }
     _write(folder, arrays, places, facts)
+
+
+def check_demands(case: Case, scan: sitk.Image, contract: ContractConfig) -> None:
+    """Whether a scan is what the study wants.
+
+    Raises:
+        ScanError: It is of another modality, too coarse or too small.
+    """
+    place = f"case {case.name}: image"
+    series = case.series()
+    if series and contract.modality and series.modality != contract.modality:
+        raise ScanError(
+            place,
+            f"is of modality {series.modality or 'unknown'}, the study takes {contract.modality};"
+            " take it out of the folder",
+            rule="modality",
+        )
+    coarsest, most = max(scan.GetSpacing()), contract.max_spacing_mm
+    if most and coarsest > most + _ROUNDING_MM:
+        raise ScanError(
+            place,
+            f"has voxels of {coarsest:.4g} mm, the study takes {most:g} mm at most; take a finer"
+            " series",
+            rule="spacing",
+        )
+    extents = (n * mm for n, mm in zip(scan.GetSize(), scan.GetSpacing(), strict=True))
+    shortest, least = min(extents), contract.min_extent_mm
+    if least and shortest < least - _ROUNDING_MM:
+        raise ScanError(
+            place,
+            f"is {shortest:.4g} mm long at its shortest edge, the study takes {least:g} mm at"
+            " least; take the whole scan, not a crop",
+            rule="extent",
+        )
 
 
 def _write(
@@ -184,6 +225,18 @@ def _rename(draft: Path, folder: Path) -> None:
 
 def _xyz(image: sitk.Image) -> NDArray[Any]:
     return np.ascontiguousarray(sitk.GetArrayViewFromImage(image).transpose(2, 1, 0))
+
+
+def study_box(label: sitk.Image, protocol: StudyProtocol) -> tuple[float, ...] | None:
+    """Box around all organs on the study's grid, fractions of the scan, (x0, y0, z0, x1, y1, z1).
+
+    Args:
+        label: As read, in the study's values.
+        protocol: The study.
+    """
+    classes = _study_classes(_xyz(preprocess_label(label, protocol.spacing_mm)), protocol)
+    box = _box(classes)
+    return tuple(box) if box else None
 
 
 def _study_classes(label_xyz: NDArray[np.uint8], protocol: StudyProtocol) -> NDArray[np.uint8]:

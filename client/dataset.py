@@ -1,8 +1,9 @@
 """One site's cases, ready for the networks: contract, cache, and patches drawn from them."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -11,11 +12,15 @@ from torch import Tensor
 
 from asdnet_models.methods.common import LabelledBatch, UnlabelledBatch
 from client.cache import CachedCase, cached_case
-from client.contract import ContractError, Part, find_cases
-from client.intact import ScanError
+from client.contract import ContractError, Part, Refusal, survey_folder
+from client.dictionary import site_dictionary
+from client.intact import Problem, ScanError
+from client.together import Together
 from protocol.schedule import OrganBox
 from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.study import ContractConfig, StudyProtocol
+
+log = logging.getLogger(__name__)
 
 # By cache key: the site's own labels of its unlabelled scans, (X, Y, Z) on the study's grid.
 PseudoLabels = Mapping[str, NDArray[np.uint8]]
@@ -23,43 +28,68 @@ PseudoLabels = Mapping[str, NDArray[np.uint8]]
 
 @dataclass(frozen=True, kw_only=True)
 class SiteData:
-    """A site's cases by part, all of them readable and on the study's grid."""
+    """A site's cases by part, all of them readable and on the study's grid.
+
+    Attributes:
+        refused: What is not used, and why; the site's own affair but for how many by rule.
+        excluded: How many cases the site's file leaves out.
+    """
 
     labelled: tuple[CachedCase, ...]
     unlabelled: tuple[CachedCase, ...]
     validation: tuple[CachedCase, ...]
     test: tuple[CachedCase, ...]
+    refused: tuple[Refusal, ...] = ()
+    excluded: int = 0
 
 
-def prepare_site(config: SiteConfig, protocol: StudyProtocol) -> SiteData:
+def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = True) -> SiteData:
     """Every case of the site, checked and cached.
 
+    Args:
+        config: The site.
+        protocol: The study; its contract says which share of the cases may be refused.
+        strict: False: give what can be used, however much is refused.
+
     Raises:
-        ContractError: With every mistake of every case; no case is dropped in silence.
+        ContractError: With every mistake of every case, where more is refused than the study's
+            contract allows; no case is dropped in silence.
+        ProtocolError: The site's file does not fit the study.
         CacheError: If the cache cannot be written.
     """
-    parts: dict[Part, list[CachedCase]] = {
-        "labelled": [],
-        "unlabelled": [],
-        "validation": [],
-        "test": [],
-    }
-    mistakes: list[str] = []
-    first_with: dict[str, str] = {}
-    for case in find_cases(config.data):
+    site_dictionary(config, protocol.organs)
+    survey = survey_folder(config.data, config)
+    together = Together(config)
+    parts: dict[Part, list[CachedCase]] = {part: [] for part in get_args(Part)}
+    for case in survey.cases:
         try:
             cached = cached_case(case, config.cache, protocol)
         except ScanError as error:
-            mistakes.append(str(error))
-            continue
-        here = f"{case.part} case {case.name}"
-        before = first_with.setdefault(cached.facts["voxel_hash"], here)
-        if before != here:
-            mistakes.append(f"{here}: the same scan as {before}; keep one of the two")
-        parts[case.part].append(cached)
-    if mistakes:
-        raise ContractError(mistakes)
-    return SiteData(**{part: tuple(cases) for part, cases in parts.items()})
+            problem: Problem | None = error.problem
+        else:
+            problem = together.problem(case, cached.facts["voxel_hash"])
+        if problem is None:
+            parts[case.part].append(cached)
+        else:
+            survey.refused.append(Refusal(case=case.name, part=case.part, problem=problem))
+    used = sum(len(cases) for cases in parts.values())
+    if strict and not tolerable(survey.refused, used, protocol.contract):
+        raise ContractError(str(refusal.problem) for refusal in survey.refused)
+    for refusal in survey.refused:
+        log.warning("not used: %s", refusal.problem)
+    return SiteData(
+        **{part: tuple(cases) for part, cases in parts.items()},
+        refused=tuple(survey.refused),
+        excluded=len(survey.excluded),
+    )
+
+
+def tolerable(refused: Sequence[Refusal], used: int, contract: ContractConfig) -> bool:
+    """Whether a site may take part although some of its cases are refused."""
+    about_cases = [refusal for refusal in refused if refusal.case]
+    if len(about_cases) < len(refused):
+        return False
+    return len(refused) <= contract.max_refused_share * (len(refused) + used)
 
 
 class PatchSampler:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -72,6 +73,9 @@ _TAGS = [
 ]
 
 
+SUFFIX = ".dcm"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DicomSeries:
     """One image series of a case.
@@ -100,6 +104,11 @@ class DicomSeries:
     description: str
     multiframe: bool
     identified: tuple[str, ...]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a case's path is read as DICOM: a folder, or a .dcm file."""
+    return path.is_dir() or path.suffix.lower() == SUFFIX
 
 
 def is_dicom_folder(folder: Path) -> bool:
@@ -146,6 +155,30 @@ def find_series(folder: Path, *, place: str, patterns: Sequence[str] = ()) -> Di
         )
     described = sorted(series.description for series in wanted or found)
     raise ScanError(place, said, rule="series", detail=", ".join(described))
+
+
+def label_kind(path: Path, *, place: str) -> Literal["structures", "segments"] | None:
+    """What a label is: contours (RTSTRUCT), segments (DICOM-SEG), or None of other formats.
+
+    Args:
+        path: A file, or a folder that holds one such file.
+        place: How a message begins.
+
+    Raises:
+        ScanError: It is DICOM, but not one of the two.
+    """
+    if not is_dicom(path):
+        return None
+    kinds = [text(header, "SOPClassUID") for _, header in _headers(path, place)]
+    if len(kinds) == 1 and kinds[0] == _STRUCTURES:
+        return "structures"
+    if len(kinds) == 1 and kinds[0] in _SEGMENTATIONS:
+        return "segments"
+    raise ScanError(
+        place,
+        f"holds {len(kinds)} DICOM objects, must be one RTSTRUCT or one DICOM-SEG",
+        rule="format",
+    )
 
 
 def label_objects(folder: Path) -> tuple[Path, ...]:
@@ -202,6 +235,8 @@ def _one_file(series: DicomSeries, place: str) -> Path:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -210,7 +245,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() == ".dcm":
+    if file.suffix.lower() == SUFFIX:
         return True
     try:
         with file.open("rb") as stream:

@@ -16,7 +16,6 @@ from asdnet_models.scores import OrganScore, score_label_maps
 from client.cache import CachedCase
 from client.dataset import SiteData
 from client.preprocessing import probabilities_to_grid
-from client.scans import read_image, read_label_map
 from client.training import choose_device, load_wire_weights
 from protocol.messages import EvaluationReport
 from protocol.reliability import BINS, LOWEST, SCORES, STEP, Reliability, TrustScore
@@ -99,7 +98,7 @@ def score_probabilities(
     probabilities: Tensor, protocol: StudyProtocol, case: CachedCase
 ) -> CaseScores:
     """Score a prediction on the study's grid against the case's label map, in world mm."""
-    scan = read_image(case.case.image, case=case.name)
+    scan = case.case.read_scan()
     predicted = label_map_on_scan(probabilities[0].cpu().numpy(), protocol, case, scan)
     return score_label_map(predicted, protocol, case, scan)
 
@@ -108,8 +107,7 @@ def score_label_map(
     predicted: NDArray[np.uint8], protocol: StudyProtocol, case: CachedCase, scan: sitk.Image
 ) -> CaseScores:
     """Score a label map on the scan's own grid, (Z, Y, X), against the case's, in world mm."""
-    assert case.case.label is not None
-    label = read_label_map(case.case.label, scan, protocol.organs, case=case.name)
+    label = case.case.read_label(scan, protocol.organs)
     spacing_zyx = scan.GetSpacing()[::-1]
     scores = score_label_maps(
         predicted, sitk.GetArrayFromImage(label), spacing_zyx, protocol.organs

@@ -31,7 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 from client.connection import Result, Skip, Status, connection_checks, joined
-from client.contract import Case, ContractError, Part, find_cases
+from client.contract import Case, ContractError, Part, find_site_cases
 from client.dicom import dicom_files
 from protocol.keys import KeyFileError, openssh_fingerprint, read_private_key
 from protocol.presets import preset
@@ -167,7 +167,7 @@ def _state(config: SiteConfig) -> Result:
 def _disk(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
     """Room for what is not yet in the cache, estimated from the scans' headers."""
     try:
-        cases = find_cases(config.data)
+        cases = find_site_cases(config)
     except (ContractError, OSError):
         raise Skip("the cases are not known; see data") from None
     needs = [_cached_size(case, study) for case in cases]
@@ -233,13 +233,14 @@ def _entries(cache: Path, study: StudyProtocol) -> Iterable[int]:
 def _data(config: SiteConfig) -> Result:
     """Cases by kind, told by file names alone."""
     try:
-        count = Counter(case.part for case in find_cases(config.data))
+        count = Counter(case.part for case in find_site_cases(config))
     except ContractError as error:
         shown = "\n".join(error.mistakes[:_MISTAKES_SHOWN])
         number = len(error.mistakes)
         more = f"\nand {number - _MISTAKES_SHOWN} more" if number > _MISTAKES_SHOWN else ""
         found = f"{number} mistake{'s' if number > 1 else ''}:\n{shown}{more}"
-        return "failed", found, "see docs/hospital.md, `The folder`"
+        remedy = f"python client/check.py --site {config.site} says it of every case"
+        return "failed", found, remedy
     except OSError as error:
         found = f"the data folder cannot be read ({error.strerror})"
         return "failed", found, f"give this user the right to read {config.data}"

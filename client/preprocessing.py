@@ -107,15 +107,20 @@ def _smoothed(image: sitk.Image, spacing_mm: Triple) -> sitk.Image:
     )
 
 
+def study_size(image: sitk.Image, spacing_mm: Triple) -> list[int]:
+    """Voxels of an oriented image on the study's grid; of any other, in the order of its axes."""
+    return [
+        max(1, math.ceil(n * a / b - 1e-6))
+        for n, a, b in zip(image.GetSize(), image.GetSpacing(), spacing_mm, strict=True)
+    ]
+
+
 def _resample(image: sitk.Image, spacing_mm: Triple, interpolator: int) -> sitk.Image:
     """Onto the study's spacing; the outer faces of the first voxels coincide."""
     old = image.GetSpacing()
     if all(abs(a - b) <= _SAME_MM for a, b in zip(old, spacing_mm, strict=True)):
         return image
-    size = [
-        max(1, math.ceil(n * a / b - 1e-6))
-        for n, a, b in zip(image.GetSize(), old, spacing_mm, strict=True)
-    ]
+    size = study_size(image, spacing_mm)
     shift = [(b - a) / (2 * a) for a, b in zip(old, spacing_mm, strict=True)]
     grid = sitk.Image(size, image.GetPixelID())
     grid.SetSpacing(spacing_mm)

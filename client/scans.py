@@ -18,7 +18,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.dicom import is_dicom_folder, read_series
+from client.dicom import is_dicom, is_dicom_folder, read_series
+from client.dictionary import study_dictionary
 from client.intact import Problem, check_intact
 from client.intact import ScanError as ScanError  # raised here, so imported from here
 
@@ -80,15 +81,24 @@ def read_label_map(
         ScanError: It cannot be read, lies on another grid, or holds other values.
     """
     label = load_label_map(path, organs, case=case)
+    put_on_grid(label, image, place=f"case {case}: label map")
+    return label
+
+
+def put_on_grid(label: sitk.Image, image: sitk.Image, *, place: str) -> None:
+    """Give a label map exactly the geometry of its image, from which it may differ by rounding.
+
+    Raises:
+        ScanError: Its grid is another one.
+    """
     difference = same_grid_error(label, image)
     if difference is not None:
         raise ScanError(
-            f"case {case}: label map",
+            place,
             f"is not on the image grid: {difference}; resample it with nearest neighbour",
             rule="grid",
         )
     label.CopyInformation(image)
-    return label
 
 
 def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.Image:
@@ -96,26 +106,27 @@ def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.
 
     Args and Raises as for `read_label_map`, the grid left aside.
     """
-    image = _read(path, place := f"case {case}: label map {path.name}")
-    found = np.unique(_finite_voxels(image, place)).astype(np.float64)
-    if np.any(np.abs(found - np.rint(found)) > _INTEGER_TOLERANCE):
+    place = f"case {case}: label map {path.name}"
+    return study_dictionary(organs).translate(load_numbers(path, place), case=case, place=place)
+
+
+def load_numbers(path: Path, place: str) -> sitk.Image:
+    """Read a map of whole numbers, whatever they mean, with its own geometry.
+
+    Raises:
+        ScanError: It cannot be read, or holds values that are not integers.
+    """
+    image = _read(path, place)
+    if "float" not in image.GetPixelIDTypeAsString():
+        return image
+    voxels = _finite_voxels(image, place)
+    if np.any(np.abs(voxels - np.rint(voxels)) > _INTEGER_TOLERANCE):
         raise ScanError(
             place,
             "holds values that are not integers; resample it with nearest neighbour",
             rule="values",
         )
-    foreign = sorted({int(value) for value in np.rint(found)} - {0, *organs.values()})
-    if foreign:
-        allowed = ", ".join(f"{name}={value}" for name, value in organs.items())
-        raise ScanError(
-            place,
-            f"holds the values {_some(foreign)}, allowed are 0 and {allowed}; map them to the"
-            " study's organs",
-            rule="values",
-        )
-    if "float" in image.GetPixelIDTypeAsString():
-        image = sitk.Round(image)
-    return sitk.Cast(image, sitk.sitkUInt8)
+    return sitk.Cast(sitk.Round(image), sitk.sitkInt32)
 
 
 def same_grid_error(label: sitk.Image, image: sitk.Image) -> str | None:
@@ -213,6 +224,8 @@ def scan_entries(folder: Path) -> dict[str, list[Path]]:
         suffix = _suffix(path)
         if path.name.startswith("."):
             continue
+        if suffix is None and path.is_file() and is_dicom(path):
+            suffix = path.suffix
         if path.is_file() and suffix is not None:
             found.setdefault(path.name[: -len(suffix)], []).append(path)
         elif path.is_dir() and is_dicom_folder(path):
@@ -248,7 +261,7 @@ def _read(path: Path, place: str, patterns: Sequence[str] = ()) -> sitk.Image:
     if not path.exists():
         raise ScanError(place, "does not exist; check the name and the folder", rule="missing")
     with _itk_quiet():
-        if path.is_dir():
+        if is_dicom(path):
             image = read_series(path, place=place, patterns=patterns)
         else:
             image = _read_file(path, place)
@@ -329,8 +342,3 @@ def _suffix(path: Path) -> str | None:
 
 def _tuple(values: tuple[float, ...]) -> str:
     return f"({', '.join(f'{value:.6g}' for value in values)})"
-
-
-def _some(values: list[int]) -> str:
-    shown = ", ".join(str(value) for value in values[:5])
-    return shown if len(values) <= 5 else f"{shown} and {len(values) - 5} more"

@@ -23,6 +23,7 @@ from flwr.app import (
 )
 
 from protocol.reliability import BINS, SCORES, Reliability, TrustScore
+from protocol.rules import RULES, Rule
 from protocol.schedule import RoundPlan
 from protocol.sites import SITE_NAME
 from protocol.study import StudyProtocol
@@ -48,9 +49,9 @@ LOSSES = (
 )
 EVALUATED_PARTS = ("validation", "test")
 _BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
+_COUNTS = ("labelled", "unlabelled", "validation", "test", "excluded")
 # Endings of the names that count something.
-_NEVER_NEGATIVE = ("count", "failures", "labelled", "unlabelled", "validation", "test", "steps")
-_COUNTS = ("labelled", "unlabelled", "validation", "test")
+_NEVER_NEGATIVE = ("count", "failures", "steps", *_COUNTS)
 
 _ROUND = re.compile(r"[0-9]{1,9}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -58,12 +59,21 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFacts:
-    """What a site declares before round 1: counts of cases, and the sum of its organ boxes."""
+    """What a site declares before round 1: counts of cases, and the sum of its organ boxes.
+
+    Attributes:
+        labelled, unlabelled, validation, test: Cases that are used, by part.
+        excluded: Cases that the site's file leaves out.
+        refused: Cases that are not used, by the rule that they break.
+        box: Sum and count of each edge, fractions of the scan.
+    """
 
     labelled: int
     unlabelled: int
     validation: int
     test: int
+    excluded: int = 0
+    refused: Mapping[Rule, int] = field(default_factory=dict)
     box: tuple[SumCount, ...] = (SumCount(),) * 6
 
 
@@ -112,7 +122,8 @@ def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
     """The complete list of the numbers that may leave a site, by kind of message."""
     if kind == "facts":
         box = [f"box/{edge}/{part}" for edge in _BOX for part in ("sum", "count")]
-        return frozenset([*_COUNTS, *box])
+        refused = [_refused(rule) for rule in RULES]
+        return frozenset([*_COUNTS, *refused, *box])
     if kind == "train":
         pairs = [f"loss/{name}" for name in LOSSES] + ["attention"]
         pairs += [f"trusted/{name}" for name in ("background", *protocol.organ_names)]
@@ -136,6 +147,10 @@ def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
                     ]
         return frozenset(names)
     raise ValueError(f"no message of kind {kind!r}")
+
+
+def _refused(rule: Rule) -> str:
+    return f"refused/{rule}/count"
 
 
 def _bin(score: str, kind: str, number: int) -> str:
@@ -317,10 +332,21 @@ def _refuse_surplus(content: RecordDict, *names: str) -> None:
 
 def pack_facts(site: str, facts: SiteFacts, protocol: StudyProtocol) -> RecordDict:
     """A site's declaration."""
+    return _reply(site, _metric_record(_facts_values(facts), "facts", protocol))
+
+
+def facts_metrics(facts: SiteFacts, protocol: StudyProtocol) -> dict[str, float]:
+    """The numbers of a declaration, exactly as they would travel."""
+    record = _metric_record(_facts_values(facts), "facts", protocol)
+    return {name: float(value) for name, value in record.items() if isinstance(value, float)}
+
+
+def _facts_values(facts: SiteFacts) -> dict[str, float]:
     values: dict[str, float] = {name: getattr(facts, name) for name in _COUNTS}
+    values |= {_refused(rule): count for rule, count in facts.refused.items()}
     for edge, total in zip(_BOX, facts.box, strict=True):
         values |= _pair(f"box/{edge}", total)
-    return _reply(site, _metric_record(values, "facts", protocol))
+    return values
 
 
 def read_facts(content: RecordDict, protocol: StudyProtocol) -> SiteFacts:
@@ -328,7 +354,9 @@ def read_facts(content: RecordDict, protocol: StudyProtocol) -> SiteFacts:
     _refuse_surplus(content)
     values = _read_metrics(content, "facts", protocol)
     counts = {name: int(values[name]) for name in _COUNTS}
-    return SiteFacts(**counts, box=tuple(_read_pair(values, f"box/{edge}") for edge in _BOX))
+    refused = {rule: int(values[_refused(rule)]) for rule in RULES if values[_refused(rule)]}
+    box = tuple(_read_pair(values, f"box/{edge}") for edge in _BOX)
+    return SiteFacts(**counts, refused=refused, box=box)
 
 
 def pack_training(

@@ -37,6 +37,9 @@ class SiteConfig(Frozen):
     not_annotated: tuple[str, ...] = Field(
         (), description="organs that nobody has drawn at this site; they are unknown, not absent"
     )
+    undrawn: dict[str, tuple[str, ...]] = Field(
+        {}, description="by case, organs that were not drawn in it"
+    )
     exclude: dict[str, str] = Field(
         {}, description="by case, why the site leaves it out of every study"
     )

@@ -39,10 +39,11 @@ from server.aggregation import (
     segmenter_weights,
 )
 from server.calibration import round_gamma
+from server.contract import unmet
 from server.exchange import Exchange, Line
 from server.record import RoundRecord, StudyRecord, better_than, macro_validation_dsc
 from server.roster import Roster
-from server.stopped import QuorumError
+from server.stopped import QuorumError, UnmetContractError
 from server.watchers import Watcher
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def run_study(
 
     Raises:
         QuorumError: If fewer than `min_sites` answer; the watcher has been given what there is.
+        UnmetContractError: If a site's data are not what the protocol's contract demands.
     """
     protocol = record.protocol
     centre = _Centre(grid, record, watcher, audit)
@@ -139,6 +141,7 @@ class _Centre:
             audit=audit,
             watcher=watcher,
         )
+        self._unmet: list[str] = []
         # Newcomers are asked in passing, over many rounds.
         self._newcomers = Exchange(self._line, 0, MessageType.QUERY, self._welcome)
 
@@ -175,6 +178,7 @@ class _Centre:
         instructions = dict.fromkeys(self._roster.strangers(), content)
         if wait:
             failures = Exchange(self._line, 0, MessageType.QUERY, self._welcome).call(instructions)
+            self._refuse_unmet()
             self._require_quorum("declaring the data", len(self._record.facts), failures)
         else:
             failures = self._newcomers.ask_in_passing(instructions)
@@ -185,8 +189,22 @@ class _Centre:
     def _welcome(self, reply: Message) -> None:
         name = read_site_name(reply.content)
         facts = read_facts(reply.content, self._protocol)
+        found = unmet(name, facts, self._protocol)
+        if found:
+            self._unmet += found
+            raise MessageError("; ".join(found))
         self._roster.introduce(reply.metadata.src_node_id, name)
         self._record.facts[name] = facts
+
+    def _refuse_unmet(self) -> None:
+        """A study is not begun on data that are not what was agreed; one under way goes on."""
+        if self._unmet and self._protocol.contract.unmet == "stop" and not self._record.rounds:
+            raise UnmetContractError(
+                "the study's contract is not met:\n"
+                + "\n".join(self._unmet)
+                + "\nwhich cases, and what to do, says client/check.py at the site; or set "
+                "contract.unmet to leave-out"
+            )
 
     def run_round(self, plan: RoundPlan) -> RoundRecord:
         """Train, aggregate into the record, and evaluate where the protocol says so."""

@@ -14,7 +14,7 @@ import typer
 from numpy.typing import NDArray
 
 from client.cache import cached_case
-from client.contract import Case, find_cases
+from client.contract import Case, find_site_cases
 from client.evaluation import load_segmenter, predict_label_map
 from client.scans import read_image, read_label_map, scan_files
 from protocol.sites import SiteConfig, read_site
@@ -68,7 +68,7 @@ def main(
 
 
 def _case(config: SiteConfig, withheld: Path | None) -> Case:
-    cases = find_cases(config.data)
+    cases = find_site_cases(config)
     for case in cases:
         if case.part == "test":
             return case

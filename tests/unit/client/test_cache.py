@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 import client.cache
+import client.reading
 from client.cache import CachedCase, CacheError, cached_case
 from client.contract import Case, find_cases
 from protocol.sites import SiteConfig
@@ -52,7 +53,7 @@ def test_the_second_call_reads_no_scan(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the scan was read again")
 
-    monkeypatch.setattr(client.cache, "read_image", refuse)
+    monkeypatch.setattr(client.reading, "read_image", refuse)
     # As after a restart: nothing in memory, only the disk.
     again = cached_case(find_cases(site.data)[0], site.cache, make_protocol())
     np.testing.assert_array_equal(again.image, image)

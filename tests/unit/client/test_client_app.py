@@ -156,7 +156,7 @@ def test_an_exceptions_text_stays_at_the_site(
 ) -> None:
     config, protocol = make_site(labelled=1), make_protocol()
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise FileNotFoundError(f"{config.data}/patient-John_Doe_1950.nii.gz")
 
     monkeypatch.setattr(client.dataset, "prepare_site", fail)
@@ -179,7 +179,7 @@ def test_an_unknown_exceptions_name_stays_at_the_site(
 ) -> None:
     config, protocol = make_site(labelled=1), make_protocol()
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise type("John_Doe_1950", (Exception,), {})(f"{config.data}/patient-John")
 
     monkeypatch.setattr(client.dataset, "prepare_site", fail)
@@ -234,13 +234,19 @@ def test_optimiser_states_stay_in_their_folder(
     assert not config.state.exists()
 
 
-def test_bad_data_are_named_by_class_alone(
+def test_bad_data_are_declared_by_rule_and_count_alone(
     make_site: MakeSite, make_protocol: MakeProtocol
 ) -> None:
-    config = make_site(labelled=1)
+    config, protocol = make_site(labelled=2), make_protocol()
     (config.data / "labelsTr" / "patient-labelled-0.nii.gz").unlink()
-    reply = ask(config, MessageType.QUERY, pack_instruction(make_protocol(), run=RUN))
-    assert reply.error.reason == "ContractError"
+    reply = ask(config, MessageType.QUERY, pack_instruction(protocol, run=RUN))
+    facts = read_facts(reply.content, protocol)
+    assert (facts.labelled, facts.refused) == (1, {"pair": 1})
+    assert_private(reply, config)
+    # Trained on is what is left where the contract allows it, and nothing where it does not.
+    assert ask(config, MessageType.TRAIN, instruction(protocol)).error.reason == "ContractError"
+    lenient = make_protocol(contract={"max_refused_share": 0.5})
+    assert not ask(config, MessageType.TRAIN, instruction(lenient)).has_error()
 
 
 @pytest.mark.parametrize(

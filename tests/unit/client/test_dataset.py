@@ -137,8 +137,8 @@ def test_a_scan_that_is_there_twice_is_refused(
     with pytest.raises(ContractError) as caught:
         prepare_site(config, make_protocol())
     assert caught.value.mistakes == (
-        "unlabelled case copy: the same scan as labelled case patient-labelled-0; "
-        "keep one of the two",
+        "unlabelled case copy: the same scan as one of the labelled cases; keep one of the two"
+        " (case patient-labelled-0)",
     )
 
 

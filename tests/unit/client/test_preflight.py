@@ -521,7 +521,7 @@ def test_data_that_may_not_be_read(make_site: MakeSite, monkeypatch: pytest.Monk
     def refuse(folder: Path) -> Any:
         raise PermissionError(13, "Permission denied", "/secret/patient-7")
 
-    monkeypatch.setattr(client.preflight, "find_cases", refuse)
+    monkeypatch.setattr(client.preflight, "find_site_cases", refuse)
     check = row("data", make_site(labelled=1))
     assert (check.status, check.found) == (
         "failed",
@@ -552,7 +552,7 @@ def test_a_check_that_breaks_stops_no_other(
     def broken(folder: Path) -> Any:
         raise KeyError("patient-7")
 
-    monkeypatch.setattr(client.preflight, "find_cases", broken)
+    monkeypatch.setattr(client.preflight, "find_site_cases", broken)
     checks = preflight(make_site(labelled=1))
     assert [check.name for check in checks] == ROWS
     assert (checks[-1].status, checks[-1].found) == ("failed", "this check itself broke: KeyError")

@@ -43,6 +43,7 @@ from protocol.messages import (
     read_training,
 )
 from protocol.reliability import BINS, Reliability
+from protocol.rules import RULES
 from protocol.schedule import plan_round
 from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
@@ -182,7 +183,7 @@ def test_a_reply_without_a_name_is_refused(record: ConfigRecord | None) -> None:
 
 
 def test_the_allow_list_is_counts_sums_and_organs_of_the_study() -> None:
-    assert len(allowed_metrics("facts", PROTOCOL)) == 4 + 6 * 2
+    assert len(allowed_metrics("facts", PROTOCOL)) == 5 + len(RULES) + 6 * 2
     assert len(allowed_metrics("train", PROTOCOL)) == 4 + 2 * (len(LOSSES) + 1 + 3)
     assert len(allowed_metrics("evaluate", PROTOCOL)) == 1 + 2 + 2 * 2 * 2 * 4 + 2 * 2 * BINS
     parts = {"sum", "sum_of_squares", "count", "failures"}

@@ -1,0 +1,179 @@
+"""`python client/check.py --site A`: is all our data used, and why was this case dropped?
+
+Every case is read as training would read it.  Names of cases are shown on this screen alone; what
+is written (--html, --json) names them by pseudonyms, and what a centre is told is counts
+(--for-centre).
+"""
+
+import protocol.telemetry  # isort: skip
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from client.checkpage import write_page
+from client.checksummary import Summary, summarise
+from client.checktext import case_line, json_of, summary_lines
+from client.inspection import CaseReport, Status
+from client.pseudonyms import KEY_FILE, PseudonymKeyError, Pseudonyms, read_or_make_key
+from client.sitecheck import SiteCheck, check_site
+from protocol.messages import facts_metrics
+from protocol.presets import preset
+from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
+from protocol.study import ProtocolError, StudyProtocol, read_yaml
+
+PAGE = "check.html"
+_STYLES: dict[Status, str] = {"used": "green", "refused": "bold red", "excluded": "yellow"}
+
+
+def check(
+    site: Annotated[str, typer.Option(help="the site's name, as its file in --configs")],
+    configs: Annotated[Path, typer.Option(help="folder of the sites' files")] = SITE_CONFIGS,
+    study: Annotated[
+        Path | None,
+        typer.Option(help="study to check against (YAML); else the one last heard of, or paper"),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help=f"page with pictures; else {PAGE} in the state folder")
+    ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="draw and write the page")] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print JSON with pseudonyms, and no page")
+    ] = False,
+    for_centre: Annotated[
+        bool, typer.Option(help="print exactly what the centre is told, and nothing else")
+    ] = False,
+    who: Annotated[
+        str | None, typer.Option(help="print which case has this pseudonym, and nothing else")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="cases read at the same time")] = min(
+        4, os.cpu_count() or 1
+    ),
+) -> None:
+    """Check every case of this site against the study; status 1 if one is not used.
+
+    Nothing is sent.  Cases that the site's file excludes are no mistake.
+    """
+    console = Console(stderr=as_json or for_centre, emoji=False, highlight=False)
+    try:
+        config = read_site(configs / f"{site}.yaml")
+        agreed, which = _protocol(config, study)
+        pseudonyms = Pseudonyms(read_or_make_key(config.state / KEY_FILE))
+        if who is not None:
+            raise typer.Exit(_print_who(who, config, pseudonyms))
+        with _progress(console, quiet=as_json or for_centre) as tell:
+            draw = page and not (as_json or for_centre)
+            found = check_site(
+                config,
+                agreed,
+                workers=workers,
+                pictures=draw,
+                boxes=for_centre,
+                progress=lambda report: tell(report, pseudonyms.of(report.name)),
+                found=tell.begin,
+            )
+        summary = summarise(found, agreed)
+        status = 1 if found.refused else 0
+        if for_centre:
+            print(json.dumps(facts_metrics(found.facts, agreed), indent=2, sort_keys=True))
+        elif as_json:
+            print(json.dumps(json_of(found, summary, agreed, pseudonyms), indent=2))
+        else:
+            _print_summary(console, config, found, summary, agreed, which)
+            if draw:
+                path = html or config.state / PAGE
+                write_page(path, config.site, which, found, summary, agreed, pseudonyms)
+                console.print(f"page: {path}", soft_wrap=True)
+    except (ProtocolError, PseudonymKeyError, OSError) as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"error: {line}\n")
+        raise typer.Exit(2) from None
+    raise typer.Exit(status)
+
+
+def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, str]:
+    """The study to check against, and what to call it."""
+    if study is not None:
+        given = read_yaml(study, StudyProtocol)
+        return given, f"study {given.name}"
+    try:
+        last = StudyProtocol.model_validate_json(config.protocol_file.read_bytes())
+        return last, f"study {last.name}, last heard of"
+    except (OSError, ValidationError):
+        return preset("paper"), "preset paper: no study was heard of yet; --study names another"
+
+
+def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> int:
+    from client.contract import survey_folder
+
+    survey = survey_folder(config.data, config)
+    names = {case.name for case in [*survey.cases, *survey.excluded]}
+    names |= {refusal.case for refusal in survey.refused}
+    found = [name for name in sorted(names) if name and pseudonyms.of(name) == pseudonym]
+    if not found:
+        sys.stderr.write(f"error: {pseudonym}: is no case of this site's folder and key\n")
+        return 2
+    print(found[0])
+    return 0
+
+
+class _Teller:
+    """A line for each case, and in a terminal a bar below them."""
+
+    def __init__(self, console: Console, progress: Progress, *, quiet: bool) -> None:
+        self._console, self._progress, self._quiet = console, progress, quiet
+        self._task = progress.add_task("reading the cases", total=None)
+
+    def begin(self, count: int) -> None:
+        self._progress.update(self._task, total=count)
+
+    def __call__(self, report: CaseReport, pseudonym: str) -> None:
+        if report.part is not None and report.status != "excluded":
+            self._progress.advance(self._task)
+        if not self._quiet:
+            line = Text(f"{report.status:9}", _STYLES[report.status])
+            self._console.print(line + case_line(report, pseudonym), soft_wrap=True)
+
+
+@contextmanager
+def _progress(console: Console, *, quiet: bool) -> Iterator[_Teller]:
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
+        yield _Teller(console, p, quiet=quiet)
+
+
+def _print_summary(
+    console: Console,
+    config: SiteConfig,
+    found: SiteCheck,
+    summary: Summary,
+    agreed: StudyProtocol,
+    which: str,
+) -> None:
+    console.print()
+    console.print(f"site {config.site}, against {which}", soft_wrap=True)
+    for heading, text in summary_lines(found, summary, agreed):
+        console.print(Text(f"{heading:21}", "bold") + text, soft_wrap=True)
+    counts = Counter(report.status for report in found.reports)
+    told = ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])
+    console.print(f"in all: {told or 'nothing is there'}", style="bold")
+
+
+def entry() -> None:
+    """The command."""
+    typer.run(check)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,193 @@
+"""What the data check finds out of one case: whether it is used, why not, and what it is like."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from client.cache import check_demands, study_box
+from client.dicom import is_dicom
+from client.identifiers import header_identifiers
+from client.intact import Problem, ScanError
+from client.pictures import Style, three_planes
+from client.preprocessing import body_mask, study_size
+from client.reading import Case, Part
+from client.scans import voxel_hash
+from protocol.study import StudyProtocol
+
+Status = Literal["used", "refused", "excluded"]
+# By name in docs/hospital.md: what of the body's intensities is told.
+INTENSITY_PERCENTILES = (1.0, 50.0, 99.5)
+_PICTURE_PX = 150
+_OBLIQUE_DEGREES = 0.5
+_IMAGE_BYTES, _LABEL_BYTES = 4, 1  # a voxel in the cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What a readable case is like.
+
+    Attributes:
+        format: Of the scan's file.
+        size_xyz: Voxels.
+        spacing_mm_xyz: Voxel edges.
+        orientation: Nearest axes, such as LPS, and whether the grid is oblique to them.
+        intensity: Percentiles 1, 50 and 99.5 of the body.
+        volumes_ml: By organ that is drawn; 0 where it is drawn as absent.
+        voxel_hash: Equal for copies.
+        identifiers: Header fields that may identify the patient.
+        cache_bytes: What it takes in the cache.
+        study_voxels: On the study's grid.
+        organ_box: Box around all organs, fractions of the scan; None unless asked for.
+        picture: PNG of three planes with contours.
+    """
+
+    format: str
+    size_xyz: tuple[int, ...]
+    spacing_mm_xyz: tuple[float, ...]
+    orientation: str
+    intensity: tuple[float, ...]
+    volumes_ml: Mapping[str, float]
+    voxel_hash: str
+    identifiers: tuple[str, ...]
+    cache_bytes: int
+    study_voxels: int
+    organ_box: tuple[float, ...] | None = None
+    picture: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseReport:
+    """One line of the check.
+
+    Attributes:
+        name: At the site; for its own screen alone.
+        part: What it is for; None where the problem is the folder's.
+        status: Whether it is used.
+        problem: Why not, and what to do.
+        notes: What is lawful but seldom meant.
+        measures: None where it cannot be read.
+    """
+
+    name: str
+    part: Part | None
+    status: Status
+    problem: Problem | None = None
+    notes: tuple[str, ...] = ()
+    measures: Measures | None = field(default=None, repr=False)
+
+    def refused(self, problem: Problem) -> CaseReport:
+        """The same, but not used."""
+        return replace(self, status="refused", problem=problem)
+
+
+def inspect_case(
+    case: Case, protocol: StudyProtocol, *, picture: bool = False, box: bool = False
+) -> CaseReport:
+    """Read one case whole, as training would, and measure it.
+
+    Args:
+        case: Where it is and how it is read.
+        protocol: The study.
+        picture: Draw it.
+        box: Find the organs' box on the study's grid, which the centre is told the sum of.
+    """
+    try:
+        scan = case.read_scan()
+        check_demands(case, scan, protocol.contract)
+        label = case.read_label(scan, protocol.organs) if case.label else None
+        identifiers = _identifiers(case)
+    except ScanError as error:
+        return CaseReport(name=case.name, part=case.part, status="refused", problem=error.problem)
+    volumes_ml = _volumes_ml(case, label, protocol)
+    notes = []
+    if label is not None and not any(volumes_ml.values()):
+        notes.append("its label holds no organ at all; look whether it is finished")
+    measures = Measures(
+        format=_format(case),
+        size_xyz=scan.GetSize(),
+        spacing_mm_xyz=scan.GetSpacing(),
+        orientation=_orientation(scan),
+        intensity=_intensity(scan),
+        volumes_ml=volumes_ml,
+        voxel_hash=voxel_hash(scan),
+        identifiers=identifiers,
+        cache_bytes=0,
+        study_voxels=math.prod(study_size(scan, protocol.spacing_mm)),
+        organ_box=study_box(label, protocol) if box and label is not None else None,
+        picture=_picture(scan, label, protocol) if picture else b"",
+    )
+    per_voxel = _IMAGE_BYTES + (_LABEL_BYTES if case.label else 0)
+    return CaseReport(
+        name=case.name,
+        part=case.part,
+        status="used",
+        notes=tuple(notes),
+        measures=replace(measures, cache_bytes=measures.study_voxels * per_voxel),
+    )
+
+
+def _identifiers(case: Case) -> tuple[str, ...]:
+    series = case.series()
+    return series.identified if series else header_identifiers(case.image)
+
+
+def _format(case: Case) -> str:
+    if is_dicom(case.image):
+        return "DICOM"
+    name = case.image.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        return "NIfTI"
+    return "NRRD" if name.endswith((".nrrd", ".nhdr")) else "MetaImage"
+
+
+def _orientation(scan: sitk.Image) -> str:
+    direction = scan.GetDirection()
+    axes = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction)
+    largest = np.abs(np.array(direction).reshape(3, 3)).max(0).min()
+    tilt = math.degrees(math.acos(min(1.0, float(largest))))
+    return f"{axes}, {tilt:.0f} degrees oblique" if tilt > _OBLIQUE_DEGREES else str(axes)
+
+
+def _intensity(scan: sitk.Image) -> tuple[float, ...]:
+    """Of every second voxel along each axis: percentiles need no more."""
+    array = np.ascontiguousarray(sitk.GetArrayViewFromImage(scan)[::2, ::2, ::2])
+    found = np.percentile(array[body_mask(array)], INTENSITY_PERCENTILES)
+    return tuple(float(value) for value in found)
+
+
+def _volumes_ml(case: Case, label: sitk.Image | None, protocol: StudyProtocol) -> dict[str, float]:
+    if label is None:
+        return {}
+    counts = np.bincount(sitk.GetArrayViewFromImage(label).ravel(), minlength=256)
+    voxel_ml = math.prod(label.GetSpacing()) / 1000
+    drawn = case.annotated(protocol.organs)
+    return {
+        organ: float(counts[protocol.organs[organ]]) * voxel_ml
+        for organ in protocol.organ_names
+        if organ in drawn
+    }
+
+
+def _picture(scan: sitk.Image, label: sitk.Image | None, protocol: StudyProtocol) -> bytes:
+    oriented = sitk.DICOMOrient(scan, "LPS")
+    labels: list[tuple[NDArray[np.uint8], Style]] = []
+    if label is not None:
+        labels.append((sitk.GetArrayFromImage(sitk.DICOMOrient(label, "LPS")), "solid"))
+    picture = three_planes(
+        sitk.GetArrayFromImage(oriented),
+        oriented.GetSpacing(),
+        labels,
+        protocol.organs,
+        height_px=_PICTURE_PX,
+    )
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return stream.getvalue()

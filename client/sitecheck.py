@@ -1,0 +1,120 @@
+"""The data check of a whole site: every case inspected, then held against each other."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from client.contract import Case, Survey, survey_folder
+from client.declaration import declare
+from client.dictionary import site_dictionary
+from client.inspection import CaseReport, inspect_case
+from client.together import Together
+from protocol.messages import SiteFacts
+from protocol.sites import SiteConfig
+from protocol.study import StudyProtocol
+
+Progress = Callable[[CaseReport], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteCheck:
+    """What a site's folder holds, case by case.
+
+    Attributes:
+        reports: Cases by part and name; then what is refused by names alone, then the excluded.
+        facts: What the centre would be told; its box is nought unless boxes were asked for.
+        survey: What was found by names alone.
+    """
+
+    reports: tuple[CaseReport, ...]
+    facts: SiteFacts
+    survey: Survey
+
+    @property
+    def refused(self) -> tuple[CaseReport, ...]:
+        """What is not used although nobody said so."""
+        return tuple(report for report in self.reports if report.status == "refused")
+
+
+def check_site(
+    config: SiteConfig,
+    protocol: StudyProtocol,
+    *,
+    workers: int,
+    pictures: bool = False,
+    boxes: bool = False,
+    progress: Progress = lambda _: None,
+    found: Callable[[int], None] = lambda _: None,
+) -> SiteCheck:
+    """Inspect every case; none stops the others.
+
+    Args:
+        config: The site.
+        protocol: The study.
+        workers: Processes; 1 works in this one.
+        pictures: Draw each case.
+        boxes: Find the organs' boxes, for exactly what the centre would be told.
+        progress: Told of each case, in order.
+        found: Told how many cases there are, before the first.
+
+    Raises:
+        ProtocolError: The site's file does not fit the study, or its patients cannot be read.
+    """
+    site_dictionary(config, protocol.organs)
+    survey = survey_folder(config.data, config)
+    together = Together(config)
+    found(len(survey.cases))
+    reports: list[CaseReport] = []
+    look = partial(inspect_case, protocol=protocol, picture=pictures, box=boxes)
+    for case, report in zip(survey.cases, _all(look, survey.cases, workers), strict=True):
+        problem = together.problem(case, report.measures.voxel_hash) if report.measures else None
+        reports.append(report.refused(problem) if problem else report)
+        progress(reports[-1])
+    for refusal in survey.refused:
+        reports.append(
+            CaseReport(
+                name=refusal.case, part=refusal.part, status="refused", problem=refusal.problem
+            )
+        )
+        progress(reports[-1])
+    for case in survey.excluded:
+        reports.append(_excluded(case, config))
+        progress(reports[-1])
+    return SiteCheck(reports=tuple(reports), facts=_facts(config, reports), survey=survey)
+
+
+def _all(
+    look: Callable[[Case], CaseReport], cases: Sequence[Case], workers: int
+) -> Iterator[CaseReport]:
+    if workers == 1 or len(cases) < 2:
+        yield from map(look, cases)
+        return
+    # Spawned: a forked child of a process with threads, such as ITK's, may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(look, cases)
+
+
+def _excluded(case: Case, config: SiteConfig) -> CaseReport:
+    note = f"left out by the site's file: {config.exclude[case.name]}"
+    return CaseReport(name=case.name, part=case.part, status="excluded", notes=(note,))
+
+
+def _facts(config: SiteConfig, reports: Iterable[CaseReport]) -> SiteFacts:
+    used: dict[str, list[CaseReport]] = {}
+    for report in reports:
+        key = str(report.part) if report.status == "used" else report.status
+        used.setdefault(key, []).append(report)
+    return declare(
+        config,
+        labelled=[r.measures for r in used.get("labelled", []) if r.measures],
+        unlabelled=len(used.get("unlabelled", [])),
+        validation=len(used.get("validation", [])),
+        test=len(used.get("test", [])),
+        refused=[r.problem for r in used.get("refused", []) if r.problem],
+        excluded=len(used.get("excluded", [])),
+    )

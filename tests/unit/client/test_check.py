@@ -1,0 +1,269 @@
+"""`client/check.py` as a data manager runs it: every case is told, none stops the others."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bad_cases as bad
+import pytest
+import SimpleITK as sitk
+import yaml
+from flwr.app import Message, MessageType, RecordDict
+from typer.testing import CliRunner
+
+import client.check
+from client.check import check
+from client.inspection import inspect_case
+from client.reading import Case
+from protocol.messages import pack_instruction
+from protocol.rules import RULES
+from protocol.sites import SiteConfig
+from protocol.study import StudyProtocol
+
+ROOT = Path(__file__).parents[3]
+TABLE = ROOT / "docs" / "data-check.md"
+MakeSite = Callable[..., SiteConfig]
+MakeProtocol = Callable[..., StudyProtocol]
+
+
+def write_files(folder: Path, protocol: dict[str, Any], **facts: Any) -> None:
+    site = {"site": "A", "data": "A", "cache": "cache", "state": "state"} | facts
+    (folder / "A.yaml").write_text(yaml.safe_dump(site))
+    (folder / "study.yaml").write_text(yaml.safe_dump(protocol))
+
+
+def run(folder: Path, *options: str) -> tuple[int, str, str]:
+    import typer
+
+    app = typer.Typer()
+    app.command()(check)
+    arguments = ["--site", "A", "--configs", str(folder), "--study", str(folder / "study.yaml")]
+    found = CliRunner().invoke(app, [*arguments, "--workers", "1", *options])
+    return found.exit_code, found.stdout, found.stderr
+
+
+# ---- every kind of bad input --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bad_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    bad.make_site(folder / "A")
+    rows = "".join(f"{case},{patient}\n" for case, patient in bad.PATIENTS.items())
+    (folder / "patients.csv").write_text(f"case,patient\n{rows}")
+    write_files(
+        folder,
+        {"name": "bad", "organs": bad.ORGANS, "contract": bad.CONTRACT},
+        patients="patients.csv",
+        undrawn={case: list(organs) for case, organs in bad.UNDRAWN.items()},
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(bad_site: Path) -> tuple[int, str]:
+    status, out, _ = run(bad_site, "--no-page")
+    return status, out
+
+
+def line_of(out: str, name: str, status: str) -> str:
+    (line,) = re.findall(rf"^{status} .* {name} \(case-.*$", out, re.MULTILINE)
+    return str(line)
+
+
+@pytest.mark.parametrize("name", bad.KINDS)
+def test_a_bad_case_is_told_with_rule_and_remedy(told: tuple[int, str], name: str) -> None:
+    kind = bad.KINDS[name]
+    if not kind.rule:
+        assert line_of(told[1], name, "used")
+        return
+    line = line_of(told[1], name, "refused")
+    assert f": rule {kind.rule}: " in line
+    assert kind.said in line
+    assert "Error" not in line and "itk" not in line.lower()
+
+
+def test_none_stops_the_check_of_the_others(told: tuple[int, str]) -> None:
+    status, out = told
+    refused = [name for name, kind in bad.KINDS.items() if kind.rule]
+    assert status == 1
+    assert len(refused) >= 30
+    for name in bad.GOOD:
+        assert line_of(out, name, "used")
+    used = len(bad.GOOD) + sum(not kind.rule for kind in bad.KINDS.values())
+    # The case that is in two parts is used in the first.
+    assert f"in all: {used + 1} used, {len(refused)} refused" in out
+
+
+def test_the_table_in_the_documentation_is_what_is_said(told: tuple[int, str]) -> None:
+    assert bad.table(told[1]) in TABLE.read_text(encoding="utf-8")
+
+
+def test_what_is_written_names_nobody(bad_site: Path) -> None:
+    status, out, _ = run(bad_site, "--json")
+    assert status == 1
+    content = json.loads(out)
+    by_rule = [case["rule"] for case in content["cases"] if case["status"] == "refused"]
+    assert sorted(by_rule) == sorted(kind.rule for kind in bad.KINDS.values() if kind.rule)
+    assert set(by_rule) <= set(RULES)
+    page = bad_site / "page.html"
+    run(bad_site, "--html", str(page))
+    for text in (out, page.read_text()):
+        for name in [*bad.KINDS, *bad.GOOD, "4711", "4712", "Doe", "Jane", "Prost."]:
+            assert not re.search(rf"\b{re.escape(name)}\b(?! voxel| of|,? )", text) or name in WORDS
+        assert str(bad_site) not in text
+    assert page.stat().st_mode & 0o077 == 0
+    assert page.read_text().count("<img") == len([c for c in content["cases"] if c["rule"] is None])
+
+
+# Names of kinds that are words of messages too.
+WORDS = {"constant", "infinite", "nan", "colours", "report", "copy", "twice"}
+
+
+def test_a_pseudonym_is_known_at_the_site_alone(bad_site: Path) -> None:
+    _, out, _ = run(bad_site, "--no-page")
+    line = line_of(out, "good_map", "used")
+    (pseudonym,) = re.findall(r"case-[0-9a-f]{10}", line)
+    assert run(bad_site, "--who", pseudonym)[:2] == (0, "good_map\n")
+    status, out, error = run(bad_site, "--who", "case-0000000000")
+    assert (status, out) == (2, "")
+    assert error.startswith("error: case-0000000000: is no case")
+
+
+# ---- what the centre is told --------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("flower_task")
+def test_for_centre_is_exactly_what_the_site_answers(
+    make_site: MakeSite, make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
+    from flwr.app import Context
+
+    from client.app import build_client_app
+
+    protocol = make_protocol()
+    config = make_site(labelled=3, unlabelled=2, validation=1, test=1)
+    (config.data / "labelsTr" / "patient-labelled-0.nii.gz").unlink()
+    write_files(
+        tmp_path,
+        protocol.model_dump(mode="json"),
+        data=str(config.data),
+        min_cases_reported=1,
+        exclude={"patient-unlabelled-0": "motion"},
+    )
+    status, out, _ = run(tmp_path, "--for-centre")
+    from protocol.sites import read_site
+
+    answering = read_site(tmp_path / "A.yaml")
+    question = Message(pack_instruction(protocol, run="r"), 1, MessageType.QUERY)
+    context = Context(1, 1, {}, RecordDict(), {})
+    reply = build_client_app(lambda _: answering)(question, context)
+    assert json.loads(out) == dict(reply.content["metrics"])
+    assert status == 1
+    told = json.loads(out)
+    assert (told["labelled"], told["excluded"], told["refused/pair/count"]) == (2, 1, 1)
+    assert told["box/x0/count"] == 2 and 0 < told["box/x0/sum"] < 2
+
+
+# ---- the rest of the command --------------------------------------------------------------------
+
+
+def good_site(folder: Path, count: int = 2) -> None:
+    (folder / "A").mkdir(parents=True)
+    for seed in range(count):
+        place = bad.Place(root=folder / "A", name=f"c{seed}", seed=seed)
+        bad.of_label(lambda image: image)(place)
+    write_files(folder, {"name": "good", "organs": bad.ORGANS})
+
+
+def test_a_good_site_is_status_0(tmp_path: Path) -> None:
+    good_site(tmp_path)
+    status, out, _ = run(tmp_path)
+    assert status == 0
+    assert "in all: 2 used" in out
+    assert "volume: bladder      0.063 to 0.063" in out
+    assert (tmp_path / "state" / client.check.PAGE).exists()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_excluded_cases_are_told_and_no_mistake(tmp_path: Path) -> None:
+    good_site(tmp_path, 3)
+    facts = {"exclude": {"c1": "metal hip"}}
+    write_files(tmp_path, {"name": "good", "organs": bad.ORGANS}, **facts)
+    status, out, _ = run(tmp_path, "--no-page")
+    assert status == 0
+    assert "left out by the site's file: metal hip" in line_of(out, "c1", "excluded")
+    write_files(tmp_path, {"name": "good", "organs": bad.ORGANS}, exclude={"cx": "?"})
+    status, out, _ = run(tmp_path, "--no-page")
+    assert status == 1 and "exclude names a case that is not there" in out
+
+
+def test_what_is_no_scan_is_told(tmp_path: Path) -> None:
+    good_site(tmp_path)
+    (tmp_path / "A" / "imagesTr" / "scans.zip").touch()
+    (tmp_path / "A" / "old").mkdir()
+    _, out, _ = run(tmp_path, "--no-page")
+    assert "imagesTr: scans.zip (no scan, no label)" in out
+    assert "data folder: old (no scan, no label)" in out
+
+
+def test_an_empty_label_and_an_odd_volume_are_pointed_out(tmp_path: Path) -> None:
+    good_site(tmp_path, 6)
+    folder = tmp_path / "A" / "labelsTr"
+    for number in range(4):  # volumes differ a little, so that there is a spread
+        label = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"c{number}.mha")))
+        label[1, 2 : 2 + number, 3] = 0
+        bad.save(bad.on_grid(label), folder / f"c{number}.mha")
+    small = bad.organs() * 0
+    small[2, 2, 3] = 1
+    bad.save(bad.on_grid(small), folder / "c4.mha")
+    bad.save(bad.on_grid(small * 0), folder / "c5.mha")
+    status, out, _ = run(tmp_path, "--no-page")
+    assert status == 0
+    assert "its label holds no organ at all" in line_of(out, "c5", "used")
+    assert re.search(r"look at +c4: bladder has 0.00105 ml", out)
+
+
+def test_mistakes_of_files_are_status_2(tmp_path: Path) -> None:
+    good_site(tmp_path)
+    write_files(tmp_path, {"name": "good", "organs": bad.ORGANS}, not_annotated=["uterus"])
+    status, _, error = run(tmp_path)
+    assert status == 2
+    assert error.startswith("error: A.yaml: not_annotated: 'uterus' is no organ of the study")
+    write_files(tmp_path, {"name": "good", "organs": bad.ORGANS}, patients="nowhere.csv")
+    status, _, error = run(tmp_path)
+    assert status == 2 and "nowhere.csv: cannot be read" in error
+    (tmp_path / "A.yaml").unlink()
+    assert run(tmp_path)[0] == 2
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    write_files(tmp_path, {"name": "good", "organs": bad.ORGANS})
+    status, out, _ = run(tmp_path, "--no-page")
+    assert status == 1
+    assert "rule missing: data folder A: does not exist; correct the site file" in out
+
+
+def test_processes_find_the_same(tmp_path: Path) -> None:
+    good_site(tmp_path, 3)
+    alone = run(tmp_path, "--json")[1]
+    command = [sys.executable, "client/check.py", "--site", "A", "--configs", str(tmp_path)]
+    command += ["--study", str(tmp_path / "study.yaml"), "--json", "--workers", "2"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == json.loads(alone)
+
+
+def test_an_oblique_scan_says_so(tmp_path: Path) -> None:
+    place = bad.Place(root=tmp_path, name="c", seed=1)
+    image = place.scan()
+    image.SetDirection((0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1))
+    bad.save(image, place.image(part="Un"))
+    case = Case(name="c", part="unlabelled", image=place.image(part="Un"), label=None)
+    measures = inspect_case(case, StudyProtocol(organs=bad.ORGANS)).measures
+    assert measures is not None
+    assert measures.orientation == "LPS, 37 degrees oblique"
+    assert measures.size_xyz == (18, 14, 5)
