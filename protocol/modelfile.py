@@ -68,11 +68,21 @@ def load_model(folder: Path) -> tuple[StudyProtocol, Weights, Weights | None]:
     except ValidationError as error:
         raise ModelFileError(f"{folder / PROTOCOL_FILE}: is not a protocol: {error}") from None
     tensors, texts = load_tensors(folder / MODEL_FILE)
-    if f'"{protocol.digest}"' not in texts.get("facts", ""):
+    if f'"{saved_protocol_digest(folder)}"' not in texts.get("facts", ""):
         raise ModelFileError(
             f"{folder}: {MODEL_FILE} and {PROTOCOL_FILE} are of two studies; copy both from one"
         )
     return protocol, part(tensors, "segmenter") or {}, part(tensors, "confidence")
+
+
+def saved_protocol_digest(folder: Path) -> str:
+    """The digest of a saved protocol as it was when it was saved.
+
+    Taken from the file: a later version of the protocol's form, read back, has further settings.
+    """
+    content = json.loads((folder / PROTOCOL_FILE).read_bytes())
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def model_digest(folder: Path) -> str:

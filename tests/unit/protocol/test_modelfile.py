@@ -17,6 +17,7 @@ from protocol.modelfile import (
     load_model,
     model_digest,
     save_model,
+    saved_protocol_digest,
     write_json,
 )
 from protocol.study import StudyProtocol
@@ -204,3 +205,23 @@ def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
     save_model(tmp_path, PROTOCOL, S, D, {})
     expected = hashlib.sha256((tmp_path / MODEL_FILE).read_bytes()).hexdigest()
     assert model_digest(tmp_path) == expected
+
+
+def test_a_model_of_an_earlier_form_of_the_protocol_is_still_read(tmp_path: Path) -> None:
+    save_model(tmp_path, PROTOCOL, S, D, {})
+    content = json.loads((tmp_path / PROTOCOL_FILE).read_text())
+    del content["contract"]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    (tmp_path / PROTOCOL_FILE).write_text(json.dumps(content))
+    tensors = {f"segmenter/{name}": tensor for name, tensor in S.items()}
+    facts = {"facts": json.dumps({"protocol_sha256": digest})}
+    safetensors.torch.save_file(tensors, tmp_path / MODEL_FILE, facts)
+    protocol, segmenter, _ = load_model(tmp_path)
+    assert (protocol, saved_protocol_digest(tmp_path)) == (PROTOCOL, digest)
+    assert same(segmenter, S)
+
+
+def test_the_saved_protocol_s_digest_is_the_protocol_s(tmp_path: Path) -> None:
+    save_model(tmp_path, PROTOCOL, S, D, {})
+    assert saved_protocol_digest(tmp_path) == PROTOCOL.digest
