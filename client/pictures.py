@@ -21,7 +21,7 @@ _SAMPLE = 200_000  # voxels are enough for a percentile
 # After Okabe and Ito, light enough for a grey scan: apart for the colour-blind.
 _COLOURS = ("#56B4E9", "#F0E442", "#FF7F50", "#CC79A7", "#00C896", "#FFFFFF", "#E69F00", "#9D8CFF")
 _PAPER, _INK, _FAINT = (0, 0, 0), (235, 235, 235), (150, 150, 150)
-_HEAT = (255, 40, 0)
+_HEAT = (255, 0, 220)
 _HEAT_OPACITY = 0.65
 _GAP_PX, _PAD_PX, _DASH_PX = 6, 8, 4
 # At the left, right, upper and lower edge of each plane.
@@ -30,7 +30,7 @@ _LETTERS = (("R", "L", "A", "P"), ("R", "L", "S", "I"), ("A", "P", "S", "I"))
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """Where a prediction is to be mistrusted, as a red veil over the scan.
+    """Where a prediction is to be mistrusted, as a magenta veil over the scan.
 
     Attributes:
         confidence_zyx: In [0, 1], on the image's grid.
@@ -204,7 +204,7 @@ def _veil(
     near: NDArray[np.bool_],
     below: float,
 ) -> None:
-    """Mix red into the pixels, the more the lower the confidence."""
+    """Mix the veil into the pixels, the more the lower the confidence."""
     strength = np.clip((below - confidence.astype(np.float32)) / below, 0, 1)
     strength[~near] = 0
     size = (pixels.shape[1], pixels.shape[0])
