@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from client.pictures import Doubt, Place, stacked, three_planes
+from client.pictures import Doubt, Place, three_planes
 from client.prediction import LOW_CONFIDENCE, Segmentation
+from client.sheet import stacked
 
 _NEAR_MM = 3.0
 _MARGIN_MM = 25.0

@@ -3,14 +3,15 @@
 Pillow and NumPy, because a data check draws every case of a site: about 20 ms a picture.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from client.sheet import VEIL, lettered, organ_colours, rgb, side_by_side
 
 Style = Literal["solid", "dashed"]
 Labels = Sequence[tuple[NDArray[np.uint8], Style]]
@@ -18,12 +19,8 @@ Place = tuple[int, int, int]
 
 _WINDOW_PERCENTILES = (1.0, 99.5)
 _SAMPLE = 200_000  # voxels are enough for a percentile
-# After Okabe and Ito, light enough for a grey scan: apart for the colour-blind.
-_COLOURS = ("#56B4E9", "#F0E442", "#FF7F50", "#CC79A7", "#00C896", "#FFFFFF", "#E69F00", "#9D8CFF")
-_PAPER, _INK, _FAINT = (0, 0, 0), (235, 235, 235), (150, 150, 150)
-_HEAT = (255, 0, 220)
-_HEAT_OPACITY = 0.65
-_GAP_PX, _PAD_PX, _DASH_PX = 6, 8, 4
+_VEIL_OPACITY = 0.65
+_DASH_PX = 4
 # At the left, right, upper and lower edge of each plane.
 _LETTERS = (("R", "L", "A", "P"), ("R", "L", "S", "I"), ("A", "P", "S", "I"))
 
@@ -91,8 +88,9 @@ def three_planes(
             _veil(pixels, confidence, _cut(doubt.near_zyx, axis, centre, box), doubt.below)
         for label, style in labels:
             _draw_contours(pixels, _cut(label, axis, centre, box), organs, style)
-        planes.append(_lettered(Image.fromarray(pixels), _LETTERS[axis]))
-    return _sheet(planes, height_px, title, organs, doubt is not None)
+        planes.append(lettered(Image.fromarray(pixels), _LETTERS[axis]))
+    entries = organ_colours(organs) | ({"low confidence": VEIL} if doubt else {})
+    return side_by_side(planes, height_px, title, entries)
 
 
 def organ_centre(labels: Labels, shape_zyx: tuple[int, ...]) -> Place:
@@ -115,24 +113,6 @@ def organ_centre(labels: Labels, shape_zyx: tuple[int, ...]) -> Place:
             return z, y, x
     z, y, x = (n // 2 for n in shape_zyx)
     return z, y, x
-
-
-def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
-    """One below the other."""
-    width = max(picture.width for picture in pictures)
-    height = sum(picture.height for picture in pictures)
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    top = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, top))
-        top += picture.height
-    return sheet
-
-
-def organ_colours(organs: Mapping[str, int]) -> dict[str, str]:
-    """Each organ's colour, by the order of their values; colours recur after eight."""
-    ordered = sorted(organs, key=lambda organ: organs[organ])
-    return {organ: _COLOURS[number % len(_COLOURS)] for number, organ in enumerate(ordered)}
 
 
 def _others(axis: int) -> tuple[int, ...]:
@@ -210,8 +190,8 @@ def _veil(
     size = (pixels.shape[1], pixels.shape[0])
     opacity = np.array(Image.fromarray(strength).resize(size, Image.Resampling.BILINEAR))
     # The square root shows a slight doubt too.
-    share = _HEAT_OPACITY * np.sqrt(np.clip(opacity, 0, 1))[..., None]
-    pixels[:] = (pixels * (1 - share) + np.array(_HEAT) * share).astype(np.uint8)
+    share = _VEIL_OPACITY * np.sqrt(np.clip(opacity, 0, 1))[..., None]
+    pixels[:] = (pixels * (1 - share) + np.array(rgb(VEIL)) * share).astype(np.uint8)
 
 
 def _draw_contours(
@@ -229,7 +209,7 @@ def _draw_contours(
         if style == "dashed":
             rows, columns = np.arange(height)[:, None], np.arange(width)
             edge &= (rows + columns) // _DASH_PX % 2 == 0
-        pixels[edge] = _rgb(colour)
+        pixels[edge] = rgb(colour)
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -238,83 +218,3 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     inside = framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
     outline: NDArray[np.bool_] = mask & ~inside
     return outline
-
-
-def _lettered(plane: Image.Image, letters: tuple[str, str, str, str]) -> Image.Image:
-    """Patient directions in the middle of each edge: left, right, top, bottom."""
-    draw = ImageDraw.Draw(plane)
-    font = _font(_letter_px(plane.width, plane.height))
-    width, height = plane.size
-    for letter, place, anchor in zip(
-        letters,
-        ((3, height // 2), (width - 4, height // 2), (width // 2, 3), (width // 2, height - 4)),
-        ("lm", "rm", "mt", "mb"),
-        strict=True,
-    ):
-        draw.text(place, letter, _INK, font, anchor, stroke_width=1, stroke_fill=_PAPER)
-    return plane
-
-
-def _letter_px(width: int, height: int) -> int:
-    return max(9, min(14, min(width, height) // 8))
-
-
-def _sheet(
-    planes: Sequence[Image.Image],
-    height_px: int,
-    title: str,
-    organs: Mapping[str, int],
-    has_doubt: bool,
-) -> Image.Image:
-    """The planes side by side, a title above and the legend below."""
-    font = _font(13)
-    head = 22 if title else 0
-    width = sum(plane.width for plane in planes) + _GAP_PX * (len(planes) - 1)
-    entries = list(_entries(organs, has_doubt))
-    width = max(width, 240, round(font.getlength(title)) + 2 * _PAD_PX if title else 0)
-    lines = _legend_lines(entries, width, font)
-    sheet = Image.new("RGB", (width, head + height_px + 20 * len(lines) + 4), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    if title:
-        draw.text((_PAD_PX, head // 2), title, _INK, font, "lm")
-    left = 0
-    for plane in planes:
-        sheet.paste(plane, (left, head + (height_px - plane.height) // 2))
-        left += plane.width + _GAP_PX
-    for number, line in enumerate(lines):
-        middle = head + height_px + 12 + 20 * number
-        for at, name, colour in line:
-            draw.rectangle((at, middle - 5, at + 10, middle + 5), fill=_rgb(colour))
-            draw.text((at + 16, middle), name, _INK, font, "lm")
-    return sheet
-
-
-def _entries(organs: Mapping[str, int], has_doubt: bool) -> Iterator[tuple[str, str]]:
-    yield from organ_colours(organs).items()
-    if has_doubt:
-        yield "low confidence", "#{:02x}{:02x}{:02x}".format(*_HEAT)
-
-
-def _legend_lines(
-    entries: Sequence[tuple[str, str]], width: int, font: Any
-) -> list[list[tuple[int, str, str]]]:
-    """Entries as (left edge, name, colour), broken into lines that fit the width."""
-    lines: list[list[tuple[int, str, str]]] = [[]]
-    at = _PAD_PX
-    for name, colour in entries:
-        needed = 16 + round(font.getlength(name)) + 16
-        if lines[-1] and at + needed > width:
-            lines.append([])
-            at = _PAD_PX
-        lines[-1].append((at, name, colour))
-        at += needed
-    return lines
-
-
-@cache
-def _font(size_px: int) -> Any:
-    return ImageFont.load_default(size_px)
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -5,26 +5,20 @@ import protocol.telemetry  # isort: skip
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from client.batch import SUMMARY_FILE, Outcome, in_order, predict_all, write_summary
-from client.prediction import DeviceError, Model, open_model
-from client.pseudonyms import (
-    KEY_FILE,
-    PseudonymKeyError,
-    Pseudonyms,
-    personal_key_file,
-    read_or_make_key,
-)
-from client.results import FORMATS, NOTICE, Format, Options, remove_left_behind
-from client.sources import Source, SourceError, find_sources
-from protocol.modelfile import ModelFileError
+from client.options import FORMATS, NOTICE, Format, Options
+from client.pseudonyms import KEY_FILE, Pseudonyms, personal_key_file, read_or_make_key
 from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
-from protocol.study import ProtocolError
+
+if TYPE_CHECKING:
+    from client.batch import Outcome
+    from client.prediction import Model
+    from client.sources import Source
 
 _LOOK_FIRST = 3
 
@@ -69,11 +63,16 @@ def predict(
         bool, typer.Option("--json", help="Print the results as JSON, without names.")
     ] = False,
 ) -> None:
-    """Segment scans: label maps and confidence maps on each scan's own grid, and a summary.
+    """Segment scans (files, DICOM folders, folders of many), each on its own grid.
 
     Exit status 0: every case has its result.  1: at least one failed, the others have theirs.
     2: the command cannot begin.
     """
+    # Late, so that --help and mistakes of usage do not wait for PyTorch.
+    from client.prediction import open_model
+    from client.results import remove_left_behind
+    from client.sources import find_sources
+
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     try:
         config = read_site(configs / f"{site}.yaml") if site else None
@@ -87,7 +86,7 @@ def predict(
         opened = open_model(model, *_device(config, device, threads))
         out.mkdir(parents=True, exist_ok=True)
         remove_left_behind(out)
-    except _USAGE as error:
+    except (ValueError, OSError) as error:  # every mistake of a command is one of these
         for line in str(error).splitlines():
             console.print(f"error: {line}", style="red")
         raise typer.Exit(2) from None
@@ -99,28 +98,19 @@ def predict(
     raise typer.Exit(1 if failed else 0)
 
 
-_USAGE = (
-    UsageError,
-    SourceError,
-    ProtocolError,
-    PseudonymKeyError,
-    ModelFileError,
-    DeviceError,
-    OSError,
-)
-
-
 def _run(
-    sources: Sequence[Source],
+    sources: Sequence["Source"],
     out: Path,
-    model: Model,
+    model: "Model",
     options: Options,
     pseudonyms: Pseudonyms,
     again: bool,
     names: bool,
     console: Console,
-) -> list[Outcome]:
+) -> list["Outcome"]:
     """All cases, a line each; the summary tells of those that were looked at, even if stopped."""
+    from client.batch import predict_all, write_summary
+
     console.print(f"{model.title} ({NOTICE}); confidence: {model.confidence_map}")
     outcomes: list[Outcome] = []
     try:
@@ -138,7 +128,7 @@ def _run(
     return outcomes
 
 
-def _line(outcome: Outcome, *, names: bool) -> str:
+def _line(outcome: "Outcome", *, names: bool) -> str:
     """One case; its own name, and what may hold it, only where that is wanted."""
     place = f"{outcome.case} ({outcome.name})" if names else outcome.case
     if outcome.failure is not None:
@@ -156,11 +146,13 @@ def _line(outcome: Outcome, *, names: bool) -> str:
 
 def _tell_the_end(
     console: Console,
-    outcomes: Sequence[Outcome],
-    sources: Sequence[Source],
+    outcomes: Sequence["Outcome"],
+    sources: Sequence["Source"],
     options: Options,
     out: Path,
 ) -> None:
+    from client.batch import SUMMARY_FILE, in_order
+
     counts = {
         status: sum(outcome.status == status for outcome in outcomes)
         for status in ("done", "kept", "failed")
@@ -180,7 +172,9 @@ def _tell_the_end(
         console.print(f"look first at {', '.join(first[:_LOOK_FIRST])}")
 
 
-def _as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _as_json(outcomes: Sequence["Outcome"]) -> dict[str, Any]:
+    from client.batch import in_order
+
     cases = []
     for outcome in in_order(outcomes):
         case: dict[str, Any] = {"case": outcome.case, "status": outcome.status}
@@ -207,7 +201,7 @@ def _key_file(config: SiteConfig | None) -> Path:
     return config.state / KEY_FILE if config else personal_key_file()
 
 
-def _pseudonyms(path: Path, out: Path, sources: Sequence[Source]) -> Pseudonyms:
+def _pseudonyms(path: Path, out: Path, sources: Sequence["Source"]) -> Pseudonyms:
     """Under the key of this file; no two cases of one name.
 
     Raises:

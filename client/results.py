@@ -16,10 +16,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from client.contract import content_hash
+from client.options import NOTICE, Options
 from client.overview import draw_overview
 from client.prediction import (
     LOW_CONFIDENCE,
@@ -42,9 +42,6 @@ from client.scans import read_image, write_label_map
 from client.sources import Source
 from protocol.study import Frozen
 
-Format = Literal["nifti", "seg", "rtstruct"]
-FORMATS: tuple[Format, ...] = ("nifti", "seg", "rtstruct")
-NOTICE = "AI-made, not for clinical use"
 RESULT_FILE = "result.json"
 
 # Raise it whenever the files of the same prediction would change: older results are made anew.
@@ -56,21 +53,7 @@ _DICOM_WRITERS = {
 _DRAFT, _OLD = ".draft-", ".old-"
 _LEFT_BEHIND_S = 24 * 3600.0
 _NIFTI_SLOPE = 112  # byte of scl_slope, which scl_inter follows (nifti1.h)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is made of every case.
-
-    Attributes:
-        formats: Which kinds of file; the DICOM ones only for DICOM sources.
-        largest_component: Keep one component an organ; None: as the study says.
-        series: Patterns of SeriesDescription, where a case holds several series.
-    """
-
-    formats: frozenset[Format] = frozenset(FORMATS)
-    largest_component: bool | None = None
-    series: tuple[str, ...] = ()
+_PNG_LEVEL = 1  # a scan is noise, of which a higher level saves 5 % in five times the time
 
 
 class CaseResult(Frozen):
@@ -154,7 +137,8 @@ def make_result(
             write_label_map(found.label_zyx, scan, folder / "segmentation.nii.gz")
             write_confidence(found.confidence_zyx, scan, folder / "confidence.nii.gz")
         not_written = _write_dicom(folder, source, scan, found, model, options)
-        draw_overview(scan, found, organs, f"{pseudonym}: {NOTICE}").save(folder / "overview.png")
+        picture = draw_overview(scan, found, organs, f"{pseudonym}: {NOTICE}")
+        picture.save(folder / "overview.png", compress_level=_PNG_LEVEL)
         result = CaseResult(
             case=pseudonym,
             study=model.protocol.name,

@@ -9,13 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.pictures import (
-    Doubt,
-    organ_centre,
-    organ_colours,
-    stacked,
-    three_planes,
-)
+from client.pictures import Doubt, organ_centre, three_planes
+from client.sheet import organ_colours, rgb, stacked
 
 ORGANS = {"ball": 2, "rod": 5}
 GAP = 6
@@ -32,10 +27,6 @@ def planes(picture: Image.Image, widths: list[int], height: int) -> list[NDArray
         found.append(np.asarray(picture)[:height, left : left + width].astype(int))
         left += width + GAP
     return found
-
-
-def rgb(colour: str) -> NDArray[np.int_]:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
 
 
 def pixels_of(plane: NDArray[Any], colour: str) -> NDArray[np.int_]:

@@ -60,11 +60,11 @@ def test_processes_that_come_at_once_get_one_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "00" * 31, "00" * 33, "no key at all", "ä"])
 def test_a_damaged_key_is_told_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "pseudonym.key"
-    path.write_text(content)
+    path.write_text(content, "utf-8")
     path.chmod(0o600)
     with pytest.raises(PseudonymKeyError, match=r"pseudonym\.key: (must hold 64|cannot be read)"):
         read_or_make_key(path)
-    assert path.read_text() == content
+    assert path.read_text("utf-8") == content
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
