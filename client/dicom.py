@@ -1,69 +1,212 @@
-"""One DICOM series in a folder, read as one evenly spaced volume."""
+"""The DICOM objects of one case: a tree of folders, and the one image series that is wanted."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import UID
 
+from client.frames import frames_grid, read_multiframe
+from client.headers import DAMAGED, load, text
 from client.intact import ScanError
+from client.pixels import read_slices, slices_grid
+from client.slices import Grid
 
-_POSITION, _ORIENTATION = "0020|0032", "0020|0037"
-# Scanners round slice positions, so steps differ by microns; a lost slice doubles one.
-_STEP_TOLERANCE = 0.01  # of the median step
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_RADIOTHERAPY = "1.2.840.10008.5.1.4.1.1.481."
+# Attributes by which PS3.15 (table E.1-1) has a person found; dates and devices are left out.
+_IDENTIFIERS = (
+    "AccessionNumber",
+    "AdmissionID",
+    "InstitutionAddress",
+    "InstitutionName",
+    "IssuerOfPatientID",
+    "MedicalRecordLocator",
+    "MilitaryRank",
+    "NameOfPhysiciansReadingStudy",
+    "OperatorsName",
+    "OtherPatientIDs",
+    "OtherPatientIDsSequence",
+    "OtherPatientNames",
+    "PatientAddress",
+    "PatientBirthDate",
+    "PatientBirthName",
+    "PatientBirthTime",
+    "PatientComments",
+    "PatientID",
+    "PatientInsurancePlanCodeSequence",
+    "PatientMotherBirthName",
+    "PatientName",
+    "PatientTelephoneNumbers",
+    "PerformingPhysicianName",
+    "PhysiciansOfRecord",
+    "ReferringPhysicianName",
+    "RequestingPhysician",
+    "ResponsiblePerson",
+)
+_ANONYMISED = re.compile(r"anon.*|de-?ident.*|removed|unknown|none|null|[x0*^ -]*", re.IGNORECASE)
+_TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "SeriesDescription",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "PatientIdentityRemoved",
+    "NumberOfFrames",
+    "Rows",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    *_IDENTIFIERS,
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomSeries:
+    """One image series of a case.
+
+    Attributes:
+        files: Sorted by the slice's position along the normal, as the image's z axis is.
+        instance_uids: SOPInstanceUID of each file.
+        series_uid: SeriesInstanceUID.
+        study_uid: StudyInstanceUID; empty where the header has none, as are the following.
+        frame_uid: FrameOfReferenceUID.
+        patient_id: PatientID.
+        modality: Such as MR.
+        description: SeriesDescription.
+        multiframe: Whether the series is one file of many frames.
+        identified: Names of the header's attributes that hold an identifier; none where
+            PatientIdentityRemoved is YES.
+    """
+
+    files: tuple[Path, ...]
+    instance_uids: tuple[str, ...]
+    series_uid: str
+    study_uid: str
+    frame_uid: str
+    patient_id: str
+    modality: str
+    description: str
+    multiframe: bool
+    identified: tuple[str, ...]
 
 
 def is_dicom_folder(folder: Path) -> bool:
-    """Whether a folder directly holds at least one DICOM file."""
-    return any(_is_dicom(file) for file in dicom_files(folder))
+    """Whether a folder, or one below it, holds at least one DICOM file."""
+    return any(_is_dicom(file) for file in _walk(folder))
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The visible files of a series folder in name order, its index (DICOMDIR) left out."""
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.is_file() and not file.name.startswith(".") and file.name != "DICOMDIR"
-    )
+    """The visible files of a folder's tree, sorted, its index (DICOMDIR) left out."""
+    return sorted(_walk(folder))
 
 
-def read_series(folder: Path, *, place: str) -> sitk.Image:
-    """Read the one series of a folder, slices sorted by position.
-
-    A slice missing at either end leaves no trace and cannot be found; one missing between
-    others can. A single multi-frame file is accepted as ITK reads it.
+def find_series(folder: Path, *, place: str, patterns: Sequence[str] = ()) -> DicomSeries:
+    """The one image series of a folder's tree; contours, segments and reports are none.
 
     Args:
-        folder: Holds the files of one series.
+        folder: The case's folder, of files and folders under whatever names.
         place: How a message begins, e.g. `case 014: image 014`.
+        patterns: Of SeriesDescription, as for file names and in either case; where given, a
+            series must fit one of them.
 
     Raises:
-        ScanError: No series or several, an unreadable file, slices tilted to each other,
-            on one position or unevenly spaced.
+        ScanError: No series or several are left, or a DICOM file is damaged or closed.
     """
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        held = f"{len(series)} DICOM series" if series else "no readable DICOM series"
-        raise ScanError(place, f"holds {held}; keep exactly one series in a folder", rule="series")
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    _check_all_listed(folder, files, place)
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(files)
-    reader.MetaDataDictionaryArrayUpdateOn()
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
+    groups: dict[str, list[tuple[Path, Dataset]]] = {}
+    for file, header in _headers(folder, place):
+        if _is_image(header):
+            groups.setdefault(text(header, "SeriesInstanceUID"), []).append((file, header))
+    found = [_series(group) for group in groups.values()]
+    wanted = [series for series in found if _fits(series.description, patterns)]
+    if len(wanted) == 1:
+        return wanted[0]
+    if not found:
+        said = "holds no readable DICOM series; export the scan again"
+    elif not patterns:
+        said = (
+            f"holds {len(found)} DICOM series; keep exactly one series in a folder, or name it"
+            " by a pattern of its description in `series` of the site's file"
+        )
+    else:
+        said = (
+            f"holds {len(found)} DICOM series, of which {len(wanted)} fit the patterns in"
+            " `series` of the site's file; change these so that exactly one does"
+        )
+    described = sorted(series.description for series in wanted or found)
+    raise ScanError(place, said, rule="series", detail=", ".join(described))
+
+
+def label_objects(folder: Path) -> tuple[Path, ...]:
+    """The RTSTRUCT and DICOM-SEG files of a folder's tree, sorted.
+
+    Raises:
+        ScanError: A DICOM file is damaged or closed.
+    """
+    wanted = (_STRUCTURES, *_SEGMENTATIONS)
+    headers = _headers(folder, f"folder {folder.name}")
+    return tuple(file for file, header in headers if text(header, "SOPClassUID") in wanted)
+
+
+def read_series(
+    source: Path | DicomSeries, *, place: str, patterns: Sequence[str] = ()
+) -> sitk.Image:
+    """Read one series as an upright volume of 32-bit floats, slices sorted by position.
+
+    Args:
+        source: A series, or the folder whose tree holds it.
+        place: How a message begins, e.g. `case 014: image 014`.
+        patterns: As for `find_series`.
+
+    Raises:
+        ScanError: As for `find_series`; or the pixels are coloured, inverted, damaged or
+            compressed in an unknown way, or the slices are no stack, as `slices.stack` has it.
+    """
+    if isinstance(source, Path):
+        source = find_series(source, place=place, patterns=patterns)
+    if source.multiframe:
+        return read_multiframe(_one_file(source, place), place=place)
+    return read_slices(source.files, place=place)
+
+
+def series_grid(series: DicomSeries, *, place: str) -> Grid:
+    """The grid of a series by its headers; its order is of its files, or of its file's frames.
+
+    Raises:
+        ScanError: As for `read_series`, damage of the pixels left aside.
+    """
+    if series.multiframe:
+        return frames_grid(_one_file(series, place), place=place)
+    return slices_grid(series.files, place=place)
+
+
+def _one_file(series: DicomSeries, place: str) -> Path:
+    if len(series.files) > 1:
         raise ScanError(
             place,
-            "cannot be read as one DICOM volume; its slices differ in size or are damaged;"
-            " export the series again",
-            rule="damaged",
-        ) from error
-    if len(files) > 1:
-        _check_slices(reader, len(files), place)
-    return image
+            f"holds {len(series.files)} multi-frame files in one series; keep one of them",
+            rule="slices",
+        )
+    return series.files[0]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name != "DICOMDIR":
+                yield Path(path, name)
 
 
 def _is_dicom(file: Path) -> bool:
@@ -76,63 +219,77 @@ def _is_dicom(file: Path) -> bool:
         return False
 
 
-def _check_all_listed(folder: Path, files: tuple[str, ...], place: str) -> None:
-    """GDCM leaves out damaged files in silence; one at the end of a series would go unseen."""
-    listed = {Path(file).name for file in files}
-    lost = [file for file in dicom_files(folder) if file.name not in listed and _is_dicom(file)]
-    if lost:
-        raise ScanError(
-            place,
-            f": {len(lost)} of its DICOM files cannot be read; copy or export the series again",
-            rule="damaged",
-            detail=f"first: {lost[0].name}",
-        )
-
-
-def _check_slices(reader: sitk.ImageSeriesReader, count: int, place: str) -> None:
-    positions = _vectors(reader, _POSITION, count, 3)
-    orientations = _vectors(reader, _ORIENTATION, count, 6)
-    if positions is None or orientations is None:
-        raise ScanError(
-            place,
-            ": a slice lacks its position or orientation; export the series again",
-            rule="slices",
-        )
-    if np.abs(orientations - orientations[0]).max() > 1e-4:
-        raise ScanError(
-            place,
-            ": its slices are tilted to each other; keep the slices of one stack",
-            rule="slices",
-        )
-    normal = np.cross(orientations[0, :3], orientations[0, 3:])
-    steps_mm = np.abs(np.diff(positions @ normal))
-    low, middle, high = steps_mm.min(), np.median(steps_mm), steps_mm.max()
-    if low < 1e-3:
-        raise ScanError(
-            place,
-            ": two slices lie on one position; keep one acquisition in the folder",
-            rule="slices",
-        )
-    if high - low > _STEP_TOLERANCE * middle:
-        raise ScanError(
-            place,
-            f": its slices are unevenly spaced, {low:.4g} to {high:.4g} mm; a slice is missing,"
-            " or the series must be resampled first",
-            rule="slices",
-        )
-
-
-def _vectors(
-    reader: sitk.ImageSeriesReader, tag: str, count: int, length: int
-) -> NDArray[np.float64] | None:
-    """One DICOM tag of every slice, (count, length); None where a slice does not hold it."""
-    rows = []
-    for index in range(count):
-        text = reader.GetMetaData(index, tag) if reader.HasMetaDataKey(index, tag) else ""
+def _headers(folder: Path, place: str) -> list[tuple[Path, Dataset]]:
+    """The part of each DICOM file's header that is needed here."""
+    found: list[tuple[Path, Dataset]] = []
+    damaged: list[Path] = []
+    for file in filter(_is_dicom, dicom_files(folder)):
         try:
-            rows.append([float(part) for part in text.split("\\")])
-        except ValueError:
-            return None
-        if len(rows[-1]) != length:
-            return None
-    return np.asarray(rows, dtype=np.float64)
+            header = load(file, place=place, tags=_TAGS)
+        except ScanError as error:
+            if error.problem.rule != "damaged":
+                raise
+            damaged.append(file)
+            continue
+        if header.file_meta.get("MediaStorageSOPClassUID") != _DIRECTORY:
+            found.append((file, header))
+    if damaged:
+        raise ScanError(
+            place,
+            f": {len(damaged)} of its DICOM files {DAMAGED}",
+            rule="damaged",
+            detail=f"first: {damaged[0].name}",
+        )
+    return found
+
+
+def _is_image(header: Dataset) -> bool:
+    kind = text(header, "SOPClassUID")
+    return "Rows" in header and kind not in _SEGMENTATIONS and not kind.startswith(_RADIOTHERAPY)
+
+
+def _series(group: Sequence[tuple[Path, Dataset]]) -> DicomSeries:
+    headers = [header for _, header in group]
+    order = sorted(range(len(group)), key=lambda index: (_depth(headers[index]), group[index][0]))
+    first = headers[0]
+    kind = UID(text(first, "SOPClassUID"))
+    return DicomSeries(
+        files=tuple(group[index][0] for index in order),
+        instance_uids=tuple(text(headers[index], "SOPInstanceUID") for index in order),
+        series_uid=text(first, "SeriesInstanceUID"),
+        study_uid=text(first, "StudyInstanceUID"),
+        frame_uid=text(first, "FrameOfReferenceUID"),
+        patient_id=text(first, "PatientID"),
+        modality=text(first, "Modality"),
+        description=text(first, "SeriesDescription"),
+        multiframe=int(first.get("NumberOfFrames") or 1) > 1 or "Enhanced" in kind.name,
+        identified=_identified(headers),
+    )
+
+
+def _depth(header: Dataset) -> float:
+    """Position along the slice's normal; reading refuses a slice that has none."""
+    try:
+        cosines = np.asarray(header.ImageOrientationPatient, np.float64)
+        position_mm = np.asarray(header.ImagePositionPatient, np.float64)
+        return float(np.cross(cosines[:3], cosines[3:]) @ position_mm)
+    except (AttributeError, ValueError, TypeError):
+        return 0.0
+
+
+def _identified(headers: Iterable[Dataset]) -> tuple[str, ...]:
+    telling = [
+        header for header in headers if text(header, "PatientIdentityRemoved").upper() != "YES"
+    ]
+    return tuple(
+        name
+        for name in _IDENTIFIERS
+        if any(
+            not _ANONYMISED.fullmatch(text(header, name)) for header in telling if name in header
+        )
+    )
+
+
+def _fits(description: str, patterns: Sequence[str]) -> bool:
+    lower = description.lower()
+    return not patterns or any(fnmatchcase(lower, pattern.lower()) for pattern in patterns)

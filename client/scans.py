@@ -1,7 +1,7 @@
 """Reading and writing scans and label maps with SimpleITK, their geometry kept.
 
-NIfTI, MetaImage, NRRD, and a folder that holds one DICOM series. What cannot be used is refused
-here, with what to do about it, so that nothing behind this door checks a file again.
+NIfTI, MetaImage, NRRD, and a folder whose tree holds one DICOM series. What cannot be used is
+refused here, with what to do about it, so that nothing behind this door checks a file again.
 """
 
 from __future__ import annotations
@@ -36,19 +36,21 @@ _SAME_COSINE = 3e-4
 _INTEGER_TOLERANCE = 1e-3  # a label stored with a slope comes back as 0.9999999
 
 
-def read_image(path: Path, *, case: str) -> sitk.Image:
+def read_image(path: Path, *, case: str, series_patterns: Sequence[str] = ()) -> sitk.Image:
     """Read a scan as a 3-D image of 32-bit floats.
 
     Args:
-        path: A .nii, .nii.gz, .mha, .mhd, .nrrd or .nhdr file, or the folder of a DICOM series.
+        path: A .nii, .nii.gz, .mha, .mhd, .nrrd or .nhdr file, or a folder whose tree holds one
+            DICOM series.
         case: The case's name, for messages.
+        series_patterns: Of the description of the DICOM series; (): the only one.
 
     Raises:
         ScanError: It is missing, damaged, cut short, not 3-D, of several channels, holds NaN or
             infinite voxels, or is constant.
     """
     place = f"case {case}: image {path.name}"
-    image = sitk.Cast(_read(path, place), sitk.sitkFloat32)
+    image = sitk.Cast(_read(path, place, series_patterns), sitk.sitkFloat32)
     voxels = _finite_voxels(image, place)
     if min(image.GetSize()) < 2:
         raise ScanError(
@@ -241,12 +243,15 @@ def voxel_hash(image: sitk.Image) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, place: str) -> sitk.Image:
+def _read(path: Path, place: str, patterns: Sequence[str] = ()) -> sitk.Image:
     """One file or series as ITK reads it, of one channel and three dimensions."""
     if not path.exists():
         raise ScanError(place, "does not exist; check the name and the folder", rule="missing")
     with _itk_quiet():
-        image = read_series(path, place=place) if path.is_dir() else _read_file(path, place)
+        if path.is_dir():
+            image = read_series(path, place=place, patterns=patterns)
+        else:
+            image = _read_file(path, place)
     geometry = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
     if not np.all(np.isfinite(geometry)):
         raise ScanError(
