@@ -7,18 +7,16 @@ because they go back to where the scan came from.
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
 import os
 import shutil
 import struct
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from client.contract import content_hash
+from client.dicom import DicomSeries, find_series
 from client.options import NOTICE, Options
 from client.overview import draw_overview
 from client.prediction import (
@@ -38,7 +37,7 @@ from client.prediction import (
 )
 from client.preprocessing import PREPROCESSING_VERSION
 from client.pseudonyms import Pseudonyms
-from client.scans import read_image, write_label_map
+from client.scans import ScanError, read_image, write_label_map
 from client.sources import Source
 from protocol.study import Frozen
 
@@ -46,10 +45,6 @@ RESULT_FILE = "result.json"
 
 # Raise it whenever the files of the same prediction would change: older results are made anew.
 _LAYOUT_VERSION = 1
-_DICOM_WRITERS = {
-    "seg": ("segmentation.seg.dcm", "client.segments", "write_segments"),
-    "rtstruct": ("segmentation.rtstruct.dcm", "client.contours", "write_structures"),
-}
 _DRAFT, _OLD = ".draft-", ".old-"
 _LEFT_BEHIND_S = 24 * 3600.0
 _NIFTI_SLOPE = 112  # byte of scl_slope, which scl_inter follows (nifti1.h)
@@ -128,7 +123,8 @@ def make_result(
         ScanError: The scan cannot be used; nothing is written then, nor at any other exception.
     """
     started = time.perf_counter()
-    scan = _read(source, pseudonym, options)
+    series = _series(source, model, options)
+    scan = read_image(source.path, case=source.name, series_patterns=options.series)
     keep_one = _largest_component(model, options)
     found = segment(model, scan, largest_component=keep_one)
     organs = model.protocol.organs
@@ -136,7 +132,7 @@ def make_result(
         if "nifti" in options.formats:
             write_label_map(found.label_zyx, scan, folder / "segmentation.nii.gz")
             write_confidence(found.confidence_zyx, scan, folder / "confidence.nii.gz")
-        not_written = _write_dicom(folder, source, scan, found, model, options)
+        not_written = _write_dicom(folder, series, scan, found, model, options)
         picture = draw_overview(scan, found, organs, f"{pseudonym}: {NOTICE}")
         picture.save(folder / "overview.png", compress_level=_PNG_LEVEL)
         result = CaseResult(
@@ -203,38 +199,49 @@ def _largest_component(model: Model, options: Options) -> bool:
     return options.largest_component
 
 
-def _read(source: Source, pseudonym: str, options: Options) -> sitk.Image:
-    if not options.series:
-        return read_image(source.path, case=source.name)
-    reader: Callable[..., sitk.Image] = read_image
-    return reader(source.path, case=source.name, series_patterns=options.series)
+def _series(source: Source, model: Model, options: Options) -> DicomSeries | None:
+    """The DICOM series of a case; None where it is a file of another format.
+
+    Raises:
+        ScanError: It is of another modality than the model was trained on.
+    """
+    if not source.is_dicom:
+        return None
+    place = f"case {source.name}"
+    series = find_series(source.path, place=place, patterns=options.series)
+    wanted = model.protocol.contract.modality
+    if wanted and series.modality != wanted:
+        raise ScanError(
+            place,
+            f"is of modality {series.modality or 'unknown'}, but the model was trained on {wanted};"
+            " give a series of that modality",
+            rule="modality",
+        )
+    return series
 
 
 def _write_dicom(
     folder: Path,
-    source: Source,
+    series: DicomSeries | None,
     scan: sitk.Image,
     found: Segmentation,
     model: Model,
     options: Options,
 ) -> dict[str, str]:
     """The DICOM formats that are wanted; by format, why one was not written."""
-    wanted = [name for name in _DICOM_WRITERS if name in options.formats]
-    if not wanted or not source.is_dicom:
+    wanted = [name for name in ("seg", "rtstruct") if name in options.formats]
+    if series is None or not wanted:
         return dict.fromkeys(wanted, "the scan is no DICOM series, whose header it would need")
-    series = _series(source, options)
+    # Late, because they load DICOM libraries that other formats do without.
+    from client.contours import write_structures
+    from client.segments import write_segments
+
+    label, organs = found.label_zyx, model.protocol.organs
     for name in wanted:
-        file, module, function = _DICOM_WRITERS[name]
-        # Late, because they load DICOM libraries that other formats do without.
-        write = getattr(importlib.import_module(module), function)
-        organs = model.protocol.organs
-        write(folder / file, found.label_zyx, scan, series, organs, model=model.title)
+        write = write_segments if name == "seg" else write_structures
+        path = folder / f"segmentation.{name}.dcm"
+        write(path, label, scan, series, organs, model=model.title)
     return {}
-
-
-def _series(source: Source, options: Options) -> Any:
-    find = importlib.import_module("client.dicom").find_series
-    return find(source.path, place=f"case {source.name}", patterns=options.series)
 
 
 @contextmanager

@@ -8,10 +8,10 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
@@ -22,9 +22,12 @@ from typer.testing import CliRunner, Result
 import client.batch
 import client.results
 from asdnet_models.networks import build_confidence, build_segmenter
+from client.dicom import find_series
 from client.predict import predict
 from client.pseudonyms import Pseudonyms, read_or_make_key
 from client.results import CaseResult, read_result, remove_left_behind, write_confidence
+from client.scans import read_image, same_grid_error
+from client.segments import read_segments
 from protocol.modelfile import model_digest, save_model
 from protocol.study import StudyProtocol
 
@@ -44,6 +47,37 @@ def scan(seed: int = 0) -> sitk.Image:
     image.SetOrigin((3.0, -4.0, 5.0))
     image.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, -1))
     return image
+
+
+def dicom_series(
+    folder: Path, *, modality: str = "MR", series: str = "1.2.3.4.5", description: str = "t2"
+) -> None:
+    folder.mkdir(parents=True)
+    image = sitk.Cast(scan(4), sitk.sitkInt16)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    axes = image.GetDirection()
+    for z in range(image.GetSize()[2]):
+        cut = image[:, :, z]
+        position = image.TransformIndexToPhysicalPoint((0, 0, z))
+        for tag, value in {
+            "0008|0060": modality,
+            "0010|0010": f"{SECRET}^Erika",
+            "0010|0020": f"{SECRET}-4711",
+            "0008|0080": f"{SECRET} Hospital",
+            "0008|103e": f"{description} {SECRET}",
+            "0018|0050": "2.5",
+            "0020|000d": "1.2.3.4",
+            "0020|000e": series,
+            "0008|0018": f"{series}.{z + 1}",
+            "0020|0052": "1.2.3.4.9",
+            "0020|0013": str(z + 1),
+            "0020|0032": "\\".join(f"{mm:g}" for mm in position),
+            "0020|0037": "\\".join(str(axes[i]) for i in (0, 3, 6, 1, 4, 7)),
+        }.items():
+            cut.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{SECRET}{z}.dcm"))
+        writer.Execute(cut)
 
 
 class Bench:
@@ -160,40 +194,33 @@ def test_the_summary_begins_with_what_failed_and_what_is_least_sure(bench: Bench
     assert "ball_volume_ml" in rows[1]
 
 
-def test_a_dicom_source_gets_dicom_files(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = bench.scans / "014"
-    folder.mkdir()
-    (folder / "1.dcm").write_bytes(b"")
-    series = SimpleNamespace(modality="MR")
-    wrote: dict[str, tuple[Any, ...]] = {}
-
-    def writer(kind: str) -> Callable[..., None]:
-        def write(
-            path: Path, label: Any, image: Any, given: Any, organs: Any, *, model: str
-        ) -> None:
-            path.write_bytes(b"DICM")
-            wrote[kind] = (label.shape, image.GetSize()[::-1], given, dict(organs), model)
-
-        return write
-
-    modules = {
-        "client.dicom": SimpleNamespace(find_series=lambda *_, **__: series),
-        "client.segments": SimpleNamespace(write_segments=writer("seg")),
-        "client.contours": SimpleNamespace(write_structures=writer("rtstruct")),
-    }
-    monkeypatch.setattr(client.results.importlib, "import_module", modules.__getitem__)
-    monkeypatch.setattr(client.results, "read_image", lambda *_, **__: scan())
-    assert bench.run().exit_code == 0
-    assert names(bench.case("014")) == sorted(
-        [*FILES, "segmentation.seg.dcm", "segmentation.rtstruct.dcm"]
-    )
+def test_a_dicom_source_gets_dicom_files_of_its_own_patient(bench: Bench) -> None:
+    dicom_series(bench.scans / "014" / "t2")
+    dicom_series(bench.scans / "014" / "dwi", series="1.2.3.4.6", description="dwi")
+    ran = bench.run("--series", "t2*", "--names", inputs=(bench.scans / "014",))
+    assert ran.exit_code == 0, ran.output
+    folder = bench.case("014")
+    assert names(folder) == sorted([*FILES, "segmentation.seg.dcm", "segmentation.rtstruct.dcm"])
     assert bench.result("014").not_written == {}
-    for shape, size, given, organs, title in wrote.values():
-        assert shape == size == (EDGE, EDGE + 2, EDGE + 4)
-        assert given is series
-        assert organs == {"ball": 2, "rod": 5}
-        assert title.startswith("tiny ")
-    assert set(wrote) == {"seg", "rtstruct"}
+    label = sitk.ReadImage(str(folder / "segmentation.nii.gz"))
+    image = read_image(bench.scans / "014" / "t2", case="014")
+    assert same_grid_error(label, image) is None
+    series = find_series(bench.scans / "014" / "t2", place="case 014")
+    masks = read_segments(folder / "segmentation.seg.dcm", image, place="it", series=series)
+    for organ, value in bench.protocol.organs.items():
+        np.testing.assert_array_equal(masks[organ], sitk.GetArrayFromImage(label) == value)
+    for name in ("seg", "rtstruct"):
+        header = pydicom.dcmread(folder / f"segmentation.{name}.dcm")
+        assert header.PatientID == f"{SECRET}-4711"
+        assert header.StudyInstanceUID == "1.2.3.4"
+
+
+def test_another_modality_is_refused(bench: Bench) -> None:
+    dicom_series(bench.scans / "014", modality="CT")
+    ran = bench.run()
+    assert ran.exit_code == 1
+    assert "is of modality CT, but the model was trained on MR" in ran.stderr
+    assert bench.summary()[0]["failed_rule"] == "modality"
 
 
 def test_confidence_is_a_byte_a_voxel_with_a_slope(tmp_path: Path) -> None:
@@ -362,33 +389,6 @@ def test_no_scan_is_a_usage_error(bench: Bench) -> None:
 
 
 # ---- nobody is named ----------------------------------------------------------------------------
-
-
-def dicom_series(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    image = sitk.Cast(scan(4), sitk.sitkInt16)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    axes = image.GetDirection()
-    for z in range(image.GetSize()[2]):
-        cut = image[:, :, z]
-        position = image.TransformIndexToPhysicalPoint((0, 0, z))
-        for tag, value in {
-            "0008|0060": "MR",
-            "0010|0010": f"{SECRET}^Erika",
-            "0010|0020": f"{SECRET}-4711",
-            "0008|0080": f"{SECRET} Hospital",
-            "0008|103e": f"t2 {SECRET}",
-            "0020|000d": "1.2.3.4",
-            "0020|000e": "1.2.3.4.5",
-            "0008|0018": f"1.2.3.4.5.{z + 1}",
-            "0020|0013": str(z + 1),
-            "0020|0032": "\\".join(f"{mm:g}" for mm in position),
-            "0020|0037": "\\".join(str(axes[i]) for i in (0, 3, 6, 1, 4, 7)),
-        }.items():
-            cut.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{SECRET}{z}.dcm"))
-        writer.Execute(cut)
 
 
 def test_no_byte_of_the_results_names_anybody(
