@@ -110,7 +110,10 @@ def _outline(
             rule="format",
             detail=name,
         )
-    points_mm = np.asarray(contour.ContourData, np.float64).reshape(-1, 3)
+    data = contour.ContourData
+    if isinstance(data, bytes):  # over 64 kB, with an explicit VR: written as UN
+        data = data.decode("ascii").split("\\")
+    points_mm = np.asarray(data, np.float64).reshape(-1, 3)
     if len(points_mm) < 3:
         return None
     x, y, z = _voxels(points_mm, image).T

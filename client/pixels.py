@@ -102,7 +102,7 @@ def check_pixels(header: Dataset, *, place: str) -> None:
         )
     syntax = header.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian
     if syntax not in _DECODED:
-        name = uids.UID(syntax).name if syntax in uids.UID_dictionary else "a private one"
+        name = "a private one" if uids.UID(syntax).is_private else uids.UID(syntax).name
         raise ScanError(
             place,
             f"is compressed in a way that cannot be read ({name}); export it uncompressed",

@@ -92,7 +92,7 @@ def stack(slices: Sequence[Slice], *, place: str) -> Grid:
     order = np.argsort(depths_mm, kind="stable")
     step_mm = slices[0].thickness_mm
     if len(slices) > 1:
-        _check_steps([slices[index] for index in order], np.diff(depths_mm[order]), place)
+        _check_steps([slices[index] for index in order.tolist()], np.diff(depths_mm[order]), place)
         _check_upright(positions_mm - np.outer(depths_mm, normal), slices[0].spacing_mm, place)
         step_mm = float(np.ptp(depths_mm)) / (len(slices) - 1)
     between_rows_mm, between_columns_mm = slices[0].spacing_mm
@@ -134,7 +134,7 @@ def _check_steps(slices: Sequence[Slice], steps_mm: NDArray[np.float64], place: 
     """Args: the slices in order of position, and the distance from each to the next, (Z - 1,)."""
     doubled = np.flatnonzero(steps_mm < _SAME_POSITION_MM)
     if doubled.size:
-        pairs = [(slices[at].acquired, slices[at + 1].acquired) for at in doubled]
+        pairs = [(slices[at].acquired, slices[at + 1].acquired) for at in doubled.tolist()]
         names = {name for a, b in pairs for name in {*a, *b} if a.get(name) != b.get(name)}
         why = f", of several {' and '.join(sorted(names))}s" if names else ""
         raise _refuse(

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from client.derived import MANUFACTURER, NOT_CLINICAL, Source, save, source_of
 from client.dicom import DicomSeries
@@ -120,7 +120,8 @@ def _structure_set(source: Source, series: DicomSeries, model: str) -> Dataset:
     of_frame = _items(FrameOfReferenceUID=series.frame_uid, RTReferencedStudySequence=[of_study])
     found.ReferencedFrameOfReferenceSequence = [of_frame]
     found.file_meta = FileMetaDataset()
-    found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    # With an explicit VR no contour could be longer than 64 kB.
+    found.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     return found
 
 
@@ -138,7 +139,7 @@ def _roi(number: int, name: str, series: DicomSeries, model: str) -> Dataset:
 def _contours(number: int, mask: NDArray[np.bool_], image: sitk.Image, source: Source) -> Dataset:
     """One ROI's contours, slice by slice, in mm of the patient."""
     axes_mm = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    contours = []
+    contours: list[Dataset] = []
     for z in np.flatnonzero(mask.any(axis=(1, 2))):
         for outline in outlines(mask[z]):
             voxels = np.column_stack([outline, np.full(len(outline), z)])

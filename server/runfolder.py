@@ -16,8 +16,9 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
+from protocol.modelfile import save_model, write_json
 from protocol.study import Frozen, StudyProtocol, explain
-from server.checkpoint import save_checkpoint, save_model, write_json
+from server.checkpoint import save_checkpoint
 from server.progress import round_line, sites_line
 from server.record import StudyRecord
 from server.watchers import Watcher

@@ -149,7 +149,7 @@ def _train_and_report(
     cohort: dict[str, Any],
     console: Console,
 ) -> None:
-    from server.checkpoint import write_json
+    from protocol.modelfile import write_json
     from server.progress import TerminalWatcher
     from server.runfolder import Keeper
     from server.tracking import MlflowWatcher, package_versions

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from protocol.messages import TrainReport
+from protocol.modelfile import save_model, write_json
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from protocol.sums import SumCount
 from protocol.weights import Weights
-from server.checkpoint import save_model, write_json
 from server.record import StudyRecord
 from server.watchers import Watcher
 from simulation.local_only import Alone, train_in_place

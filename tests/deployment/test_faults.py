@@ -13,7 +13,7 @@ import harness
 import pytest
 import torch
 
-from server.checkpoint import load_model
+from protocol.modelfile import load_model
 from server.watchers import Watcher
 from simulation.federation import simulate
 

@@ -20,8 +20,8 @@ import typer
 from typer.testing import CliRunner
 
 from client.scans import read_image
+from protocol.modelfile import load_model
 from protocol.presets import preset
-from server.checkpoint import load_model
 from simulation.study import main
 from simulation.tables.store import read_study
 

@@ -1,13 +1,11 @@
 """A study's state on disk: back as it was, and whole or not there."""
 
-import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from memory_grid import same
 
@@ -15,26 +13,12 @@ from protocol.messages import EvaluationReport, SiteFacts, TrainReport
 from protocol.schedule import plan_round
 from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
-from protocol.weights import Weights
-from server.checkpoint import (
-    CHECKPOINT_FILE,
-    MODEL_FILE,
-    PROTOCOL_FILE,
-    CheckpointError,
-    load_checkpoint,
-    load_model,
-    save_checkpoint,
-    save_model,
-    write_json,
-)
+from server.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
 from server.record import RoundRecord, StudyRecord
 
 PROTOCOL = StudyProtocol(seed=9, organs={"bladder": 3})
 S = {"a.weight": torch.tensor([[1.5, -2.0]]), "a.bias": torch.tensor([1e-30])}
 D = {"d": torch.arange(4.0)}
-
-
-FILES = sorted(["model.json", MODEL_FILE, PROTOCOL_FILE])
 
 
 def study() -> StudyRecord:
@@ -93,143 +77,6 @@ def fails(*_: Any, **__: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
-    folder = tmp_path / "model" / "best"
-    save_model(folder, PROTOCOL, S, D, {"round": 3, "dsc": 0.5})
-    protocol, segmenter, confidence = load_model(folder)
-    assert protocol == PROTOCOL
-    assert protocol.digest == PROTOCOL.digest
-    assert same(segmenter, S)
-    assert same(confidence, D)
-    assert json.loads((folder / "model.json").read_text()) == {
-        "round": 3,
-        "dsc": 0.5,
-        "protocol_sha256": PROTOCOL.digest,
-    }
-    assert names(folder) == FILES
-
-
-def test_a_study_without_d_saves_none(tmp_path: Path) -> None:
-    save_model(tmp_path, PROTOCOL, S, None, {})
-    assert load_model(tmp_path)[2] is None
-
-
-def test_a_later_round_replaces_the_earlier(tmp_path: Path) -> None:
-    save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
-    later = {name: tensor + 1 for name, tensor in S.items()}
-    save_model(tmp_path, PROTOCOL, later, D, {"round": 2})
-    assert same(load_model(tmp_path)[1], later)
-    assert json.loads((tmp_path / "model.json").read_text())["round"] == 2
-    assert names(tmp_path) == FILES
-
-
-@pytest.mark.parametrize("failing", ["os.replace", "os.fsync", "save_file"])
-def test_a_failure_in_the_middle_leaves_the_old_model_and_no_draft(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
-    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
-    monkeypatch.setattr(f"server.checkpoint.{failing}", fails)
-    with pytest.raises(OSError, match="No space left"):
-        save_model(tmp_path, PROTOCOL, {n: t * 2 for n, t in S.items()}, D, {"round": 2})
-    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
-
-
-def test_half_a_draft_of_weights_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def half(_: Weights, path: Path, **__: Any) -> None:
-        path.write_bytes(b"half")
-        fails()
-
-    monkeypatch.setattr("server.checkpoint.save_file", half)
-    with pytest.raises(OSError, match="No space left"):
-        save_model(tmp_path, PROTOCOL, S, D, {})
-    assert names(tmp_path) == [PROTOCOL_FILE]
-    with pytest.raises(FileNotFoundError):
-        load_model(tmp_path)
-
-
-def test_model_json_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced: list[str] = []
-    replace = os.replace
-
-    def note(source: Path, target: Path) -> None:
-        replaced.append(Path(target).name)
-        replace(source, target)
-
-    monkeypatch.setattr("server.checkpoint.os.replace", note)
-    save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
-    assert sorted(replaced) == names(tmp_path)
-    assert replaced[-1] == "model.json"
-
-
-def test_json_is_sorted_so_that_two_runs_can_be_compared(tmp_path: Path) -> None:
-    path = tmp_path / "facts.json"
-    write_json(path, {"b": 1, "a": {"d": None, "c": [1]}})
-    text = path.read_text()
-    assert text == json.dumps({"a": {"c": [1], "d": None}, "b": 1}, indent=2) + "\n"
-
-
-@pytest.mark.parametrize("cause", ["replace", "content"])
-def test_json_that_cannot_be_written_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
-) -> None:
-    path = tmp_path / "facts.json"
-    write_json(path, {"round": 1})
-    if cause == "replace":
-        monkeypatch.setattr("server.checkpoint.os.replace", fails)
-    with pytest.raises((OSError, TypeError)):
-        write_json(path, {"round": 2 if cause == "replace" else object()})
-    assert json.loads(path.read_text()) == {"round": 1}
-    assert names(tmp_path) == ["facts.json"]
-
-
-@pytest.mark.parametrize("missing", [PROTOCOL_FILE, MODEL_FILE])
-def test_a_folder_without_a_model_is_told(tmp_path: Path, missing: str) -> None:
-    save_model(tmp_path, PROTOCOL, S, D, {})
-    (tmp_path / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=f"has no {missing}; name a folder such as"):
-        load_model(tmp_path)
-
-
-def test_a_protocol_that_is_none_is_refused(tmp_path: Path) -> None:
-    save_model(tmp_path, PROTOCOL, S, D, {})
-    (tmp_path / PROTOCOL_FILE).write_text('{"sed": 1}')
-    with pytest.raises(CheckpointError, match=f"{PROTOCOL_FILE}: is not a protocol"):
-        load_model(tmp_path)
-
-
-def test_weights_of_one_study_beside_the_protocol_of_another(tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    save_model(one, PROTOCOL, S, D, {})
-    save_model(other, PROTOCOL.model_copy(update={"seed": 10}), S, D, {})
-    (other / MODEL_FILE).write_bytes((one / MODEL_FILE).read_bytes())
-    with pytest.raises(CheckpointError, match="are of two studies; copy both from one"):
-        load_model(other)
-    assert same(load_model(one)[1], S)
-
-
-def test_a_model_can_be_copied_to_where_it_is_needed(tmp_path: Path) -> None:
-    save_model(tmp_path / "here", PROTOCOL, S, D, {})
-    (tmp_path / "there").mkdir()
-    for name in (PROTOCOL_FILE, MODEL_FILE):
-        (tmp_path / "there" / name).write_bytes((tmp_path / "here" / name).read_bytes())
-    assert same(load_model(tmp_path / "there")[1], S)
-
-
-def test_tensors_that_share_memory_can_be_saved(tmp_path: Path) -> None:
-    base = torch.arange(6.0)
-    shared = {"all": base, "again": base, "half": base[:3]}
-    save_model(tmp_path, PROTOCOL, shared, shared, {})
-    _, segmenter, confidence = load_model(tmp_path)
-    assert same(segmenter, shared)
-    assert same(confidence, shared)
-
-
-# ---- checkpoints --------------------------------------------------------------------------------
-
-
 def damages() -> dict[str, bytes]:
     """What may have become of a checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
@@ -283,28 +130,13 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path, damage: str) -> None:
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["empty", "a few bytes", "a byte short", "noughts"])
-def test_a_damaged_model_is_told(tmp_path: Path, damage: str) -> None:
-    save_model(tmp_path, PROTOCOL, S, D, {})
-    (tmp_path / MODEL_FILE).write_bytes(damages()[damage])
-    with pytest.raises(CheckpointError, match=MODEL_FILE):
-        load_model(tmp_path)
-
-
-def test_a_model_without_facts_is_of_no_study(tmp_path: Path) -> None:
-    save_model(tmp_path, PROTOCOL, S, D, {})
-    (tmp_path / MODEL_FILE).write_bytes(safetensors.torch.save(S))
-    with pytest.raises(CheckpointError, match="of two studies"):
-        load_model(tmp_path)
-
-
 @pytest.mark.parametrize("failing", ["os.replace", "os.fsync", "save_file"])
 def test_a_death_in_the_middle_leaves_the_old_checkpoint_and_no_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     record = study()
     save_checkpoint(tmp_path, record)
-    monkeypatch.setattr(f"server.checkpoint.{failing}", fails)
+    monkeypatch.setattr(f"protocol.modelfile.{failing}", fails)
     record.attention = 0.5
     record.segmenter = {name: tensor * 3 for name, tensor in record.segmenter.items()}
     with pytest.raises(OSError, match="No space left"):

@@ -8,9 +8,10 @@ import pytest
 from memory_grid import MemoryGrid, Site, error, same
 
 from protocol.audit import read_entries
+from protocol.modelfile import load_model
 from protocol.study import StudyProtocol
 from server.app import serve
-from server.checkpoint import CheckpointError, load_checkpoint, load_model
+from server.checkpoint import CheckpointError, load_checkpoint
 from server.follow import read_events
 from server.record import StudyRecord
 from server.runfolder import RunError, RunFacts, RunFolder
@@ -100,7 +101,7 @@ def test_a_run_that_fails_says_so(
 
     protocol = make_protocol()
     folder = make(tmp_path, protocol)
-    monkeypatch.setattr("server.checkpoint.save_file", full)
+    monkeypatch.setattr("protocol.modelfile.save_file", full)
     with pytest.raises(OSError, match="No space"):
         serve(MemoryGrid(sites(protocol)), tmp_path, "one")
     last = read_events(folder.events)[-1]

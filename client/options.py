@@ -1,0 +1,23 @@
+"""What `client/predict.py` can be asked for; without the libraries that do it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Format = Literal["nifti", "seg", "rtstruct"]
+FORMATS: tuple[Format, ...] = ("nifti", "seg", "rtstruct")
+NOTICE = "AI-made, not for clinical use"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is made of every case.
+
+    Attributes:
+        formats: Which kinds of file; the DICOM ones only for DICOM sources.
+        largest_component: Keep one component an organ; None: as the study says.
+        series: Patterns of SeriesDescription, where a case holds several series.
+    """
+
+    formats: frozenset[Format] = frozenset(FORMATS)
+    largest_component: bool | None = None
+    series: tuple[str, ...] = ()

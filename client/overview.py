@@ -1,0 +1,86 @@
+"""One picture of a prediction: all of it, and below where to look first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from client.pictures import Doubt, Place, three_planes
+from client.prediction import LOW_CONFIDENCE, Segmentation
+from client.sheet import stacked
+
+_NEAR_MM = 3.0
+_MARGIN_MM = 25.0
+_WHOLE_PX, _CLOSE_PX = 280, 360
+
+
+def draw_overview(
+    scan: sitk.Image, found: Segmentation, organs: Mapping[str, int], title: str
+) -> Image.Image:
+    """Contours on the whole scan, then close up through the least confident place, veiled.
+
+    Args:
+        scan: As acquired.
+        found: The model's, on the scan's grid.
+        organs: Value of each organ.
+        title: The only text of the case in the picture.
+    """
+    image, spacing_mm_xyz = _oriented(sitk.GetArrayFromImage(scan), scan)
+    label, _ = _oriented(found.label_zyx, scan)
+    whole = three_planes(
+        image, spacing_mm_xyz, [(label, "solid")], organs, height_px=_WHOLE_PX, title=title
+    )
+    if not label.any():
+        return whole
+    confidence, _ = _oriented(found.confidence_zyx, scan)
+    near = _near(label > 0, spacing_mm_xyz)
+    close = three_planes(
+        image,
+        spacing_mm_xyz,
+        [(label, "solid")],
+        organs,
+        height_px=_CLOSE_PX,
+        title="Where to look first: through the least confident place",
+        doubt=Doubt(confidence_zyx=confidence, near_zyx=near, below=LOW_CONFIDENCE),
+        centre_zyx=least_confident_place(confidence, near, spacing_mm_xyz),
+        margin_mm=_MARGIN_MM,
+    )
+    return stacked([whole, close])
+
+
+def least_confident_place(
+    confidence_zyx: NDArray[np.floating],
+    near_zyx: NDArray[np.bool_],
+    spacing_mm_xyz: Sequence[float],
+) -> Place:
+    """The middle of the least sure neighbourhood of some mm, in or near the organs.
+
+    A neighbourhood, because single voxels are unsure along every boundary.
+    """
+    doubt = np.where(near_zyx, 1 - confidence_zyx, 0).astype(np.float32)
+    size = [max(1, round(2 * _NEAR_MM / mm)) | 1 for mm in reversed(spacing_mm_xyz)]
+    smooth = ndimage.uniform_filter(doubt, size, mode="constant")
+    best = np.where(near_zyx, smooth, -1).argmax()
+    z, y, x = (int(index) for index in np.unravel_index(best, near_zyx.shape))
+    return z, y, x
+
+
+def _oriented(array_zyx: NDArray[Any], scan: sitk.Image) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """An array on the scan's grid with its axes turned to LPS, and the spacing (x, y, z) in mm."""
+    image = sitk.GetImageFromArray(array_zyx)
+    image.CopyInformation(scan)
+    turned = sitk.DICOMOrient(image, "LPS")
+    return sitk.GetArrayFromImage(turned), turned.GetSpacing()
+
+
+def _near(organs_zyx: NDArray[np.bool_], spacing_mm_xyz: Sequence[float]) -> NDArray[np.bool_]:
+    """The organs and some mm around them."""
+    size = [2 * round(_NEAR_MM / mm) + 1 for mm in reversed(spacing_mm_xyz)]
+    near: NDArray[np.bool_] = ndimage.maximum_filter(organs_zyx, size)
+    return near

@@ -1,0 +1,241 @@
+"""`python client/predict.py --model DIR IN... --out DIR`: segment scans with a trained model."""
+
+import protocol.telemetry  # isort: skip
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from client.options import FORMATS, NOTICE, Format, Options
+from client.pseudonyms import KEY_FILE, Pseudonyms, personal_key_file, read_or_make_key
+from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
+
+if TYPE_CHECKING:
+    from client.batch import Outcome
+    from client.prediction import Model
+    from client.sources import Source
+
+_LOOK_FIRST = 3
+
+
+class UsageError(ValueError):
+    """A command that cannot begin."""
+
+
+def predict(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN...", help="Scan files, DICOM folders, or folders of many."),
+    ],
+    model: Annotated[Path, typer.Option(help="Folder of a trained model, such as model/best.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results, one subfolder a case.")],
+    site: Annotated[
+        str | None, typer.Option(help="Take device, series and key from this site's file.")
+    ] = None,
+    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
+    series: Annotated[
+        list[str] | None,
+        typer.Option(help="Pattern of SeriesDescription, where a case holds several series."),
+    ] = None,
+    formats: Annotated[str, typer.Option(help="Of nifti, seg, rtstruct.")] = ",".join(FORMATS),
+    largest_component: Annotated[
+        bool | None,
+        typer.Option(
+            "--largest-component/--all-components",
+            help="Keep one piece an organ, or all; as the study says, if neither is given.",
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    threads: Annotated[int | None, typer.Option(min=0, help="CPU threads; 0: PyTorch's.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Key of the pseudonyms; made at its first use.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Make every result anew.")] = False,
+    names: Annotated[
+        bool, typer.Option("--names", help="Tell the cases' names outside a terminal too.")
+    ] = False,
+    json_wanted: Annotated[
+        bool, typer.Option("--json", help="Print the results as JSON, without names.")
+    ] = False,
+) -> None:
+    """Segment scans (files, DICOM folders, folders of many), each on its own grid.
+
+    Exit status 0: every case has its result.  1: at least one failed, the others have theirs.
+    2: the command cannot begin.
+    """
+    # Late, so that --help and mistakes of usage do not wait for PyTorch.
+    from client.prediction import open_model
+    from client.results import remove_left_behind
+    from client.sources import find_sources
+
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    try:
+        config = read_site(configs / f"{site}.yaml") if site else None
+        options = Options(
+            formats=_formats(formats),
+            largest_component=largest_component,
+            series=tuple(series or (config.series if config else ())),
+        )
+        sources = find_sources(inputs, leave_out=out)
+        pseudonyms = _pseudonyms(key or _key_file(config), out, sources)
+        opened = open_model(model, *_device(config, device, threads))
+        out.mkdir(parents=True, exist_ok=True)
+        remove_left_behind(out)
+    except (ValueError, OSError) as error:  # every mistake of a command is one of these
+        for line in str(error).splitlines():
+            console.print(f"error: {line}", style="red")
+        raise typer.Exit(2) from None
+    outcomes = _run(sources, out, opened, options, pseudonyms, again, names, console)
+    if json_wanted:
+        typer.echo(json.dumps(_as_json(outcomes), indent=2))
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    _tell_the_end(console, outcomes, sources, options, out)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _run(
+    sources: Sequence["Source"],
+    out: Path,
+    model: "Model",
+    options: Options,
+    pseudonyms: Pseudonyms,
+    again: bool,
+    names: bool,
+    console: Console,
+) -> list["Outcome"]:
+    """All cases, a line each; the summary tells of those that were looked at, even if stopped."""
+    from client.batch import predict_all, write_summary
+
+    console.print(f"{model.title} ({NOTICE}); confidence: {model.confidence_map}")
+    outcomes: list[Outcome] = []
+    try:
+        # A bar in a terminal; where there is none, plain lines.
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("segmenting", total=len(sources))
+            for outcome in predict_all(sources, out, model, options, pseudonyms, again=again):
+                outcomes.append(outcome)
+                bar.advance(task)
+                line = _line(outcome, names=names or console.is_terminal)
+                colour = "red" if outcome.status == "failed" else None
+                bar.console.print(f"{len(outcomes)}/{len(sources)} {line}", style=colour)
+    finally:
+        write_summary(out, outcomes, model.protocol.organ_names)
+    return outcomes
+
+
+def _line(outcome: "Outcome", *, names: bool) -> str:
+    """One case; its own name, and what may hold it, only where that is wanted."""
+    place = f"{outcome.case} ({outcome.name})" if names else outcome.case
+    if outcome.failure is not None:
+        return f"{place}: failed: {outcome.failure.full if names else outcome.failure.said}"
+    assert outcome.result is not None
+    organs = ", ".join(
+        f"{organ} {found.volume_ml:.1f} ml at {found.mean_confidence:.2f}"
+        if found.mean_confidence is not None
+        else f"{organ} NOT FOUND"
+        for organ, found in outcome.result.organs.items()
+    )
+    took = "there already" if outcome.status == "kept" else f"{outcome.result.seconds:.1f} s"
+    return f"{place}: {organs}; {took}"
+
+
+def _tell_the_end(
+    console: Console,
+    outcomes: Sequence["Outcome"],
+    sources: Sequence["Source"],
+    options: Options,
+    out: Path,
+) -> None:
+    from client.batch import SUMMARY_FILE, in_order
+
+    counts = {
+        status: sum(outcome.status == status for outcome in outcomes)
+        for status in ("done", "kept", "failed")
+    }
+    files = sum(not source.is_dicom for source in sources)
+    if files and options.formats - {"nifti"}:
+        console.print(
+            f"no {' nor '.join(sorted(options.formats - {'nifti'}))} for {files} case(s): these"
+            " need a DICOM series, whose header they take over"
+        )
+    console.print(
+        f"{counts['done']} segmented, {counts['kept']} there already, {counts['failed']} failed;"
+        f" {SUMMARY_FILE} in {out}"
+    )
+    first = [outcome.case for outcome in in_order(outcomes) if outcome.result is not None]
+    if len(first) > 1:
+        console.print(f"look first at {', '.join(first[:_LOOK_FIRST])}")
+
+
+def _as_json(outcomes: Sequence["Outcome"]) -> dict[str, Any]:
+    from client.batch import in_order
+
+    cases = []
+    for outcome in in_order(outcomes):
+        case: dict[str, Any] = {"case": outcome.case, "status": outcome.status}
+        if outcome.failure is not None:
+            case |= {"rule": outcome.failure.rule, "said": outcome.failure.said}
+        if outcome.result is not None:
+            case["result"] = outcome.result.model_dump(mode="json")
+        cases.append(case)
+    return {"notice": NOTICE, "cases": cases}
+
+
+def _formats(text: str) -> frozenset[Format]:
+    wanted = {part.strip() for part in text.split(",")} - {""}
+    unknown = sorted(wanted - set(FORMATS))
+    if unknown or not wanted:
+        raise UsageError(
+            f"--formats {text}: {', '.join(unknown) or 'none'} is no format; give some of"
+            f" {', '.join(FORMATS)}"
+        )
+    return frozenset(name for name in FORMATS if name in wanted)
+
+
+def _key_file(config: SiteConfig | None) -> Path:
+    return config.state / KEY_FILE if config else personal_key_file()
+
+
+def _pseudonyms(path: Path, out: Path, sources: Sequence["Source"]) -> Pseudonyms:
+    """Under the key of this file; no two cases of one name.
+
+    Raises:
+        UsageError: The key would lie with the results, or two pseudonyms are alike.
+        PseudonymKeyError: The key cannot be used.
+    """
+    if path.resolve().is_relative_to(out.resolve()):
+        raise UsageError(
+            f"--key {path}: lies in {out}, whose content may be handed on; keep it elsewhere"
+        )
+    pseudonyms = Pseudonyms(read_or_make_key(path))
+    name_of: dict[str, str] = {}
+    for source in sources:
+        other = name_of.setdefault(pseudonyms.of(source.name), source.name)
+        if other != source.name:
+            raise UsageError(
+                f"cases {other} and {source.name}: have one pseudonym, by a rare chance; segment"
+                " one of them into another folder"
+            )
+    return pseudonyms
+
+
+def _device(config: SiteConfig | None, device: str | None, threads: int | None) -> tuple[str, int]:
+    """What the command says, else the site's file, else what is there."""
+    return (
+        device or (config.device if config else "auto"),
+        threads if threads is not None else (config.threads if config else 0),
+    )
+
+
+def entry() -> None:
+    """The command."""
+    typer.run(predict)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,109 @@
+"""Names that may leave a folder: a case's own name is often a patient's, or a hospital number.
+
+A pseudonym is made from the name by a key that stays at the site.  With the key, the same names
+give the same pseudonyms again, which is how a result is linked to its case; without it, nobody can
+try names out.  A lost key loses that link and nothing else.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+import uuid
+from pathlib import Path
+
+from protocol.keys import PRIVATE_MODE
+
+KEY_BYTES = 32
+KEY_FILE = "pseudonym.key"
+_DIGITS = 10  # 40 bits: among 10,000 names, two are alike once in 20,000 sites
+_SEAL = "\0"  # begins no file's name, so a sealed text never gives the digest of a name
+
+
+class PseudonymKeyError(ValueError):
+    """A key file that cannot be used; says file, rule and remedy."""
+
+
+class Pseudonyms:
+    """Pseudonyms under one key."""
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"a pseudonym key has {KEY_BYTES} bytes, not {len(key)}")
+        self._key = key
+
+    def of(self, name: str) -> str:
+        """`case-` and ten hexadecimal digits of the name's HMAC-SHA256."""
+        return f"case-{self._hmac(name)[:_DIGITS]}"
+
+    def seal(self, text: str) -> str:
+        """HMAC-SHA256 of a text that is to be known again here, and by nobody without the key.
+
+        A plain hash of a scan's bytes would link a result to any other copy of the scan.
+        """
+        return self._hmac(_SEAL + text)
+
+    def _hmac(self, text: str) -> str:
+        # A file system may hold names that are not Unicode.
+        content = text.encode("utf-8", "surrogateescape")
+        return hmac.new(self._key, content, hashlib.sha256).hexdigest()
+
+
+def personal_key_file() -> Path:
+    """Where the key is of somebody who works without a site's file."""
+    folder = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(folder).expanduser() / "asdnet" / KEY_FILE
+
+
+def read_or_make_key(path: Path) -> bytes:
+    """The key of a file, which is made at its first use; 32 random bytes as hexadecimal digits.
+
+    Two processes that come at once get the same key.
+
+    Raises:
+        PseudonymKeyError: It cannot be read or made, is damaged, or others may read it.
+    """
+    try:
+        if not path.exists():
+            _make(path)
+        mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise PseudonymKeyError(
+            f"{path}: cannot be read or made ({reason}); correct its folder, or give another"
+            " file on a local disk (--key)"
+        ) from None
+    if mode & 0o077:
+        raise PseudonymKeyError(
+            f"{path}: others of this machine may read it (mode {mode:o}) and so try names out;"
+            " run chmod 600 on it"
+        )
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise PseudonymKeyError(
+            f"{path}: must hold {2 * KEY_BYTES} hexadecimal digits; restore it from a backup, or"
+            " remove it: then new pseudonyms are made, and older results are linked no longer"
+        )
+    return key
+
+
+def _make(path: Path) -> None:
+    """Whole or not at all, and never in place of a key that is there."""
+    path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(f"{secrets.token_hex(KEY_BYTES)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)  # unlike a rename, it fails where another process was faster
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,268 @@
+"""What segmenting one case leaves behind: a folder that is whole or not there.
+
+Nothing in it but the DICOM files says whose scan it was.  They carry the scan's own header,
+because they go back to where the scan came from.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import struct
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from client.contract import content_hash
+from client.dicom import DicomSeries, find_series
+from client.options import NOTICE, Options
+from client.overview import draw_overview
+from client.prediction import (
+    LOW_CONFIDENCE,
+    Model,
+    OrganMeasures,
+    Segmentation,
+    measure,
+    segment,
+)
+from client.preprocessing import PREPROCESSING_VERSION
+from client.pseudonyms import Pseudonyms
+from client.scans import ScanError, read_image, write_label_map
+from client.sources import Source
+from protocol.study import Frozen
+
+RESULT_FILE = "result.json"
+
+# Raise it whenever the files of the same prediction would change: older results are made anew.
+_LAYOUT_VERSION = 1
+_DRAFT, _OLD = ".draft-", ".old-"
+_LEFT_BEHIND_S = 24 * 3600.0
+_NIFTI_SLOPE = 112  # byte of scl_slope, which scl_inter follows (nifti1.h)
+_PNG_LEVEL = 1  # a scan is noise, of which a higher level saves 5 % in five times the time
+
+
+class CaseResult(Frozen):
+    """`result.json`."""
+
+    notice: str = NOTICE
+    case: str
+    study: str
+    model_sha256: str
+    protocol_sha256: str
+    software: str
+    seconds: float
+    largest_component: bool
+    confidence_map: str
+    low_confidence_below: float = LOW_CONFIDENCE
+    organs: dict[str, OrganMeasures]
+    files: tuple[str, ...]
+    not_written: dict[str, str]
+    made_from: str
+
+    @property
+    def least_confidence(self) -> float:
+        """The lowest mean confidence of an organ; -1 where one was not found at all."""
+        return min(
+            -1.0 if organ.mean_confidence is None else organ.mean_confidence
+            for organ in self.organs.values()
+        )
+
+
+def made_from(source: Source, model: Model, options: Options, pseudonyms: Pseudonyms) -> str:
+    """Changes whenever the result would; tells nothing of the scan without the site's key.
+
+    Raises:
+        ScanError: The scan cannot be opened.
+    """
+    parts = [
+        _LAYOUT_VERSION,
+        PREPROCESSING_VERSION,
+        model.sha256,
+        model.protocol_sha256,
+        sorted(options.formats),
+        _largest_component(model, options),
+        list(options.series),
+        content_hash(source.path),
+    ]
+    return pseudonyms.seal(json.dumps(parts))
+
+
+def read_result(folder: Path) -> CaseResult | None:
+    """A case's result; None where there is none, or a file of it is missing."""
+    try:
+        result = CaseResult.model_validate_json((folder / RESULT_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return result if all((folder / name).is_file() for name in result.files) else None
+
+
+def make_result(
+    source: Source, out: Path, model: Model, options: Options, *, pseudonym: str, seal: str
+) -> CaseResult:
+    """Segment one case and put its folder in place of an older one.
+
+    Args:
+        source: The scan.
+        out: The folder of all results, which exists; the case's is named by its pseudonym.
+        model: A trained model.
+        options: What is made.
+        pseudonym: The case's.
+        seal: As `made_from` gives it.
+
+    Raises:
+        ScanError: The scan cannot be used; nothing is written then, nor at any other exception.
+    """
+    started = time.perf_counter()
+    series = _series(source, model, options)
+    scan = read_image(source.path, case=source.name, series_patterns=options.series)
+    keep_one = _largest_component(model, options)
+    found = segment(model, scan, largest_component=keep_one)
+    organs = model.protocol.organs
+    with _whole_folder(out / pseudonym) as folder:
+        if "nifti" in options.formats:
+            write_label_map(found.label_zyx, scan, folder / "segmentation.nii.gz")
+            write_confidence(found.confidence_zyx, scan, folder / "confidence.nii.gz")
+        not_written = _write_dicom(folder, series, scan, found, model, options)
+        picture = draw_overview(scan, found, organs, f"{pseudonym}: {NOTICE}")
+        picture.save(folder / "overview.png", compress_level=_PNG_LEVEL)
+        result = CaseResult(
+            case=pseudonym,
+            study=model.protocol.name,
+            model_sha256=model.sha256,
+            protocol_sha256=model.protocol_sha256,
+            software=software(),
+            seconds=round(time.perf_counter() - started, 3),
+            largest_component=keep_one,
+            confidence_map=model.confidence_map,
+            organs=measure(found, scan.GetSpacing(), organs),
+            files=tuple(sorted(path.name for path in folder.iterdir())),
+            not_written=not_written,
+            made_from=seal,
+        )
+        (folder / RESULT_FILE).write_text(f"{result.model_dump_json(indent=2)}\n", "utf-8")
+    return result
+
+
+def write_confidence(confidence_zyx: NDArray[np.float32], scan: sitk.Image, path: Path) -> None:
+    """A confidence map as NIfTI: a byte a voxel, and the slope of 1/255 that readers apply.
+
+    A quarter of the size of floats, in steps of .004; the numbers of `result.json` are of the
+    map itself.
+
+    Args:
+        confidence_zyx: In [0, 1], on the scan's grid.
+        scan: Whose geometry the file gets.
+        path: A .nii.gz file.
+    """
+    image = sitk.GetImageFromArray(np.rint(confidence_zyx * 255).astype(np.uint8))
+    image.CopyInformation(scan)
+    plain = path.with_name(f".{uuid.uuid4().hex}.nii")
+    try:
+        sitk.WriteImage(image, str(plain))
+        content = bytearray(plain.read_bytes())
+    finally:
+        plain.unlink(missing_ok=True)
+    struct.pack_into("<2f", content, _NIFTI_SLOPE, 1 / 255, 0.0)
+    path.write_bytes(gzip.compress(bytes(content), 6, mtime=0))  # and no file name in its header
+
+
+def remove_left_behind(out: Path) -> None:
+    """Clear away what a process that was killed left half written, a day ago or longer."""
+    for folder in out.iterdir():
+        if folder.name.startswith((_DRAFT, _OLD)):
+            with suppress(OSError):  # it may be another process's, and gone by now
+                if time.time() - folder.stat().st_mtime > _LEFT_BEHIND_S:
+                    shutil.rmtree(folder)
+
+
+def software() -> str:
+    """Name and version of this software."""
+    try:
+        return f"asdnet-federated {version('asdnet-federated')}"
+    except PackageNotFoundError:  # run from a folder that was not installed
+        return "asdnet-federated"
+
+
+def _largest_component(model: Model, options: Options) -> bool:
+    if options.largest_component is None:
+        return model.protocol.evaluation.largest_component
+    return options.largest_component
+
+
+def _series(source: Source, model: Model, options: Options) -> DicomSeries | None:
+    """The DICOM series of a case; None where it is a file of another format.
+
+    Raises:
+        ScanError: It is of another modality than the model was trained on.
+    """
+    if not source.is_dicom:
+        return None
+    place = f"case {source.name}"
+    series = find_series(source.path, place=place, patterns=options.series)
+    wanted = model.protocol.contract.modality
+    if wanted and series.modality != wanted:
+        raise ScanError(
+            place,
+            f"is of modality {series.modality or 'unknown'}, but the model was trained on {wanted};"
+            " give a series of that modality",
+            rule="modality",
+        )
+    return series
+
+
+def _write_dicom(
+    folder: Path,
+    series: DicomSeries | None,
+    scan: sitk.Image,
+    found: Segmentation,
+    model: Model,
+    options: Options,
+) -> dict[str, str]:
+    """The DICOM formats that are wanted; by format, why one was not written."""
+    wanted = [name for name in ("seg", "rtstruct") if name in options.formats]
+    if series is None or not wanted:
+        return dict.fromkeys(wanted, "the scan is no DICOM series, whose header it would need")
+    # Late, because they load DICOM libraries that other formats do without.
+    from client.contours import write_structures
+    from client.segments import write_segments
+
+    label, organs = found.label_zyx, model.protocol.organs
+    for name in wanted:
+        write = write_segments if name == "seg" else write_structures
+        path = folder / f"segmentation.{name}.dcm"
+        write(path, label, scan, series, organs, model=model.title)
+    return {}
+
+
+@contextmanager
+def _whole_folder(place: Path) -> Iterator[Path]:
+    """A folder to write into: beside its place, on the disk, then in its place, or not at all."""
+    draft = place.with_name(f"{_DRAFT}{uuid.uuid4().hex}")
+    old = place.with_name(f"{_OLD}{uuid.uuid4().hex}")
+    try:
+        draft.mkdir()
+        yield draft
+        for file in draft.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if place.exists():
+            place.rename(old)
+        try:
+            draft.rename(place)
+        except OSError:
+            if old.exists():
+                old.rename(place)
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,138 @@
+"""The scans that a command was given: files, DICOM folders, and folders of many of either."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from client.dicom import dicom_files, is_dicom_folder
+from client.scans import ScanError, scan_entries
+
+_CHANNEL = "_0000"  # as the data contract has it: a channel's number is no part of a case's name
+_SUFFIX = re.compile(r"\.(nii(\.gz)?|mha|mhd|nrrd|nhdr)$", re.IGNORECASE)
+_STUDY_UID = "0020|000d"
+
+
+class SourceError(ValueError):
+    """Inputs that name no scan, or two scans alike; one line for each mistake."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One scan to be segmented.
+
+    Attributes:
+        name: The case's name; it may be a patient's, and stays at the site.
+        path: A file, or the folder of a DICOM series or of a tree that holds one.
+    """
+
+    name: str
+    path: Path
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it is a folder of DICOM files."""
+        return self.path.is_dir()
+
+
+def find_sources(inputs: Iterable[Path], *, leave_out: Path) -> tuple[Source, ...]:
+    """Every scan of the inputs, in their order; nothing is opened but DICOM headers.
+
+    A folder that holds DICOM files itself is one case, and so is one whose subfolders are all
+    series of one DICOM study.  Of another folder, each scan file in it and each subfolder that
+    holds DICOM files, at any depth, is a case.
+
+    Args:
+        inputs: Files and folders.
+        leave_out: A folder to pass over, where results go.
+
+    Raises:
+        SourceError: With every mistake: an input without scans, or one case name twice.
+    """
+    found: dict[str, list[Path]] = {}
+    mistakes = []
+    for path in inputs:
+        try:
+            for source in _of_input(path, leave_out.resolve()):
+                places = found.setdefault(source.name, [])
+                if source.path.resolve() not in [place.resolve() for place in places]:
+                    places.append(source.path)
+        except ScanError as error:
+            mistakes.append(str(error))
+    for name, paths in found.items():
+        if len(paths) > 1:
+            shown = ", ".join(str(path) for path in paths[:3])
+            mistakes.append(
+                f"case {name}: is there {len(paths)} times ({shown}); give each case a name of"
+                " its own, or segment them into different folders"
+            )
+    if mistakes:
+        raise SourceError("\n".join(mistakes))
+    return tuple(Source(name=name, path=paths[0]) for name, paths in found.items())
+
+
+def _of_input(path: Path, leave_out: Path) -> list[Source]:
+    if path.is_file():
+        return [Source(name=_without_channel(_SUFFIX.sub("", path.name)), path=path)]
+    if not path.is_dir():
+        raise ScanError(f"input {path}", "does not exist; correct the path", rule="missing")
+    if any(_is_visible_dicom(file) for file in path.iterdir()):
+        return [Source(name=path.resolve().name, path=path)]
+    entries = {
+        name: [place for place in places if place.resolve() != leave_out]
+        for name, places in scan_entries(path).items()
+    }
+    places = [place for several in entries.values() for place in several]
+    if not places:
+        raise ScanError(
+            f"input {path}",
+            "holds no scan; give scan files (.nii.gz, .nii, .mha, .mhd, .nrrd), a DICOM folder, or"
+            " the folder that holds them",
+            rule="missing",
+        )
+    if _are_series_of_one_study(places):
+        return [Source(name=path.resolve().name, path=path)]
+    return [
+        Source(name=_without_channel(name), path=place)
+        for name, several in entries.items()
+        for place in several
+    ]
+
+
+def _without_channel(name: str) -> str:
+    return name.removesuffix(_CHANNEL) or name
+
+
+def _is_visible_dicom(file: Path) -> bool:
+    if not file.is_file() or file.name.startswith(".") or file.name == "DICOMDIR":
+        return False
+    if file.suffix.lower() == ".dcm":
+        return True
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _are_series_of_one_study(places: Sequence[Path]) -> bool:
+    """Whether several entries are DICOM folders, all of one study: parts of one case."""
+    if len(places) < 2 or not all(place.is_dir() and is_dicom_folder(place) for place in places):
+        return False
+    studies = {_study(place) for place in places}
+    return len(studies) == 1 and "" not in studies
+
+
+def _study(folder: Path) -> str:
+    """StudyInstanceUID of a folder's first readable DICOM file; empty where there is none."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    for file in dicom_files(folder):
+        reader.SetFileName(str(file))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            continue
+        return reader.GetMetaData(_STUDY_UID).strip() if reader.HasMetaDataKey(_STUDY_UID) else ""
+    return ""
