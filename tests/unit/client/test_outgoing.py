@@ -561,7 +561,11 @@ def test_a_word_of_the_list_is_kept(word: str) -> None:
 # Of commands, of the preflight and of the executor's look at a bundle, which has a word of its
 # own ("NotApproved"): none of them is raised by what answers a message.
 NEVER_IN_AN_ANSWER = {
+    "client.predict.UsageError",
+    "client.prediction.DeviceError",
     "client.pseudonyms.PseudonymKeyError",
+    "client.sources.SourceError",
+    "protocol.modelfile.ModelFileError",
     "client.approval.ApprovalError",
     "client.approval.NotApprovedError",
     "client.bundle.BundleError",

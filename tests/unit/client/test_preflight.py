@@ -489,7 +489,7 @@ def test_data_that_are_not_there(make_site: MakeSite) -> None:
     check = row("data", config)
     assert check.status == "failed"
     assert check.found.startswith("1 mistake:\ndata folder at-all: does not exist")
-    assert "docs/hospital.md" in check.remedy
+    assert "client/check.py" in check.remedy
     assert row("cache disk", config).status == "skipped"
 
 
