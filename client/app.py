@@ -68,7 +68,7 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
     @app.query()
     def facts(message: Message, context: Context) -> Message:
         """Check and cache the data; declare the counts."""
-        from client.dataset import prepare_site
+        from client.dataset import count_drawn, drawn_boxes, prepare_site
 
         config = site_of(context)
         protocol = read_protocol(message.content)
@@ -78,8 +78,9 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
             unlabelled=len(data.unlabelled),
             validation=len(data.validation),
             test=len(data.test),
+            annotated=count_drawn(data.labelled, protocol.organ_names),
         )
-        boxes = [case.organ_box for case in data.labelled if case.organ_box]
+        boxes = drawn_boxes(data.labelled, protocol)
         if len(boxes) >= config.min_cases_reported:
             edges = (SumCount(sum=sum(edge), count=len(boxes)) for edge in zip(*boxes, strict=True))
             declared = replace(declared, box=tuple(edges))

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -98,30 +99,42 @@ class CachedCase:
         return grid
 
 
-def cached_case(case: Case, cache: Path, protocol: StudyProtocol) -> CachedCase:
+def cached_case(
+    case: Case, cache: Path, protocol: StudyProtocol, *, not_annotated: Collection[str] = ()
+) -> CachedCase:
     """The case from the cache, preprocessed into it first if it is not there.
+
+    Args:
+        case: Its files.
+        cache: The cache's folder.
+        protocol: Grid and organs.
+        not_annotated: Organs that nobody has drawn at this site.  What its label says of them all
+            the same does not get into the cache.
 
     Raises:
         ScanError: If a file cannot be used.
         CacheError: If the disk is full or not writable; nothing half written stays.
     """
-    folder = cache / _key(case, protocol)
+    drawn = frozenset(protocol.organ_names) - set(not_annotated)
+    folder = cache / _key(case, protocol, drawn)
     if not folder.exists():
-        _fill(folder, case, protocol)
+        _fill(folder, case, protocol, drawn)
     return CachedCase(case, folder)
 
 
-def _key(case: Case, protocol: StudyProtocol) -> str:
+def _key(case: Case, protocol: StudyProtocol, drawn: frozenset[str]) -> str:
     parts = [
         str(PREPROCESSING_VERSION),
         json.dumps([protocol.spacing_mm, protocol.organs], sort_keys=True),
         content_hash(case.image),
         content_hash(case.label) if case.label else "",
     ]
+    if drawn != set(protocol.organ_names):
+        parts.append(json.dumps(sorted(drawn)))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
+def _fill(folder: Path, case: Case, protocol: StudyProtocol, drawn: frozenset[str]) -> None:
     scan = read_image(case.image, case=case.name)
     label = (
         read_label_map(case.label, scan, protocol.organs, case=case.name) if case.label else None
@@ -131,7 +144,8 @@ def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
     places: dict[str, NDArray[np.int32]] = {}
     box = None
     if label is not None:
-        classes = _study_classes(_xyz(preprocess_label(label, protocol.spacing_mm)), protocol)
+        on_grid = _xyz(preprocess_label(label, protocol.spacing_mm))
+        classes = _study_classes(on_grid, protocol, drawn)
         arrays["label.npy"] = classes
         places = _places(classes, protocol.classes)
         box = _box(classes)
@@ -143,7 +157,7 @@ def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
         "voxel_hash": voxel_hash(scan),
         "lowest": float(arrays["image.npy"].min()),
         "organ_box": box,
-        "annotated": list(protocol.organ_names) if label is not None else [],
+        "annotated": sorted(drawn) if label is not None else [],
     }
     _write(folder, arrays, places, facts)
 
@@ -186,11 +200,14 @@ def _xyz(image: sitk.Image) -> NDArray[Any]:
     return np.ascontiguousarray(sitk.GetArrayViewFromImage(image).transpose(2, 1, 0))
 
 
-def _study_classes(label_xyz: NDArray[np.uint8], protocol: StudyProtocol) -> NDArray[np.uint8]:
-    """Label values of the study to channel numbers 0, 1, 2, ..."""
+def _study_classes(
+    label_xyz: NDArray[np.uint8], protocol: StudyProtocol, drawn: frozenset[str]
+) -> NDArray[np.uint8]:
+    """Label values of the study to channel numbers 0, 1, 2, ...; undrawn organs to 0."""
     table = np.zeros(256, np.uint8)
     for channel, organ in enumerate(protocol.organ_names, start=1):
-        table[protocol.organs[organ]] = channel
+        if organ in drawn:
+            table[protocol.organs[organ]] = channel
     classes: NDArray[np.uint8] = table[label_xyz]
     return classes
 

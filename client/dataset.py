@@ -1,6 +1,6 @@
 """One site's cases, ready for the networks: contract, cache, and patches drawn from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def prepare_site(config: SiteConfig, protocol: StudyProtocol) -> SiteData:
     first_with: dict[str, str] = {}
     for case in find_cases(config.data):
         try:
-            cached = cached_case(case, config.cache, protocol)
+            cached = cached_case(case, config.cache, protocol, not_annotated=config.not_annotated)
         except ScanError as error:
             mistakes.append(str(error))
             continue
@@ -60,6 +60,17 @@ def prepare_site(config: SiteConfig, protocol: StudyProtocol) -> SiteData:
     if mistakes:
         raise ContractError(mistakes)
     return SiteData(**{part: tuple(cases) for part, cases in parts.items()})
+
+
+def drawn_boxes(cases: Sequence[CachedCase], protocol: StudyProtocol) -> list[tuple[float, ...]]:
+    """The organ boxes of the cases in which every organ is drawn: the others' are too small."""
+    organs = set(protocol.organ_names)
+    return [case.organ_box for case in cases if case.organ_box and case.annotated >= organs]
+
+
+def count_drawn(cases: Sequence[CachedCase], organs: Iterable[str]) -> dict[str, int]:
+    """In how many of the cases each organ is drawn."""
+    return {organ: sum(organ in case.annotated for case in cases) for organ in organs}
 
 
 class PatchSampler:
@@ -75,20 +86,24 @@ class PatchSampler:
         self, protocol: StudyProtocol, rng: np.random.Generator, organ_box: OrganBox | None
     ) -> None:
         self._patch = np.array(protocol.patch_voxels)
+        self._organs = protocol.organ_names
         self._organ_fraction = protocol.training.organ_patch_fraction
         self._rng = rng
         self._box = organ_box
 
     def labelled(self, cases: Sequence[CachedCase], count: int) -> LabelledBatch:
         """Two thirds centred on an organ drawn uniformly from those present, the rest anywhere."""
-        images, labels = [], []
+        images, labels, drawn = [], [], []
         for _ in range(count):
             case = cases[int(self._rng.integers(len(cases)))]
             centre = self._organ_centre(case)
+            drawn.append(case.annotated)
             images.append(self._cut(case.image, centre, case.lowest))
             assert case.label is not None
             labels.append(self._cut(case.label, centre, 0))
-        return LabelledBatch(image=_stack(images), label=_stack(labels))
+        return LabelledBatch(
+            image=_stack(images), label=_stack(labels), undrawn=self._undrawn(drawn)
+        )
 
     def unlabelled(
         self, cases: Sequence[CachedCase], count: int, pseudo: PseudoLabels | None = None
@@ -113,6 +128,11 @@ class PatchSampler:
         return UnlabelledBatch(
             image=_stack(images), pseudo_label=_stack(labels) if pseudo is not None else None
         )
+
+    def _undrawn(self, drawn: Sequence[frozenset[str]]) -> Tensor | None:
+        """(B, C), True for the organs that are not drawn; None where all are."""
+        undrawn = torch.tensor([[False, *(o not in of for o in self._organs)] for of in drawn])
+        return undrawn if undrawn.any() else None
 
     def _organ_centre(self, case: CachedCase) -> NDArray[np.int_]:
         places = case.organ_places
