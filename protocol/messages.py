@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TypedDict
 
 from flwr.app import (
@@ -58,13 +59,23 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFacts:
-    """What a site declares before round 1: counts of cases, and the sum of its organ boxes."""
+    """What a site declares before round 1: counts of cases, and the sum of its organ boxes.
+
+    Attributes:
+        annotated: Labelled training cases in which each organ is drawn; {}: all organs in all.
+    """
 
     labelled: int
     unlabelled: int
     validation: int
     test: int
     box: tuple[SumCount, ...] = (SumCount(),) * 6
+    annotated: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def drawn(self) -> float:
+        """What the labelled cases weigh: the mean over the organs of the cases that have each."""
+        return fmean(self.annotated.values()) if self.annotated else float(self.labelled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +123,8 @@ def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
     """The complete list of the numbers that may leave a site, by kind of message."""
     if kind == "facts":
         box = [f"box/{edge}/{part}" for edge in _BOX for part in ("sum", "count")]
-        return frozenset([*_COUNTS, *box])
+        drawn = [_drawn(organ) for organ in protocol.organ_names]
+        return frozenset([*_COUNTS, *box, *drawn])
     if kind == "train":
         pairs = [f"loss/{name}" for name in LOSSES] + ["attention"]
         pairs += [f"trusted/{name}" for name in ("background", *protocol.organ_names)]
@@ -136,6 +148,10 @@ def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
                     ]
         return frozenset(names)
     raise ValueError(f"no message of kind {kind!r}")
+
+
+def _drawn(organ: str) -> str:
+    return f"annotated/{organ}/count"
 
 
 def _bin(score: str, kind: str, number: int) -> str:
@@ -320,15 +336,29 @@ def pack_facts(site: str, facts: SiteFacts, protocol: StudyProtocol) -> RecordDi
     values: dict[str, float] = {name: getattr(facts, name) for name in _COUNTS}
     for edge, total in zip(_BOX, facts.box, strict=True):
         values |= _pair(f"box/{edge}", total)
+    annotated = dict.fromkeys(protocol.organ_names, facts.labelled) | dict(facts.annotated)
+    values |= {_drawn(organ): count for organ, count in annotated.items()}
     return _reply(site, _metric_record(values, "facts", protocol))
 
 
 def read_facts(content: RecordDict, protocol: StudyProtocol) -> SiteFacts:
-    """The declaration back."""
+    """The declaration back.
+
+    Raises:
+        MessageError: If a number is not as agreed, or an organ is drawn in more cases than there
+            are.
+    """
     _refuse_surplus(content)
     values = _read_metrics(content, "facts", protocol)
     counts = {name: int(values[name]) for name in _COUNTS}
-    return SiteFacts(**counts, box=tuple(_read_pair(values, f"box/{edge}") for edge in _BOX))
+    annotated = {organ: int(values[_drawn(organ)]) for organ in protocol.organ_names}
+    for organ, count in annotated.items():
+        if count > counts["labelled"]:
+            raise MessageError(
+                f"facts reply: {_drawn(organ)} is {count}, of {counts['labelled']} labelled cases"
+            )
+    box = tuple(_read_pair(values, f"box/{edge}") for edge in _BOX)
+    return SiteFacts(**counts, box=box, annotated=annotated)
 
 
 def pack_training(

@@ -58,6 +58,7 @@ FACTS = SiteFacts(
     validation=2,
     test=1,
     box=tuple(SumCount(sum=edge / 2, count=8) for edge in range(6)),
+    annotated={"bladder": 3, "prostate": 8},
 )
 TRAINED = TrainReport(
     labelled=8,
@@ -107,7 +108,7 @@ def test_facts_come_back() -> None:
 def test_facts_without_a_box_say_nothing_of_it() -> None:
     facts = SiteFacts(labelled=0, unlabelled=15, validation=0, test=0)
     found = read_facts(pack_facts("F", facts, PROTOCOL), PROTOCOL)
-    assert found == facts
+    assert found == replace(facts, annotated={"bladder": 0, "prostate": 0})
     assert [edge.mean for edge in found.box] == [None] * 6
 
 
@@ -182,7 +183,9 @@ def test_a_reply_without_a_name_is_refused(record: ConfigRecord | None) -> None:
 
 
 def test_the_allow_list_is_counts_sums_and_organs_of_the_study() -> None:
-    assert len(allowed_metrics("facts", PROTOCOL)) == 4 + 6 * 2
+    assert len(allowed_metrics("facts", PROTOCOL)) == 4 + 6 * 2 + 2
+    drawn = {"annotated/bladder/count", "annotated/prostate/count"}
+    assert drawn <= allowed_metrics("facts", PROTOCOL)
     assert len(allowed_metrics("train", PROTOCOL)) == 4 + 2 * (len(LOSSES) + 1 + 3)
     assert len(allowed_metrics("evaluate", PROTOCOL)) == 1 + 2 + 2 * 2 * 2 * 4 + 2 * 2 * BINS
     parts = {"sum", "sum_of_squares", "count", "failures"}
