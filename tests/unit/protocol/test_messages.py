@@ -112,6 +112,35 @@ def test_facts_without_a_box_say_nothing_of_it() -> None:
     assert [edge.mean for edge in found.box] == [None] * 6
 
 
+def test_organs_that_are_not_named_are_drawn_in_every_labelled_case() -> None:
+    facts = SiteFacts(labelled=4, unlabelled=0, validation=0, test=0, annotated={"bladder": 0})
+    found = read_facts(pack_facts("A", facts, PROTOCOL), PROTOCOL)
+    assert found.annotated == {"bladder": 0, "prostate": 4}
+    assert found.drawn == 2.0
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (9.0, r"annotated/bladder/count is 9, of 8 labelled cases"),
+        (-1.0, "annotated/bladder/count is -1.0, must be a whole number from 0"),
+        (0.5, "annotated/bladder/count is 0.5, must be a whole number from 0"),
+        (float("nan"), "annotated/bladder/count must be one finite number"),
+    ],
+)
+def test_counts_of_drawn_cases_that_cannot_be_are_refused(value: float, rule: str) -> None:
+    content = pack_facts("A", FACTS, PROTOCOL)
+    metrics_of(content)["annotated/bladder/count"] = value
+    with pytest.raises(MessageError, match=rule):
+        read_facts(content, PROTOCOL)
+
+
+def test_a_drawn_organ_outside_the_study_is_not_sent() -> None:
+    facts = replace(FACTS, annotated={"DOE^JANE": 1})
+    with pytest.raises(MessageError, match="not on the allow-list"):
+        pack_facts("A", facts, PROTOCOL)
+
+
 def test_training_comes_back() -> None:
     content = trained({"d": torch.ones(2)})
     assert read_training(content, PROTOCOL) == TRAINED
