@@ -71,9 +71,7 @@ def made_cases(folder: Path) -> list[StudyCase]:
         cases.append(
             StudyCase(
                 name=f"case-{number}",
-                image=save(
-                    rng.normal(size=label.shape).astype(np.float32), folder / f"{number}.mha"
-                ),
+                image=save(image, folder / f"{number}.mha"),
                 label=path,
                 reference=path,
                 site=site,
