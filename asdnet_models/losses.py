@@ -25,6 +25,35 @@ def one_hot_maps(label: Tensor, classes: int) -> Tensor:
     return one_hot(label[:, 0].long(), classes).movedim(-1, 1).float()
 
 
+def merge_undrawn(maps: Tensor, undrawn: Tensor) -> Tensor:
+    r"""Maps in which the organs that nobody drew are one class with the background.
+
+    m'_0 = m_0 + sum_{c in U} m_c;  m'_c = 0 for c in U;  m'_c = m_c else, U being the sample's
+    undrawn organs.  Where the label says background, such a voxel may be of any of U: the
+    probability of that is the sum.  Eq. 1 on merged maps and labels is the marginal Dice.
+
+    Args:
+        maps: Softmax of S or one-hot labels, (B, C, X, Y, Z); class 0 is background.
+        undrawn: (B, C), boolean; True for the organs of U.
+
+    Returns:
+        Maps alike; each voxel's sum stays.  Samples without undrawn organs are left as they are.
+
+    Raises:
+        ValueError: If `undrawn` has another shape, or counts the background as undrawn.
+
+    Source: Shi et al., Medical Image Analysis 70:101979, 2021 (marginal loss); the same merging in
+    Fang & Yan, IEEE TMI 39(11), 2020 (target adaptive loss).
+    """
+    if undrawn.shape != maps.shape[:2]:
+        raise ValueError(f"undrawn is {tuple(undrawn.shape)}, must be {tuple(maps.shape[:2])}")
+    if undrawn[:, 0].any():
+        raise ValueError("undrawn names class 0; background is what undrawn organs are merged into")
+    hidden = undrawn[:, :, None, None, None]
+    unknown = (maps * hidden).sum(1, keepdim=True)
+    return torch.cat((maps[:, :1] + unknown, (maps * ~hidden)[:, 1:]), dim=1)
+
+
 def _check_maps(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
         raise ValueError(f"maps differ in shape: {tuple(a.shape)} against {tuple(b.shape)}")

@@ -74,6 +74,7 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
         data = prepare_site(config, protocol, strict=False)
         declared = declare(
             config,
+            protocol.organ_names,
             labelled=data.labelled,
             unlabelled=len(data.unlabelled),
             validation=len(data.validation),

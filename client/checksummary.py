@@ -86,14 +86,7 @@ def summarise(check: SiteCheck, protocol: StudyProtocol) -> Summary:
         used=Counter(str(report.part) for report in used),
         refused=check.facts.refused,
         excluded=check.facts.excluded,
-        annotated={
-            organ: sum(
-                organ in (r.measures.volumes_ml if r.measures else ())
-                for r in used
-                if r.part == "labelled"
-            )
-            for organ in protocol.organ_names
-        },
+        annotated=check.facts.annotated,
         volumes_ml={organ: spread for organ in volumes if (spread := _spread(volumes[organ]))},
         outliers=[o for organ in protocol.organ_names for o in _outliers(used, organ)],
         formats=_often(m.format for m in measures),

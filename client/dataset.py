@@ -105,20 +105,24 @@ class PatchSampler:
         self, protocol: StudyProtocol, rng: np.random.Generator, organ_box: OrganBox | None
     ) -> None:
         self._patch = np.array(protocol.patch_voxels)
+        self._organs = protocol.organ_names
         self._organ_fraction = protocol.training.organ_patch_fraction
         self._rng = rng
         self._box = organ_box
 
     def labelled(self, cases: Sequence[CachedCase], count: int) -> LabelledBatch:
         """Two thirds centred on an organ drawn uniformly from those present, the rest anywhere."""
-        images, labels = [], []
+        images, labels, drawn = [], [], []
         for _ in range(count):
             case = cases[int(self._rng.integers(len(cases)))]
             centre = self._organ_centre(case)
+            drawn.append(case.annotated)
             images.append(self._cut(case.image, centre, case.lowest))
             assert case.label is not None
             labels.append(self._cut(case.label, centre, 0))
-        return LabelledBatch(image=_stack(images), label=_stack(labels))
+        return LabelledBatch(
+            image=_stack(images), label=_stack(labels), undrawn=self._undrawn(drawn)
+        )
 
     def unlabelled(
         self, cases: Sequence[CachedCase], count: int, pseudo: PseudoLabels | None = None
@@ -143,6 +147,11 @@ class PatchSampler:
         return UnlabelledBatch(
             image=_stack(images), pseudo_label=_stack(labels) if pseudo is not None else None
         )
+
+    def _undrawn(self, drawn: Sequence[frozenset[str]]) -> Tensor | None:
+        """(B, C), True for the organs that are not drawn; None where all are."""
+        undrawn = torch.tensor([[False, *(o not in of for o in self._organs)] for of in drawn])
+        return undrawn if undrawn.any() else None
 
     def _organ_centre(self, case: CachedCase) -> NDArray[np.int_]:
         places = case.organ_places

@@ -1,7 +1,7 @@
 """What a site says of its data before round 1: counts, and nothing of any one case."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,7 +12,12 @@ from protocol.sums import SumCount
 
 
 class Measured(Protocol):
-    """A usable case of which the organs' box is known."""
+    """A usable case: which organs are drawn in it, and where they are."""
+
+    @property
+    def annotated(self) -> frozenset[str]:
+        """The study's organs that are drawn."""
+        ...
 
     @property
     def organ_box(self) -> tuple[float, ...] | None:
@@ -20,8 +25,19 @@ class Measured(Protocol):
         ...
 
 
+def count_drawn(cases: Sequence[Measured], organs: Collection[str]) -> dict[str, int]:
+    """In how many of the cases each organ is drawn."""
+    return {organ: sum(organ in case.annotated for case in cases) for organ in organs}
+
+
+def drawn_boxes(cases: Sequence[Measured], organs: Collection[str]) -> list[tuple[float, ...]]:
+    """The organ boxes of the cases in which every organ is drawn: the others' are too small."""
+    return [c.organ_box for c in cases if c.organ_box and c.annotated >= set(organs)]
+
+
 def declare(
     config: SiteConfig,
+    organs: Collection[str],
     *,
     labelled: Sequence[Measured],
     unlabelled: int,
@@ -34,6 +50,7 @@ def declare(
 
     Args:
         config: The site; its `min_cases_reported` holds.
+        organs: The study's.
         labelled: Labelled training cases.
         unlabelled: Number of cases without labels.
         validation: Number of validation cases.
@@ -48,8 +65,9 @@ def declare(
         test=test,
         excluded=excluded,
         refused=dict(sorted(Counter(problem.rule for problem in refused).items())),
+        annotated=count_drawn(labelled, organs),
     )
-    boxes = [case.organ_box for case in labelled if case.organ_box]
+    boxes = drawn_boxes(labelled, organs)
     if len(boxes) < config.min_cases_reported:
         return facts
     edges = (SumCount(sum=sum(edge), count=len(boxes)) for edge in zip(*boxes, strict=True))

@@ -1,7 +1,7 @@
 """DSC and ASD of a site's cases, on the grid that each was acquired on."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.scores import OrganScore, score_label_maps
 from client.cache import CachedCase
 from client.dataset import SiteData
+from client.declaration import count_drawn
 from client.preprocessing import probabilities_to_grid
 from client.training import choose_device, load_wire_weights
 from protocol.messages import EvaluationReport
@@ -58,9 +59,9 @@ def evaluate_site(
 ) -> EvaluationReport:
     """Scores of the validation and the test cases, as sums over cases.
 
-    A part with fewer cases than the site's `min_cases_reported` is reported as empty: the sum
-    over one case would be that patient's value.  Given D's weights, its map and the softmax are
-    held against correctness on the validation cases.
+    An organ that is drawn in fewer cases of a part than the site's `min_cases_reported` is
+    reported as empty there: the sum over one case would be that patient's value.  Given D's
+    weights, its map and the softmax are held against correctness on the validation cases.
     """
     started = time.perf_counter()
     segmenter = load_segmenter(config, protocol, weights)
@@ -70,23 +71,52 @@ def evaluate_site(
     parts: dict[str, Sequence[CaseScores]] = {}
     reliability = dict.fromkeys(SCORES, Reliability())
     for part, cases in (("validation", data.validation), ("test", data.test)):
-        reported = cases if len(cases) >= config.min_cases_reported else ()
+        reported = reported_organs(cases, protocol, config.min_cases_reported)
         scores = []
-        for case in reported:
+        for case in cases:
+            organs = case.annotated & reported
+            if not organs:
+                continue
             probabilities = predict_on_grid(segmenter, protocol, case)
-            scores.append(score_probabilities(probabilities, protocol, case))
+            scores.append(only_organs(score_probabilities(probabilities, protocol, case), organs))
             if part == "validation" and confidence is not None:
                 maps = trust_maps(confidence, probabilities, protocol, case)
+                channels = [n for n, o in enumerate(protocol.organ_names, 1) if o in organs]
                 for score, found in maps.items():
-                    reliability[score] += organ_reliability(found, probabilities, case)
+                    reliability[score] += organ_reliability(found, probabilities, case, channels)
         parts[part] = scores
     return EvaluationReport(
         seconds=time.perf_counter() - started,
         cases={part: len(scores) for part, scores in parts.items()},
         dsc={part: dsc_sums(protocol, scores) for part, scores in parts.items()},
-        asd_mm={part: asd_sums(protocol, scores) for part, scores in parts.items()},
+        asd_mm={
+            part: {
+                organ: _if_enough(total, config.min_cases_reported)
+                for organ, total in asd_sums(protocol, scores).items()
+            }
+            for part, scores in parts.items()
+        },
         reliability=reliability,
     )
+
+
+def reported_organs(
+    cases: Sequence[CachedCase], protocol: StudyProtocol, fewest: int
+) -> frozenset[str]:
+    """The organs that are drawn in at least `fewest` of the cases."""
+    counts = count_drawn(cases, protocol.organ_names)
+    return frozenset(organ for organ, count in counts.items() if count >= fewest)
+
+
+def _if_enough(total: ScoreSum, fewest: int) -> ScoreSum:
+    """The sum; of fewer defined values only how often there was none for a missed organ."""
+    return total if total.count >= fewest else ScoreSum(failures=total.failures)
+
+
+def only_organs(scores: CaseScores, organs: Collection[str]) -> CaseScores:
+    """The scores of these organs alone."""
+    kept = {organ: score for organ, score in scores.organs.items() if organ in organs}
+    return CaseScores(case=scores.case, organs=kept)
 
 
 def score_case(segmenter: nn.Module, protocol: StudyProtocol, case: CachedCase) -> CaseScores:
@@ -106,12 +136,14 @@ def score_probabilities(
 def score_label_map(
     predicted: NDArray[np.uint8], protocol: StudyProtocol, case: CachedCase, scan: sitk.Image
 ) -> CaseScores:
-    """Score a label map on the scan's own grid, (Z, Y, X), against the case's, in world mm."""
+    """Score a label map on the scan's own grid, (Z, Y, X), against the case's, in world mm.
+
+    Only the organs that are drawn in the case have a score.
+    """
     label = case.case.read_label(scan, protocol.organs)
     spacing_zyx = scan.GetSpacing()[::-1]
-    scores = score_label_maps(
-        predicted, sitk.GetArrayFromImage(label), spacing_zyx, protocol.organs
-    )
+    drawn = {organ: n for organ, n in protocol.organs.items() if organ in case.annotated}
+    scores = score_label_maps(predicted, sitk.GetArrayFromImage(label), spacing_zyx, drawn)
     return CaseScores(case=case.name, organs=scores)
 
 
@@ -150,13 +182,23 @@ def trust_maps(
     return {"confidence": found, "softmax": probabilities.amax(1, keepdim=True)}
 
 
-def organ_reliability(score: Tensor, probabilities: Tensor, case: CachedCase) -> Reliability:
-    """Right and wrong voxels of what was predicted as an organ, by bin of the score's log-odds."""
+def organ_reliability(
+    score: Tensor, probabilities: Tensor, case: CachedCase, organs: Sequence[int]
+) -> Reliability:
+    """Right and wrong voxels of what was predicted as an organ, by bin of the score's log-odds.
+
+    Args:
+        score: (1, 1, X, Y, Z), in [0, 1].
+        probabilities: S's, (1, C, X, Y, Z).
+        case: Whose label is the truth.
+        organs: Channels of organs that are drawn in the case.  Whether a voxel that was predicted
+            as another one is right, nobody knows, and it is not counted.
+    """
     assert case.label is not None
     predicted = probabilities.argmax(1)[0].cpu().numpy()
     log_odds = torch.logit(score[0, 0].double(), eps=1e-6).cpu().numpy()
     number = np.clip(np.floor((log_odds - LOWEST) / STEP), 0, BINS - 1).astype(int)
-    organ, right = predicted > 0, predicted == np.asarray(case.label)
+    organ, right = np.isin(predicted, organs), predicted == np.asarray(case.label)
 
     def counts(voxels: NDArray[np.bool_]) -> tuple[int, ...]:
         return tuple(np.bincount(number[voxels], minlength=BINS).tolist())
@@ -193,9 +235,9 @@ def largest_components(channels: NDArray[np.uint8], classes: int) -> NDArray[np.
 
 
 def dsc_sums(protocol: StudyProtocol, scores: Sequence[CaseScores]) -> dict[str, ScoreSum]:
-    """Sums of DSC by organ."""
+    """Sums of DSC by organ, over the cases in which it has a score."""
     return {
-        organ: ScoreSum.of((case.organs[organ].dsc for case in scores), _failures(scores, organ))
+        organ: ScoreSum.of((found.dsc for found in _of(scores, organ)), _failures(scores, organ))
         for organ in protocol.organ_names
     }
 
@@ -203,10 +245,14 @@ def dsc_sums(protocol: StudyProtocol, scores: Sequence[CaseScores]) -> dict[str,
 def asd_sums(protocol: StudyProtocol, scores: Sequence[CaseScores]) -> dict[str, ScoreSum]:
     """Sums of ASD in mm by organ; undefined ones are not counted, failures are."""
     return {
-        organ: ScoreSum.of((case.organs[organ].asd_mm for case in scores), _failures(scores, organ))
+        organ: ScoreSum.of((found.asd_mm for found in _of(scores, organ)), _failures(scores, organ))
         for organ in protocol.organ_names
     }
 
 
+def _of(scores: Sequence[CaseScores], organ: str) -> list[OrganScore]:
+    return [case.organs[organ] for case in scores if organ in case.organs]
+
+
 def _failures(scores: Sequence[CaseScores], organ: str) -> int:
-    return sum(case.organs[organ].failure for case in scores)
+    return sum(found.failure for found in _of(scores, organ))

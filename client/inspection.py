@@ -62,6 +62,11 @@ class Measures:
     organ_box: tuple[float, ...] | None = None
     picture: bytes = b""
 
+    @property
+    def annotated(self) -> frozenset[str]:
+        """The study's organs that are drawn."""
+        return frozenset(self.volumes_ml)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseReport:

@@ -50,8 +50,8 @@ class Case:
         dictionary = self.dictionary(organs)
         return {
             "organs": dict(organs),
-            "values": dict(dictionary.values),
-            "names": dict(dictionary.names),
+            "values": {v: organ for v, organ in dictionary.values.items() if organ in organs},
+            "names": {n: organ for n, organ in dictionary.names.items() if organ in organs},
             "ignored": [str(entry) for entry in dictionary.ignored],
             "annotated": sorted(self.annotated(organs)),
             "series": self._patterns,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -84,7 +84,9 @@ def check_site(
     for case in survey.excluded:
         reports.append(_excluded(case, config))
         progress(reports[-1])
-    return SiteCheck(reports=tuple(reports), facts=_facts(config, reports), survey=survey)
+    return SiteCheck(
+        reports=tuple(reports), facts=_facts(config, protocol.organ_names, reports), survey=survey
+    )
 
 
 def _all(
@@ -104,13 +106,14 @@ def _excluded(case: Case, config: SiteConfig) -> CaseReport:
     return CaseReport(name=case.name, part=case.part, status="excluded", notes=(note,))
 
 
-def _facts(config: SiteConfig, reports: Iterable[CaseReport]) -> SiteFacts:
+def _facts(config: SiteConfig, organs: Collection[str], reports: Iterable[CaseReport]) -> SiteFacts:
     used: dict[str, list[CaseReport]] = {}
     for report in reports:
         key = str(report.part) if report.status == "used" else report.status
         used.setdefault(key, []).append(report)
     return declare(
         config,
+        organs,
         labelled=[r.measures for r in used.get("labelled", []) if r.measures],
         unlabelled=len(used.get("unlabelled", [])),
         validation=len(used.get("validation", [])),

@@ -221,7 +221,10 @@ def _draw(
             image, moved = augment(image, label, protocol.spacing_mm, rng)
             assert moved is not None
             label = moved
-        labelled = LabelledBatch(image=_to(image, device), label=_to(label, device))
+        undrawn = None if batch.undrawn is None else batch.undrawn.to(device)
+        labelled = LabelledBatch(
+            image=_to(image, device), label=_to(label, device), undrawn=undrawn
+        )
     if data.unlabelled and plan.uses_unlabelled:
         drawn = sampler.unlabelled(data.unlabelled, count, pseudo)
         image, drawn_label = drawn.image, drawn.pseudo_label

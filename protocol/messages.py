@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TypedDict
 
 from flwr.app import (
@@ -66,6 +67,7 @@ class SiteFacts:
         excluded: Cases that the site's file leaves out.
         refused: Cases that are not used, by the rule that they break.
         box: Sum and count of each edge, fractions of the scan.
+        annotated: Labelled training cases in which each organ is drawn; {}: all organs in all.
     """
 
     labelled: int
@@ -75,6 +77,12 @@ class SiteFacts:
     excluded: int = 0
     refused: Mapping[Rule, int] = field(default_factory=dict)
     box: tuple[SumCount, ...] = (SumCount(),) * 6
+    annotated: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def drawn(self) -> float:
+        """What the labelled cases weigh: the mean over the organs of the cases that have each."""
+        return fmean(self.annotated.values()) if self.annotated else float(self.labelled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +131,8 @@ def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
     if kind == "facts":
         box = [f"box/{edge}/{part}" for edge in _BOX for part in ("sum", "count")]
         refused = [_refused(rule) for rule in RULES]
-        return frozenset([*_COUNTS, *refused, *box])
+        drawn = [_drawn(organ) for organ in protocol.organ_names]
+        return frozenset([*_COUNTS, *refused, *box, *drawn])
     if kind == "train":
         pairs = [f"loss/{name}" for name in LOSSES] + ["attention"]
         pairs += [f"trusted/{name}" for name in ("background", *protocol.organ_names)]
@@ -151,6 +160,10 @@ def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
 
 def _refused(rule: Rule) -> str:
     return f"refused/{rule}/count"
+
+
+def _drawn(organ: str) -> str:
+    return f"annotated/{organ}/count"
 
 
 def _bin(score: str, kind: str, number: int) -> str:
@@ -332,31 +345,43 @@ def _refuse_surplus(content: RecordDict, *names: str) -> None:
 
 def pack_facts(site: str, facts: SiteFacts, protocol: StudyProtocol) -> RecordDict:
     """A site's declaration."""
-    return _reply(site, _metric_record(_facts_values(facts), "facts", protocol))
+    return _reply(site, _metric_record(_facts_values(facts, protocol), "facts", protocol))
 
 
 def facts_metrics(facts: SiteFacts, protocol: StudyProtocol) -> dict[str, float]:
     """The numbers of a declaration, exactly as they would travel."""
-    record = _metric_record(_facts_values(facts), "facts", protocol)
+    record = _metric_record(_facts_values(facts, protocol), "facts", protocol)
     return {name: float(value) for name, value in record.items() if isinstance(value, float)}
 
 
-def _facts_values(facts: SiteFacts) -> dict[str, float]:
+def _facts_values(facts: SiteFacts, protocol: StudyProtocol) -> dict[str, float]:
     values: dict[str, float] = {name: getattr(facts, name) for name in _COUNTS}
     values |= {_refused(rule): count for rule, count in facts.refused.items()}
     for edge, total in zip(_BOX, facts.box, strict=True):
         values |= _pair(f"box/{edge}", total)
-    return values
+    annotated = dict.fromkeys(protocol.organ_names, facts.labelled) | dict(facts.annotated)
+    return values | {_drawn(organ): count for organ, count in annotated.items()}
 
 
 def read_facts(content: RecordDict, protocol: StudyProtocol) -> SiteFacts:
-    """The declaration back."""
+    """The declaration back.
+
+    Raises:
+        MessageError: If a number is not as agreed, or an organ is drawn in more cases than there
+            are.
+    """
     _refuse_surplus(content)
     values = _read_metrics(content, "facts", protocol)
     counts = {name: int(values[name]) for name in _COUNTS}
+    annotated = {organ: int(values[_drawn(organ)]) for organ in protocol.organ_names}
+    for organ, count in annotated.items():
+        if count > counts["labelled"]:
+            raise MessageError(
+                f"facts reply: {_drawn(organ)} is {count}, of {counts['labelled']} labelled cases"
+            )
     refused = {rule: int(values[_refused(rule)]) for rule in RULES if values[_refused(rule)]}
     box = tuple(_read_pair(values, f"box/{edge}") for edge in _BOX)
-    return SiteFacts(**counts, refused=refused, box=box)
+    return SiteFacts(**counts, refused=refused, box=box, annotated=annotated)
 
 
 def pack_training(

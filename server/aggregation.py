@@ -6,27 +6,28 @@ from statistics import median
 
 import torch
 
-from protocol.messages import TrainReport
+from protocol.messages import SiteFacts
 from protocol.schedule import RoundPlan
 from protocol.study import AggregationConfig
 from protocol.weights import Weights
 
 
 def segmenter_weights(
-    reports: Mapping[str, TrainReport], plan: RoundPlan, config: AggregationConfig
+    facts: Mapping[str, SiteFacts], plan: RoundPlan, config: AggregationConfig
 ) -> dict[str, float]:
     """Each site's share of S: labelled cases + omega * unlabelled cases, capped.
 
-    omega is nought until unlabelled scans have a target of their own.  Shares sum to 1.
+    A labelled case counts by the part of the organs that are drawn in it.  omega is nought until
+    unlabelled scans have a target of their own.  Shares sum to 1.
     """
     omega = config.unlabelled_weight if plan.learns_from_unlabelled else 0.0
-    cases = {site: r.labelled + omega * r.unlabelled for site, r in reports.items()}
+    cases = {site: f.drawn + omega * f.unlabelled for site, f in facts.items()}
     return capped_shares(cases, config.max_site_share)
 
 
-def confidence_weights(reports: Mapping[str, TrainReport]) -> dict[str, float]:
-    """Each site's share of D: labelled cases only, as only they train it."""
-    return capped_shares({site: float(r.labelled) for site, r in reports.items()}, 1.0)
+def confidence_weights(facts: Mapping[str, SiteFacts]) -> dict[str, float]:
+    """Each site's share of D: labelled cases only, as only they train it, counted alike."""
+    return capped_shares({site: f.drawn for site, f in facts.items()}, 1.0)
 
 
 def capped_shares(amounts: Mapping[str, float], cap: float) -> dict[str, float]:

@@ -120,7 +120,7 @@ def _sites(study: TrackedStudy) -> Section:
         for site in study.sites
         for number, why in sorted(site.left_out.items())
     )
-    blocks: list[Block] = [table]
+    blocks: list[Block] = [table, *_drawn_organs(study)]
     if reasons:
         blocks += [Text(text="Left out, with the reason:"), Bullets(items=reasons)]
     return Section(title="Sites", blocks=tuple(blocks))
@@ -136,6 +136,26 @@ def _site_record(site: TrackedSite) -> dict[str, Any]:
         "mib_up": sum(site.series("bytes_up").values()) / _MEBIBYTE,
         "mib_down": sum(site.series("bytes_down").values()) / _MEBIBYTE,
     }
+
+
+def _drawn_organs(study: TrackedStudy) -> list[Table]:
+    """In how many cases each organ is drawn; nothing where every site has drawn all in all."""
+    if all({*s.annotated.values()} <= {s.cases.get("labelled")} for s in study.sites):
+        return []
+    records = [
+        {"site": site.site, **{organ: site.annotated.get(organ) or None for organ in study.organs}}
+        for site in study.sites
+    ]
+    return [
+        Table(
+            name="drawn_organs",
+            caption="Labelled training cases in which each organ is drawn",
+            header=("site", *study.organs),
+            groups=(Group(title="", rows=tuple(tuple(map(_text, r.values())) for r in records)),),
+            note="An organ that a site has not drawn is neither trained on nor scored there.",
+            records=records,
+        )
+    ]
 
 
 def _scores(study: TrackedStudy) -> Section:
@@ -166,9 +186,11 @@ def _scores(study: TrackedStudy) -> Section:
 
 
 def _score_record(site: TrackedSite, organ: str, prefix: str, number: int) -> dict[str, Any] | None:
+    """None where the site scored nothing; without values where it has not drawn this organ."""
     names = ("dsc", "asd_mm", "failures")
     found = {name: site.series(f"{prefix}{name}/{organ}").get(number) for name in names}
-    if all(value is None for value in found.values()):
+    of_part = tuple(f"{prefix}{name}/" for name in names)
+    if not any(number in s for name, s in site.metrics.items() if name.startswith(of_part)):
         return None
     failures = found["failures"]
     return {

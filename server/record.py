@@ -55,28 +55,37 @@ class StudyRecord:
 def better_than(new: Mapping[str, EvaluationReport], best: Mapping[str, EvaluationReport]) -> bool:
     """Whether the mean validation DSC is at least the best's, on the sites that scored both.
 
-    A site that was away would move the mean without a better model: a round that fewer than half
-    of the best's sites scored does not replace it.
+    A site that was away, or an organ that a site did not score, would move the mean without a
+    better model: compared are the organs of the sites that both have, and a round that has fewer
+    than half of the best's does not replace it.
     """
-    if macro_validation_dsc(best) is None:
+    its, mine = _validated(best), _validated(new)
+    if not its:
         return True
-    scored = _validated(best)
-    both = scored & _validated(new)
-    mine = macro_validation_dsc({site: new[site] for site in both})
-    its = macro_validation_dsc({site: best[site] for site in both})
-    return 2 * len(both) >= len(scored) and mine is not None and its is not None and mine >= its
-
-
-def _validated(evaluation: Mapping[str, EvaluationReport]) -> set[str]:
-    return {s for s, r in evaluation.items() if macro_validation_dsc({s: r}) is not None}
+    both = [scored for scored in its if scored in mine]
+    if not both or 2 * len(both) < len(its):
+        return False
+    return _mean([mine[scored] for scored in both]) >= _mean([its[scored] for scored in both])
 
 
 def macro_validation_dsc(evaluation: Mapping[str, EvaluationReport]) -> float | None:
-    """Mean over sites and organs of the mean validation DSC; None without validation cases."""
-    means = [
-        total.mean
-        for _, report in sorted(evaluation.items())
-        for total in report.dsc["validation"].values()
+    """Mean over sites and organs of the mean validation DSC; None without validation cases.
+
+    An organ that a site has not drawn is left out.
+    """
+    means = list(_validated(evaluation).values())
+    return _mean(means) if means else None
+
+
+def _validated(evaluation: Mapping[str, EvaluationReport]) -> dict[tuple[str, str], float]:
+    """The mean validation DSC by site and organ, where there is one."""
+    return {
+        (site, organ): total.mean
+        for site, report in sorted(evaluation.items())
+        for organ, total in report.dsc["validation"].items()
         if total.mean is not None
-    ]
-    return sum(means) / len(means) if means else None
+    }
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -351,12 +351,13 @@ class _Centre:
         self, updates: Mapping[str, Update], plan: RoundPlan, left_out: Mapping[str, str]
     ) -> None:
         record = self._record
-        reports = {site: update.report for site, update in updates.items()}
-        shares = segmenter_weights(reports, plan, self._protocol.aggregation)
+        # What a reply says of its cases was held against this (`_declared`).
+        facts = {site: record.facts[site] for site in updates}
+        shares = segmenter_weights(facts, plan, self._protocol.aggregation)
         if shares:
             record.segmenter = average({s: u.segmenter for s, u in updates.items()}, shares)
         graded = {s: u.confidence for s, u in updates.items() if u.confidence is not None}
-        shares = confidence_weights({site: reports[site] for site in graded})
+        shares = confidence_weights({site: facts[site] for site in graded})
         if shares:
             record.confidence = average(graded, shares)
         if left_out:
@@ -414,7 +415,9 @@ class _Centre:
 
 
 def _refuse_implausible(site: str, report: EvaluationReport, facts: SiteFacts) -> None:
-    """Scores are of cases that were declared, and DSC is in [0, 1].
+    """Scores are of cases that were declared, DSC is in [0, 1], and of no case there is no score.
+
+    An organ that a site has not drawn has a count of nought, and is in no mean.
 
     Raises:
         MessageError: If they are not.
@@ -423,8 +426,10 @@ def _refuse_implausible(site: str, report: EvaluationReport, facts: SiteFacts) -
         if report.cases[part] > declared:
             raise MessageError(f"{site}: scored more cases than it declared")
         for total in (*report.dsc[part].values(), *report.asd_mm[part].values()):
-            if max(total.count, total.failures) > declared:
+            if max(total.count, total.failures) > report.cases[part]:
                 raise MessageError(f"{site}: sent more scores than it has cases")
+            if not total.count and (total.sum or total.sum_of_squares):
+                raise MessageError(f"{site}: sent a sum over no case")
         for total in report.dsc[part].values():
             if not 0 <= total.sum <= total.count + 1e-6:
                 raise MessageError(f"{site}: sent a DSC that is not in [0, 1]")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.tracking import (
+    ANNOTATED,
     BEST_TAG,
     LEFT_OUT_TAG,
     OUTAGE,
@@ -36,12 +37,14 @@ class TrackedSite:
         cases: Declared counts: labelled, unlabelled, validation, test.
         metrics: By name, such as "dsc/bladder".
         left_out: The reason, by round.
+        annotated: Labelled training cases in which each organ is drawn; {}: not noted.
     """
 
     site: str
     cases: Mapping[str, int]
     metrics: Mapping[str, Series]
     left_out: Mapping[int, str]
+    annotated: Mapping[str, int] = field(default_factory=dict)
 
     def series(self, name: str) -> Series:
         """Values by round; empty where the site sent none."""
@@ -159,5 +162,10 @@ def _tracked_site(run: Any, metrics: Mapping[str, Series]) -> TrackedSite:
             int(key.removeprefix(LEFT_OUT_TAG)): value
             for key, value in run.data.tags.items()
             if key.startswith(LEFT_OUT_TAG)
+        },
+        annotated={
+            key.removeprefix(ANNOTATED): int(value)
+            for key, value in params.items()
+            if key.startswith(ANNOTATED)
         },
     )

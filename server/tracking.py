@@ -62,6 +62,8 @@ RUN_TAG = "asdnet.run"
 SITE_TAG = "asdnet.site"
 LEFT_OUT_TAG = "left_out.round_"
 BEST_TAG = "best_round"
+# Parameter of a site's run, with the organ's name behind.
+ANNOTATED = "annotated/"
 # Beside the sites' names, of which none is empty.
 STUDY = ""
 # Written last of a round: where it is, the round is complete.
@@ -305,7 +307,12 @@ def reason(error: BaseException) -> str:
 def _site_params(record: StudyRecord, site: str) -> dict[str, str]:
     facts = record.facts.get(site)
     counts = ("labelled", "unlabelled", "validation", "test") if facts else ()
-    return {"site": site} | {name: str(getattr(facts, name)) for name in counts}
+    drawn = facts.annotated if facts else {}
+    return (
+        {"site": site}
+        | {name: str(getattr(facts, name)) for name in counts}
+        | {f"{ANNOTATED}{organ}": str(count) for organ, count in drawn.items()}
+    )
 
 
 def _metrics(finished: RoundRecord, values: Mapping[str, float]) -> list[Metric]:
@@ -376,7 +383,7 @@ def _score_metrics(report: EvaluationReport) -> dict[str, float]:
         for organ, total in report.asd_mm[part].items():
             if total.mean is not None:
                 values[f"{prefix}asd_mm/{organ}"] = total.mean
-            if report.cases[part]:
+            if report.dsc[part][organ].count:
                 values[f"{prefix}failures/{organ}"] = float(total.failures)
     return values | _reliability_metrics(report.reliability)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.dataset import SiteData, prepare_site
+from client.declaration import drawn_boxes
 from client.evaluation import evaluate_site
 from client.training import train_round
 from protocol.messages import EvaluationReport, TrainReport
@@ -57,6 +58,7 @@ def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str = "alon
         NonFiniteLossError: If training breaks down.
     """
     data = prepare_site(config, protocol)
+    box = _own_box(data, protocol)
     segmenter = wire_weights(build_segmenter(protocol).state_dict())
     confidence: Weights | None = None
     if protocol.method.trains_confidence:
@@ -66,9 +68,7 @@ def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str = "alon
     gamma: float | None = None
     rounds: list[tuple[TrainReport, float | None]] = []
     for number in range(1, protocol.training.rounds + 1):
-        plan = plan_round(
-            protocol, number, attention_scale=scale, organ_box=_own_box(data), gamma=gamma
-        )
+        plan = plan_round(protocol, number, attention_scale=scale, organ_box=box, gamma=gamma)
         result = train_round(config, protocol, plan, data, segmenter, confidence, run=run)
         segmenter, confidence = result.segmenter, result.confidence or confidence
         scale = max((scale + (result.report.attention.mean or scale)) / 2, 1e-3)
@@ -112,7 +112,7 @@ def train_all_alone(
     return dict(sorted(reports.items()))
 
 
-def _own_box(data: SiteData) -> OrganBox | None:
-    boxes = [case.organ_box for case in data.labelled if case.organ_box]
+def _own_box(data: SiteData, protocol: StudyProtocol) -> OrganBox | None:
+    boxes = drawn_boxes(data.labelled, protocol.organ_names)
     edges = (SumCount(sum=sum(edge), count=len(boxes)) for edge in zip(*boxes, strict=True))
     return mean_box(edges) if boxes else None

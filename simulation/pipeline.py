@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from simulation.cohort import Wanted, find_study_cases
 from simulation.options import StudyFolderError as StudyFolderError
+from simulation.partly import Hidden, check_choice
 from simulation.split import StudyCase, choose_fold, write_sites
 
 
@@ -35,6 +36,8 @@ class Options:
     workers: int
     local_only: bool
     cache: Path
+    hidden: Hidden = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
 
 
 def run_pipeline(options: Options, console: Console) -> None:
@@ -50,15 +53,20 @@ def run_pipeline(options: Options, console: Console) -> None:
             f"{options.out}: is not empty; give --out a new folder, nothing is overwritten"
         )
     cases, cohort = _cases(options, console)
+    sites = {case.site for case in cases}
+    check_choice(options.hidden, options.left_out, sites, options.protocol.organ_names)
+    members = [case for case in cases if case.site not in options.left_out]
     protocol = _on_grid(options, cases)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         configs = write_sites(
-            cases,
+            members,
             options.out / "sites",
             options.cache / "scans",
             device=options.device,
             threads=max(1, (os.cpu_count() or 1) // options.workers),
+            hidden=options.hidden,
+            organs=protocol.organs,
         )
         prepare_sites(configs, protocol, options.workers, console)
     except BaseException:
@@ -81,16 +89,24 @@ def _cases(options: Options, console: Console) -> tuple[list[StudyCase], dict[st
         workers=options.workers,
     )
     cases, cohort = find_study_cases(wanted, console)
-    return choose_fold(cases, options.fold, seed), cohort | {"fold": options.fold}
+    cohort |= {"fold": options.fold}
+    if options.hidden:
+        cohort["hidden"] = {site: sorted(names) for site, names in options.hidden.items()}
+    if options.left_out:
+        cohort["left_out"] = sorted(options.left_out)
+    return choose_fold(cases, options.fold, seed), cohort
 
 
 def _on_grid(options: Options, cases: Sequence[StudyCase]) -> StudyProtocol:
-    """The protocol with spacing and patch that fit the scans, where the preset leaves them open."""
+    """The protocol with spacing and patch that fit the scans, where the preset leaves them open.
+
+    Those of sites that are left out count too: with and without them the grid is the same.
+    """
     from simulation.planning import plan_grid
 
     content = options.protocol.model_dump()
     # One site alone is a study too: central training.
-    sites = len({case.site for case in cases})
+    sites = len({case.site for case in cases} - options.left_out)
     content["aggregation"]["min_sites"] = min(content["aggregation"]["min_sites"], sites)
     if not options.fixed_grid:
         grid = plan_grid(options.preset, [case.image for case in cases])
@@ -157,7 +173,7 @@ def _train_and_report(
     from simulation.federation import simulate
     from simulation.local_only import train_all_alone
     from simulation.results import Outcome, print_table, result_json, write_tables
-    from simulation.withheld import score_withheld
+    from simulation.withheld import score_by_study, score_withheld
 
     out = options.out
     console.print(
@@ -177,6 +193,9 @@ def _train_and_report(
     )
     best = record.best_segmenter or record.segmenter
     withheld = score_withheld(configs, protocol, best, cases, options.workers)
+    by_study = {}
+    if options.hidden or options.left_out:
+        by_study = score_by_study(configs, protocol, best, cases, options.workers)
     alone = {}
     if options.local_only:
         labelled = {s: c for s, c in configs.items() if record.facts[s].labelled}
@@ -195,6 +214,7 @@ def _train_and_report(
         cohort=cohort,
         withheld=withheld,
         local_only=alone,
+        by_study=by_study,
     )
     write_tables(outcome, out / "tables")
     write_json(out / "result.json", result_json(outcome))

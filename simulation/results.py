@@ -24,7 +24,13 @@ Scores = Mapping[str, Mapping[str, ScoreSum]]  # "dsc" and "asd_mm" by organ
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Everything that a simulation found."""
+    """Everything that a simulation found.
+
+    Attributes:
+        withheld: Scores of unlabelled training scans, by site.
+        by_study: Scores of test cases against all organs, also those that their site has not
+            drawn, and of sites that were left out; {} where all sites drew all and took part.
+    """
 
     record: StudyRecord
     seed: int
@@ -32,6 +38,7 @@ class Outcome:
     cohort: Mapping[str, Any]
     withheld: Mapping[str, Scores] = field(default_factory=dict)
     local_only: Mapping[str, EvaluationReport] = field(default_factory=dict)
+    by_study: Mapping[str, Scores] = field(default_factory=dict)
 
 
 def result_json(outcome: Outcome) -> dict[str, Any]:
@@ -45,6 +52,8 @@ def result_json(outcome: Outcome) -> dict[str, Any]:
     if outcome.local_only:
         alone = {s: _test_scores(r) for s, r in outcome.local_only.items()}
         overall["local_only"] = _scores_json(_added(alone.values()))
+    if outcome.by_study:
+        overall["by_study"] = _scores_json(_added(outcome.by_study.values()))
     return {
         "protocol": record.protocol.model_dump(mode="json"),
         "protocol_sha256": record.protocol.digest,
@@ -55,6 +64,7 @@ def result_json(outcome: Outcome) -> dict[str, Any]:
         "rounds": [_round_json(item) for item in record.rounds],
         "sites": {site: _site_json(outcome, site) for site in record.facts},
         "overall": overall,
+        "by_study": {site: _scores_json(scores) for site, scores in outcome.by_study.items()},
     }
 
 
@@ -91,6 +101,7 @@ def _site_json(outcome: Outcome, site: str) -> dict[str, Any]:
         "unlabelled": facts.unlabelled,
         "validation_cases": facts.validation,
         "test_cases": evaluation.cases["test"] if evaluation else 0,
+        "annotated": dict(facts.annotated),
         **_scores_json(_test_scores(evaluation)),
     }
     if site in outcome.local_only:
@@ -116,13 +127,15 @@ def _added(tables: Any) -> Scores:
 
 
 def _scores_json(scores: Scores) -> dict[str, Any]:
+    """Means by organ; of an organ that was not scored there is nothing, not even a nought."""
+    scored = [organ for organ, total in scores["dsc"].items() if total.count]
+    dsc = {organ: scores["dsc"][organ] for organ in scored}
+    asd = {organ: scores["asd_mm"][organ] for organ in scored}
     return {
-        "dsc": {
-            organ: {"mean": t.mean, "sd": t.sd, "n": t.count} for organ, t in scores["dsc"].items()
-        },
+        "dsc": {organ: {"mean": t.mean, "sd": t.sd, "n": t.count} for organ, t in dsc.items()},
         "asd_mm": {
             organ: {"mean": t.mean, "sd": t.sd, "n": t.count, "failures": t.failures}
-            for organ, t in scores["asd_mm"].items()
+            for organ, t in asd.items()
         },
     }
 
@@ -142,9 +155,12 @@ _HEADER = (
 
 
 def score_rows(outcome: Outcome) -> list[tuple[Any, ...]]:
-    """One row a site, model and organ: the content of tables/sites.csv."""
+    """One row a site, model and organ: the content of tables/sites.csv.
+
+    There is no row of an organ that the site has not drawn.
+    """
     rows: list[tuple[Any, ...]] = []
-    for site in outcome.record.facts:
+    for site in sorted({*outcome.record.facts, *outcome.by_study}):
         models: list[tuple[str, Scores]] = []
         evaluation = outcome.record.best_evaluation.get(site)
         if evaluation and evaluation.cases["test"]:
@@ -153,9 +169,13 @@ def score_rows(outcome: Outcome) -> list[tuple[Any, ...]]:
             models.append(("local_only", _test_scores(outcome.local_only[site])))
         if site in outcome.withheld:
             models.append(("federated_on_withheld", outcome.withheld[site]))
+        if site in outcome.by_study:
+            models.append(("federated_by_study", outcome.by_study[site]))
         for model, scores in models:
             for organ in outcome.record.protocol.organ_names:
                 dsc, asd = scores["dsc"][organ], scores["asd_mm"][organ]
+                if not dsc.count:
+                    continue
                 rows.append(
                     (
                         site,
@@ -227,18 +247,19 @@ def print_table(outcome: Outcome, console: Console) -> None:
     for (site, model), cells in by_model.items():
         if last and site != last:
             table.add_section()
-        count = str(next(iter(cells.values()))[1])
+        count = str(max(cell[1] for cell in cells.values()))
         table.add_row(
             site if site != last else "",
             count,
             _MODEL_NAMES[model],
-            *(_cell(cells[o]) for o in organs),
+            *(_cell(cells[o]) if o in cells else "-" for o in organs),
         )
         last = site
     overall: list[tuple[str, Scores]] = [
         ("federated", _added(_test_scores(r) for r in outcome.record.best_evaluation.values())),
         ("local_only", _added(_test_scores(r) for r in outcome.local_only.values())),
         ("federated_on_withheld", _added(outcome.withheld.values())),
+        ("federated_by_study", _added(outcome.by_study.values())),
     ]
     table.add_section()
     first = True
@@ -257,6 +278,11 @@ def print_table(outcome: Outcome, console: Console) -> None:
             "* withheld: unlabelled training scans, scored with labels known to the study alone",
             highlight=False,
         )
+    if outcome.by_study:
+        console.print(
+            "** by study: every test case against all organs, with labels that no site was given",
+            highlight=False,
+        )
     for line in (*gain_lines(outcome), *health_lines(outcome)):
         console.print(line, highlight=False)
 
@@ -265,6 +291,7 @@ _MODEL_NAMES = {
     "federated": "federated",
     "local_only": "local only",
     "federated_on_withheld": "federated, withheld*",
+    "federated_by_study": "federated, by study**",
 }
 
 

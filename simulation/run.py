@@ -13,6 +13,7 @@ from rich.console import Console
 
 from protocol.presets import PresetName
 from simulation.options import TOLD, Device, Preset, base_protocol, fail, organs_of
+from simulation.partly import parse_hidden
 from simulation.pipeline import Options, run_pipeline
 
 
@@ -39,6 +40,21 @@ def main(
         int | None, typer.Option(min=0, help="Unlabelled cases. Default: 20; PROMISE12: none.")
     ] = None,
     sites: Annotated[int, typer.Option(min=1, max=26, help="Hospitals to simulate.")] = 6,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SITE=ORGAN,ORGAN",
+            help="Organs that a site has not drawn; may be repeated. The study scores them all the "
+            "same, with labels that no site is given.",
+        ),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SITE",
+            help="A site that does not take part; may be repeated. Its test cases are scored.",
+        ),
+    ] = None,
     fold: Annotated[int, typer.Option(min=1, max=5, help="Which fifth to test on.")] = 1,
     rounds: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     steps: Annotated[
@@ -94,6 +110,8 @@ def main(
             workers=workers or os.cpu_count() or 1,
             local_only=local_only,
             cache=cache,
+            hidden=parse_hidden(hide or []),
+            left_out=frozenset(leave_out or []),
         )
         run_pipeline(options, console)
     except TOLD as error:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -20,6 +21,7 @@ from protocol.sites import SiteConfig, read_site
 from simulation.layouts import SplitError as SplitError
 from simulation.layouts import StudyCase as StudyCase
 from simulation.layouts import read_cohort as read_cohort
+from simulation.partly import Hidden, write_partly
 
 # (labelled, unlabelled) of method section 8; other numbers of cases are dealt in proportion.
 SIX_SITES: Mapping[str, tuple[int, int]] = {
@@ -168,9 +170,27 @@ def refuse_duplicates(cases: Sequence[StudyCase]) -> None:
 
 
 def write_sites(
-    cases: Sequence[StudyCase], folder: Path, cache: Path, *, device: str, threads: int
+    cases: Sequence[StudyCase],
+    folder: Path,
+    cache: Path,
+    *,
+    device: str,
+    threads: int,
+    hidden: Hidden | None = None,
+    organs: Mapping[str, int] | None = None,
 ) -> dict[str, SiteConfig]:
-    """Each site's folder, as at a hospital, and its site file; scans are linked, not copied."""
+    """Each site's folder, as at a hospital, and its site file; scans are linked, not copied.
+
+    Args:
+        cases: With site and part.
+        folder: Where the sites' folders and files are written.
+        cache: For preprocessed scans, shared by all.
+        device: Of every site.
+        threads: Of every site.
+        hidden: By site, organs that it has not drawn: its labels are written without them.
+        organs: The study's label values, where organs are hidden.
+    """
+    hidden, organs = hidden or {}, organs or {}
     by_site: dict[str, list[StudyCase]] = defaultdict(list)
     for case in cases:
         by_site[case.site].append(case)
@@ -181,10 +201,14 @@ def write_sites(
             images, labels = _FOLDERS[case.part]
             _link(case.image, data / images, case.name)
             label = case.reference if case.part == "test" else case.label
-            if labels and label is not None:
+            if not labels or label is None:
+                continue
+            if site in hidden:
+                write_partly(case, label, data / labels, hidden[site], organs)
+            else:
                 _link(label, data / labels, case.name)
         path = folder / f"{site}.yaml"
-        facts = {
+        facts: dict[str, Any] = {
             "site": site,
             "description": "a simulated site",
             "data": site,
@@ -195,6 +219,8 @@ def write_sites(
             # The simulation has every hospital's scans already: nothing is kept back.
             "min_cases_reported": 1,
         }
+        if site in hidden:
+            facts["not_annotated"] = sorted(hidden[site])
         path.write_text(yaml.safe_dump(facts, sort_keys=False), encoding="utf-8")
         configs[site] = read_site(path)
     return configs

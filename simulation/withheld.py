@@ -1,4 +1,8 @@
-"""Scores on unlabelled scans whose labels the study alone knows; no site ever sees these labels."""
+"""Scores against labels that the study alone knows; no site ever sees these labels.
+
+Unlabelled training scans, and test scans of sites that have drawn some organs only or that are
+left out of the federation.
+"""
 
 import multiprocessing
 from collections.abc import Mapping, Sequence
@@ -23,20 +27,45 @@ def score_withheld(
     workers: int,
 ) -> dict[str, dict[str, dict[str, ScoreSum]]]:
     """By site: DSC and ASD sums over its unlabelled cases that have a reference."""
-    withheld = [c for c in cases if c.part == "unlabelled" and c.reference is not None]
+    withheld = [c for c in cases if c.part == "unlabelled" and c.site in configs]
+    return _by_site(configs, protocol, weights, withheld, workers)
+
+
+def score_by_study(
+    configs: Mapping[str, SiteConfig],
+    protocol: StudyProtocol,
+    weights: Weights,
+    cases: Sequence[StudyCase],
+    workers: int,
+) -> dict[str, dict[str, dict[str, ScoreSum]]]:
+    """By site, of all that have cases: sums over its test cases, against every organ."""
+    tests = [case for case in cases if case.part == "test"]
+    return _by_site(configs, protocol, weights, tests, workers)
+
+
+def _by_site(
+    configs: Mapping[str, SiteConfig],
+    protocol: StudyProtocol,
+    weights: Weights,
+    cases: Sequence[StudyCase],
+    workers: int,
+) -> dict[str, dict[str, dict[str, ScoreSum]]]:
+    scored = [case for case in cases if case.reference is not None]
+    # A site that is left out has no file; all simulated sites share device and cache.
+    config = next(iter(configs.values()))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
         scores = list(
             pool.map(
                 _score,
-                (configs[case.site] for case in withheld),
+                repeat(config),
                 repeat(protocol),
                 repeat(weights),
-                withheld,
+                scored,
             )
         )
     by_site: dict[str, list[CaseScores]] = {}
-    for case, score in zip(withheld, scores, strict=True):
+    for case, score in zip(scored, scores, strict=True):
         by_site.setdefault(case.site, []).append(score)
     return {
         site: {"dsc": dsc_sums(protocol, of_site), "asd_mm": asd_sums(protocol, of_site)}

@@ -4,6 +4,9 @@ The order is the method (Nie et al., MICCAI 2018, as in adversarial training sin
 et al. 2014): D learns on detached fakes; D is frozen; S learns through it; D is thawed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +14,7 @@ from asdnet_models.losses import (
     adversarial_loss,
     confidence_loss,
     correctness_loss,
-    one_hot_maps,
+    merge_undrawn,
     rank_thresholds,
     region_attention_loss,
     total_loss,
@@ -29,7 +32,7 @@ from asdnet_models.methods.common import (
     supervised_loss,
     take_step,
 )
-from asdnet_models.networks.confidence import confidence_map
+from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN, confidence_map
 from protocol.schedule import RoundPlan
 from protocol.study import MethodConfig
 
@@ -96,13 +99,14 @@ def train_step(
     probabilities = prediction.probabilities
     count = labelled.image.shape[0] if labelled else 0
     if labelled is not None and networks.confidence_optimiser is not None:
-        if networks.learns_correctness:
-            _correctness_step(networks, labelled, probabilities[:count].detach(), record)
-        else:
-            fakes = slice(None) if method.fakes_from_unlabelled else slice(count)
-            _confidence_step(
-                networks, method, labelled, probabilities[fakes].detach(), image[fakes], record
-            )
+        with _unseen_weights_kept(networks.confidence, labelled.undrawn):
+            if networks.learns_correctness:
+                _correctness_step(networks, labelled, probabilities[:count].detach(), record)
+            else:
+                fakes = slice(None) if method.fakes_from_unlabelled else slice(count)
+                _confidence_step(
+                    networks, method, labelled, probabilities[fakes].detach(), image[fakes], record
+                )
     loss = _segmenter_loss(networks, method, plan, labelled, prediction, image, record)
     if proximal is not None:
         loss = loss + proximal(networks.segmenter)
@@ -114,6 +118,38 @@ def _confidence_logits(confidence: nn.Module, maps: Tensor, image: Tensor) -> Te
     with torch.autocast(maps.device.type, torch.bfloat16, enabled=maps.is_cuda):
         logits: Tensor = confidence(maps, image)
     return logits.float()
+
+
+@contextmanager
+def _unseen_weights_kept(confidence: nn.Module | None, undrawn: Tensor | None) -> Iterator[None]:
+    """D's weights that read organs which no sample of the batch has drawn outlast its step.
+
+    Merged maps are nought there, so these weights get no gradient of the loss.  Weight decay is
+    all that is left of it, which Adam scales up to full steps: a site that never draws an organ
+    would wear D's sight of it down to nothing.
+    """
+    if undrawn is None or not isinstance(confidence, ConfidenceFCN | ConfidenceCNN):
+        yield
+        return
+    unseen = torch.nonzero(undrawn.all(0))[:, 0]
+    weight = confidence.stem[0].weight
+    assert isinstance(weight, Tensor)
+    before = weight.detach()[:, unseen].clone()
+    yield
+    with torch.no_grad():
+        weight[:, unseen] = before
+
+
+def _as_drawn(labelled: LabelledBatch, fakes: Tensor) -> Tensor:
+    """Fakes as D may see them beside this batch's reference maps, which lack undrawn organs.
+
+    An organ that no real map of a sample can have would give every fake away.  Fakes of
+    unlabelled patches are each merged as the labelled patch that they were drawn with.
+    """
+    if labelled.undrawn is None:
+        return fakes
+    pairs = torch.arange(len(fakes), device=fakes.device) % len(labelled.undrawn)
+    return merge_undrawn(fakes, labelled.undrawn[pairs])
 
 
 def _confidence_step(
@@ -128,9 +164,10 @@ def _confidence_step(
     assert networks.confidence is not None
     assert networks.confidence_optimiser is not None
     classes = fakes.shape[1]
-    real = one_hot_maps(labelled.label, classes)
+    fakes = _as_drawn(labelled, fakes)
+    real = labelled.target(classes)
     if method.soften_real:
-        real = real * (1 - method.soften_real) + method.soften_real / classes
+        real = labelled.known(real * (1 - method.soften_real) + method.soften_real / classes)
     logits = _confidence_logits(
         networks.confidence, torch.cat((real, fakes)), torch.cat((labelled.image, image))
     )
@@ -146,16 +183,24 @@ def _confidence_step(
 def _correctness_step(
     networks: Networks, labelled: LabelledBatch, maps: Tensor, record: StepRecord
 ) -> None:
-    """D learns where S is right on labelled patches.  `maps` are detached."""
+    """D learns where S is right on labelled patches.  `maps` are detached.
+
+    In a partly drawn sample right is what cannot be told from right: background, or an organ
+    that nobody drew, where the label has neither of the drawn ones.
+    """
     assert networks.confidence is not None
     assert networks.confidence_optimiser is not None
+    maps = labelled.known(maps)
+    label = labelled.label
+    if labelled.undrawn is not None:
+        label = labelled.target(maps.shape[1]).argmax(1, keepdim=True)
     logits = _confidence_logits(networks.confidence, maps, labelled.image)
-    loss = correctness_loss(logits, maps, labelled.label)
+    loss = correctness_loss(logits, maps, label)
     take_step(networks.confidence_optimiser, loss, "confidence")
     record.losses["confidence"] = float(loss.detach())
     with torch.no_grad():
         confidence = confidence_map(logits, maps, softmax_prior=networks.softmax_prior)
-        right = maps.argmax(1, keepdim=True) == labelled.label
+        right = maps.argmax(1, keepdim=True) == label
         for name, voxels in (("right", right), ("wrong", ~right)):
             if voxels.any():
                 record.losses[f"confidence_on_{name}"] = float(confidence[voxels].mean())
@@ -179,8 +224,11 @@ def _segmenter_loss(
         supervised = supervised_loss(method, plan, labelled, prediction, record)
     adversarial = region = nought
     if networks.confidence is not None and plan.uses_unlabelled:
+        maps = probabilities
+        if labelled is not None and labelled.undrawn is not None:
+            maps = torch.cat((labelled.known(probabilities[:count]), probabilities[count:]))
         with frozen(networks.confidence):
-            logits = _confidence_logits(networks.confidence, probabilities, image)
+            logits = _confidence_logits(networks.confidence, maps, image)
         if plan.adversarial_ramp > 0:
             adversarial = adversarial_loss(logits)
             record.losses["adversarial"] = float(adversarial.detach())

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.losses import dice_loss, one_hot_maps, sample_attention
+from asdnet_models.losses import dice_loss, merge_undrawn, one_hot_maps, sample_attention
 from asdnet_models.networks.parts import DeeplySupervised
 from protocol.schedule import RoundPlan
 from protocol.study import MethodConfig
@@ -20,10 +20,24 @@ class NonFiniteLossError(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledBatch:
-    """Patches with their reference: image (B, 1, X, Y, Z) float, label alike, integer."""
+    """Patches with their reference: image (B, 1, X, Y, Z) float, label alike, integer.
+
+    Attributes:
+        undrawn: (B, C), boolean: the organs of which a sample's label says nothing.  None: all are
+            drawn in all samples.
+    """
 
     image: Tensor
     label: Tensor
+    undrawn: Tensor | None = None
+
+    def known(self, maps: Tensor) -> Tensor:
+        """Maps (B, C, X, Y, Z) of these samples, as far as their labels can judge them."""
+        return maps if self.undrawn is None else merge_undrawn(maps, self.undrawn)
+
+    def target(self, classes: int) -> Tensor:
+        """The label as one-hot maps, (B, C, X, Y, Z); what is not drawn counts to background."""
+        return self.known(one_hot_maps(self.label, classes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +175,8 @@ def supervised_loss(
     """Eq. 1, weighted by Eq. 2 unless attention is off; mean over samples.
 
     With deep supervision Eq. 1 is the weighted sum over the heads.  Eq. 2 and the record's "dice"
-    are of the segmentation alone, so that they mean the same for every network.
+    are of the segmentation alone, so that they mean the same for every network.  Both see the
+    maps of a partly drawn sample merged (`merge_undrawn`).
 
     Args:
         method: Class weights and attention.
@@ -171,9 +186,10 @@ def supervised_loss(
         record: Where "dice" and the attention are noted.
     """
     count = labelled.label.shape[0]
-    probabilities = prediction.probabilities[:count]
-    target = one_hot_maps(labelled.label, probabilities.shape[1])
-    dice = [dice_loss(head[:count], target, method.class_weight) for head in prediction.heads]
+    heads = [labelled.known(head[:count]) for head in prediction.heads]
+    probabilities = heads[0]
+    target = labelled.target(probabilities.shape[1])
+    dice = [dice_loss(head, target, method.class_weight) for head in heads]
     record.losses["dice"] = float(dice[0].detach().mean())
     losses = torch.stack(
         [weight * loss for weight, loss in zip(prediction.weights, dice, strict=True)]

@@ -67,7 +67,7 @@ class SemiEmbed:
         own = Prediction(heads=(probabilities,))
         loss = supervised_loss(self._config, self._plan, labelled, own, record)
         if self._teacher is not None:
-            label = labelled.label.long()
+            label = _known_classes(labelled, probabilities.shape[1])
             if guide is not None:
                 label = torch.cat((label, self._teacher.label(guide.image)))
             embedding = self._embedding(features, label, probabilities.shape[1])
@@ -126,6 +126,19 @@ def sample_voxels(label: Tensor, classes: int, count: int, generator: torch.Gene
         order = torch.randperm(len(places), generator=generator)[:count]
         drawn.append(places[order.to(places.device)])
     return torch.cat(drawn)
+
+
+def _known_classes(labelled: LabelledBatch, classes: int) -> Tensor:
+    """Each labelled voxel's class, (B, 1, X, Y, Z), int64; -1, which is never drawn, if unknown.
+
+    In a partly drawn sample a voxel of no drawn organ may be of an undrawn one: its features
+    must not be pulled to those of background.
+    """
+    if labelled.undrawn is None:
+        return labelled.label.long()
+    label = labelled.target(classes).argmax(1, keepdim=True)
+    partly = labelled.undrawn.any(1)[:, None, None, None, None]
+    return torch.where(partly & (label == 0), -1, label)
 
 
 def _features_and_softmax(segmenter: Any, images: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -143,6 +143,40 @@ def test_same_command_gives_the_same_file(
     assert results[0] == results[1]
 
 
+def test_a_site_with_one_drawn_organ_and_one_that_is_left_out(
+    arguments: list[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "partly"
+    done = run(
+        *arguments, "--hide", "A=bladder,rectum", "--leave-out", "C", "--no-local-only",
+        "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((out / "result.json").read_text())
+    assert set(result["sites"]) == {"A", "B"}
+    assert result["cohort"]["hidden"] == {"A": ["bladder", "rectum"]}
+    assert result["cohort"]["left_out"] == ["C"]
+    a, b = result["sites"]["A"], result["sites"]["B"]
+    assert a["annotated"] == {"bladder": 0, "prostate": a["labelled"], "rectum": 0}
+    assert set(b["annotated"].values()) == {b["labelled"]}
+    # The federation hears of the drawn organ alone; the study scores them all.
+    assert set(a["dsc"]) == set(a["asd_mm"]) == {"prostate"}
+    assert set(b["dsc"]) == {"bladder", "prostate", "rectum"}
+    for site, of_site in (("A", a), ("B", b)):
+        scores = result["by_study"][site]["dsc"]
+        assert {organ: score["n"] for organ, score in scores.items()} == dict.fromkeys(
+            ("bladder", "prostate", "rectum"), of_site["test_cases"]
+        )
+    assert result["by_study"]["A"]["dsc"]["prostate"] == a["dsc"]["prostate"]
+    assert result["by_study"]["B"]["dsc"] == b["dsc"]
+    assert "federated, by study**" in done.stdout
+    labels = [*(out / "sites" / "A").glob("labels*/*")]
+    assert labels
+    for path in labels:
+        assert not path.is_symlink()
+        assert {*np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))} <= {0, 2}
+
+
 def test_one_site_is_central_training(finished: tuple[Path, str], tmp_path: Path) -> None:
     """Federating one site with its optimiser kept equals training it without a server."""
     protocol = tiny_protocol()
@@ -292,6 +326,8 @@ def test_bad_folder_is_one_clear_error(
         (["--sites", "2"], "the cohort has 3 sites"),
         (["--study", "/nowhere.yaml"], "cannot be read"),
         (["--data", "/nowhere"], "no such folder"),
+        (["--hide", "A"], "is not SITE=ORGAN,ORGAN"),
+        (["--hide", "Z=rectum"], "is no site; the sites are A, B, C"),
     ],
 )
 def test_bad_arguments_are_one_clear_error(

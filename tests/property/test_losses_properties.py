@@ -11,6 +11,7 @@ from torch import Tensor
 from asdnet_models.losses import (
     ClassWeight,
     dice_loss,
+    merge_undrawn,
     one_hot_maps,
     region_attention_loss,
     sample_attention,
@@ -99,3 +100,26 @@ def test_trusting_everything_is_eq1_against_ones_own_labels(
     found = region_attention_loss(probabilities, torch.ones_like(case[2]), 0.2, kind)
     expected = (dice_loss(probabilities, own, kind) * has_organ).mean()
     torch.testing.assert_close(found, expected)
+
+
+@quick
+@given(cases(), st.lists(st.booleans(), min_size=6, max_size=6))
+def test_merging_moves_probability_and_makes_none(
+    case: tuple[Tensor, Tensor, Tensor], drawn: list[bool]
+) -> None:
+    probabilities, target, _ = case
+    organs = target.shape[1] - 1
+    undrawn = torch.zeros(target.shape[:2], dtype=torch.bool)
+    undrawn[:, 1:] = torch.tensor(drawn[: 2 * organs]).reshape(2, organs)
+    for maps in (probabilities, target):
+        found = merge_undrawn(maps, undrawn)
+        torch.testing.assert_close(found.sum(1), torch.ones_like(found[:, 0]))
+        assert not found[undrawn].any()
+        kept = ~undrawn
+        kept[:, 0] = False
+        assert torch.equal(found[kept], maps[kept])
+        torch.testing.assert_close(merge_undrawn(found, undrawn), found)
+    merged = merge_undrawn(probabilities, undrawn), merge_undrawn(target, undrawn)
+    losses = dice_loss(*merged, "uniform")
+    assert (losses >= -1e-5).all()
+    assert (losses <= 1 + 1e-5).all()

@@ -1,7 +1,7 @@
 """A site's cases and the patches drawn from them."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +27,11 @@ def indexed(shape: tuple[int, int, int]) -> NDArray[np.float32]:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
 
 
-def case_of(shape: tuple[int, int, int], places: dict[int, list[list[int]]] | None = None) -> Any:
+def case_of(
+    shape: tuple[int, int, int],
+    places: dict[int, list[list[int]]] | None = None,
+    drawn: Collection[str] = ("ball", "rod"),
+) -> Any:
     label = np.zeros(shape, np.uint8)
     for value, voxels in (places or {}).items():
         label[tuple(np.array(voxels).T)] = value
@@ -35,6 +39,7 @@ def case_of(shape: tuple[int, int, int], places: dict[int, list[list[int]]] | No
         image=indexed(shape),
         label=label,
         lowest=-7.0,
+        annotated=frozenset(drawn),
         organ_places={
             value: np.array(voxels, np.int32) for value, voxels in (places or {}).items()
         },

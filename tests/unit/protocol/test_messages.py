@@ -59,6 +59,7 @@ FACTS = SiteFacts(
     validation=2,
     test=1,
     box=tuple(SumCount(sum=edge / 2, count=8) for edge in range(6)),
+    annotated={"bladder": 3, "prostate": 8},
 )
 TRAINED = TrainReport(
     labelled=8,
@@ -108,8 +109,37 @@ def test_facts_come_back() -> None:
 def test_facts_without_a_box_say_nothing_of_it() -> None:
     facts = SiteFacts(labelled=0, unlabelled=15, validation=0, test=0)
     found = read_facts(pack_facts("F", facts, PROTOCOL), PROTOCOL)
-    assert found == facts
+    assert found == replace(facts, annotated={"bladder": 0, "prostate": 0})
     assert [edge.mean for edge in found.box] == [None] * 6
+
+
+def test_organs_that_are_not_named_are_drawn_in_every_labelled_case() -> None:
+    facts = SiteFacts(labelled=4, unlabelled=0, validation=0, test=0, annotated={"bladder": 0})
+    found = read_facts(pack_facts("A", facts, PROTOCOL), PROTOCOL)
+    assert found.annotated == {"bladder": 0, "prostate": 4}
+    assert found.drawn == 2.0
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (9.0, r"annotated/bladder/count is 9, of 8 labelled cases"),
+        (-1.0, "annotated/bladder/count is -1.0, must be a whole number from 0"),
+        (0.5, "annotated/bladder/count is 0.5, must be a whole number from 0"),
+        (float("nan"), "annotated/bladder/count must be one finite number"),
+    ],
+)
+def test_counts_of_drawn_cases_that_cannot_be_are_refused(value: float, rule: str) -> None:
+    content = pack_facts("A", FACTS, PROTOCOL)
+    metrics_of(content)["annotated/bladder/count"] = value
+    with pytest.raises(MessageError, match=rule):
+        read_facts(content, PROTOCOL)
+
+
+def test_a_drawn_organ_outside_the_study_is_not_sent() -> None:
+    facts = replace(FACTS, annotated={"DOE^JANE": 1})
+    with pytest.raises(MessageError, match="not on the allow-list"):
+        pack_facts("A", facts, PROTOCOL)
 
 
 def test_training_comes_back() -> None:
@@ -183,7 +213,9 @@ def test_a_reply_without_a_name_is_refused(record: ConfigRecord | None) -> None:
 
 
 def test_the_allow_list_is_counts_sums_and_organs_of_the_study() -> None:
-    assert len(allowed_metrics("facts", PROTOCOL)) == 5 + len(RULES) + 6 * 2
+    assert len(allowed_metrics("facts", PROTOCOL)) == 5 + len(RULES) + 6 * 2 + 2
+    drawn = {"annotated/bladder/count", "annotated/prostate/count"}
+    assert drawn <= allowed_metrics("facts", PROTOCOL)
     assert len(allowed_metrics("train", PROTOCOL)) == 4 + 2 * (len(LOSSES) + 1 + 3)
     assert len(allowed_metrics("evaluate", PROTOCOL)) == 1 + 2 + 2 * 2 * 2 * 4 + 2 * 2 * BINS
     parts = {"sum", "sum_of_squares", "count", "failures"}

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from protocol.messages import TrainReport, Weights
+from protocol.messages import SiteFacts, Weights
 from protocol.schedule import RoundPlan
 from protocol.study import AggregationConfig
 from server.aggregation import (
@@ -21,8 +21,10 @@ FULL = RoundPlan(round=9, lr_factor=1, adversarial_ramp=1, region_ramp=0.5)
 WARM_UP = RoundPlan(round=1, lr_factor=1, adversarial_ramp=1, region_ramp=0)
 
 
-def report(labelled: int, unlabelled: int = 0) -> TrainReport:
-    return TrainReport(labelled=labelled, unlabelled=unlabelled, steps=1, seconds=1)
+def declared(labelled: int, unlabelled: int = 0, **annotated: int) -> SiteFacts:
+    return SiteFacts(
+        labelled=labelled, unlabelled=unlabelled, validation=0, test=0, annotated=annotated
+    )
 
 
 def weights(*values: float) -> Weights:
@@ -61,43 +63,62 @@ def test_capped_shares_by_hand(
 
 def test_an_unlabelled_case_weighs_omega_once_eq6_is_on() -> None:
     # 10, 8 + .3 * 5, 5 and .3 * 15: nobody is over 40 %.
-    reports = {"A": report(10), "B": report(8, 5), "C": report(5), "F": report(0, 15)}
-    found = segmenter_weights(reports, FULL, CONFIG)
+    facts = {"A": declared(10), "B": declared(8, 5), "C": declared(5), "F": declared(0, 15)}
+    found = segmenter_weights(facts, FULL, CONFIG)
     assert found == pytest.approx({"A": 10 / 29, "B": 9.5 / 29, "C": 5 / 29, "F": 4.5 / 29})
 
 
+def test_a_labelled_case_weighs_by_the_organs_that_are_drawn_in_it() -> None:
+    # 12 cases with one of three organs weigh 4; 6 with the prostate in all, the others in 3: 4.
+    facts = {
+        "A": declared(12, bladder=0, prostate=12, rectum=0),
+        "B": declared(6, 5, bladder=3, prostate=6, rectum=3),
+        "C": declared(8, bladder=8, prostate=8, rectum=8),
+    }
+    assert [f.drawn for f in facts.values()] == [4.0, 4.0, 8.0]
+    config = AggregationConfig(max_site_share=1.0)
+    assert segmenter_weights(facts, WARM_UP, config) == {"A": 0.25, "B": 0.25, "C": 0.5}
+    found = segmenter_weights(facts, FULL, config)
+    assert found == pytest.approx({"A": 4 / 17.5, "B": 5.5 / 17.5, "C": 8 / 17.5})
+    assert confidence_weights(facts) == {"A": 0.25, "B": 0.25, "C": 0.5}
+
+
+def test_sites_that_have_drawn_everything_weigh_as_ever() -> None:
+    for labelled in range(1, 60):
+        whole = declared(labelled, bladder=labelled, prostate=labelled, rectum=labelled)
+        assert whole.drawn == declared(labelled).drawn == float(labelled)
+
+
 def test_the_cap_of_the_study_holds() -> None:
-    reports = {"A": report(80), "B": report(5), "C": report(5)}
-    found = segmenter_weights(reports, FULL, CONFIG)
+    facts = {"A": declared(80), "B": declared(5), "C": declared(5)}
+    found = segmenter_weights(facts, FULL, CONFIG)
     assert found == pytest.approx({"A": 0.4, "B": 0.3, "C": 0.3})
 
 
 def test_unlabelled_cases_weigh_nothing_in_warm_up() -> None:
-    reports = {"A": report(3), "B": report(3, 50), "C": report(3), "F": report(0, 15)}
+    facts = {"A": declared(3), "B": declared(3, 50), "C": declared(3), "F": declared(0, 15)}
     third = 1 / 3
-    found = segmenter_weights(reports, WARM_UP, CONFIG)
+    found = segmenter_weights(facts, WARM_UP, CONFIG)
     assert found == pytest.approx({"A": third, "B": third, "C": third})
 
 
 def test_an_unlabelled_case_weighs_omega_once_it_has_pseudo_labels() -> None:
-    reports = {"A": report(10), "B": report(8, 5), "C": report(5), "F": report(0, 15)}
+    facts = {"A": declared(10), "B": declared(8, 5), "C": declared(5), "F": declared(0, 15)}
     labelled_anew = WARM_UP.model_copy(update={"adversarial_ramp": 0, "pseudo_labels": 1})
-    assert segmenter_weights(reports, labelled_anew, CONFIG) == segmenter_weights(
-        reports, FULL, CONFIG
-    )
+    assert segmenter_weights(facts, labelled_anew, CONFIG) == segmenter_weights(facts, FULL, CONFIG)
 
 
 def test_an_embedding_alone_gives_unlabelled_cases_no_weight() -> None:
-    reports = {"A": report(3), "B": report(3, 50), "C": report(3)}
+    facts = {"A": declared(3), "B": declared(3, 50), "C": declared(3)}
     embedding = WARM_UP.model_copy(update={"adversarial_ramp": 0, "embedding_ramp": 1})
-    found = segmenter_weights(reports, embedding, CONFIG)
+    found = segmenter_weights(facts, embedding, CONFIG)
     assert found == pytest.approx(dict.fromkeys("ABC", 1 / 3))
 
 
 def test_d_is_shared_by_labelled_cases_alone_and_without_a_cap() -> None:
-    reports = {"A": report(9), "B": report(1, 80), "F": report(0, 15)}
-    assert confidence_weights(reports) == pytest.approx({"A": 0.9, "B": 0.1})
-    assert confidence_weights({"F": report(0, 15)}) == {}
+    facts = {"A": declared(9), "B": declared(1, 80), "F": declared(0, 15)}
+    assert confidence_weights(facts) == pytest.approx({"A": 0.9, "B": 0.1})
+    assert confidence_weights({"F": declared(0, 15)}) == {}
 
 
 # ---- averages -----------------------------------------------------------------------------------

@@ -21,6 +21,31 @@ def scored(*dsc: float, test: float = 0.5) -> EvaluationReport:
     )
 
 
+def by_organ(**dsc: float | None) -> EvaluationReport:
+    """One validation case; None: an organ that the site has not drawn."""
+    sums = {organ: ScoreSum.of([value]) for organ, value in dsc.items()}
+    return EvaluationReport(
+        seconds=1.0,
+        cases={"validation": 1, "test": 0},
+        dsc={"validation": sums, "test": {}},
+        asd_mm={"validation": {}, "test": {}},
+    )
+
+
+def test_an_organ_that_a_site_has_not_drawn_is_in_no_mean() -> None:
+    evaluation = {"A": by_organ(ball=0.5, rod=0.25), "B": by_organ(ball=0.75, rod=None)}
+    assert macro_validation_dsc(evaluation) == pytest.approx((0.5 + 0.25 + 0.75) / 3)
+
+
+def test_models_are_compared_by_the_organs_that_both_rounds_scored() -> None:
+    best = {"A": by_organ(ball=0.8, rod=0.2)}
+    # The rod, the hard one, is missing: the mean is up, the model is worse.
+    assert not better_than({"A": by_organ(ball=0.7, rod=None)}, best)
+    assert better_than({"A": by_organ(ball=0.9, rod=None)}, best)
+    # It is new: the mean is down, the model is better.
+    assert better_than({"A": by_organ(ball=0.9, rod=0.1)}, {"A": by_organ(ball=0.8, rod=None)})
+
+
 def of(**dsc: float) -> dict[str, EvaluationReport]:
     return {site: scored(value) for site, value in dsc.items()}
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from protocol.messages import SiteFacts
 from protocol.study import StudyProtocol
+from protocol.sums import ScoreSum
 from server.federation_page import scored_round, sections_of
 from server.provision import app as provision
 from server.record import StudyRecord
@@ -77,6 +79,8 @@ def test_the_page(uri: str) -> None:
     row = r'<th scope="row">A</th><td>2</td><td>0.850</td><td>1.50</td><td>0</td>'
     assert row in page
     assert r"<td>0.250</td><td>3.00</td><td>1</td>" in page
+    # Where all sites have drawn everything there is nothing to say of it.
+    assert "each organ is drawn" not in page
     assert "<dt>training</dt>" in page and "rounds 2, " in page and "protocol_sha256" in page
     # Three seconds of training, and 5 s of rounds at the centre.
     assert "<td>3.0</td>" in page and "The rounds took 5 s" in page
@@ -84,6 +88,44 @@ def test_the_page(uri: str) -> None:
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 4
     assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_a_site_that_has_drawn_one_organ(
+    store: Path, make_protocol: Callable[..., StudyProtocol]
+) -> None:
+    protocol = make_protocol()
+    whole = SiteFacts(labelled=3, unlabelled=1, validation=0, test=2, annotated=drawn(3, 3))
+    record = StudyRecord(
+        run="partly",
+        protocol=protocol,
+        facts={"A": whole, "B": replace(whole, annotated=drawn(3, 0))},
+        segmenter={},
+        confidence=None,
+    )
+    uri = f"sqlite:///{store / 'mlflow.db'}"
+    watcher = MlflowWatcher(uri, store / "artifacts", "asdnet", run_name="partly")
+    last = round_record(protocol, 2)
+    assert last.evaluation is not None
+    a = last.evaluation["A"]
+    tests = {"ball": a.dsc["test"]["ball"], "rod": ScoreSum()}
+    b = replace(a, dsc=a.dsc | {"test": tests}, asd_mm=a.asd_mm | {"test": tests})
+    record.rounds = [round_record(protocol, 1), replace(last, evaluation={"A": a, "B": b})]
+    record.best_round = 2
+    watcher.study_started(record)
+    watcher.study_finished(record)
+    study = read_run(uri, "partly")
+    assert [site.annotated for site in study.sites] == [drawn(3, 3), drawn(3, 0)]
+    # No score, no failure, and no nought.
+    assert not any(name.endswith("/rod") and "dsc" in name for name in study.sites[1].metrics)
+    assert study.sites[1].series("failures/rod") == {}
+    page = page_of(study)
+    assert "Labelled training cases in which each organ is drawn" in page
+    assert '<th scope="row">B</th><td>3</td><td>-</td>' in page
+    assert '<th scope="row">B</th><td>2</td><td>-</td><td>-</td><td>-</td>' in page
+
+
+def drawn(ball: int, rod: int) -> dict[str, int]:
+    return {"ball": ball, "rod": rod}
 
 
 def test_a_study_at_its_start(store: Path, make_protocol: Callable[..., StudyProtocol]) -> None:

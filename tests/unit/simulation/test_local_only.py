@@ -59,13 +59,14 @@ def test_without_validation_cases_the_last_model_counts(
 
 
 def test_the_box_is_the_sites_own(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
-    data = prepare_site(make_site(labelled=2), make_protocol())
+    protocol = make_protocol()
+    data = prepare_site(make_site(labelled=2), protocol)
     boxes = [case.organ_box for case in data.labelled]
     assert all(box is not None for box in boxes)
     means = [sum(edge) / 2 for edge in zip(*[box for box in boxes if box], strict=True)]
-    assert _own_box(data) == pytest.approx(tuple(means))
-    free = prepare_site(make_site("F", unlabelled=1), make_protocol())
-    assert _own_box(free) is None
+    assert _own_box(data, protocol) == pytest.approx(tuple(means))
+    free = prepare_site(make_site("F", unlabelled=1), protocol)
+    assert _own_box(free, protocol) is None
 
 
 def test_gamma_is_calibrated_on_the_places_own_validation_cases(

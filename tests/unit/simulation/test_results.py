@@ -115,7 +115,7 @@ def test_the_schema(outcome: Outcome) -> None:
     assert result["sites"]["B"]["dsc"]["ball"]["sd"] is None  # of one case there is none
     label_free = result["sites"]["F"]
     assert "local_only" not in label_free
-    assert (label_free["test_cases"], label_free["dsc"]["ball"]["mean"]) == (0, None)
+    assert (label_free["test_cases"], label_free["dsc"], label_free["asd_mm"]) == (0, {}, {})
     assert label_free["withheld"]["dsc"]["ball"]["mean"] == 0.4
     overall = result["overall"]
     assert overall["dsc"]["ball"]["n"] == 3
