@@ -57,8 +57,14 @@ def inside(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.b
 
 
 def _keyhole(outer: NDArray[np.float64], hole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One outline of two: along the outer one, over to the hole where it is nearest, and back."""
+    """One outline of two: along the outer one, over to the hole where it is near, and back.
+
+    Outlines have points of two kinds: x or y is whole, the other a half.  The bridge joins a
+    point of one kind to one of the other, which no line through a voxel's centre can (its steps
+    from a centre would be odd and even halves at once), so that it decides over no voxel.
+    """
     apart = np.linalg.norm(outer[:, None] - hole[None], axis=2)
+    apart[(outer[:, None, 0] % 1 == 0) == (hole[None, :, 0] % 1 == 0)] = np.inf
     at, there = np.unravel_index(np.argmin(apart), apart.shape)
     around = np.roll(hole, -there, axis=0)
     return np.concatenate([outer[: at + 1], around, around[:1], outer[at:]])

@@ -93,7 +93,8 @@ def stack(slices: Sequence[Slice], *, place: str) -> Grid:
     step_mm = slices[0].thickness_mm
     if len(slices) > 1:
         _check_steps([slices[index] for index in order.tolist()], np.diff(depths_mm[order]), place)
-        _check_upright(positions_mm - np.outer(depths_mm, normal), slices[0].spacing_mm, place)
+        lateral_mm = (positions_mm - np.outer(depths_mm, normal))[order]
+        _check_upright(lateral_mm, slices[0].spacing_mm, place)
         step_mm = float(np.ptp(depths_mm)) / (len(slices) - 1)
     between_rows_mm, between_columns_mm = slices[0].spacing_mm
     return Grid(
@@ -136,7 +137,7 @@ def _check_steps(slices: Sequence[Slice], steps_mm: NDArray[np.float64], place: 
     if doubled.size:
         pairs = [(slices[at].acquired, slices[at + 1].acquired) for at in doubled.tolist()]
         names = {name for a, b in pairs for name in {*a, *b} if a.get(name) != b.get(name)}
-        why = f", of several {' and '.join(sorted(names))}s" if names else ""
+        why = f", of several {'s and '.join(sorted(names))}s" if names else ""
         raise _refuse(
             place,
             f": two slices lie on one position{why}; keep one acquisition in the folder",

@@ -1,0 +1,77 @@
+"""Whatever an image's directions, spacing and size, labels come back voxel by voxel."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import dicom_phantoms as ph
+import numpy as np
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from client.contours import read_structures, write_structures
+from client.dicom import find_series, read_series
+from client.outlines import inside, outlines
+from client.scans import same_grid_error
+from client.segments import read_segments, write_segments
+
+ORGANS = {"a": 1, "b": 2}
+spacings = st.floats(0.2, 6.0)
+origins = st.floats(-900.0, 900.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 10**6), st.integers(1, 24), st.integers(1, 24), st.sampled_from([0.1, 0.5, 0.9])
+)
+def test_outlines_hold_what_they_were_drawn_around(
+    seed: int, rows: int, columns: int, share: float
+) -> None:
+    """Noise has holes in islands in holes, and voxels that touch at corners."""
+    mask = np.random.default_rng(seed).random((rows, columns)) < share
+    found = np.zeros_like(mask)
+    for outline in outlines(mask):
+        found ^= inside(outline, mask.shape)
+    np.testing.assert_array_equal(found, mask)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.tuples(st.integers(2, 5), st.integers(3, 16), st.integers(3, 16)),
+    st.tuples(spacings, spacings, spacings),
+    st.tuples(origins, origins, origins),
+    st.booleans(),
+)
+def test_labels_come_back(
+    seed: int,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    origin_mm: tuple[float, float, float],
+    multiframe: bool,
+) -> None:
+    rng = np.random.default_rng(seed)
+    made = ph.phantom(
+        shape, spacing_mm=spacing_mm, origin_mm=origin_mm, direction=ph.rotation(seed)
+    )
+    label: NDArray[np.uint8] = rng.choice([0, 1, 2], shape, p=[0.3, 0.6, 0.1]).astype(np.uint8)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        if multiframe:
+            order = rng.permutation(shape[0]).tolist()
+            ph.write_enhanced(folder / "scan" / "a", made, order=order)
+        else:
+            ph.write_classic(folder / "scan", made)
+        series = find_series(folder / "scan", place="case 1")
+        image = read_series(series, place="case 1")
+        assert same_grid_error(image, made.image) is None
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), made.voxels)
+        write_structures(folder / "rt", label, image, series, ORGANS, model="m")
+        write_segments(folder / "seg", label, image, series, ORGANS, model="m")
+        for read in (
+            read_structures(folder / "rt", image, place="case 1", series=series),
+            read_segments(folder / "seg", image, place="case 1", series=series),
+        ):
+            for organ, value in ORGANS.items():
+                np.testing.assert_array_equal(read[organ], label == value)
