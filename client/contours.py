@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from client.dicom import DicomSeries
-from client.headers import load, text
+from client.headers import load, quiet, text
 from client.intact import ScanError
 from client.outlines import inside
 from client.structures import write_structures as write_structures  # found beside its reader
@@ -25,6 +25,7 @@ _OFF_SLICE = 0.25  # of a slice
 _OFF_EDGE = 1.0  # of a voxel; planning systems draw a body's outline on the image's border
 
 
+@quiet()
 def read_structures(
     path: Path, image: sitk.Image, *, place: str, series: DicomSeries | None
 ) -> dict[str, NDArray[np.bool_]]:

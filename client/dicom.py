@@ -16,7 +16,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from client.frames import frames_grid, read_multiframe
-from client.headers import DAMAGED, load, text
+from client.headers import DAMAGED, load, quiet, text
 from client.intact import ScanError
 from client.pixels import read_slices, slices_grid
 from client.slices import Grid
@@ -121,6 +121,7 @@ def dicom_files(folder: Path) -> list[Path]:
     return sorted(_walk(folder))
 
 
+@quiet()
 def find_series(folder: Path, *, place: str, patterns: Sequence[str] = ()) -> DicomSeries:
     """The one image series of a folder's tree; contours, segments and reports are none.
 
@@ -157,6 +158,7 @@ def find_series(folder: Path, *, place: str, patterns: Sequence[str] = ()) -> Di
     raise ScanError(place, said, rule="series", detail=", ".join(described))
 
 
+@quiet()
 def label_kind(path: Path, *, place: str) -> Literal["structures", "segments"] | None:
     """What a label is: contours (RTSTRUCT), segments (DICOM-SEG), or None of other formats.
 
@@ -181,6 +183,7 @@ def label_kind(path: Path, *, place: str) -> Literal["structures", "segments"] |
     )
 
 
+@quiet()
 def label_objects(folder: Path) -> tuple[Path, ...]:
     """The RTSTRUCT and DICOM-SEG files of a folder's tree, sorted.
 
@@ -192,6 +195,7 @@ def label_objects(folder: Path) -> tuple[Path, ...]:
     return tuple(file for file, header in headers if text(header, "SOPClassUID") in wanted)
 
 
+@quiet()
 def read_series(
     source: Path | DicomSeries, *, place: str, patterns: Sequence[str] = ()
 ) -> sitk.Image:
@@ -213,6 +217,7 @@ def read_series(
     return read_slices(source.files, place=place)
 
 
+@quiet()
 def series_grid(series: DicomSeries, *, place: str) -> Grid:
     """The grid of a series by its headers; its order is of its files, or of its file's frames.
 

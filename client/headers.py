@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
@@ -12,6 +14,25 @@ from pydicom.uid import UID
 from client.intact import ScanError
 
 DAMAGED = "cannot be read; copy or export the series again"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither warnings nor log lines of the DICOM libraries: they quote values of the header.
+
+    They come wherever a value is first looked at, so whatever a caller may enter is wrapped.
+    """
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def load(
@@ -29,17 +50,15 @@ def load(
         ScanError: It cannot be opened, or is cut short in its header or otherwise no DICOM.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote values of the header
-            found = dcmread(
-                file,
-                stop_before_pixels=not pixels,
-                specific_tags=None if tags is None else list(tags),
-                force=True,
-            )
-            kind = UID(found.get("SOPClassUID") or found.file_meta.MediaStorageSOPClassUID)
-            if "Image Storage" in kind.name and "Rows" not in found:
-                raise EOFError
+        found = dcmread(
+            file,
+            stop_before_pixels=not pixels,
+            specific_tags=None if tags is None else list(tags),
+            force=True,
+        )
+        kind = UID(found.get("SOPClassUID") or found.file_meta.MediaStorageSOPClassUID)
+        if "Image Storage" in kind.name and "Rows" not in found:
+            raise EOFError
     except OSError as error:
         raise ScanError(
             place,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from client.derived import MANUFACTURER, NOT_CLINICAL, save, source_of
 from client.dicom import DicomSeries
-from client.headers import DAMAGED, load, text
+from client.headers import DAMAGED, load, quiet, text
 from client.intact import ScanError
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -33,6 +32,7 @@ _ANATOMY = {
 }
 
 
+@quiet()
 def read_segments(
     path: Path, image: sitk.Image, *, place: str, series: DicomSeries | None
 ) -> dict[str, NDArray[np.bool_]]:
@@ -64,6 +64,7 @@ def read_segments(
         raise ScanError(place, DAMAGED, rule="damaged", detail=path.name) from error
 
 
+@quiet()
 def write_segments(
     path: Path,
     label: NDArray[np.uint8],
@@ -93,26 +94,24 @@ def write_segments(
     order = source.frames or tuple(range(len(label)))
     for number, value in enumerate(organs.values()):
         frames[list(order), ..., number] = label == value
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an empty label, and of values in the source's header
-        found = hd.seg.Segmentation(
-            source_images=list(source.headers),
-            pixel_array=frames,
-            segmentation_type=SegmentationTypeValues.BINARY,
-            segment_descriptions=_descriptions(organs, model),
-            series_instance_uid=hd.UID(),
-            series_number=1,
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer=MANUFACTURER,
-            manufacturer_model_name=model[:64],
-            software_versions=_version(),
-            device_serial_number="none",
-            content_description=NOT_CLINICAL,
-            content_label="AI_NOT_CLINICAL",
-            series_description=NOT_CLINICAL,
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-        )
+    found = hd.seg.Segmentation(
+        source_images=list(source.headers),
+        pixel_array=frames,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=_descriptions(organs, model),
+        series_instance_uid=hd.UID(),
+        series_number=1,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=model[:64],
+        software_versions=_version(),
+        device_serial_number="none",
+        content_description=NOT_CLINICAL,
+        content_label="AI_NOT_CLINICAL",
+        series_description=NOT_CLINICAL,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
     save(found, path, place=place)
 
 

@@ -15,6 +15,7 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_
 
 from client.derived import MANUFACTURER, NOT_CLINICAL, Source, save, source_of
 from client.dicom import DicomSeries
+from client.headers import quiet
 from client.outlines import outlines
 
 # Of the patient and the study, as the series has it (PS3.3, C.7.1.1 and C.7.2.1).
@@ -50,6 +51,7 @@ _NEEDED = (
 _COLOURS = ((230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180))
 
 
+@quiet()
 def write_structures(
     path: Path,
     label: NDArray[np.uint8],

@@ -1,5 +1,6 @@
 """A case that is DICOM: the right series of a tree, its geometry, and what is refused."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,20 @@ def test_identifiers_are_named(
 
     folder = ph.write_classic(tmp_path, ph.phantom(), edit=edit)
     assert find_series(folder, place="case 1").identified == found
+
+
+def test_values_of_the_header_are_in_no_warning_and_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = ph.write_classic(tmp_path, ph.phantom())
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes().replace(b"19500101", b"DoeJane7"))
+    with warnings.catch_warnings(), caplog.at_level("DEBUG"):
+        warnings.simplefilter("error")
+        series = find_series(folder, place="case 1")
+        read_series(series, place="case 1")
+    assert "PatientBirthDate" in series.identified
+    assert "Doe" not in caplog.text
 
 
 def moved(step: dict[int, float]) -> ph.Edit:
