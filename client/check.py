@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from client.checkpage import write_page
-from client.checksummary import Summary, summarise
-from client.checktext import case_line, json_of, summary_lines
-from client.inspection import CaseReport, Status
+from client.datacheck.inspection import CaseReport, Status
+from client.datacheck.page import write_page
+from client.datacheck.site import SiteCheck, check_site
+from client.datacheck.summary import Summary, summarise
+from client.datacheck.text import case_line, json_of, summary_lines
 from client.pseudonyms import KEY_FILE, PseudonymKeyError, Pseudonyms, read_or_make_key
-from client.sitecheck import SiteCheck, check_site
 from protocol.messages import facts_metrics
 from protocol.presets import preset
 from protocol.sites import SITE_CONFIGS, SiteConfig, read_site

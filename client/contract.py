@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.dicom import label_objects
+from client.dicom.series import label_objects
 from client.intact import Problem, data_file
 from client.reading import Case as Case  # a folder's cases, so imported from here
 from client.reading import Part as Part

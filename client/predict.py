@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from client.options import FORMATS, NOTICE, Format, Options
 from client.pseudonyms import KEY_FILE, Pseudonyms, personal_key_file, read_or_make_key
+from client.segmenting.options import FORMATS, NOTICE, Format, Options
 from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
 
 if TYPE_CHECKING:
-    from client.batch import Outcome
-    from client.prediction import Model
-    from client.sources import Source
+    from client.segmenting.batch import Outcome
+    from client.segmenting.prediction import Model
+    from client.segmenting.sources import Source
 
 _LOOK_FIRST = 3
 
@@ -69,9 +69,9 @@ def predict(
     2: the command cannot begin.
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
-    from client.prediction import open_model
-    from client.results import remove_left_behind
-    from client.sources import find_sources
+    from client.segmenting.prediction import open_model
+    from client.segmenting.results import remove_left_behind
+    from client.segmenting.sources import find_sources
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     try:
@@ -109,7 +109,7 @@ def _run(
     console: Console,
 ) -> list["Outcome"]:
     """All cases, a line each; the summary tells of those that were looked at, even if stopped."""
-    from client.batch import predict_all, write_summary
+    from client.segmenting.batch import predict_all, write_summary
 
     console.print(f"{model.title} ({NOTICE}); confidence: {model.confidence_map}")
     outcomes: list[Outcome] = []
@@ -151,7 +151,7 @@ def _tell_the_end(
     options: Options,
     out: Path,
 ) -> None:
-    from client.batch import SUMMARY_FILE, in_order
+    from client.segmenting.batch import SUMMARY_FILE, in_order
 
     counts = {
         status: sum(outcome.status == status for outcome in outcomes)
@@ -173,7 +173,7 @@ def _tell_the_end(
 
 
 def _as_json(outcomes: Sequence["Outcome"]) -> dict[str, Any]:
-    from client.batch import in_order
+    from client.segmenting.batch import in_order
 
     cases = []
     for outcome in in_order(outcomes):

@@ -32,7 +32,7 @@ from rich.text import Text
 
 from client.connection import Result, Skip, Status, connection_checks, joined
 from client.contract import Case, ContractError, Part, find_site_cases
-from client.dicom import dicom_files
+from client.dicom.series import dicom_files
 from protocol.keys import KeyFileError, openssh_fingerprint, read_private_key
 from protocol.presets import preset
 from protocol.sites import SiteConfig

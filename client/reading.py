@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import SimpleITK as sitk
 
-from client.contours import read_structures
-from client.dicom import DicomSeries, dicom_files, find_series, is_dicom, label_kind
+from client.dicom.contours import read_structures
+from client.dicom.segments import read_segments
+from client.dicom.series import DicomSeries, dicom_files, find_series, is_dicom, label_kind
 from client.dictionary import LabelDictionary, site_dictionary, study_dictionary
 from client.scans import load_numbers, put_on_grid, read_image
-from client.segments import read_segments
 from protocol.sites import SiteConfig
 
 Part = Literal["labelled", "unlabelled", "validation", "test"]

@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.dicom import is_dicom, is_dicom_folder, read_series
+from client.dicom.series import is_dicom, is_dicom_folder, read_series
 from client.dictionary import study_dictionary
 from client.intact import Problem, check_intact
 from client.intact import ScanError as ScanError  # raised here, so imported from here

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 
-from client.contours import write_structures
-from client.dicom import find_series
+from client.dicom.contours import write_structures
+from client.dicom.segments import write_segments
+from client.dicom.series import find_series
 from client.scans import read_image
-from client.segments import write_segments
 
 ORGANS = {"bladder": 1, "prostate": 2}
 SHAPE = (5, 14, 18)

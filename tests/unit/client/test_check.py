@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import client.check
 from client.check import check
-from client.inspection import inspect_case
+from client.datacheck.inspection import inspect_case
 from client.reading import Case
 from protocol.messages import pack_instruction
 from protocol.rules import RULES

@@ -562,9 +562,9 @@ def test_a_word_of_the_list_is_kept(word: str) -> None:
 # own ("NotApproved"): none of them is raised by what answers a message.
 NEVER_IN_AN_ANSWER = {
     "client.predict.UsageError",
-    "client.prediction.DeviceError",
+    "client.segmenting.prediction.DeviceError",
     "client.pseudonyms.PseudonymKeyError",
-    "client.sources.SourceError",
+    "client.segmenting.sources.SourceError",
     "protocol.modelfile.ModelFileError",
     "client.approval.ApprovalError",
     "client.approval.NotApprovedError",

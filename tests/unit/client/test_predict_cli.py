@@ -19,15 +19,15 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-import client.batch
-import client.results
+import client.segmenting.batch
+import client.segmenting.results
 from asdnet_models.networks import build_confidence, build_segmenter
-from client.dicom import find_series
+from client.dicom.segments import read_segments
+from client.dicom.series import find_series
 from client.predict import predict
 from client.pseudonyms import Pseudonyms, read_or_make_key
-from client.results import CaseResult, read_result, remove_left_behind, write_confidence
 from client.scans import read_image, same_grid_error
-from client.segments import read_segments
+from client.segmenting.results import CaseResult, read_result, remove_left_behind, write_confidence
 from protocol.modelfile import model_digest, save_model
 from protocol.study import StudyProtocol
 
@@ -241,13 +241,13 @@ def test_confidence_is_a_byte_a_voxel_with_a_slope(tmp_path: Path) -> None:
 def made(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cases that are segmented from now on."""
     found: list[str] = []
-    make = client.batch.make_result
+    make = client.segmenting.batch.make_result
 
     def note(source: Any, *args: Any, **kwargs: Any) -> CaseResult:
         found.append(source.name)
         return make(source, *args, **kwargs)
 
-    monkeypatch.setattr(client.batch, "make_result", note)
+    monkeypatch.setattr(client.segmenting.batch, "make_result", note)
     return found
 
 
@@ -312,7 +312,7 @@ def test_nothing_half_written_stays_and_an_older_result_does(
     def fails(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(client.results, "draw_overview", fails)
+    monkeypatch.setattr(client.segmenting.results, "draw_overview", fails)
     ran = bench.run("--formats", "nifti", "--again")
     assert ran.exit_code == 1
     assert said in ran.stderr

@@ -16,9 +16,9 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.derived import MANUFACTURER, NOT_CLINICAL, save, source_of
-from client.dicom import DicomSeries
-from client.headers import DAMAGED, load, quiet, text
+from client.dicom.derived import MANUFACTURER, NOT_CLINICAL, save, source_of
+from client.dicom.headers import DAMAGED, load, quiet, text
+from client.dicom.series import DicomSeries
 from client.intact import ScanError
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")

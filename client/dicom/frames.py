@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
 
-from client.headers import DAMAGED, load
+from client.dicom.headers import DAMAGED, load
+from client.dicom.pixels import check_pixels, decode, slice_of
+from client.dicom.slices import Grid, stack
 from client.intact import ScanError
-from client.pixels import check_pixels, decode, slice_of
-from client.slices import Grid, stack
 
 # The functional groups that are read here (PS3.3, C.7.6.16.2).
 _GROUPS = (

@@ -13,10 +13,10 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-from client.derived import MANUFACTURER, NOT_CLINICAL, Source, save, source_of
-from client.dicom import DicomSeries
-from client.headers import quiet
-from client.outlines import outlines
+from client.dicom.derived import MANUFACTURER, NOT_CLINICAL, Source, save, source_of
+from client.dicom.headers import quiet
+from client.dicom.outlines import outlines
+from client.dicom.series import DicomSeries
 
 # Of the patient and the study, as the series has it (PS3.3, C.7.1.1 and C.7.2.1).
 _KEPT = (

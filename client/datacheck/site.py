@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from client.contract import Case, Survey, survey_folder
+from client.datacheck.inspection import CaseReport, inspect_case
 from client.declaration import declare
 from client.dictionary import site_dictionary
-from client.inspection import CaseReport, inspect_case
 from client.together import Together
 from protocol.messages import SiteFacts
 from protocol.sites import SiteConfig

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from client.pictures import Doubt, Place, three_planes
-from client.prediction import LOW_CONFIDENCE, Segmentation
+from client.segmenting.prediction import LOW_CONFIDENCE, Segmentation
 from client.sheet import stacked
 
 _NEAR_MM = 3.0

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom import Dataset, dcmread
 
-from client.dicom import (
+from client.dicom.series import (
     dicom_files,
     find_series,
     is_dicom_folder,

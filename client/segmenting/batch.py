@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 
 from client.intact import ScanError
-from client.options import Options
-from client.prediction import Model
 from client.pseudonyms import Pseudonyms
-from client.results import CaseResult, made_from, make_result, read_result
-from client.sources import Source
+from client.segmenting.options import Options
+from client.segmenting.prediction import Model
+from client.segmenting.results import CaseResult, made_from, make_result, read_result
+from client.segmenting.sources import Source
 from protocol.keys import PUBLIC_MODE, replace_file
 
 SUMMARY_FILE = "summary.csv"

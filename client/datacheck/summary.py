@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from client.inspection import CaseReport
-from client.sitecheck import SiteCheck
+from client.datacheck.inspection import CaseReport
+from client.datacheck.site import SiteCheck
 from protocol.rules import Rule
 from protocol.study import StudyProtocol
 

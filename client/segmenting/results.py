@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from client.contract import content_hash
-from client.dicom import DicomSeries, find_series
-from client.options import NOTICE, Options
-from client.overview import draw_overview
-from client.prediction import (
+from client.dicom.series import DicomSeries, find_series
+from client.preprocessing import PREPROCESSING_VERSION
+from client.pseudonyms import Pseudonyms
+from client.scans import ScanError, read_image, write_label_map
+from client.segmenting.options import NOTICE, Options
+from client.segmenting.overview import draw_overview
+from client.segmenting.prediction import (
     LOW_CONFIDENCE,
     Model,
     OrganMeasures,
@@ -35,10 +38,7 @@ from client.prediction import (
     measure,
     segment,
 )
-from client.preprocessing import PREPROCESSING_VERSION
-from client.pseudonyms import Pseudonyms
-from client.scans import ScanError, read_image, write_label_map
-from client.sources import Source
+from client.segmenting.sources import Source
 from protocol.study import Frozen
 
 RESULT_FILE = "result.json"
@@ -233,8 +233,8 @@ def _write_dicom(
     if series is None or not wanted:
         return dict.fromkeys(wanted, "the scan is no DICOM series, whose header it would need")
     # Late, because they load DICOM libraries that other formats do without.
-    from client.contours import write_structures
-    from client.segments import write_segments
+    from client.dicom.contours import write_structures
+    from client.dicom.segments import write_segments
 
     label, organs = found.label_zyx, model.protocol.organs
     for name in wanted:

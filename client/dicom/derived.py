@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from client.dicom import DicomSeries, series_grid
-from client.headers import load
+from client.dicom.headers import load
+from client.dicom.series import DicomSeries, series_grid
 from client.intact import ScanError
 from client.scans import same_grid_error
 

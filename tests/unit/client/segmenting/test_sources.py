@@ -6,7 +6,7 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from client.sources import SourceError, find_sources
+from client.segmenting.sources import SourceError, find_sources
 
 NOWHERE = Path("/nowhere")
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from asdnet_models.networks import build_confidence, build_segmenter
-from client.prediction import (
+from client.preprocessing import preprocess_image
+from client.segmenting.prediction import (
     LOW_CONFIDENCE,
     DeviceError,
     Model,
@@ -20,7 +21,6 @@ from client.prediction import (
     segment,
     torch_device,
 )
-from client.preprocessing import preprocess_image
 from protocol.modelfile import MODEL_FILE, ModelFileError, save_model
 from protocol.study import StudyProtocol
 

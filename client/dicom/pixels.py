@@ -11,9 +11,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from client.headers import DAMAGED, load, text
+from client.dicom.headers import DAMAGED, load, text
+from client.dicom.slices import Grid, Slice, stack
 from client.intact import ScanError
-from client.slices import Grid, Slice, stack
 
 _DECODED = (
     uids.ImplicitVRLittleEndian,

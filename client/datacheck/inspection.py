@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.cache import check_demands, study_box
-from client.dicom import is_dicom
-from client.identifiers import header_identifiers
+from client.datacheck.identifiers import header_identifiers
+from client.dicom.series import is_dicom
 from client.intact import Problem, ScanError
 from client.pictures import Style, three_planes
 from client.preprocessing import body_mask, study_size

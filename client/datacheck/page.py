@@ -12,12 +12,12 @@ from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from client.checksummary import Summary
-from client.checktext import measured, summary_lines
-from client.inspection import CaseReport
+from client.datacheck.inspection import CaseReport
+from client.datacheck.site import SiteCheck
+from client.datacheck.summary import Summary
+from client.datacheck.text import measured, summary_lines
 from client.pseudonyms import Pseudonyms
 from client.reading import Part
-from client.sitecheck import SiteCheck
 from protocol.study import StudyProtocol
 
 
@@ -45,7 +45,7 @@ def write_page(
         OSError: It cannot be written.
     """
     environment = Environment(
-        loader=PackageLoader("client.page", "."),
+        loader=PackageLoader("client.datacheck", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
-from client.derived import NOT_CLINICAL
-from client.dicom import DicomSeries, find_series, read_series
+from client.dicom.derived import NOT_CLINICAL
+from client.dicom.segments import read_segments, write_segments
+from client.dicom.series import DicomSeries, find_series, read_series
 from client.intact import ScanError
-from client.segments import read_segments, write_segments
 
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}
 SHAPE = (5, 14, 18)

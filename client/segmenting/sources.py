@@ -9,7 +9,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from client.dicom import dicom_files, is_dicom_folder
+from client.dicom.series import dicom_files, is_dicom_folder
 from client.scans import ScanError, scan_entries
 
 _CHANNEL = "_0000"  # as the data contract has it: a channel's number is no part of a case's name

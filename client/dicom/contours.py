@@ -11,11 +11,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from client.dicom import DicomSeries
-from client.headers import load, quiet, text
+from client.dicom.headers import load, quiet, text
+from client.dicom.outlines import inside
+from client.dicom.series import DicomSeries
+from client.dicom.structures import write_structures as write_structures  # found beside its reader
 from client.intact import ScanError
-from client.outlines import inside
-from client.structures import write_structures as write_structures  # found beside its reader
 
 logger = logging.getLogger(__name__)
 

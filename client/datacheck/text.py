@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 from rich.filesize import decimal
 
-from client.checksummary import Spread, Summary
-from client.inspection import INTENSITY_PERCENTILES, CaseReport, Measures
+from client.datacheck.inspection import INTENSITY_PERCENTILES, CaseReport, Measures
+from client.datacheck.site import SiteCheck
+from client.datacheck.summary import Spread, Summary
 from client.pseudonyms import Pseudonyms
 from client.reading import Part
-from client.sitecheck import SiteCheck
 from protocol.rules import MEANING
 from protocol.study import StudyProtocol
 

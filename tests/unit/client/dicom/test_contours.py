@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.contours import read_structures, write_structures
-from client.derived import NOT_CLINICAL
-from client.dicom import DicomSeries, find_series, read_series
+from client.dicom.contours import read_structures, write_structures
+from client.dicom.derived import NOT_CLINICAL
+from client.dicom.outlines import inside, outlines
+from client.dicom.series import DicomSeries, find_series, read_series
 from client.intact import ScanError
-from client.outlines import inside, outlines
 
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}
 real = pytest.mark.skipif("ASDNET_REAL_DATA" not in os.environ, reason="ASDNET_REAL_DATA not set")

@@ -15,11 +15,11 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from client.frames import frames_grid, read_multiframe
-from client.headers import DAMAGED, load, quiet, text
+from client.dicom.frames import frames_grid, read_multiframe
+from client.dicom.headers import DAMAGED, load, quiet, text
+from client.dicom.pixels import read_slices, slices_grid
+from client.dicom.slices import Grid
 from client.intact import ScanError
-from client.pixels import read_slices, slices_grid
-from client.slices import Grid
 
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"

@@ -1,0 +1,1 @@
+"""The data check: what a site's cases are like, and which of them are used."""

@@ -1,0 +1,1 @@
+"""DICOM: series, contours and segments, read and written."""
