@@ -177,18 +177,26 @@ def test_a_hostile_site_is_left_out_of_every_round(fed: harness.Deployment, tmp_
     fed.end("C")
 
 
-def test_a_patients_name_in_an_error_stays_at_the_hospital(fed: harness.Deployment) -> None:
+def test_a_study_is_not_begun_on_bad_data_and_hears_of_no_patient(fed: harness.Deployment) -> None:
     fed.start_site("C")
     broken = fed.home("B") / "data/imagesTr/Mueller_Hans_1950.nii.gz"
     broken.write_bytes(b"no scan")
     fed.start_study("patient", rounds=2)
-    assert fed.finish("patient") == 0, fed.tails()
+    assert fed.finish("patient") == 3, fed.tails()
+    (ended,) = [e for e in fed.events("patient") if e["kind"] == "stopped"]
+    assert "site B: rule pair (a labelled scan has one label" in ended["reason"]
+    assert "site A" not in ended["reason"] and "site C" not in ended["reason"]
+    told = fed.client("check.py", "B", "--no-page", check=False)
+    assert "rule pair: case Mueller_Hans_1950: imagesTr holds its image" in told
     broken.unlink()
     assert "Mueller" in fed.log("B"), "the hospital itself is told"
     seen = [p for p in fed.centre.rglob("*") if p.is_file() and b"Mueller" in p.read_bytes()]
     assert seen == [] and "Mueller" not in fed.log("superlink") + fed.log("study-patient")
     account = fed.client("audit.py", "B", "--run", "patient")
-    assert "ContractError" in account and "Mueller" not in account
+    assert "facts reply" in account and "Mueller" not in account
+    # Put right, the same study is begun.
+    fed.resume("patient")
+    assert fed.finish("patient") == 0, fed.tails()
 
 
 def test_a_bundle_that_nobody_approved(fed: harness.Deployment, tmp_path: Path) -> None:
