@@ -267,7 +267,13 @@ def _labels_in_trees(
     """Contours or segments beside the slices of a DICOM case that has no label of its own."""
     found = {}
     for name, image in image_of.items():
-        objects = label_objects(image) if name not in label_of and image.is_dir() else ()
+        if name in label_of or not image.is_dir():
+            continue
+        try:
+            objects = label_objects(image, place=f"case {name}: image {image.name}")
+        except ScanError as error:
+            survey.refused.append(Refusal(case=name, part=part, problem=error.problem))
+            continue
         if len(objects) == 1:
             found[name] = objects[0]
         elif objects:

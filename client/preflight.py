@@ -32,7 +32,8 @@ from rich.text import Text
 
 from client.connection import Result, Skip, Status, connection_checks, joined
 from client.contract import Case, ContractError, Part, find_site_cases
-from client.dicom.series import dicom_files
+from client.dicom.series import series_grid
+from client.intact import ScanError
 from protocol.keys import KeyFileError, openssh_fingerprint, read_private_key
 from protocol.presets import preset
 from protocol.sites import SiteConfig
@@ -194,25 +195,28 @@ def _disk(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
 
 def _cached_size(case: Case, study: StudyProtocol) -> int | None:
     """Bytes of a case in the cache; None where its header cannot be read."""
-    volume_mm3 = _volume_mm3(case.image)
+    volume_mm3 = _volume_mm3(case)
     if volume_mm3 is None:
         return None
     voxels = volume_mm3 / float(np.prod(study.spacing_mm))
     return int(voxels * (_IMAGE_BYTES + (_LABEL_BYTES if case.label else 0)))
 
 
-def _volume_mm3(path: Path) -> float | None:
-    """From the header; a DICOM folder is taken for as many of its first slice as it has files."""
+def _volume_mm3(case: Case) -> float | None:
+    """From the headers."""
     reader = sitk.ImageFileReader()
     loud = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        files = dicom_files(path) if path.is_dir() else [path]
-        reader.SetFileName(str(files[0]))
+        series = case.series()
+        if series is not None:
+            grid = series_grid(series, place="")
+            return float(np.prod(grid.shape) * np.prod(grid.spacing_mm))
+        reader.SetFileName(str(case.image))
         reader.ReadImageInformation()
-        volume = float(np.prod(reader.GetSize()) * np.prod(reader.GetSpacing())) * len(files)
+        volume = float(np.prod(reader.GetSize()) * np.prod(reader.GetSpacing()))
         return volume if math.isfinite(volume) else None
-    except (RuntimeError, OSError, IndexError):
+    except (RuntimeError, OSError, ScanError):
         return None
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(loud)

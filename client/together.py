@@ -54,7 +54,7 @@ class Together:
             rule="patient",
             place=place,
             said=f": its patient is in {there} too; keep all scans of a patient in one of training,"
-            " validation and test",
+            " validation and test, or say by `patients` of the site's file whose they really are",
             detail=f"case {other.name}",
         )
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
-from pydicom.uid import UID
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from client.intact import ScanError
 
@@ -57,7 +57,8 @@ def load(
             force=True,
         )
         kind = UID(found.get("SOPClassUID") or found.file_meta.MediaStorageSOPClassUID)
-        if "Image Storage" in kind.name and "Rows" not in found:
+        cut = "SOPClassUID" not in found and kind != MediaStorageDirectoryStorage
+        if cut or ("Image Storage" in kind.name and "Rows" not in found):
             raise EOFError
     except OSError as error:
         raise ScanError(

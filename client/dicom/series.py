@@ -184,14 +184,18 @@ def label_kind(path: Path, *, place: str) -> Literal["structures", "segments"] |
 
 
 @quiet()
-def label_objects(folder: Path) -> tuple[Path, ...]:
+def label_objects(folder: Path, *, place: str) -> tuple[Path, ...]:
     """The RTSTRUCT and DICOM-SEG files of a folder's tree, sorted.
+
+    Args:
+        folder: The case's.
+        place: How a message begins.
 
     Raises:
         ScanError: A DICOM file is damaged or closed.
     """
     wanted = (_STRUCTURES, *_SEGMENTATIONS)
-    headers = _headers(folder, f"folder {folder.name}")
+    headers = _headers(folder, place)
     return tuple(file for file, header in headers if text(header, "SOPClassUID") in wanted)
 
 

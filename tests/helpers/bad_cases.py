@@ -336,6 +336,26 @@ def swollen(found: Dataset) -> None:
         contour.ContourData = ph.numbers(points)
 
 
+def with_contours_beside(place: Place, count: int) -> None:
+    """Contours within the case's own folder, as a planning system exports them."""
+    place.dicom()
+    image = read_image(place.image(""), case=place.name)
+    series = find_series(place.image(""), place=place.name)
+    for number in range(count):
+        path = place.image("") / f"RS{number}.dcm"
+        write_structures(path, organs(), image, series, ORGANS, model="test")
+
+
+def two_contours_beside(place: Place) -> None:
+    with_contours_beside(place, 2)
+
+
+def cut_contours_beside(place: Place) -> None:
+    with_contours_beside(place, 1)
+    path = place.image("") / "RS0.dcm"
+    path.write_bytes(path.read_bytes()[:200])
+
+
 def report_as_label(place: Place) -> None:
     made = place.dicom()
     ph.write_other(place.label(".dcm"), made, "1.2.840.10008.5.1.4.1.1.88.11", "SR")
@@ -527,9 +547,15 @@ KINDS: Mapping[str, Kind] = {
         "organ",
         "holds no structure for prostate",
     ),
+    "contours_twice": kind(
+        "two sets of contours in a case's folder", two_contours_beside, "pair", "2 sets of contours"
+    ),
+    "contours_cut": kind(
+        "contours in a case's folder, cut short", cut_contours_beside, "damaged", "cannot be read"
+    ),
     "report": kind("a report as label", report_as_label, "format", "must be one RTSTRUCT or one"),
 }
-GOOD = ("good_map", "good_dicom", "good_contours", "good_segments")
+GOOD = ("good_map", "good_dicom", "good_contours", "good_segments", "good_beside")
 
 
 def make_site(root: Path) -> None:
@@ -541,6 +567,8 @@ def make_site(root: Path) -> None:
             of_label(lambda image: image)(place)
         elif name == "good_dicom":
             dicom(lambda *_: None)(place)
+        elif name == "good_beside":
+            with_contours_beside(place, 1)
         else:
             labelled_dicom(name.removeprefix("good_"), lambda *_: None)(place)
     for seed, (name, each) in enumerate(KINDS.items(), 100):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import dicom_phantoms as ph
 import pytest
 import SimpleITK as sitk
 import torch
@@ -285,14 +285,8 @@ def test_what_is_in_the_cache_needs_no_more_room(
 def test_disk_for_a_dicom_folder(
     tmp_path: Path, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "data" / "imagesUn" / "p1"
-    folder.mkdir(parents=True)
-    slice_ = sitk.GetImageFromArray(np.zeros((1, 20, 10), np.uint16))
-    slice_.SetSpacing((2.0, 2.0, 4.0))
-    for tag, value in {"0008|0060": "MR", "0018|0050": "4"}.items():
-        slice_.SetMetaData(tag, value)
-    for number in range(6):
-        sitk.WriteImage(slice_, str(folder / f"{number}.dcm"))
+    made = ph.phantom((6, 20, 10), spacing_mm=(2.0, 2.0, 4.0))
+    ph.write_classic(tmp_path / "data" / "imagesUn" / "p1" / "1.2.3", made)
     config = SiteConfig(
         site="A", data=tmp_path / "data", cache=tmp_path / "c", state=tmp_path / "s"
     )

@@ -86,7 +86,7 @@ def test_wanted_series_of_a_tree(tmp_path: Path) -> None:
     made = tree(tmp_path)
     assert is_dicom_folder(tmp_path)
     same(read_image(tmp_path, case="1", series_patterns=["x", "T2_*_tra"]), made)
-    assert [path.name for path in label_objects(tmp_path)] == ["RS", "seg"]
+    assert [path.name for path in label_objects(tmp_path, place="case 1")] == ["RS", "seg"]
     assert "DICOMDIR" not in {path.name for path in dicom_files(tmp_path)}
     series = find_series(tmp_path, place="case 1", patterns=["t2*"])
     assert len(series.files) == len(series.instance_uids) == 5
