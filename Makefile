@@ -1,6 +1,8 @@
 # Two commands do everything from a fresh clone: `make simulate` and `make test`.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+# Test files that run at the same time.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # No telemetry from anything that we start.
@@ -36,12 +38,12 @@ study: $(VENV)/.installed ## Every method of the paper over folds and seeds (hou
 
 test: $(VENV)/.installed ## Run every test, with coverage of the rooms
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest $(ARGS)
+	@$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --skip-covered --fail-under=90
 
 test-deployment: $(VENV)/.installed ## A real SuperLink and hospitals on this machine: equality, kills, outages, attacks
-	@$(BIN)/python -m pytest tests/deployment $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/deployment $(ARGS)
 
 bench: $(VENV)/.installed ## Speed and memory beside peers; writes docs/results/benchmarks.md (ARGS="--only scores")
 	@$(BIN)/python benchmarks/run.py $(ARGS)

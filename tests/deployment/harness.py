@@ -140,10 +140,13 @@ class Deployment:
         folder: Path,
         study: StudyProtocol,
         sites: str = "ABCD",
-        port: int = 9092,
+        port: int | None = None,
         others: str = "",
     ) -> None:
-        self.folder, self.study, self.sites, self.port = folder, study, sites, port
+        self.folder, self.study, self.sites = folder, study, sites
+        # Without namespaces, federations that are tested at the same time share the addresses.
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        self.port = port or 9092 + 10 * worker
         self.centre = folder / "centre"
         self.network = Network(["centre", *sites, *others])
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

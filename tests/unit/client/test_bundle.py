@@ -225,7 +225,11 @@ def test_reading_stops_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         read_bundle(fab(FILES))
 
 
-@pytest.mark.parametrize("packed", [b"", b"PK", b"import os\n", fab(FILES)[:-30], fab(FILES)[:100]])
+@pytest.mark.parametrize(
+    "packed",
+    [b"", b"PK", b"import os\n", fab(FILES)[:-30], fab(FILES)[:100]],
+    ids=["nothing", "two bytes", "text", "cut short", "a beginning"],
+)
 def test_what_is_no_zip_is_refused(packed: bytes) -> None:
     with pytest.raises(BundleError, match="cannot be read as a zip"):
         read_bundle(packed)

@@ -89,6 +89,7 @@ def test_a_private_key_is_refused_in_every_form(tmp_path: Path, form: str) -> No
         (openssh(ec.generate_private_key(ec.SECP521R1()).public_key()), "not ecdsa-sha2-nistp521"),
         (openssh(ed25519.Ed25519PrivateKey.generate().public_key()), "not ssh-ed25519"),
     ],
+    ids=["nothing", "two", "words", "cut", "utf-16", "p256", "p521", "ed25519"],
 )
 def test_what_is_no_p384_line_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "A.pub"
