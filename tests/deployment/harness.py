@@ -400,7 +400,11 @@ class Deployment:
 
 @contextmanager
 def federation(
-    folder: Path, study: StudyProtocol, sites: str = "ABCD", port: int = 9092, others: str = ""
+    folder: Path,
+    study: StudyProtocol,
+    sites: str = "ABCD",
+    port: int | None = None,
+    others: str = "",
 ) -> Iterator[Deployment]:
     """A provisioned federation, nothing of which is left running; `others` are hosts alone."""
     deployment = Deployment(folder, study, sites, port, others)
