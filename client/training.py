@@ -3,7 +3,7 @@
 import time
 import zlib
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from asdnet_models.methods.common import (
 )
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.augmentation import augment
-from client.cache import CachedCase
 from client.dataset import PatchSampler, PseudoLabels, SiteData
 from client.optimisers import OptimiserStore
 from client.pseudo_labels import pseudo_labels_of
@@ -96,8 +95,9 @@ def train_round(
     if networks.confidence is not None:
         load_wire_weights(networks.confidence, confidence or {})
     # Before any step: with the global weights, and at a crash again with the same ones.
-    unlabelled = without_labels(data, protocol)
-    pseudo = pseudo_labels_of(config.state, run, plan, networks.segmenter, protocol, unlabelled)
+    pseudo = pseudo_labels_of(
+        config.state, run, plan, networks.segmenter, protocol, data.unlabelled
+    )
     store = OptimiserStore(config.state, run)
     store.load(networks, plan.round)
     _set_rates(networks, protocol, plan)
@@ -105,12 +105,9 @@ def train_round(
     sampler = PatchSampler(protocol, rng, plan.organ_box)
     method = _method(protocol, plan, networks, rng, has_labels=bool(data.labelled))
     totals = _Totals()
-    drawn_from = replace(data, unlabelled=unlabelled)
     for _ in range(protocol.training.local_steps):
-        labelled_batch, unlabelled_batch = _draw(
-            protocol, plan, drawn_from, pseudo, sampler, rng, device
-        )
-        totals.add(method.step(labelled_batch, unlabelled_batch))
+        labelled, unlabelled = _draw(protocol, plan, data, pseudo, sampler, rng, device)
+        totals.add(method.step(labelled, unlabelled))
     store.save(networks, plan.round)
     report = TrainReport(
         labelled=len(data.labelled),
@@ -127,18 +124,6 @@ def train_round(
         confidence=wire_weights(trained_confidence.state_dict()) if trained_confidence else None,
         report=report,
     )
-
-
-def without_labels(data: SiteData, protocol: StudyProtocol) -> tuple[CachedCase, ...]:
-    """The scans that are learned from without labels.
-
-    Where the method says so, a scan in which an organ was not drawn is one too: of that organ it
-    knows no more than any other unlabelled scan.
-    """
-    if not protocol.method.undrawn_as_unlabelled:
-        return data.unlabelled
-    organs = set(protocol.organ_names)
-    return data.unlabelled + tuple(c for c in data.labelled if not c.annotated >= organs)
 
 
 def _method(

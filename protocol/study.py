@@ -134,11 +134,6 @@ class MethodConfig(Frozen):
     fakes_from_unlabelled: bool = Field(
         False, description="train D on predictions of unlabelled scans too (Hung et al. 2018)"
     )
-    undrawn_as_unlabelled: bool = Field(
-        False,
-        description="scans in which an organ was not drawn are unlabelled scans besides: Eq. 5 and "
-        "6 ask for that organ there",
-    )
     soften_real: float = Field(
         0.0, ge=0, lt=0.5, description="probability mass that 'real' one-hot masks give away"
     )

@@ -19,7 +19,7 @@ from client.contract import ContractError
 from client.dataset import PatchSampler, SiteData, prepare_site
 from client.declaration import count_drawn, drawn_boxes
 from client.evaluation import evaluate_site
-from client.training import train_round, without_labels
+from client.training import train_round
 from protocol.messages import EvaluationReport, pack_instruction, read_facts
 from protocol.schedule import plan_round
 from protocol.sites import SiteConfig
@@ -309,32 +309,3 @@ def test_a_site_declares_what_it_has_drawn(
     facts = read_facts(build_client_app(lambda _: config)(message, context).content, protocol)
     assert (facts.labelled, facts.annotated) == (3, annotated)
     assert {edge.count for edge in facts.box} == {boxes}
-
-
-def test_partly_drawn_scans_can_be_unlabelled_ones_besides(
-    make_partly: MakeSite, make_site: MakeSite, make_protocol: MakeProtocol
-) -> None:
-    plain, besides = make_protocol(), make_protocol(method={"undrawn_as_unlabelled": True})
-    data = prepare_site(make_partly(labelled=2, unlabelled=1), plain)
-    assert without_labels(data, plain) == data.unlabelled
-    assert without_labels(data, besides) == (*data.unlabelled, *data.labelled)
-    whole = prepare_site(make_site("B", labelled=2, unlabelled=1), besides)
-    assert without_labels(whole, besides) == whole.unlabelled
-
-
-def test_they_are_trained_on_so_and_declared_as_labelled(
-    make_partly: MakeSite, make_protocol: MakeProtocol
-) -> None:
-    config = make_partly(labelled=2)
-    protocol = make_protocol(method={"undrawn_as_unlabelled": True})
-    result = train_round(
-        config,
-        protocol,
-        plan_round(protocol, 1),
-        prepare_site(config, protocol),
-        wire_weights(build_segmenter(protocol).state_dict()),
-        wire_weights(build_confidence(protocol).state_dict()),
-        run="tiny-1",
-    )
-    assert (result.report.labelled, result.report.unlabelled) == (2, 0)
-    assert result.report.losses["region"].count == protocol.training.local_steps
