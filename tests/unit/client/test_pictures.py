@@ -1,7 +1,6 @@
 """Pictures of three planes: sides, scale, colours and speed."""
 
 import io
-import time
 from typing import Any
 
 import numpy as np
@@ -158,15 +157,3 @@ def test_pictures_are_stacked() -> None:
     both = stacked([one, other])
     assert both.size == (30, 25)
     assert both.getpixel((29, 24)) == (255, 0, 0)
-
-
-def test_a_picture_takes_little_time() -> None:
-    image = volume((144, 256, 256))
-    label = np.zeros(image.shape, np.uint8)
-    label[50:80, 100:150, 100:150] = 2
-    times = []
-    for _ in range(4):
-        started = time.perf_counter()
-        three_planes(image, (1, 1, 1), [(label, "solid"), (label, "dashed")], ORGANS)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.06
