@@ -8,6 +8,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from asdnet_models.networks.confidence import confidence_map
+from protocol.study import StudyProtocol
 
 
 @torch.inference_mode()
@@ -72,6 +73,27 @@ def predict_confidence(
 
     with _evaluating(confidence):
         return _slide(windows, torch.cat((probabilities, image), 1), patch_voxels, overlap, 1)
+
+
+def segment_volume(segmenter: nn.Module, image: Tensor, protocol: StudyProtocol) -> Tensor:
+    """`predict_probabilities` as the study has it."""
+    return predict_probabilities(
+        segmenter, image, protocol.patch_voxels, overlap=protocol.evaluation.overlap
+    )
+
+
+def trust_volume(
+    confidence: nn.Module, probabilities: Tensor, image: Tensor, protocol: StudyProtocol
+) -> Tensor:
+    """`predict_confidence` as the study has it."""
+    return predict_confidence(
+        confidence,
+        probabilities,
+        image,
+        protocol.patch_voxels,
+        overlap=protocol.evaluation.overlap,
+        softmax_prior=protocol.confidence.prior == "softmax",
+    )
 
 
 @contextmanager

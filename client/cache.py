@@ -138,7 +138,7 @@ def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
     places: dict[str, NDArray[np.int32]] = {}
     box = None
     if label is not None:
-        classes = _study_classes(_xyz(preprocess_label(label, protocol.spacing_mm)), protocol)
+        classes = _study_classes(label, protocol)
         arrays["label.npy"] = classes
         places = _places(classes, protocol.classes)
         box = _box(classes)
@@ -155,6 +155,11 @@ def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
     _write(folder, arrays, places, facts)
 
 
+def entry_bytes(voxels: float, *, labelled: bool) -> int:
+    """What so many voxels on the study's grid take on the disk: 32-bit floats, and label bytes."""
+    return int(voxels * (5 if labelled else 4))
+
+
 def check_demands(case: Case, scan: sitk.Image, contract: ContractConfig) -> None:
     """Whether a scan is what the study wants.
 
@@ -162,7 +167,7 @@ def check_demands(case: Case, scan: sitk.Image, contract: ContractConfig) -> Non
         ScanError: It is of another modality, too coarse or too small.
     """
     place = f"case {case.name}: image"
-    series = case.series()
+    series = case.series
     if series and contract.modality and series.modality != contract.modality:
         raise ScanError(
             place,
@@ -234,17 +239,16 @@ def study_box(label: sitk.Image, protocol: StudyProtocol) -> tuple[float, ...] |
         label: As read, in the study's values.
         protocol: The study.
     """
-    classes = _study_classes(_xyz(preprocess_label(label, protocol.spacing_mm)), protocol)
-    box = _box(classes)
+    box = _box(_study_classes(label, protocol))
     return tuple(box) if box else None
 
 
-def _study_classes(label_xyz: NDArray[np.uint8], protocol: StudyProtocol) -> NDArray[np.uint8]:
-    """Label values of the study to channel numbers 0, 1, 2, ..."""
+def _study_classes(label: sitk.Image, protocol: StudyProtocol) -> NDArray[np.uint8]:
+    """A label map as read to channel numbers 0, 1, 2, ..., (X, Y, Z) on the study's grid."""
     table = np.zeros(256, np.uint8)
     for channel, organ in enumerate(protocol.organ_names, start=1):
         table[protocol.organs[organ]] = channel
-    classes: NDArray[np.uint8] = table[label_xyz]
+    classes: NDArray[np.uint8] = table[_xyz(preprocess_label(label, protocol.spacing_mm))]
     return classes
 
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.dicom.series import label_objects
+from client.dicom.series import dicom_files, label_objects
 from client.intact import Problem, data_file
 from client.reading import Case as Case  # a folder's cases, so imported from here
 from client.reading import Part as Part
@@ -199,21 +199,13 @@ def content_hash(path: Path) -> str:
     """
     place = f"scan {path.name}"
     if path.is_dir():
-        return hashlib.sha256("".join(map(_file_hash, _tree(path))).encode()).hexdigest()
+        return hashlib.sha256("".join(map(_file_hash, dicom_files(path))).encode()).hexdigest()
     if not path.is_file():
         raise ScanError(place, "does not exist; check the name and the folder", rule="missing")
     data = data_file(path, place=place)
     if data is None:
         return _file_hash(path)
     return hashlib.sha256((_file_hash(path) + _file_hash(data)).encode()).hexdigest()
-
-
-def _tree(folder: Path) -> Iterator[Path]:
-    """The visible files below a folder, a DICOM index left out."""
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and path.name != "DICOMDIR":
-            yield path
 
 
 def _part_cases(
@@ -233,9 +225,8 @@ def _part_cases(
             Case(name=n, part=part, image=p, label=None, site=config)
             for n, p in sorted(image_of.items())
         ]
-    refused = {refusal.case for refusal in survey.refused if refusal.part == part}
     label_of |= _labels_in_trees(image_of, label_of, part, survey)
-    refused |= {refusal.case for refusal in survey.refused if refusal.part == part}
+    refused = {refusal.case for refusal in survey.refused if refusal.part == part}
     if image_of and not label_of and not (folder / labels).is_dir():
         said = (
             f": {len(image_of)} images, but no folder {labels}; add their label maps, or move the"

@@ -89,7 +89,7 @@ def tolerable(refused: Sequence[Refusal], used: int, contract: ContractConfig) -
     about_cases = [refusal for refusal in refused if refusal.case]
     if len(about_cases) < len(refused):
         return False
-    return len(refused) <= contract.max_refused_share * (len(refused) + used)
+    return contract.tolerates(len(refused), used)
 
 
 class PatchSampler:

@@ -30,6 +30,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from client.cache import entry_bytes
 from client.connection import Result, Skip, Status, connection_checks, joined
 from client.contract import Case, ContractError, Part, find_site_cases
 from client.dicom.series import series_grid
@@ -48,7 +49,6 @@ log = logging.getLogger(__name__)
 STEP_LIMIT_S = 120.0
 # Over this share of the memory, the next process on the machine is one too many.
 _FULL = 0.9
-_IMAGE_BYTES, _LABEL_BYTES = 4, 1  # a voxel in the cache
 _SAME_MM = 1e-3
 _MISTAKES_SHOWN = 3
 _STYLES: dict[Status, str] = {"ok": "green", "warning": "yellow", "failed": "bold red"}
@@ -199,7 +199,7 @@ def _cached_size(case: Case, study: StudyProtocol) -> int | None:
     if volume_mm3 is None:
         return None
     voxels = volume_mm3 / float(np.prod(study.spacing_mm))
-    return int(voxels * (_IMAGE_BYTES + (_LABEL_BYTES if case.label else 0)))
+    return entry_bytes(voxels, labelled=case.label is not None)
 
 
 def _volume_mm3(case: Case) -> float | None:
@@ -208,7 +208,7 @@ def _volume_mm3(case: Case) -> float | None:
     loud = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        series = case.series()
+        series = case.series
         if series is not None:
             grid = series_grid(series, place="")
             return float(np.prod(grid.shape) * np.prod(grid.spacing_mm))
@@ -360,7 +360,7 @@ def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Res
 def _proc_bytes(file: str, key: str) -> int | None:
     """A line such as `VmHWM: 1234 kB` of Linux's memory files; None on other systems."""
     with suppress(OSError):
-        for line in Path(file).read_text().splitlines():
+        for line in Path(file).read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{key}:"):
                 return int(line.split()[1]) * 1024
     return None

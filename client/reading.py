@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,8 +58,9 @@ class Case:
             "series": self._patterns,
         }
 
+    @cached_property
     def series(self) -> DicomSeries | None:
-        """What its DICOM headers say; None of other formats.
+        """What its DICOM headers say, parsed when first asked for; None of other formats.
 
         Raises:
             ScanError: It is not one series.
@@ -97,7 +99,7 @@ class Case:
             return dictionary.translate(numbers, case=self.name, place=place)
         read = read_structures if kind == "structures" else read_segments
         file = dicom_files(self.label)[0]
-        masks = read(file, scan, place=place, series=self.series())
+        masks = read(file, scan, place=place, series=self.series)
         return dictionary.combine(masks, scan, case=self.name, place=place)
 
     @property

@@ -233,6 +233,11 @@ def scan_entries(folder: Path) -> dict[str, list[Path]]:
     return dict(sorted(found.items()))
 
 
+def case_name(path: Path) -> str:
+    """A scan file's name without the suffix of its format; any other name as it is."""
+    return path.name[: len(path.name) - len(_suffix(path) or "")]
+
+
 def double_problem(folder: Path, case: str, paths: Sequence[Path]) -> Problem:
     """What is said of a case that several entries of a folder could be."""
     return Problem(

@@ -63,7 +63,7 @@ class Together:
         if case.name in self._table:
             return self._table[case.name]
         try:
-            series = case.series()
+            series = case.series
         except ScanError:
             return None
         return (series.patient_id or None) if series else None

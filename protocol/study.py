@@ -231,6 +231,10 @@ class ContractConfig(Frozen):
         "stop", description="what a site that does not meet this does to a study before round 1"
     )
 
+    def tolerates(self, refused: int, used: int) -> bool:
+        """Whether so many of a site's cases may be refused."""
+        return refused <= self.max_refused_share * (refused + used)
+
 
 class StudyProtocol(Frozen):
     """The whole agreement of one study."""

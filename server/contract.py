@@ -11,7 +11,7 @@ def unmet(site: str, facts: SiteFacts, protocol: StudyProtocol) -> list[str]:
     used = facts.labelled + facts.unlabelled + facts.validation + facts.test
     refused = sum(facts.refused.values())
     found = []
-    if refused > contract.max_refused_share * (refused + used):
+    if not contract.tolerates(refused, used):
         allowed = f"at most {contract.max_refused_share:.0%} may be"
         found += [
             f"site {site}: rule {rule} ({MEANING[rule]}): {count} of {refused + used} cases "

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.cache import check_demands, study_box
+from client.cache import check_demands, entry_bytes, study_box
 from client.datacheck.identifiers import header_identifiers
 from client.dicom.series import is_dicom
 from client.intact import Problem, ScanError
@@ -23,11 +23,9 @@ from client.scans import voxel_hash
 from protocol.study import StudyProtocol
 
 Status = Literal["used", "refused", "excluded"]
-# By name in docs/hospital.md: what of the body's intensities is told.
 INTENSITY_PERCENTILES = (1.0, 50.0, 99.5)
 _PICTURE_PX = 150
 _OBLIQUE_DEGREES = 0.5
-_IMAGE_BYTES, _LABEL_BYTES = 4, 1  # a voxel in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +113,7 @@ def inspect_case(
     notes = []
     if label is not None and not any(volumes_ml.values()):
         notes.append("its label holds no organ at all; look whether it is finished")
+    study_voxels = math.prod(study_size(scan, protocol.spacing_mm))
     measures = Measures(
         format=_format(case),
         size_xyz=scan.GetSize(),
@@ -124,23 +123,22 @@ def inspect_case(
         volumes_ml=volumes_ml,
         voxel_hash=voxel_hash(scan),
         identifiers=identifiers,
-        cache_bytes=0,
-        study_voxels=math.prod(study_size(scan, protocol.spacing_mm)),
+        cache_bytes=entry_bytes(study_voxels, labelled=label is not None),
+        study_voxels=study_voxels,
         organ_box=study_box(label, protocol) if box and label is not None else None,
         picture=_picture(scan, label, protocol) if picture else b"",
     )
-    per_voxel = _IMAGE_BYTES + (_LABEL_BYTES if case.label else 0)
     return CaseReport(
         name=case.name,
         part=case.part,
         status="used",
         notes=tuple(notes),
-        measures=replace(measures, cache_bytes=measures.study_voxels * per_voxel),
+        measures=measures,
     )
 
 
 def _identifiers(case: Case) -> tuple[str, ...]:
-    series = case.series()
+    series = case.series
     return series.identified if series else header_identifiers(case.image)
 
 

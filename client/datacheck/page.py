@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ from client.datacheck.summary import Summary
 from client.datacheck.text import measured, summary_lines
 from client.pseudonyms import Pseudonyms
 from client.reading import Part
+from protocol.keys import PRIVATE_MODE, replace_file
 from protocol.study import StudyProtocol
 
 
@@ -61,14 +60,8 @@ def write_page(
         parts=_parts(check, summary, pseudonyms),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid.uuid4().hex}.html")
-    try:
-        # It shows scans: nobody else's to read.
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(text)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    # It shows scans: nobody else's to read.
+    replace_file(path, text.encode("utf-8"), PRIVATE_MODE)
 
 
 def _verdict(check: SiteCheck) -> str:

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asdnet_models.inference import predict_confidence, predict_probabilities
+from asdnet_models.inference import segment_volume, trust_volume
 from asdnet_models.networks import build_confidence, build_segmenter
-from client.evaluation import largest_components
-from client.preprocessing import preprocess_image, probabilities_to_grid
+from client.evaluation import labels_on_scan
+from client.preprocessing import preprocess_image
 from client.training import load_wire_weights
 from protocol.modelfile import (
     ModelFileError,
@@ -148,16 +148,13 @@ def segment(model: Model, scan: sitk.Image, *, largest_component: bool) -> Segme
     image = preprocess_image(scan, protocol.spacing_mm)
     volume = torch.from_numpy(sitk.GetArrayFromImage(image).transpose(2, 1, 0).copy())[None, None]
     volume = volume.to(next(model.segmenter.parameters()).device)
-    probabilities = predict_probabilities(
-        model.segmenter, volume, protocol.patch_voxels, overlap=protocol.evaluation.overlap
-    )
+    probabilities = segment_volume(model.segmenter, volume, protocol)
     confidence = _confidence(model, probabilities, volume)
-    channels = probabilities_to_grid(probabilities[0].cpu().numpy(), image, scan)
-    if largest_component:
-        channels = largest_components(channels, protocol.classes)
-    values = np.array([0, *(protocol.organs[organ] for organ in protocol.organ_names)], np.uint8)
+    label = labels_on_scan(
+        probabilities[0].cpu().numpy(), protocol, image, scan, largest_component=largest_component
+    )
     return Segmentation(
-        label_zyx=values[channels],
+        label_zyx=label,
         confidence_zyx=_on_scan(confidence[0, 0].cpu().numpy(), image, scan),
     )
 
@@ -200,14 +197,7 @@ def _confidence(model: Model, probabilities: Tensor, volume: Tensor) -> Tensor:
     """M, or the maximum softmax where there is no D, (1, 1, X, Y, Z) on the study's grid."""
     if model.confidence is None:
         return probabilities.amax(1, keepdim=True)
-    return predict_confidence(
-        model.confidence,
-        probabilities,
-        volume,
-        model.protocol.patch_voxels,
-        overlap=model.protocol.evaluation.overlap,
-        softmax_prior=model.protocol.confidence.prior == "softmax",
-    )
+    return trust_volume(model.confidence, probabilities, volume, model.protocol)
 
 
 def _on_scan(

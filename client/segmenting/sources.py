@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from client.dicom.series import dicom_files, is_dicom_folder
-from client.scans import ScanError, scan_entries
+from client.scans import ScanError, case_name, scan_entries
 
 _CHANNEL = "_0000"  # as the data contract has it: a channel's number is no part of a case's name
-_SUFFIX = re.compile(r"\.(nii(\.gz)?|mha|mhd|nrrd|nhdr)$", re.IGNORECASE)
 _STUDY_UID = "0020|000d"
 
 
@@ -77,7 +75,7 @@ def find_sources(inputs: Iterable[Path], *, leave_out: Path) -> tuple[Source, ..
 
 def _of_input(path: Path, leave_out: Path) -> list[Source]:
     if path.is_file():
-        return [Source(name=_without_channel(_SUFFIX.sub("", path.name)), path=path)]
+        return [Source(name=_without_channel(case_name(path)), path=path)]
     if not path.is_dir():
         raise ScanError(f"input {path}", "does not exist; correct the path", rule="missing")
     if any(_is_visible_dicom(file) for file in path.iterdir()):

@@ -19,7 +19,7 @@ from protocol.weights import raw_weights as _raw
 
 
 def _spoiled(reply, instruction, site):  # type: ignore[no-untyped-def]
-    mode = _Path(_os.environ["EVIL"]).read_text().strip()
+    mode = _Path(_os.environ["EVIL"]).read_text(encoding="utf-8").strip()
     if reply.has_error() or instruction.metadata.message_type != "train":
         return reply
     content = reply.content

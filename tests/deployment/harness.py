@@ -221,7 +221,8 @@ class Deployment:
     def _call(self, host: str, script: str, arguments: tuple[object, ...], check: bool) -> str:
         done = subprocess.run(
             [*self.network.within(host), sys.executable, str(ROOT / script), *map(str, arguments)],
-            capture_output=True, text=True, check=False, env=self._environment(), timeout=300,
+            capture_output=True, encoding="utf-8", check=False, env=self._environment(),
+            timeout=300,
         )  # fmt: skip
         output = done.stdout + done.stderr
         assert done.returncode == 0 or not check, f"{script} {arguments}: {output}"
@@ -430,7 +431,8 @@ def _command(pid: int) -> str:
 def _children(parent: int) -> list[int]:
     def of(pid: int) -> int:
         with suppress(OSError, IndexError, ValueError):
-            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+            return int(stat.rpartition(")")[2].split()[1])
         return 0
 
     return [pid for pid in _all_pids() if of(pid) == parent]

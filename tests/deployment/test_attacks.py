@@ -143,7 +143,7 @@ for path in ("control/register-node", "control/start-run", "runtime/acquire-task
 """
     done = subprocess.run(
         [*fed.network.within("A"), sys.executable, "-c", script],
-        capture_output=True, text=True, check=True,
+        capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     assert [line.split()[1] for line in done.stdout.splitlines()] == ["403"] * 3, done
     assert "asked for /v1/control/start-run from outside" in fed.log("superlink")

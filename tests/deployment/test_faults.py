@@ -141,4 +141,4 @@ def write_table(rows: list[tuple[str, ...]], rounds: int) -> None:
     ]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     lines += ["", f"After {len(rows)} kills in {rounds} rounds: weights equal to the simulation's."]
-    Path(path).write_text("\n".join(lines) + "\n")
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -54,7 +54,7 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(
         [sys.executable, str(ROOT / "simulation" / "run.py"), *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         cwd=cwd or ROOT,
         env=environment,
@@ -116,7 +116,7 @@ def test_picture_shows_every_site(finished: tuple[Path, str], cohort: Path, tmp_
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*script, "--withheld", str(cohort / "labelsUn")],
-        capture_output=True, text=True, check=False, env=environment, timeout=200,
+        capture_output=True, encoding="utf-8", check=False, env=environment, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert sitk.ReadImage(str(out)).GetWidth() > 500
@@ -285,7 +285,7 @@ def _empty(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_label_on_other_grid, "A_001: label map is not on the image grid: size"),
+        (_label_on_other_grid, "A_001: label A_001.nii.gz is not on the image grid: size"),
         (_foreign_value, "A_002"),
         (_truncated, "A_001"),
         (_constant, "A_003"),

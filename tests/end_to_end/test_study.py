@@ -68,20 +68,21 @@ def environment() -> dict[str, str]:
 
 
 def children_of(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return [child for pid_ in map(int, found) for child in (pid_, *children_of(pid_))]
 
 
 def alive(pid: int) -> bool:
     try:
-        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return False
 
 
 def stop_after_first(arguments: list[str], out: Path) -> tuple[Any, list[int]]:
     process = subprocess.Popen(
-        command(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        command(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        cwd=ROOT,
         env=environment(),
     )  # fmt: skip
     deadline = time.monotonic() + 240
@@ -124,7 +125,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     stopped, left_behind = stop_after_first(arguments, out)
     before = {path.name: path.read_bytes() for path in (out / "runs" / FIRST).glob("*.*")}
     resumed = subprocess.run(
-        command(arguments), capture_output=True, text=True, check=False, cwd=ROOT,
+        command(arguments), capture_output=True, encoding="utf-8", check=False, cwd=ROOT,
         env=environment(), timeout=300,
     )  # fmt: skip
     return Study(out, arguments, stopped, left_behind, before, resumed)

@@ -240,7 +240,7 @@ def test_it_is_started_from_the_checkout(config: SiteConfig) -> None:
         [sys.executable, "client/approve.py", "--site", "A", "--configs", folder],
         cwd=checkout,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=60,
     )

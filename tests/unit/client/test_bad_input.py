@@ -137,7 +137,7 @@ def test_bad_image(tmp_path: Path, name: str, suffix: str) -> None:
 
 
 def write_text(path: Path) -> Path:
-    path.write_text("not a scan\n" * 200)
+    path.write_text("not a scan\n" * 200, encoding="utf-8")
     return path
 
 

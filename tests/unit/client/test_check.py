@@ -253,7 +253,7 @@ def test_processes_find_the_same(tmp_path: Path) -> None:
     alone = run(tmp_path, "--json")[1]
     command = [sys.executable, "client/check.py", "--site", "A", "--configs", str(tmp_path)]
     command += ["--study", str(tmp_path / "study.yaml"), "--json", "--workers", "2"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     assert json.loads(found.stdout) == json.loads(alone)
 
 

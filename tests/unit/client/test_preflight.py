@@ -116,7 +116,10 @@ def test_the_key_is_shown_as_ssh_keygen_does(tmp_path: Path, make_site: MakeSite
     assert check.found == f"its public key is {openssh_fingerprint(key.public_key())}"
     if shutil.which("ssh-keygen"):
         printed = subprocess.run(
-            ["ssh-keygen", "-lf", config.key_file], capture_output=True, text=True, check=True
+            ["ssh-keygen", "-lf", config.key_file],
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
         )
         assert printed.stdout.split()[1] in check.found
 

@@ -185,7 +185,7 @@ def test_ssh_keygen_agrees(tmp_path: Path) -> None:
     key = keys.read_public_key(tmp_path / "site.key.pub")
     assert keys.read_private_key(path).public_key() == key
     printed = subprocess.run(
-        ["ssh-keygen", "-lf", str(path)], capture_output=True, text=True, check=True
+        ["ssh-keygen", "-lf", str(path)], capture_output=True, encoding="utf-8", check=True
     ).stdout
     assert printed == f"384 {keys.openssh_fingerprint(key)} A (ECDSA)\n"
 

@@ -278,7 +278,7 @@ def test_what_is_refused_leaves_nothing(
 def test_all_mistakes_of_a_study_are_told(
     centre: Centre, control: FakeControl, study: Path
 ) -> None:
-    study.write_text(yaml.safe_dump({"sed": 3, "training": {"rounds": 0}}))
+    study.write_text(yaml.safe_dump({"sed": 3, "training": {"rounds": 0}}), encoding="utf-8")
     result = call(centre, "--study", study)
     assert result.exit_code == 2
     assert "sed: unknown key" in result.stderr

@@ -116,7 +116,9 @@ def test_validator_has_no_errors(tmp_path: Path, multiframe: bool) -> None:
     for name, label in (("full", labels((5, 14, 18))), ("empty", np.zeros((5, 14, 18), np.uint8))):
         path = tmp_path / f"{name}.dcm"
         write_structures(path, label, image, series, ORGANS, model="ASDNet")
-        told = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        told = subprocess.run(
+            ["dciodvfy", path], capture_output=True, encoding="utf-8", check=False
+        )
         assert "RTStructureSet" in told.stderr
         assert "Error" not in told.stderr
 

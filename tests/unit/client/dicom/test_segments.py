@@ -107,7 +107,9 @@ def test_validator_has_no_errors(tmp_path: Path, multiframe: bool) -> None:
     for name, label in (("full", labels()), ("empty", np.zeros(SHAPE, np.uint8))):
         path = tmp_path / f"{name}.dcm"
         write_segments(path, label, image, series, {**ORGANS, "hand": 9}, model="ASDNet")
-        told = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        told = subprocess.run(
+            ["dciodvfy", path], capture_output=True, encoding="utf-8", check=False
+        )
         assert "Segmentation" in told.stderr
         assert "Error" not in told.stderr
         read = read_segments(path, image, place="case 1", series=series)
