@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from asdnet_models.methods.asdnet import train_step
-from asdnet_models.methods.common import LabelledBatch
+from asdnet_models.methods.common import LabelledBatch, StepRecord
 from benchmarks.common import Report, Row, Target, in_turn
 from client.hardware import build_networks
 from protocol.presets import PresetName, preset
@@ -31,7 +31,7 @@ OVERHEAD = 1.10
 _RUNS: Mapping[PresetName, int] = {"quick": 15, "paper": 5}
 _CPU = torch.device("cpu")
 _LAYOUT = torch.channels_last_3d
-_ALL_TERMS = RoundPlan(round=1, lr_factor=1.0, adversarial_ramp=1.0, region_ramp=1.0)
+ALL_TERMS = RoundPlan(round=1, lr_factor=1.0, adversarial_ramp=1.0, region_ramp=1.0)
 _SUPERVISED = {"method": {"lambda_adversarial": 0.0, "lambda_region": 0.0}}
 # What is not the network, by what it is for.  Before: commit 81ea145, quick, 2026-11-26, one
 # thread, share of the step's time in the same profiler.
@@ -70,14 +70,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def asdnet_step(protocol: StudyProtocol, *, parts: int = 1, device: torch.device = _CPU) -> Job:
+def asdnet_step(
+    protocol: StudyProtocol,
+    *,
+    parts: int = 1,
+    compiled: bool = False,
+    device: torch.device = _CPU,
+) -> Callable[[], StepRecord]:
     """One step of the method with all its terms on, on random patches."""
-    nets = build_networks(protocol, device, grades=True, parts=parts)
+    nets = build_networks(protocol, device, grades=True, parts=parts, compiled=compiled)
     image, label = patches(protocol, device)
     count = len(label)
     labelled = LabelledBatch(image=image[:count], label=label)
     unlabelled = image[count:] if protocol.method.trains_confidence else None
-    return lambda: train_step(nets, protocol.method, _ALL_TERMS, labelled, unlabelled)
+    return lambda: train_step(nets, protocol.method, ALL_TERMS, labelled, unlabelled)
 
 
 def patches(protocol: StudyProtocol, device: torch.device = _CPU) -> tuple[Tensor, Tensor]:
@@ -234,7 +240,8 @@ def _in_child(name: str) -> float:
     return float(found.stdout.split()[-1])
 
 
-def _status_mib(key: str) -> float:
+def status_mib(key: str) -> float:
+    """A figure of this process, such as VmHWM, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
 
@@ -242,9 +249,9 @@ def _status_mib(key: str) -> float:
 def one_step_in_mib(name: str) -> float:
     """Peak of this process in one step over what it held before the networks were built."""
     torch.set_num_threads(1)
-    before = _status_mib("VmRSS")
+    before = status_mib("VmRSS")
     _MEMORY[name]()()
-    return _status_mib("VmHWM") - before
+    return status_mib("VmHWM") - before
 
 
 if __name__ == "__main__":
