@@ -52,9 +52,8 @@ def _linear(image: Tensor, theta: Tensor) -> Tensor:
     last = planes.shape[1] - 1
     place = _slices(theta, last + 1).clamp(0, last)
     below = place.floor().long()
-    samples = torch.arange(len(planes), device=planes.device)[:, None]
-    upper = planes[samples, (below + 1).clamp_max(last)]
-    moved = torch.lerp(planes[samples, below], upper, (place - below)[:, :, None, None])
+    upper = _picked(planes, (below + 1).clamp_max(last))
+    moved = torch.lerp(_picked(planes, below), upper, (place - below)[:, :, None, None])
     return moved.permute(0, 2, 3, 1)[:, None].contiguous()
 
 
@@ -63,8 +62,8 @@ def _nearest(label: Tensor, theta: Tensor) -> Tensor:
     planes = _in_plane(label, theta, "nearest", "zeros")
     place = _slices(theta, planes.shape[1]).round().long()
     inside = (place >= 0) & (place < planes.shape[1])
-    samples = torch.arange(len(planes), device=planes.device)[:, None]
-    moved = planes[samples, place.clamp(0, planes.shape[1] - 1)] * inside[:, :, None, None]
+    picked = _picked(planes, place.clamp(0, planes.shape[1] - 1))
+    moved = picked * inside[:, :, None, None]
     return moved.permute(0, 2, 3, 1)[:, None].contiguous()
 
 
@@ -73,6 +72,13 @@ def _in_plane(image: Tensor, theta: Tensor, mode: str, padding: str) -> Tensor:
     planes = image[:, 0].permute(0, 3, 1, 2).contiguous()
     grid = affine_grid(theta[:, 1:, 1:], list(planes.shape), align_corners=False)
     return grid_sample(planes, grid, mode=mode, padding_mode=padding, align_corners=False)
+
+
+def _picked(planes: Tensor, slices: Tensor) -> Tensor:
+    """Of each sample of (B, Z, X, Y) the slices (B, Z'), in that order; whole rows are copied."""
+    samples = torch.arange(len(planes), device=planes.device)[:, None] * planes.shape[1]
+    rows = planes.flatten(0, 1).index_select(0, (samples + slices).flatten())
+    return rows.view(*slices.shape, *planes.shape[2:])
 
 
 def _slices(theta: Tensor, count: int) -> Tensor:
