@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help install simulate smoke study test test-deployment bench check format clean
+.PHONY: help install simulate smoke study test test-deployment bench bench-gpu check format clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test-deployment: $(VENV)/.installed ## A real SuperLink and hospitals on this ma
 
 bench: $(VENV)/.installed ## Speed and memory beside peers; writes docs/results/benchmarks.md (ARGS="--only scores")
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-gpu: $(VENV)/.installed ## The training step on this machine's GPU (ARGS=--memory: what a card must hold)
+	@$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 check: $(VENV)/.installed ## Lint, format check and strict types
 	@$(BIN)/ruff check .

@@ -7,9 +7,11 @@ spacing or version of the preprocessing makes a new entry and a restart finds th
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,9 +70,8 @@ class CachedCase:
 
     @cached_property
     def organ_places(self) -> dict[int, NDArray[np.int32]]:
-        """For each class present, (n, 3) voxels of it."""
-        with np.load(self.folder / "places.npz") as places:
-            return {int(key): places[key] for key in places.files}
+        """For each class present, (n, 3) voxels of it, memory-mapped."""
+        return {int(key): array for key, array in _mapped(self.folder / "places.npz").items()}
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -226,6 +227,24 @@ def _rename(draft: Path, folder: Path) -> None:
     except OSError:
         if not folder.exists():
             raise
+
+
+def _mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an uncompressed .npz, on the disk's pages: read, they would grow with cases."""
+    whole = np.memmap(path, np.uint8, "r")
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                np.lib.format.read_magic(file)
+                shape, _, kind = np.lib.format.read_array_header_1_0(file)
+                header = file.tell()
+            # A member's own header: 30 bytes, the name, and fields that only it has at this length.
+            lengths = whole[member.header_offset + 26 : member.header_offset + 30].view("<u2")
+            start = member.header_offset + 30 + int(lengths.sum()) + header
+            data = whole[start : start + kind.itemsize * math.prod(shape)]
+            arrays[member.filename.removesuffix(".npy")] = data.view(kind).reshape(shape)
+    return arrays
 
 
 def _xyz(image: sitk.Image) -> NDArray[Any]:

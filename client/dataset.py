@@ -177,4 +177,4 @@ class PatchSampler:
 
 
 def _stack(patches: Sequence[NDArray[Any]]) -> Tensor:
-    return torch.from_numpy(np.stack(patches)[:, None].copy())
+    return torch.from_numpy(np.stack(patches)[:, None])

@@ -16,8 +16,9 @@ from asdnet_models.scores import OrganScore, score_label_maps
 from client.cache import CachedCase
 from client.dataset import SiteData
 from client.declaration import count_drawn
+from client.hardware import choose_device
 from client.preprocessing import probabilities_to_grid
-from client.training import choose_device, load_wire_weights
+from client.training import load_wire_weights
 from protocol.messages import EvaluationReport
 from protocol.reliability import BINS, LOWEST, SCORES, STEP, Reliability, TrustScore
 from protocol.sites import SiteConfig

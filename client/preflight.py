@@ -38,7 +38,7 @@ from client.intact import ScanError
 from protocol.keys import KeyFileError, openssh_fingerprint, read_private_key
 from protocol.presets import preset
 from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.study import ProtocolError, StudyProtocol
 
 if TYPE_CHECKING:
     import torch
@@ -280,11 +280,14 @@ def _rehearse(config: SiteConfig, study: StudyProtocol, sender: Connection) -> N
     """In the child: send how the step went, a `Result`."""
     import torch
 
-    from client.training import choose_device
+    from client.hardware import choose_device
 
     device = choose_device(config)
     try:
         sender.send(_missing(device) or _step(config, study, device))
+    except ProtocolError as error:
+        rule, _, remedy = str(error).rpartition("; ")
+        sender.send(("failed", rule, remedy))
     except (RuntimeError, MemoryError, ArithmeticError) as error:
         text = " ".join(str(error).split())
         full = isinstance(error, torch.OutOfMemoryError | MemoryError)
@@ -296,7 +299,10 @@ def _rehearse(config: SiteConfig, study: StudyProtocol, sender: Connection) -> N
 
 
 def _out_of_memory(found: str, note: str) -> Result:
-    remedy = "set another `device`, or tell the centre: batch and patch are the study's decision"
+    remedy = (
+        "set another `device`, or `accumulate: 2`, or tell the centre: batch and patch are the "
+        "study's decision"
+    )
     return "failed", found + note, remedy
 
 
@@ -318,9 +324,10 @@ def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Res
 
     from asdnet_models.methods import method_named
     from asdnet_models.methods.common import LabelledBatch, UnlabelledBatch
-    from client.training import build_networks
+    from client.hardware import build_networks, check_accumulate
     from protocol.schedule import RoundPlan
 
+    check_accumulate(config, study)
     if config.threads:
         torch.set_num_threads(config.threads)
     before = _proc_bytes("/proc/self/status", "VmRSS")
@@ -332,7 +339,9 @@ def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Res
     label = torch.randint(study.classes, shape, generator=generator).to(device, torch.uint8)
     ramps = dict.fromkeys(("adversarial_ramp", "region_ramp", "embedding_ramp"), 1.0)
     plan = RoundPlan(round=1, lr_factor=1.0, pseudo_labels=1, **ramps)
-    networks = build_networks(study, device, grades=True)
+    networks = build_networks(
+        study, device, grades=True, compiled=config.compile, parts=config.accumulate
+    )
     method = method_named(study.method.name)(
         networks, study.method, plan, proximal=None, generator=generator
     )

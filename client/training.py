@@ -3,11 +3,12 @@
 import time
 import zlib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from asdnet_models.methods import method_named
 from asdnet_models.methods.common import (
@@ -18,10 +19,11 @@ from asdnet_models.methods.common import (
     StepRecord,
     UnlabelledBatch,
 )
-from asdnet_models.networks import build_confidence, build_segmenter
 from client.augmentation import augment
 from client.dataset import PatchSampler, PseudoLabels, SiteData
+from client.hardware import build_networks, check_accumulate, choose_device, on_device
 from client.optimisers import OptimiserStore
+from client.prefetch import drawn_ahead
 from client.pseudo_labels import pseudo_labels_of
 from protocol.messages import TrainReport
 from protocol.schedule import RoundPlan
@@ -29,9 +31,6 @@ from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from protocol.sums import SumCount
 from protocol.weights import Weights, wire_weights
-
-# Tensor cores want this layout, and on a CPU it spares PyTorch's slow fallback convolution.
-_LAYOUT = torch.channels_last_3d
 
 
 class NothingToTrainError(RuntimeError):
@@ -45,13 +44,6 @@ class RoundResult:
     segmenter: Weights
     confidence: Weights | None
     report: TrainReport
-
-
-def choose_device(config: SiteConfig) -> torch.device:
-    """The site's device; "auto" is the GPU where there is one."""
-    if config.device != "auto":
-        return torch.device(config.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def round_generator(protocol: StudyProtocol, site: str, number: int) -> np.random.Generator:
@@ -72,7 +64,8 @@ def train_round(
     """Train S, and D at a site with labels, from the global weights for `local_steps` steps.
 
     Args:
-        config: Device, threads and the folder of optimiser states and pseudo-labels.
+        config: Device, how steps are taken on it, and the folder of optimiser states and
+            pseudo-labels.
         protocol: The study.
         plan: This round's rates and ramps.
         data: The site's cases.
@@ -83,14 +76,22 @@ def train_round(
     Raises:
         NothingToTrainError: If there are no labelled cases, nor unlabelled ones that have a target.
         NonFiniteLossError: The round's weights and optimiser states are thrown away.
+        ProtocolError: If the site wants steps in parts, and this study's cannot be so taken.
     """
     started = time.perf_counter()
     if not data.labelled and not (data.unlabelled and plan.learns_from_unlabelled):
         raise NothingToTrainError("no labelled case, and unlabelled ones rest during warm-up")
+    check_accumulate(config, protocol)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config)
-    networks = build_networks(protocol, device, grades=bool(data.labelled))
+    networks = build_networks(
+        protocol,
+        device,
+        grades=bool(data.labelled),
+        compiled=config.compile,
+        parts=config.accumulate,
+    )
     load_wire_weights(networks.segmenter, segmenter)
     if networks.confidence is not None:
         load_wire_weights(networks.confidence, confidence or {})
@@ -104,10 +105,15 @@ def train_round(
     rng = round_generator(protocol, config.site, plan.round)
     sampler = PatchSampler(protocol, rng, plan.organ_box)
     method = _method(protocol, plan, networks, rng, has_labels=bool(data.labelled))
-    totals = _Totals()
-    for _ in range(protocol.training.local_steps):
-        labelled, unlabelled = _draw(protocol, plan, data, pseudo, sampler, rng, device)
-        totals.add(method.step(labelled, unlabelled))
+
+    def draw() -> tuple[LabelledBatch | None, UnlabelledBatch | None]:
+        return _draw(protocol, plan, data, pseudo, sampler, rng, device)
+
+    records = [
+        method.step(labelled_batch, unlabelled_batch)
+        for labelled_batch, unlabelled_batch in drawn_ahead(draw, protocol.training.local_steps)
+    ]
+    totals = _Totals(records)
     store.save(networks, plan.round)
     report = TrainReport(
         labelled=len(data.labelled),
@@ -157,42 +163,6 @@ def load_wire_weights(network: nn.Module, weights: Weights) -> None:
     network.load_state_dict({**network.state_dict(), **weights}, strict=True)
 
 
-def build_networks(protocol: StudyProtocol, device: torch.device, *, grades: bool) -> Networks:
-    """Both networks on the device with the seed's first weights, and their optimisers.
-
-    Args:
-        protocol: Architecture and rates.
-        device: Where they train.
-        grades: Whether D is trained, and not only asked: so it is where labels are.
-    """
-
-    def ready(network: nn.Module) -> nn.Module:
-        moved: nn.Module = network.to(device).to(memory_format=_LAYOUT).train()  # type: ignore[call-overload]
-        return moved
-
-    def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            network.parameters(),
-            lr=rate,
-            weight_decay=protocol.training.weight_decay,
-            fused=device.type == "cuda",
-        )
-
-    segmenter = ready(build_segmenter(protocol))
-    confidence = ready(build_confidence(protocol)) if protocol.method.trains_confidence else None
-    training = protocol.training
-    return Networks(
-        segmenter=segmenter,
-        segmenter_optimiser=adam(segmenter, training.lr_segmenter),
-        confidence=confidence,
-        confidence_optimiser=adam(confidence, training.lr_confidence)
-        if confidence is not None and grades
-        else None,
-        learns_correctness=protocol.confidence.target == "correctness",
-        softmax_prior=protocol.confidence.prior == "softmax",
-    )
-
-
 def _set_rates(networks: Networks, protocol: StudyProtocol, plan: RoundPlan) -> None:
     """The round's rates, over whatever the stored optimiser states held."""
     for group in networks.segmenter_optimiser.param_groups:
@@ -223,7 +193,7 @@ def _draw(
             label = moved
         undrawn = None if batch.undrawn is None else batch.undrawn.to(device)
         labelled = LabelledBatch(
-            image=_to(image, device), label=_to(label, device), undrawn=undrawn
+            image=on_device(image, device), label=on_device(label, device), undrawn=undrawn
         )
     if data.unlabelled and plan.uses_unlabelled:
         drawn = sampler.unlabelled(data.unlabelled, count, pseudo)
@@ -231,29 +201,24 @@ def _draw(
         if protocol.training.augment:
             image, drawn_label = augment(image, drawn_label, protocol.spacing_mm, rng)
         unlabelled = UnlabelledBatch(
-            image=_to(image, device),
-            pseudo_label=None if drawn_label is None else _to(drawn_label, device),
+            image=on_device(image, device),
+            pseudo_label=None if drawn_label is None else on_device(drawn_label, device),
         )
     return labelled, unlabelled
 
 
-def _to(batch: Tensor, device: torch.device) -> Tensor:
-    batch = batch.contiguous(memory_format=_LAYOUT)
-    if device.type != "cuda":
-        return batch
-    return batch.pin_memory().to(device, non_blocking=True)
-
-
 class _Totals:
-    """Sums over the steps of a round."""
+    """Sums over the steps of a round; here their numbers are read, a GPU waited for once."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Iterable[StepRecord]) -> None:
         self._losses: dict[str, list[float]] = defaultdict(list)
         self.attention = SumCount()
         self._trusted: list[int] = []
         self._predicted: list[int] = []
+        for record in records:
+            self._add(record)
 
-    def add(self, record: StepRecord) -> None:
+    def _add(self, record: StepRecord) -> None:
         for name, value in record.losses.items():
             self._losses[name].append(value)
         self.attention += SumCount(sum=sum(record.attention), count=len(record.attention))

@@ -33,12 +33,15 @@ class Method:
         pseudo_labels: Whether sites label their unlabelled scans at rounds that the server
             announces.
         embedding: Whether it has a loss on the features before the network's head.
+        means_over_samples: Whether all its losses are, and it can take a step in parts
+            (`Networks.parts`).
     """
 
     build: str
     confidence: bool = False
     pseudo_labels: bool = False
     embedding: bool = False
+    means_over_samples: bool = False
 
 
 NETWORKS: Mapping[str, Network] = {
@@ -49,7 +52,9 @@ NETWORKS: Mapping[str, Network] = {
 }
 
 METHODS: Mapping[str, Method] = {
-    "asdnet": Method(build="asdnet_models.methods.asdnet:ASDNet", confidence=True),
+    "asdnet": Method(
+        build="asdnet_models.methods.asdnet:ASDNet", confidence=True, means_over_samples=True
+    ),
     "semi-fcn": Method(build="asdnet_models.methods.semi_fcn:SemiFCN", pseudo_labels=True),
     "semi-embed": Method(build="asdnet_models.methods.semi_embed:SemiEmbed", embedding=True),
 }

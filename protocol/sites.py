@@ -28,6 +28,12 @@ class SiteConfig(Frozen):
         3, description="sums over fewer cases stay at the site: a sum of one is a patient's value"
     )
     threads: NonNegativeInt = Field(0, description="CPU threads for the networks; 0: PyTorch's")
+    compile: bool = Field(
+        False, description="let torch.compile make the networks' kernels: slow to start, then fast"
+    )
+    accumulate: PositiveInt = Field(
+        1, description="parts that a step's batch is worked through in, where memory is short"
+    )
     labels: dict[str, tuple[str | int, ...]] = Field(
         {}, description="by organ, its names and numbers in this site's labels; {}: the study's"
     )

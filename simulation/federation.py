@@ -84,6 +84,11 @@ def simulate(
     return records[0]
 
 
+def gpu_share(device: str, sites_per_gpu: int) -> float:
+    """The share of a GPU that Ray sets aside for a site; never so much that the last has none."""
+    return int(10_000 / sites_per_gpu) / 10_000 if device == "cuda" else 0.0
+
+
 def _site_of_partition(sites: Mapping[str, SiteConfig], context: Context) -> SiteConfig:
     """Flower numbers its virtual nodes; the sites are taken in the order of their names."""
     return sites[sorted(sites)[int(context.node_config["partition-id"])]]

@@ -38,6 +38,7 @@ class Options:
     cache: Path
     hidden: Hidden = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
+    sites_per_gpu: int = 1
 
 
 def run_pipeline(options: Options, console: Console) -> None:
@@ -170,7 +171,7 @@ def _train_and_report(
     from server.runfolder import Keeper
     from server.tracking import MlflowWatcher, package_versions
     from server.watchers import Watchers
-    from simulation.federation import simulate
+    from simulation.federation import gpu_share, simulate
     from simulation.local_only import train_all_alone
     from simulation.results import Outcome, print_table, result_json, write_tables
     from simulation.withheld import score_by_study, score_withheld
@@ -187,10 +188,8 @@ def _train_and_report(
     artifacts = None if options.mlflow_uri else out / "mlartifacts"
     tracker = MlflowWatcher(uri, artifacts, "asdnet", {k: str(v) for k, v in cohort.items()})
     watchers = Watchers([Keeper(out), tracker, TerminalWatcher(console)])
-    on_gpu = options.device == "cuda"
-    record = simulate(
-        protocol, configs, watchers, workers=options.workers, gpus_per_site=float(on_gpu)
-    )
+    share = gpu_share(options.device, options.sites_per_gpu)
+    record = simulate(protocol, configs, watchers, workers=options.workers, gpus_per_site=share)
     best = record.best_segmenter or record.segmenter
     withheld = score_withheld(configs, protocol, best, cases, options.workers)
     by_study = {}

@@ -76,6 +76,9 @@ def main(
     workers: Annotated[
         int, typer.Option(min=0, help="Sites that train at once; 0: one a core (one a GPU).")
     ] = 0,
+    sites_per_gpu: Annotated[
+        int, typer.Option(min=1, help="Sites that share a GPU at once; goes with --device cuda.")
+    ] = 1,
     local_only: Annotated[
         bool, typer.Option(help="Also train each site alone, for comparison.")
     ] = True,
@@ -112,6 +115,7 @@ def main(
             cache=cache,
             hidden=parse_hidden(hide or []),
             left_out=frozenset(leave_out or []),
+            sites_per_gpu=sites_per_gpu,
         )
         run_pipeline(options, console)
     except TOLD as error:

@@ -14,6 +14,7 @@ from asdnet_models.losses import (
     adversarial_loss,
     confidence_loss,
     correctness_loss,
+    likeliest,
     merge_undrawn,
     rank_thresholds,
     region_attention_loss,
@@ -23,6 +24,7 @@ from asdnet_models.losses import (
 from asdnet_models.methods.common import (
     LabelledBatch,
     Networks,
+    Patches,
     Prediction,
     Proximal,
     StepRecord,
@@ -76,6 +78,9 @@ def train_step(
 ) -> StepRecord:
     """One optimiser step of D (where it is trained) and one of S.
 
+    In `networks.parts` parts the gradients are the whole batch's to rounding: every term is a mean
+    over samples.  `rank_thresholds`, which are over the whole batch, and batch norm are not.
+
     Args:
         networks: S, D and their optimisers, on the batches' device.
         method: The switches of Eq. 1 to 7.
@@ -86,31 +91,38 @@ def train_step(
 
     Raises:
         NonFiniteLossError: Before any optimiser has stepped on a non-finite loss.
-        ValueError: If there is neither a labelled nor an unlabelled batch.
+        ValueError: If there is neither a labelled nor an unlabelled batch, or a step in parts has
+            not as many of both.
     """
-    images = [
-        batch for batch in (labelled.image if labelled else None, unlabelled) if batch is not None
-    ]
-    if not images:
-        raise ValueError("a step needs labelled or unlabelled patches; this site sampled neither")
+    batch = Patches(labelled=labelled, unlabelled=unlabelled)
+    parts = batch.parts(networks.parts)
+    # One run of S serves both steps.  In parts S runs once more for D's step, without a graph:
+    # D must have learnt from all parts before S learns through it from any.
+    whole = predict(networks.segmenter, batch.image) if len(parts) == 1 else None
     record = StepRecord()
-    image = torch.cat(images)
-    prediction = predict(networks.segmenter, image)
-    probabilities = prediction.probabilities
-    count = labelled.image.shape[0] if labelled else 0
+
+    def confidence_losses() -> Iterator[Tensor]:
+        for part in parts:
+            with torch.no_grad():
+                maps = (whole or predict(networks.segmenter, part.image)).probabilities.detach()
+            measured = StepRecord()
+            yield part.share * _confidence_loss(networks, method, part, maps, measured)
+            record.take_in(measured, part.share)
+
+    def segmenter_losses() -> Iterator[Tensor]:
+        for part in parts:
+            prediction = whole or predict(networks.segmenter, part.image)
+            measured = StepRecord()
+            loss = part.share * _segmenter_loss(networks, method, plan, part, prediction, measured)
+            if proximal is not None and part is parts[0]:
+                loss = loss + proximal(networks.segmenter)
+            record.take_in(measured, part.share)
+            yield loss
+
     if labelled is not None and networks.confidence_optimiser is not None:
         with _unseen_weights_kept(networks.confidence, labelled.undrawn):
-            if networks.learns_correctness:
-                _correctness_step(networks, labelled, probabilities[:count].detach(), record)
-            else:
-                fakes = slice(None) if method.fakes_from_unlabelled else slice(count)
-                _confidence_step(
-                    networks, method, labelled, probabilities[fakes].detach(), image[fakes], record
-                )
-    loss = _segmenter_loss(networks, method, plan, labelled, prediction, image, record)
-    if proximal is not None:
-        loss = loss + proximal(networks.segmenter)
-    take_step(networks.segmenter_optimiser, loss, "segmenter")
+            take_step(networks.confidence_optimiser, confidence_losses(), "confidence")
+    take_step(networks.segmenter_optimiser, segmenter_losses(), "segmenter")
     return record
 
 
@@ -152,17 +164,27 @@ def _as_drawn(labelled: LabelledBatch, fakes: Tensor) -> Tensor:
     return merge_undrawn(fakes, labelled.undrawn[pairs])
 
 
-def _confidence_step(
+def _confidence_loss(
+    networks: Networks, method: MethodConfig, part: Patches, maps: Tensor, record: StepRecord
+) -> Tensor:
+    """D's loss on labelled patches.  `maps` are S's of all patches, detached."""
+    assert part.labelled is not None
+    if networks.learns_correctness:
+        return _correctness(networks, part.labelled, maps[: part.count], record)
+    fakes = slice(None) if method.fakes_from_unlabelled else slice(part.count)
+    return _adversary(networks, method, part.labelled, maps[fakes], part.image[fakes], record)
+
+
+def _adversary(
     networks: Networks,
     method: MethodConfig,
     labelled: LabelledBatch,
     fakes: Tensor,
     image: Tensor,
     record: StepRecord,
-) -> None:
-    """Eq. 3 and 4.  `fakes`, of `image`, are detached, so no gradient reaches S."""
+) -> Tensor:
+    """Eq. 3 and 4.  `fakes` are of `image`."""
     assert networks.confidence is not None
-    assert networks.confidence_optimiser is not None
     classes = fakes.shape[1]
     fakes = _as_drawn(labelled, fakes)
     real = labelled.target(classes)
@@ -172,53 +194,53 @@ def _confidence_step(
         networks.confidence, torch.cat((real, fakes)), torch.cat((labelled.image, image))
     )
     loss = confidence_loss(logits[: len(real)], logits[len(real) :])
-    take_step(networks.confidence_optimiser, loss, "confidence")
-    record.losses["confidence"] = float(loss.detach())
+    record.note("confidence", loss)
     with torch.no_grad():
-        maps = torch.sigmoid(logits)
-        record.losses["confidence_on_real"] = float(maps[: len(real)].mean())
-        record.losses["confidence_on_fake"] = float(maps[len(real) :].mean())
+        confidence = torch.sigmoid(logits)
+        record.note("confidence_on_real", confidence[: len(real)].mean())
+        record.note("confidence_on_fake", confidence[len(real) :].mean())
+    return loss
 
 
-def _correctness_step(
+def _correctness(
     networks: Networks, labelled: LabelledBatch, maps: Tensor, record: StepRecord
-) -> None:
-    """D learns where S is right on labelled patches.  `maps` are detached.
+) -> Tensor:
+    """D learns where S is right on labelled patches.
 
     In a partly drawn sample right is what cannot be told from right: background, or an organ
     that nobody drew, where the label has neither of the drawn ones.
     """
     assert networks.confidence is not None
-    assert networks.confidence_optimiser is not None
     maps = labelled.known(maps)
     label = labelled.label
     if labelled.undrawn is not None:
-        label = labelled.target(maps.shape[1]).argmax(1, keepdim=True)
+        label = likeliest(labelled.target(maps.shape[1]))
+    predicted = likeliest(maps)
     logits = _confidence_logits(networks.confidence, maps, labelled.image)
-    loss = correctness_loss(logits, maps, label)
-    take_step(networks.confidence_optimiser, loss, "confidence")
-    record.losses["confidence"] = float(loss.detach())
+    loss = correctness_loss(logits, maps, label, predicted=predicted)
+    record.note("confidence", loss)
     with torch.no_grad():
         confidence = confidence_map(logits, maps, softmax_prior=networks.softmax_prior)
-        right = maps.argmax(1, keepdim=True) == label
+        right = predicted == label
         for name, voxels in (("right", right), ("wrong", ~right)):
-            if voxels.any():
-                record.losses[f"confidence_on_{name}"] = float(confidence[voxels].mean())
+            # Not picked out by index, for whose length a GPU would be waited for.
+            mean = (confidence * voxels).sum() / voxels.sum().clamp_min(1)
+            record.note(f"confidence_on_{name}", mean, voxels.sum())
+    return loss
 
 
 def _segmenter_loss(
     networks: Networks,
     method: MethodConfig,
     plan: RoundPlan,
-    labelled: LabelledBatch | None,
+    part: Patches,
     prediction: Prediction,
-    image: Tensor,
     record: StepRecord,
 ) -> Tensor:
     """Eq. 7 with this round's ramps; fills the record."""
     probabilities = prediction.probabilities
     nought = probabilities.sum() * 0.0
-    count = labelled.image.shape[0] if labelled else 0
+    labelled, count = part.labelled, part.count
     supervised = nought
     if labelled is not None:
         supervised = supervised_loss(method, plan, labelled, prediction, record)
@@ -228,19 +250,16 @@ def _segmenter_loss(
         if labelled is not None and labelled.undrawn is not None:
             maps = torch.cat((labelled.known(probabilities[:count]), probabilities[count:]))
         with frozen(networks.confidence):
-            logits = _confidence_logits(networks.confidence, maps, image)
+            logits = _confidence_logits(networks.confidence, maps, part.image)
         if plan.adversarial_ramp > 0:
             adversarial = adversarial_loss(logits)
-            record.losses["adversarial"] = float(adversarial.detach())
+            record.note("adversarial", adversarial)
         if plan.region_ramp > 0 and len(probabilities) > count:
             own = probabilities[count:]
             confidence = confidence_map(
                 logits[count:].detach(), own.detach(), softmax_prior=networks.softmax_prior
             )
-            gamma = _thresholds(method, plan, own, confidence)
-            region = region_attention_loss(own, confidence, gamma, method.class_weight)
-            record.losses["region"] = float(region.detach())
-            _record_coverage(own, confidence, gamma, record)
+            region = _region_loss(method, plan, own, confidence, record)
     loss = total_loss(
         supervised,
         adversarial,
@@ -248,27 +267,26 @@ def _segmenter_loss(
         method.lambda_adversarial * plan.adversarial_ramp,
         method.lambda_region * plan.region_ramp,
     )
-    record.losses["total"] = float(loss.detach())
+    record.note("total", loss)
     return loss
 
 
-def _thresholds(
-    method: MethodConfig, plan: RoundPlan, probabilities: Tensor, confidence: Tensor
-) -> float | Tensor:
-    """gamma of Eq. 6: the round's, or by rank within each predicted class."""
-    if method.gamma_rule != "quantile":
-        return method.gamma if plan.gamma is None else plan.gamma
-    pseudo_label = probabilities.argmax(1, keepdim=True)
-    return rank_thresholds(confidence, pseudo_label, method.trusted_share)
+def _region_loss(
+    method: MethodConfig, plan: RoundPlan, own: Tensor, confidence: Tensor, record: StepRecord
+) -> Tensor:
+    """Eq. 6 of unlabelled patches; trusted and predicted voxels by class are noted.
 
-
-@torch.no_grad()
-def _record_coverage(
-    probabilities: Tensor, confidence: Tensor, threshold: float | Tensor, record: StepRecord
-) -> None:
-    """Trusted and predicted voxels by predicted class: the health of semi-supervision."""
-    classes = probabilities.shape[1]
-    predicted = probabilities.argmax(1).flatten()
-    trusted = trusted_voxels(confidence, threshold).flatten()
-    record.predicted_by_class = torch.bincount(predicted, minlength=classes).tolist()
-    record.trusted_by_class = torch.bincount(predicted[trusted], minlength=classes).tolist()
+    gamma is the round's, or by rank within each predicted class.
+    """
+    predicted = likeliest(own)
+    gamma: float | Tensor = method.gamma if plan.gamma is None else plan.gamma
+    if method.gamma_rule == "quantile":
+        gamma = rank_thresholds(confidence, predicted, method.trusted_share)
+    loss = region_attention_loss(own, confidence, gamma, method.class_weight, predicted=predicted)
+    record.note("region", loss)
+    flat = predicted.flatten()
+    none = torch.zeros(own.shape[1], dtype=torch.int64, device=own.device)
+    trusted = trusted_voxels(confidence, gamma).flatten().long()
+    record.trusted.append(none.scatter_add(0, flat, trusted))
+    record.predicted.append(none.scatter_add(0, flat, torch.ones_like(flat)))
+    return loss

@@ -1,14 +1,18 @@
 """What every method's step is made of: batches, networks, the supervised loss, one safe step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.losses import dice_loss, merge_undrawn, one_hot_maps, sample_attention
+from asdnet_models.losses import dice_loss, sample_attention
+from asdnet_models.methods.batches import LabelledBatch as LabelledBatch
+from asdnet_models.methods.batches import Patches as Patches
+from asdnet_models.methods.batches import UnlabelledBatch as UnlabelledBatch
+from asdnet_models.methods.record import StepRecord as StepRecord
 from asdnet_models.networks.parts import DeeplySupervised
 from protocol.schedule import RoundPlan
 from protocol.study import MethodConfig
@@ -16,39 +20,6 @@ from protocol.study import MethodConfig
 
 class NonFiniteLossError(ArithmeticError):
     """A loss became NaN or infinite; the weights of this round must not be sent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledBatch:
-    """Patches with their reference: image (B, 1, X, Y, Z) float, label alike, integer.
-
-    Attributes:
-        undrawn: (B, C), boolean: the organs of which a sample's label says nothing.  None: all are
-            drawn in all samples.
-    """
-
-    image: Tensor
-    label: Tensor
-    undrawn: Tensor | None = None
-
-    def known(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, X, Y, Z) of these samples, as far as their labels can judge them."""
-        return maps if self.undrawn is None else merge_undrawn(maps, self.undrawn)
-
-    def target(self, classes: int) -> Tensor:
-        """The label as one-hot maps, (B, C, X, Y, Z); what is not drawn counts to background."""
-        return self.known(one_hot_maps(self.label, classes))
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnlabelledBatch:
-    """Patches without a reference: image (B, 1, X, Y, Z) float.
-
-    `pseudo_label` is what the site's own model drew, where the method asks for it; integer.
-    """
-
-    image: Tensor
-    pseudo_label: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +43,12 @@ class Prediction:
 
 
 @dataclass(kw_only=True)
-class StepRecord:
-    """What one step measured.  A key is absent where its term did not run."""
-
-    losses: dict[str, float] = field(default_factory=dict)
-    attention: list[float] = field(default_factory=list)
-    trusted_by_class: list[int] = field(default_factory=list)
-    predicted_by_class: list[int] = field(default_factory=list)
-
-
-@dataclass(kw_only=True)
 class Networks:
     """S and D with their optimisers; no optimiser means that the network is not trained here.
 
     `learns_correctness`: D learns where S is right, not Eq. 3 and 4.
     `softmax_prior`: M is read off D and the softmax together.
+    `parts`: In how many parts a step's batch is worked through, where memory is short.
     """
 
     segmenter: nn.Module
@@ -95,6 +57,7 @@ class Networks:
     confidence_optimiser: torch.optim.Optimizer | None = None
     learns_correctness: bool = False
     softmax_prior: bool = False
+    parts: int = 1
 
 
 @contextmanager
@@ -152,16 +115,24 @@ def predict(segmenter: nn.Module, image: Tensor) -> Prediction:
     )
 
 
-def take_step(optimiser: torch.optim.Optimizer, loss: Tensor, name: str) -> None:
+def take_step(optimiser: torch.optim.Optimizer, loss: Tensor | Iterable[Tensor], name: str) -> None:
     """One step of one optimiser.
+
+    Args:
+        optimiser: Of the network that learns.
+        loss: Scalar; or its summands, each made when the one before has been back-propagated and
+            its graph is gone.
+        name: The network's.
 
     Raises:
         NonFiniteLossError: Instead of a step on a loss that is not finite.
     """
-    if not torch.isfinite(loss):
-        raise NonFiniteLossError(f"{name} loss is {float(loss.detach())}; lower its learning rate")
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    for summand in [loss] if isinstance(loss, Tensor) else loss:
+        if not torch.isfinite(summand):
+            value = float(summand.detach())
+            raise NonFiniteLossError(f"{name} loss is {value}; lower its learning rate")
+        summand.backward()
     optimiser.step()
 
 
@@ -190,14 +161,14 @@ def supervised_loss(
     probabilities = heads[0]
     target = labelled.target(probabilities.shape[1])
     dice = [dice_loss(head, target, method.class_weight) for head in heads]
-    record.losses["dice"] = float(dice[0].detach().mean())
+    record.note("dice", dice[0].detach().mean())
     losses = torch.stack(
         [weight * loss for weight, loss in zip(prediction.weights, dice, strict=True)]
     ).sum(0)
     if method.sample_attention == "off":
         return losses.mean()
     weight = sample_attention(probabilities, target, method.beta)
-    record.attention = weight.tolist()
+    record.weights.append(weight)
     if method.sample_attention == "normalised":
         weight = weight / plan.attention_scale
     return (weight * losses).mean()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.losses import embedding_loss
+from asdnet_models.losses import embedding_loss, likeliest
 from asdnet_models.methods.common import (
     LabelledBatch,
     Networks,
@@ -71,9 +71,9 @@ class SemiEmbed:
             if guide is not None:
                 label = torch.cat((label, self._teacher.label(guide.image)))
             embedding = self._embedding(features, label, probabilities.shape[1])
-            record.losses["embedding"] = float(embedding.detach())
+            record.note("embedding", embedding)
             loss = loss + self._plan.embedding_ramp * self._config.lambda_embedding * embedding
-        record.losses["total"] = float(loss.detach())
+        record.note("total", loss)
         if self._proximal is not None:
             loss = loss + self._proximal(self._networks.segmenter)
         take_step(self._networks.segmenter_optimiser, loss, "segmenter")
@@ -96,7 +96,7 @@ class Teacher:
     @torch.no_grad()
     def label(self, image: Tensor) -> Tensor:
         """(B, 1, X, Y, Z) to the likeliest class of each voxel, same shape, int64."""
-        return softmax_of(self.network, image).argmax(1, keepdim=True)
+        return likeliest(softmax_of(self.network, image))
 
     @torch.no_grad()
     def follow(self, segmenter: nn.Module) -> None:
@@ -136,7 +136,7 @@ def _known_classes(labelled: LabelledBatch, classes: int) -> Tensor:
     """
     if labelled.undrawn is None:
         return labelled.label.long()
-    label = labelled.target(classes).argmax(1, keepdim=True)
+    label = likeliest(labelled.target(classes))
     partly = labelled.undrawn.any(1)[:, None, None, None, None]
     return torch.where(partly & (label == 0), -1, label)
 

@@ -59,9 +59,9 @@ class SemiFCN:
             loss = loss + supervised_loss(self._config, self._plan, labelled, prediction, record)
         if taught is not None:
             pseudo = self._pseudo_loss(probabilities[count:], taught.pseudo_label)
-            record.losses["pseudo"] = float(pseudo.detach())
+            record.note("pseudo", pseudo)
             loss = loss + self._config.lambda_region * pseudo
-        record.losses["total"] = float(loss.detach())
+        record.note("total", loss)
         if self._proximal is not None:
             loss = loss + self._proximal(self._networks.segmenter)
         take_step(self._networks.segmenter_optimiser, loss, "segmenter")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from client import augmentation
 from client.augmentation import augment
 
 SPACING = (1.0, 1.0, 1.0)
@@ -131,3 +132,22 @@ def test_views_are_close_to_the_original() -> None:
         assert abs(view.std().item() / image.std().item() - 1) < 0.35
     assert min(best) > 0.5
     assert max(best) < 0.9999
+
+
+def test_the_view_is_that_of_grid_sample_on_all_axes() -> None:
+    """In the plane and then between slices: the same as at once, to rounding."""
+    spacing = (1.0, 1.5, 3.0)
+    image, label = textured(5, 4), (textured(6, 4) > 0).to(torch.uint8)
+    image, label = image[..., :18, :10], label[..., :18, :10]
+    rng = np.random.default_rng(8)
+    extent = [n * s for n, s in zip(image.shape[2:], spacing, strict=True)]
+    theta = torch.stack([augmentation._random_affine(extent, rng) for _ in range(4)])
+    grid = torch.nn.functional.affine_grid(theta, list(image.shape), align_corners=False)
+    whole = torch.nn.functional.grid_sample(
+        image, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    nearest = torch.nn.functional.grid_sample(
+        label.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
+    )
+    assert torch.allclose(augmentation._linear(image, theta), whole, atol=1e-4)
+    assert (augmentation._nearest(label.float(), theta) != nearest).float().mean() < 1e-4

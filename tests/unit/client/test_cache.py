@@ -150,6 +150,10 @@ def test_label_values_become_classes(
     np.testing.assert_array_equal(case.label == 1, truth == 2)
     np.testing.assert_array_equal(case.label == 2, truth == 5)
     assert set(case.organ_places) == {1, 2}
+    with np.load(case.folder / "places.npz") as read:
+        for value, places in case.organ_places.items():
+            assert np.array_equal(places, read[str(value)])
+            assert isinstance(places.base, np.memmap) or isinstance(places, np.memmap)
     for value, places in case.organ_places.items():
         assert (case.label[tuple(places.T)] == value).all()
 

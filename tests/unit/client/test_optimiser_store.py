@@ -12,8 +12,9 @@ import torch
 from asdnet_models.methods.common import Networks
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.dataset import SiteData, prepare_site
+from client.hardware import build_networks
 from client.optimisers import OptimiserStore
-from client.training import RoundResult, build_networks, train_round
+from client.training import RoundResult, train_round
 from protocol.schedule import RoundPlan
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol

@@ -31,6 +31,7 @@ def test_relative_paths_count_from_the_file(
 def test_defaults_are_cautious(tmp_path: Path) -> None:
     config = read_site(write(tmp_path, LAWFUL))
     assert (config.device, config.threads, config.min_cases_reported) == ("auto", 0, 3)
+    assert (config.compile, config.accumulate) == (False, 1)
 
 
 def test_the_name_must_be_the_files(tmp_path: Path) -> None:

@@ -1,0 +1,319 @@
+"""From preprocessed scans to a batch: our memory-mapped cache against MONAI's data sets.
+
+Run as `python -m benchmarks.data FOLDER WHO`, it draws patches of all cases of a folder and prints
+by how many MiB its anonymous memory grew.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from monai.data import CacheDataset, PersistentDataset, list_data_collate
+from monai.transforms import (
+    ClassesToIndicesd,
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    RandAdjustContrastd,
+    RandAffined,
+    RandCropByLabelClassesd,
+    RandFlipd,
+    RandGaussianNoised,
+)
+
+from benchmarks.common import Report, Row, Target, in_turn
+from benchmarks.step import asdnet_step, one_thread, status_mib
+from client.augmentation import augment
+from client.cache import CachedCase
+from client.contract import Case
+from client.dataset import PatchSampler
+from client.prefetch import drawn_ahead
+from protocol.presets import preset
+from protocol.study import StudyProtocol
+
+TIMES_FASTER = 5.0
+WAITING = 0.02
+GROWTH_MIB = 2.0
+_BATCHES = 2
+_SPEED_CASES, _SPEED_VOXELS = 4, (128, 128, 64)
+_FEW, _MANY, _MEMORY_VOXELS = 5, 40, (96, 96, 64)
+_KEYS = ("image", "label")
+
+Job = Callable[[], object]
+
+
+def measure() -> Report:
+    """Patches a second, memory by cases, share of the time that a step waits."""
+    protocol = preset("paper")
+    with one_thread(), tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        scans = write_scans(folder / "speed", _SPEED_CASES, _SPEED_VOXELS)
+        rows, targets = [], []
+        for augmented in (False, True):
+            found = _patches_a_second(scans, folder, protocol, augmented=augmented)
+            rows += found
+            targets.append(_speed_target(found))
+        memory, target = _memory(folder)
+        waits, waiting = _waiting(scans)
+    return Report(
+        heading="From the cache to a batch",
+        rows=[*rows, *memory, *waits],
+        targets=[*targets, target, waiting],
+        text=(
+            f"{_SPEED_CASES} scans of 128x128x64 voxels, patches of 64x64x16, batches of two, no "
+            "worker processes on either side. MONAI's data sets keep the places of each class too. "
+            "Memory is anonymous memory: a memory-mapped page belongs to the system's page cache, "
+            "is shared by all processes, and is given back whenever somebody needs it."
+        ),
+    )
+
+
+def write_scans(folder: Path, count: int, voxels: tuple[int, int, int]) -> list[CachedCase]:
+    """Entries as client/cache.py writes them, of noise with three boxes in it."""
+    cases = []
+    for number in range(count):
+        entry = folder / f"{number:03d}"
+        entry.mkdir(parents=True)
+        rng = np.random.default_rng(number)
+        label = np.zeros(voxels, np.uint8)
+        places = {}
+        for organ in (1, 2, 3):
+            label[20 * organ : 20 * organ + 20, 30:60, 10:40] = organ
+            found = np.argwhere(label == organ).astype(np.int32)
+            places[str(organ)] = found[np.linspace(0, len(found) - 1, 4096).astype(int)]
+        np.save(entry / "image.npy", rng.standard_normal(voxels, np.float32))
+        np.save(entry / "label.npy", label)
+        np.savez(entry / "places.npz", **places)
+        facts = {"annotated": ["bladder", "prostate", "rectum"], "lowest": 0.0, "organ_box": None}
+        (entry / "facts.json").write_text(json.dumps(facts))
+        cases.append(_case(entry))
+    return cases
+
+
+def _case(entry: Path) -> CachedCase:
+    # The sampler asks a case for its cache entry alone.
+    return CachedCase(cast(Case, None), entry)
+
+
+def our_draw(cases: Sequence[CachedCase], protocol: StudyProtocol, *, augmented: bool) -> Job:
+    """One batch as a round draws it."""
+    rng = np.random.default_rng(protocol.seed)
+    sampler = PatchSampler(protocol, rng, None)
+    count = protocol.training.batch_size
+
+    def draw() -> object:
+        batch = sampler.labelled(cases, count)
+        if not augmented:
+            return batch
+        return augment(batch.image, batch.label, protocol.spacing_mm, rng)
+
+    return draw
+
+
+def monai_draw(dataset: Any, count: int) -> Job:
+    """One batch of a MONAI data set, its cases drawn likewise."""
+    rng = np.random.default_rng(1)
+
+    def draw() -> object:
+        return list_data_collate([dataset[int(rng.integers(len(dataset)))] for _ in range(count)])
+
+    return draw
+
+
+def monai_steps(protocol: StudyProtocol, *, augmented: bool) -> Compose:
+    """Reading and the classes' places are kept by the data set; cropping and views are not."""
+    classes = protocol.classes
+    steps: list[Any] = [
+        LoadImaged(keys=_KEYS, reader="NumpyReader"),
+        EnsureChannelFirstd(keys=_KEYS, channel_dim="no_channel"),
+        ClassesToIndicesd(keys="label", num_classes=classes),
+        RandCropByLabelClassesd(
+            keys=_KEYS,
+            label_key="label",
+            indices_key="label_cls_indices",
+            spatial_size=protocol.patch_voxels,
+            ratios=[1 / 3, *[2 / 3 / (classes - 1)] * (classes - 1)],
+            num_classes=classes,
+        ),
+    ]
+    if augmented:
+        steps += [
+            RandFlipd(keys=_KEYS, prob=0.5, spatial_axis=0),
+            RandAffined(
+                keys=_KEYS,
+                prob=1.0,
+                rotate_range=(0.0, 0.0, 0.1745),
+                scale_range=(0.1, 0.1, 0.1),
+                mode=("bilinear", "nearest"),
+                padding_mode=("border", "zeros"),
+            ),
+            RandAdjustContrastd(keys="image", prob=1.0, gamma=(0.74, 1.35)),
+            RandGaussianNoised(keys="image", prob=1.0, std=0.1),
+        ]
+    return Compose(steps)
+
+
+def _files(cases: Sequence[CachedCase]) -> list[dict[str, str]]:
+    return [{key: str(case.folder / f"{key}.npy") for key in _KEYS} for case in cases]
+
+
+def _patches_a_second(
+    cases: Sequence[CachedCase], folder: Path, protocol: StudyProtocol, *, augmented: bool
+) -> list[Row]:
+    count = protocol.training.batch_size
+    steps = monai_steps(protocol, augmented=augmented)
+    kept = CacheDataset(_files(cases), steps, progress=False)
+    disk = PersistentDataset(_files(cases), steps, cache_dir=folder / f"kept-{augmented}")
+    draws = {
+        "ours: PatchSampler": our_draw(cases, protocol, augmented=augmented),
+        "MONAI CacheDataset": monai_draw(kept, count),
+        "MONAI PersistentDataset": monai_draw(disk, count),
+    }
+    return in_turn(
+        f"patches a second, random views {'on' if augmented else 'off'}",
+        {who: _repeated(draw) for who, draw in draws.items()},
+        ours="ours: PatchSampler",
+        per_second=_BATCHES * count,
+    )
+
+
+def _repeated(draw: Job) -> Job:
+    def draws() -> None:
+        for _ in range(_BATCHES):
+            draw()
+
+    return draws
+
+
+def _speed_target(rows: Sequence[Row]) -> Target:
+    fastest = max(rows[1:], key=lambda row: row.value)
+    times = rows[0].value / fastest.value
+    met = times >= TIMES_FASTER
+    return Target(
+        topic=rows[0].topic,
+        said=f"at least {TIMES_FASTER:g} times MONAI's faster data set",
+        reached=f"{times:.1f} times {fastest.who}",
+        met=met,
+        why="" if met else "interpolation and noise, the same work for both, are what is left",
+    )
+
+
+def _memory(folder: Path) -> tuple[list[Row], Target]:
+    """Anonymous memory of drawing from few and from many cases, each in its own process."""
+    rows = []
+    grown = {}
+    for count in (_FEW, _MANY):
+        write_scans(folder / str(count), count, _MEMORY_VOXELS)
+    for who, name in (("ours", "ours: PatchSampler"), ("cache", "MONAI CacheDataset")):
+        found = [_in_child(folder / str(count), who) for count in (_FEW, _MANY)]
+        grown[who] = found[1] - found[0]
+        rows += [
+            Row(
+                topic=f"anonymous memory, {count} scans of 96x96x64",
+                who=name,
+                value=value,
+                unit="MiB",
+                runs=1,
+            )
+            for count, value in zip((_FEW, _MANY), found, strict=True)
+        ]
+    target = Target(
+        topic="memory by number of cases",
+        said=f"does not grow: under {GROWTH_MIB:g} MiB from {_FEW} to {_MANY} scans",
+        reached=f"{grown['ours']:+.1f} MiB (MONAI CacheDataset {grown['cache']:+.1f} MiB)",
+        met=grown["ours"] < GROWTH_MIB,
+        why="" if grown["ours"] < GROWTH_MIB else "something is read into memory and kept",
+    )
+    return rows, target
+
+
+def _in_child(folder: Path, who: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.data", str(folder), who]
+    root = Path(__file__).parents[1]
+    found = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    return float(found.stdout.split()[-1])
+
+
+def anonymous_mib(folder: Path, who: str) -> float:
+    """By how much this process grew when it drew from every case of the folder."""
+    torch.set_num_threads(1)
+    protocol = preset("paper")
+    cases = [_case(entry) for entry in sorted(folder.iterdir())]
+    # What the libraries take once is not the cases'.
+    _draw_all(cases[:1], protocol, who)
+    before = status_mib("RssAnon")
+    kept = _draw_all(cases, protocol, who)
+    after = status_mib("RssAnon")
+    del kept
+    return after - before
+
+
+def _draw_all(cases: Sequence[CachedCase], protocol: StudyProtocol, who: str) -> object:
+    if who == "ours":
+        sampler = PatchSampler(protocol, np.random.default_rng(1), None)
+        for case in cases:
+            sampler.labelled([case], protocol.training.batch_size)
+        return cases
+    dataset = CacheDataset(_files(cases), monai_steps(protocol, augmented=False), progress=False)
+    for index in range(len(cases)):
+        dataset[index]
+    return dataset
+
+
+def _waiting(cases: Sequence[CachedCase]) -> tuple[list[Row], Target]:
+    """Share of a round's time in which the step has no batch yet; random views on."""
+    protocol = preset("quick")
+    step = asdnet_step(protocol)
+    step()
+    rows = []
+    shares = {}
+    for who, ahead in (("ours: drawn ahead", True), ("drawn in turn", False)):
+        draw = our_draw(cases, protocol, augmented=True)
+        found = sorted(_share(draw, step, ahead=ahead) for _ in range(5))
+        shares[who] = found[2]
+        rows.append(
+            Row(
+                topic="share of a round's time that waits for patches, preset quick, views on",
+                who=who,
+                value=100 * found[2],
+                unit="%",
+                spread=(100 * found[0], 100 * found[-1]),
+            )
+        )
+    share = shares["ours: drawn ahead"]
+    return rows, Target(
+        topic="waiting for data",
+        said=f"under {100 * WAITING:g} % of a round's time",
+        reached=f"{100 * share:.2f} %",
+        met=share < WAITING,
+        why="" if share < WAITING else "the drawing thread shares the step's core",
+    )
+
+
+def _share(draw: Job, step: Job, *, ahead: bool, steps: int = 6) -> float:
+    def both() -> object:
+        return draw(), draw()  # labelled and unlabelled
+
+    in_order = (both() for _ in range(steps))
+    batches: Iterator[object] = drawn_ahead(both, steps) if ahead else in_order
+    started, waited = time.perf_counter(), 0.0
+    while True:
+        asked = time.perf_counter()
+        found = next(batches, None)
+        waited += time.perf_counter() - asked
+        if found is None:
+            return waited / (time.perf_counter() - started)
+        step()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{anonymous_mib(Path(sys.argv[1]), sys.argv[2])}\n")

@@ -1,0 +1,102 @@
+"""What a machine does with the networks: its device, memory layout and way to take a step.
+
+Facts of a site, not of the study: on any of them a step has the same gradients to rounding.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from asdnet_models.methods.common import Networks
+from asdnet_models.networks import build_confidence, build_segmenter
+from protocol.catalogue import METHODS
+from protocol.sites import SiteConfig
+from protocol.study import ProtocolError, StudyProtocol
+
+# Tensor cores want this layout, and on a CPU it spares PyTorch's slow fallback convolution.
+_LAYOUT = torch.channels_last_3d
+
+
+def choose_device(config: SiteConfig) -> torch.device:
+    """The site's device; "auto" is the GPU where there is one."""
+    if config.device != "auto":
+        return torch.device(config.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_accumulate(config: SiteConfig, protocol: StudyProtocol) -> None:
+    """Whether this study's steps can be taken in parts at all, where the site wants it.
+
+    Raises:
+        ProtocolError: With every reason why a part's gradients would not be a share of the whole's.
+    """
+    if config.accumulate == 1:
+        return
+    reasons = []
+    method = protocol.method
+    if not METHODS[method.name].means_over_samples:
+        reasons.append(f"{method.name} compares samples of a batch with each other")
+    if method.trains_confidence and method.gamma_rule == "quantile":
+        reasons.append("gamma_rule 'quantile' ranks the voxels of the whole batch")
+    if protocol.network.norm == "batch":
+        reasons.append("norm 'batch' takes its statistics over the whole batch")
+    if reasons:
+        raise ProtocolError(
+            f"site {config.site}: accumulate {config.accumulate}: this study's steps cannot be "
+            f"taken in parts: {'; '.join(reasons)}; set accumulate to 1"
+        )
+
+
+def build_networks(
+    protocol: StudyProtocol,
+    device: torch.device,
+    *,
+    grades: bool,
+    compiled: bool = False,
+    parts: int = 1,
+) -> Networks:
+    """Both networks on the device with the seed's first weights, and their optimisers.
+
+    Args:
+        protocol: Architecture and rates.
+        device: Where they train.
+        grades: Whether D is trained, and not only asked: so it is where labels are.
+        compiled: Let torch.compile make their kernels, at the first step; weights keep their names.
+        parts: In how many parts a step's batch is worked through.
+    """
+
+    def ready(network: nn.Module) -> nn.Module:
+        moved: nn.Module = network.to(device).to(memory_format=_LAYOUT).train()  # type: ignore[call-overload]
+        if compiled:
+            moved.compile(dynamic=False)
+        return moved
+
+    def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            network.parameters(),
+            lr=rate,
+            weight_decay=protocol.training.weight_decay,
+            fused=device.type == "cuda",
+        )
+
+    segmenter = ready(build_segmenter(protocol))
+    confidence = ready(build_confidence(protocol)) if protocol.method.trains_confidence else None
+    training = protocol.training
+    return Networks(
+        segmenter=segmenter,
+        segmenter_optimiser=adam(segmenter, training.lr_segmenter),
+        confidence=confidence,
+        confidence_optimiser=adam(confidence, training.lr_confidence)
+        if confidence is not None and grades
+        else None,
+        learns_correctness=protocol.confidence.target == "correctness",
+        softmax_prior=protocol.confidence.prior == "softmax",
+        parts=parts,
+    )
+
+
+def on_device(batch: Tensor, device: torch.device) -> Tensor:
+    """In the networks' layout; to a GPU by pinned memory, without waiting for the copy."""
+    batch = batch.contiguous(memory_format=_LAYOUT)
+    if device.type != "cuda":
+        return batch
+    return batch.pin_memory().to(device, non_blocking=True)
