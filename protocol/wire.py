@@ -9,10 +9,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
-import numpy as np
 import torch
 import zstandard
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import ArrayRecord, RecordDict
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from protocol.weights import (
     Bytes,
     MessageError,
     Weights,
+    array_of,
     pack_weights,
     read_weights,
     stored_bytes,
@@ -161,7 +161,7 @@ def _packed(parts: Iterable[bytes], wire: WireConfig) -> ArrayRecord:
     body = b"".join(parts)
     if wire.compress:
         body = zstandard.ZstdCompressor(level=wire.compress).compress(body)
-    return ArrayRecord(array_dict={_key(wire): Array(np.frombuffer(body, np.uint8))})
+    return ArrayRecord(array_dict={_key(wire): array_of(body)})
 
 
 def _body(

@@ -14,7 +14,7 @@ from protocol.schedule import RoundPlan
 from protocol.study import AggregationConfig
 from protocol.weights import Weights
 
-# Of all sites together in memory, while they are summed: 8 to 16 MiB.
+# Of all sites together in memory, while they are summed, in float64: 8 MiB.
 _NUMBERS_HELD, _BLOCK = 2**20, 512
 
 
@@ -93,8 +93,9 @@ def average_stored(
     start = 0
     for name, tensor in like.items():
         total = torch.empty(tensor.numel())
-        cuts = [*range(0, max(1, tensor.numel() // strip) * strip, strip), tensor.numel()]
-        for low, high in pairwise(cuts):
+        # What is less than a block is summed with the strip before it, as in a whole tensor.
+        cuts = list(range(0, max(1, tensor.numel() - _BLOCK + 1), strip))
+        for low, high in pairwise([*cuts, tensor.numel()]):
             rows = torch.empty(len(sites), high - low, dtype=torch.float64)
             for row, site in zip(rows, sites, strict=True):
                 values = np.fromfile(files[site], np.float32, high - low, offset=4 * (start + low))
@@ -127,8 +128,8 @@ def distance(update: Weights, current: Weights) -> float:
             float(((new - old).double() ** 2).sum())
             for name, tensor in current.items()
             for new, old in zip(
-                torch.split(update[name].flatten(), _NUMBERS_HELD),
-                torch.split(tensor.flatten(), _NUMBERS_HELD),
+                torch.split(update[name].flatten(), _NUMBERS_HELD // 8),
+                torch.split(tensor.flatten(), _NUMBERS_HELD // 8),
                 strict=True,
             )
         )
