@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from flwr.app import ArrayRecord
 from safetensors.torch import load_file, save
 
 from client.state import RoundFiles
 from protocol.modelfile import part, prefixed
 from protocol.study import WireConfig
 from protocol.weights import Weights
-from protocol.wire import pack_update
+from protocol.wire import Packed, pack_update
 
 
 def pack_with_feedback(
@@ -20,7 +19,7 @@ def pack_with_feedback(
     wire: WireConfig,
     trained: Mapping[str, Weights],
     sent: Mapping[str, Weights],
-) -> dict[str, ArrayRecord]:
+) -> dict[str, Packed]:
     """The networks' updates as they travel; what that rounds off is added to the next round's.
 
     Args:
@@ -37,7 +36,7 @@ def pack_with_feedback(
     files = RoundFiles(state / "residuals", run, ".safetensors")
     before = None if wire.format == "fp32" else files.before(number)
     kept = {} if before is None else load_file(before)
-    records: dict[str, ArrayRecord] = {}
+    records: dict[str, Packed] = {}
     left: dict[str, Weights | None] = {}
     for network, weights in trained.items():
         residual = part(kept, network)

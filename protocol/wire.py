@@ -28,6 +28,8 @@ from protocol.weights import (
 )
 
 Shapes = dict[str, tuple[int, ...]]
+# One network as it travels.
+Packed = ArrayRecord
 
 _LARGEST = 127
 # Below it, a float32 has not all of its digits, and a scale of few digits would be a wrong one.
