@@ -7,7 +7,6 @@ order of the names, so that their number is known beforehand and there is no hea
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from math import prod
 
 import torch
 import zstandard
@@ -15,6 +14,7 @@ from flwr.app import ArrayRecord, RecordDict
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor
 
+from protocol.coding import decoded, encoded, stored_size
 from protocol.study import WireConfig
 from protocol.weights import (
     HEAD_BYTES,
@@ -31,9 +31,6 @@ Shapes = dict[str, tuple[int, ...]]
 # One network as it travels.
 Packed = ArrayRecord
 
-_LARGEST = 127
-# Below it, a float32 has not all of its digits, and a scale of few digits would be a wrong one.
-_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 _Shapes = TypeAdapter(dict[str, dict[str, tuple[NonNegativeInt, ...]]])
 
 
@@ -64,84 +61,7 @@ def read_shapes(text: str) -> dict[str, Shapes]:
 
 def body_bytes(shapes: Mapping[str, tuple[int, ...]], wire: WireConfig) -> int:
     """What the values take before compression, bytes."""
-    return sum(_size(shape, wire) for shape in shapes.values())
-
-
-# ---- one tensor ---------------------------------------------------------------------------------
-
-
-def quantise(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8: value ~ scale * q, with one scale for each index of the first axis.
-
-    Args:
-        value: float32, of two or more axes; the first is a convolution's output channel.
-
-    Returns:
-        Scales, float32 (C,), the channel's largest magnitude / 127; q, int8, shaped as `value`, in
-        [-127, 127].  A channel of noughts has scale 0.  Half a step is rounded to the even one.
-    """
-    rows = value.flatten(1)
-    largest = rows.abs().amax(1) if rows.numel() else rows.new_zeros(rows.shape[0])
-    scales = largest / _LARGEST
-    scales[scales < _SMALLEST_SCALE] = 0
-    steps = torch.where(scales > 0, scales, torch.ones_like(scales))
-    q = (rows / steps[:, None]).round_().clamp_(-_LARGEST, _LARGEST)
-    return scales, q.to(torch.int8).reshape(value.shape)
-
-
-def _narrow(shape: tuple[int, ...], wire: WireConfig) -> bool:
-    """Biases and norms, of one axis, are a thousandth of the bytes and stay float32."""
-    return wire.format != "fp32" and len(shape) > 1
-
-
-def _size(shape: tuple[int, ...], wire: WireConfig) -> int:
-    if not _narrow(shape, wire):
-        return 4 * prod(shape)
-    return 2 * prod(shape) if wire.format == "bf16" else 4 * shape[0] + prod(shape)
-
-
-def _encoded(value: Tensor, wire: WireConfig) -> bytes:
-    if not _narrow(tuple(value.shape), wire):
-        return value.numpy().tobytes()
-    if wire.format == "bf16":
-        return value.bfloat16().view(torch.int16).numpy().tobytes()
-    scales, q = quantise(value)
-    return scales.numpy().tobytes() + q.numpy().tobytes()
-
-
-def _decoded(data: memoryview, shape: tuple[int, ...], wire: WireConfig) -> Tensor:
-    """Raises MessageError where `_encoded` could not have made these bytes."""
-    if not _narrow(shape, wire) or wire.format == "bf16":
-        kind = torch.bfloat16 if _narrow(shape, wire) else torch.float32
-        value = _values(data, kind).float().reshape(shape)
-    else:
-        scales, q = _values(data[: 4 * shape[0]], torch.float32), _values(data[4 * shape[0] :])
-        q = q.reshape(shape[0], prod(shape[1:]))
-        _refuse_other_codes(scales, q)
-        value = (q.float() * scales[:, None]).reshape(shape)
-    if not torch.isfinite(value).all():
-        raise MessageError("holds NaN or infinity")
-    return value
-
-
-def _values(data: memoryview, kind: torch.dtype = torch.int8) -> Tensor:
-    if not data:
-        return torch.zeros(0, dtype=kind)
-    # A copy: the bytes of a message cannot be written to, and are let go.
-    return torch.frombuffer(bytearray(data), dtype=kind)
-
-
-def _refuse_other_codes(scales: Tensor, q: Tensor) -> None:
-    """One value, one code: a second way to write the same would be a way to say something else."""
-    if not torch.isfinite(scales).all():
-        raise MessageError("has a scale that is NaN or infinity")
-    if (scales.signbit() | ((scales > 0) & (scales < _SMALLEST_SCALE))).any():
-        raise MessageError("has a scale that is neither 0 nor a positive normal number")
-    if q.numel() and int(q.min()) < -_LARGEST:
-        raise MessageError("holds -128, must be in [-127, 127]")
-    largest = q.abs().amax(1).int() if q.numel() else torch.zeros(len(scales), dtype=torch.int32)
-    if not torch.equal(largest, _LARGEST * (scales > 0).int()):
-        raise MessageError("has a channel that is neither full (127) nor all nought at scale 0")
+    return sum(stored_size(shape, wire) for shape in shapes.values())
 
 
 # ---- one network --------------------------------------------------------------------------------
@@ -204,9 +124,9 @@ def _tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     start = 0
     for key, shape in shapes.items():
-        end = start + _size(shape, wire)
+        end = start + stored_size(shape, wire)
         try:
-            yield key, _decoded(body[start:end], shape, wire)
+            yield key, decoded(body[start:end], shape, wire)
         except MessageError as error:
             raise MessageError(f"{name}: {key} {error}") from None
         start = end
@@ -237,7 +157,7 @@ def pack_global(weights: Weights, wire: WireConfig) -> ArrayRecord:
     """
     if wire.plain:
         return pack_weights(weights)
-    return _packed((_encoded(weights[name], wire) for name in sorted(weights)), wire)
+    return _packed((encoded(weights[name], wire) for name in sorted(weights)), wire)
 
 
 def read_global(
@@ -263,7 +183,7 @@ def as_sent(weights: Weights, wire: WireConfig) -> Weights:
     if wire.format == "fp32":
         return weights
     return {
-        name: _decoded(memoryview(_encoded(w, wire)), tuple(w.shape), wire)
+        name: decoded(memoryview(encoded(w, wire)), tuple(w.shape), wire)
         for name, w in weights.items()
     }
 
@@ -297,8 +217,8 @@ def pack_update(
         meant = trained[name] - sent[name]
         if residual and name in residual:
             meant += residual[name]
-        parts.append(_encoded(meant, wire))
-        left[name] = meant - _decoded(memoryview(parts[-1]), tuple(meant.shape), wire)
+        parts.append(encoded(meant, wire))
+        left[name] = meant - decoded(memoryview(parts[-1]), tuple(meant.shape), wire)
     return _packed(parts, wire), left
 
 

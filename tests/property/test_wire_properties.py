@@ -9,6 +9,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.coding import quantise
 from protocol.study import WireConfig
 from protocol.weights import MessageError, Weights
 from protocol.wire import (
@@ -16,7 +17,6 @@ from protocol.wire import (
     body_bytes,
     pack_global,
     pack_update,
-    quantise,
     read_global,
     read_update,
     remade,

@@ -9,6 +9,7 @@ import torch
 import zstandard
 from flwr.app import Array, ArrayRecord, RecordDict
 
+from protocol.coding import quantise
 from protocol.study import StudyProtocol, WireConfig
 from protocol.weights import MessageError, Weights, bytes_sent, pack_weights
 from protocol.wire import (
@@ -16,7 +17,6 @@ from protocol.wire import (
     body_bytes,
     pack_global,
     pack_update,
-    quantise,
     read_global,
     read_shapes,
     read_update,
