@@ -25,6 +25,8 @@ PAGE = ROOT / "docs" / "results" / "benchmarks.md"
 MODULES: tuple[str, ...] = (
     "step",
     "data",
+    "wire",
+    "centre",
 )
 _SHOWN = ("torch", "monai", "flwr", "SimpleITK", "numpy", "surface-distance", "nvflare")
 

@@ -25,7 +25,9 @@ from protocol.messages import (
     read_run,
 )
 from protocol.sites import SiteConfig, read_site
-from protocol.weights import MessageError, read_weights
+from protocol.study import StudyProtocol
+from protocol.weights import MessageError, Weights
+from protocol.wire import read_global
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,25 @@ def answer_only_as_agreed(site_of: SiteOf) -> Mod:
             return error_reply(message, type(error).__name__)
 
     return mod
+
+
+def _networks(message: Message, protocol: StudyProtocol) -> dict[str, Weights]:
+    """The global weights of an instruction, by network.
+
+    Raises:
+        MessageError: If they are not of the study's networks, or there is no segmenter.
+    """
+    from asdnet_models.networks import build_confidence, build_segmenter
+
+    found: dict[str, Weights] = {}
+    for name, build in ((SEGMENTER, build_segmenter), (CONFIDENCE, build_confidence)):
+        weights = read_global(message.content, name, build(protocol).state_dict(), protocol.wire)
+        if weights is not None:
+            found[name] = weights
+    if SEGMENTER not in found:
+        kind = message.metadata.message_type
+        raise MessageError(f"{kind}: the instruction carries no {SEGMENTER}")
+    return found
 
 
 def build_client_app(site_of: SiteOf) -> ClientApp:
@@ -87,44 +108,37 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         """One round of local training."""
-        from asdnet_models.networks import build_confidence, build_segmenter
         from client.dataset import prepare_site
+        from client.feedback import pack_with_feedback
         from client.training import train_round
 
         config = site_of(context)
         protocol, plan = read_protocol(message.content), read_plan(message.content)
-        segmenter = read_weights(message.content, SEGMENTER, build_segmenter(protocol).state_dict())
-        confidence = read_weights(
-            message.content, CONFIDENCE, build_confidence(protocol).state_dict()
-        )
-        if segmenter is None:
-            raise MessageError("train: the instruction carries no segmenter")
+        run, sent = read_run(message.content), _networks(message, protocol)
         data = prepare_site(config, protocol)
         result = train_round(
-            config, protocol, plan, data, segmenter, confidence, run=read_run(message.content)
+            config, protocol, plan, data, sent[SEGMENTER], sent.get(CONFIDENCE), run=run
         )
+        trained = {SEGMENTER: result.segmenter}
+        if result.confidence is not None:
+            trained[CONFIDENCE] = result.confidence
+        updates = pack_with_feedback(config.state, run, plan.round, protocol.wire, trained, sent)
         content = pack_training(
-            config.site, result.report, protocol, result.segmenter, result.confidence
+            config.site, result.report, protocol, updates[SEGMENTER], updates.get(CONFIDENCE)
         )
         return Message(content, reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         """Scores of the site's validation and test cases, as sums."""
-        from asdnet_models.networks import build_confidence, build_segmenter
         from client.dataset import prepare_site
         from client.evaluation import evaluate_site
 
         config = site_of(context)
         protocol = read_protocol(message.content)
-        weights = read_weights(message.content, SEGMENTER, build_segmenter(protocol).state_dict())
-        if weights is None:
-            raise MessageError("evaluate: the instruction carries no segmenter")
-        confidence = read_weights(
-            message.content, CONFIDENCE, build_confidence(protocol).state_dict()
-        )
+        sent = _networks(message, protocol)
         data = prepare_site(config, protocol)
-        report = evaluate_site(config, protocol, data, weights, confidence)
+        report = evaluate_site(config, protocol, data, sent[SEGMENTER], sent.get(CONFIDENCE))
         return Message(pack_evaluation(config.site, report, protocol), reply_to=message)
 
     return app

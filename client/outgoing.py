@@ -7,7 +7,7 @@ travel in a place where nobody looks: an extra record, a trailing byte, a header
 import builtins
 import logging
 
-from flwr.app import Error, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
 
 from protocol.messages import (
     CONFIDENCE,
@@ -20,8 +20,11 @@ from protocol.messages import (
     read_protocol,
     read_site_name,
     read_training,
+    sent_shapes,
 )
-from protocol.weights import MessageError, raw_weights, read_weights
+from protocol.study import WireConfig
+from protocol.weights import MessageError, Weights, raw_weights, read_weights
+from protocol.wire import remade
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +80,20 @@ def _remade(content: RecordDict, instruction: Message, site: str) -> RecordDict:
         return pack_evaluation(site, read_evaluation(content, protocol), protocol)
     if kind == MessageType.TRAIN:
         report = read_training(content, protocol)
-        # Of the names and shapes that the centre sent, and no others.
-        sent = [raw_weights(instruction.content, name) for name in (SEGMENTER, CONFIDENCE)]
-        segmenter = read_weights(content, SEGMENTER, sent[0] or {})
-        confidence = read_weights(content, CONFIDENCE, sent[1] or {})
+        segmenter, confidence = (
+            _update_remade(content, instruction.content, name, protocol.wire)
+            for name in (SEGMENTER, CONFIDENCE)
+        )
         if segmenter is None:
             raise MessageError("reply: holds no segmenter")
         return pack_training(site, report, protocol, segmenter, confidence)
     raise MessageError(f"reply: nothing may leave in answer to a {kind!r} message")
+
+
+def _update_remade(
+    content: RecordDict, asked: RecordDict, name: str, wire: WireConfig
+) -> Weights | ArrayRecord | None:
+    """One network's update, of the names and shapes that the centre sent, and no others."""
+    if wire.plain:
+        return read_weights(content, name, raw_weights(asked, name) or {})
+    return remade(content, name, sent_shapes(asked).get(name, {}), wire)

@@ -30,9 +30,11 @@ from protocol.sites import SITE_NAME
 from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
 from protocol.weights import MessageError, Weights, count_tensors, names_differ, pack_weights
+from protocol.wire import Shapes, pack_global, read_shapes, shapes_text, short_names
 
 SEGMENTER, CONFIDENCE = "segmenter", "confidence"
 _METRICS, _STUDY, _SITE = "metrics", "study", "site"
+_SHORT = short_names()
 _RECORDS = (SEGMENTER, CONFIDENCE, _METRICS, _STUDY, _SITE)
 
 LOSSES = (
@@ -236,7 +238,10 @@ def describe(message: Message) -> Description:
                 for item, array in sorted(record.items())
             ]
             weight = sum(len(array.data) for array in record.values())
-            items |= {f"{name} tensors": count_tensors(record), f"{name} bytes": weight}
+            # Only a file of the plain kind says how many there are.
+            if not _SHORT & record.keys():
+                items[f"{name} tensors"] = count_tensors(record)
+            items[f"{name} bytes"] = weight
         else:
             lines = [json.dumps(dict(record), sort_keys=True, default=repr)]
             weight = len(lines[0])
@@ -278,10 +283,12 @@ def pack_instruction(
     if plan is not None:
         study["plan"] = plan.model_dump_json()
     content = RecordDict({_STUDY: study})
-    if segmenter is not None:
-        content[SEGMENTER] = pack_weights(segmenter)
-    if confidence is not None:
-        content[CONFIDENCE] = pack_weights(confidence)
+    networks = {SEGMENTER: segmenter, CONFIDENCE: confidence}
+    sent = {name: weights for name, weights in networks.items() if weights is not None}
+    for name, weights in sent.items():
+        content[name] = pack_global(weights, protocol.wire)
+    if sent and not protocol.wire.plain:
+        study["weights"] = shapes_text(sent)
     return content
 
 
@@ -293,6 +300,15 @@ def read_protocol(content: RecordDict) -> StudyProtocol:
 def read_plan(content: RecordDict) -> RoundPlan:
     """The plan of an instruction."""
     return RoundPlan.model_validate_json(_study_text(content, "plan"))
+
+
+def sent_shapes(content: RecordDict) -> dict[str, Shapes]:
+    """Names and shapes of what an instruction carries, by network; where `wire` is not plain.
+
+    Raises:
+        MessageError: If it does not say them.
+    """
+    return read_shapes(_study_text(content, "weights"))
 
 
 def read_run(content: RecordDict) -> str:
@@ -388,10 +404,13 @@ def pack_training(
     site: str,
     report: TrainReport,
     protocol: StudyProtocol,
-    segmenter: Weights,
-    confidence: Weights | None,
+    segmenter: Weights | ArrayRecord,
+    confidence: Weights | ArrayRecord | None,
 ) -> RecordDict:
-    """A site's update and the numbers of its round."""
+    """A site's update and the numbers of its round.
+
+    The networks are whole weights, or records as `protocol.wire` makes them.
+    """
     values: dict[str, float] = {
         name: getattr(report, name) for name in ("labelled", "unlabelled", "steps", "seconds")
     }
@@ -401,9 +420,9 @@ def pack_training(
         values |= _pair(f"trusted/{name}", total)
     values |= _pair("attention", report.attention)
     content = _reply(site, _metric_record(values, "train", protocol))
-    content[SEGMENTER] = pack_weights(segmenter)
-    if confidence is not None:
-        content[CONFIDENCE] = pack_weights(confidence)
+    for name, update in ((SEGMENTER, segmenter), (CONFIDENCE, confidence)):
+        if update is not None:
+            content[name] = update if isinstance(update, ArrayRecord) else pack_weights(update)
     return content
 
 

@@ -201,6 +201,22 @@ class AggregationConfig(Frozen):
     )
 
 
+class WireConfig(Frozen):
+    """How weights travel; sums are in float64 whatever the format."""
+
+    format: Literal["fp32", "bf16", "int8"] = Field(
+        "fp32", description="bf16 and int8: differences up, rounded, what is left stays at the site"
+    )
+    compress: Annotated[int, Field(ge=0, le=19)] = Field(
+        0, description="level of zstd; 0: as they are"
+    )
+
+    @property
+    def plain(self) -> bool:
+        """Weights as one safetensors file a network, which says its own names and shapes."""
+        return self.format == "fp32" and not self.compress
+
+
 class EvaluationConfig(Frozen):
     """Sliding-window inference and when the sites score their cases."""
 
@@ -251,6 +267,7 @@ class StudyProtocol(Frozen):
     method: MethodConfig = Field(MethodConfig(), validate_default=True)
     training: TrainingConfig = TrainingConfig()
     aggregation: AggregationConfig = AggregationConfig()
+    wire: WireConfig = WireConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     contract: ContractConfig = ContractConfig()
 

@@ -2,14 +2,20 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 
 from protocol.messages import SiteFacts
 from protocol.schedule import RoundPlan
 from protocol.study import AggregationConfig
 from protocol.weights import Weights
+
+# Of all sites together in memory, while they are summed, in float64: 8 MiB.
+_NUMBERS_HELD, _BLOCK = 2**20, 512
 
 
 def segmenter_weights(
@@ -65,16 +71,48 @@ def average(updates: Mapping[str, Weights], shares: Mapping[str, float]) -> Weig
     }
 
 
-def outsized_updates(
-    updates: Mapping[str, Weights], current: Weights, max_ratio: float
-) -> dict[str, float]:
+def average_stored(
+    files: Mapping[str, Path], shares: Mapping[str, float], like: Weights
+) -> Weights:
+    """`average` of updates on the disk, to the bit, in the same memory for any number of sites.
+
+    The updates are read a strip at a time, the same strip of all of them, and summed by the same
+    operation as whole ones: adding them up one after the other would round in another order from
+    eight sites on.
+
+    Args:
+        files: Of each site: its tensors' values as float32, one behind the other, as `like` has
+            them.
+        shares: Of each site, summing to 1.
+        like: Names and shapes.
+    """
+    sites = sorted(shares)
+    # Whole blocks of PyTorch's vectorised sum: each number is added up as in a whole tensor.
+    strip = max(_BLOCK, _NUMBERS_HELD // len(sites) // _BLOCK * _BLOCK)
+    result: Weights = {}
+    start = 0
+    for name, tensor in like.items():
+        total = torch.empty(tensor.numel())
+        # What is less than a block is summed with the strip before it, as in a whole tensor.
+        cuts = list(range(0, max(1, tensor.numel() - _BLOCK + 1), strip))
+        for low, high in pairwise([*cuts, tensor.numel()]):
+            rows = torch.empty(len(sites), high - low, dtype=torch.float64)
+            for row, site in zip(rows, sites, strict=True):
+                values = np.fromfile(files[site], np.float32, high - low, offset=4 * (start + low))
+                torch.mul(torch.from_numpy(values).double(), shares[site], out=row)
+            total[low:high] = rows.sum(0).float()
+        result[name] = total.reshape(tensor.shape)
+        start += tensor.numel()
+    return result
+
+
+def outsized_updates(norms: Mapping[str, float], max_ratio: float) -> dict[str, float]:
     """Sites whose update is over `max_ratio` times the round's median norm, with that ratio.
 
     Fewer than three updates have no telling median, and none is left out.
     """
-    if len(updates) < 3:
+    if len(norms) < 3:
         return {}
-    norms = {site: _distance(update, current) for site, update in updates.items()}
     middle = median(norms.values())
     if middle == 0:
         return {}
@@ -83,7 +121,16 @@ def outsized_updates(
     }
 
 
-def _distance(update: Weights, current: Weights) -> float:
+def distance(update: Weights, current: Weights) -> float:
+    """Euclidean norm of what an update changes, in float64."""
     return math.sqrt(
-        math.fsum(float(((update[n] - current[n]).double() ** 2).sum()) for n in current)
+        math.fsum(
+            float(((new - old).double() ** 2).sum())
+            for name, tensor in current.items()
+            for new, old in zip(
+                torch.split(update[name].flatten(), _NUMBERS_HELD // 8),
+                torch.split(tensor.flatten(), _NUMBERS_HELD // 8),
+                strict=True,
+            )
+        )
     )

@@ -59,6 +59,7 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
                 watchers,
                 expected_sites=facts.expected_sites,
                 audit=audit,
+                updates=folder.updates,
             )
         except QuorumError as error:
             folder.tell("stopped", reason=str(error))

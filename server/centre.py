@@ -34,6 +34,8 @@ from protocol.study import Frozen, explain
 from server.certificates import Identity, check_hosts, issue_server, make_ca
 
 CENTRE = Path("centre")
+# glibc's own first setting.  Else it raises it by itself, and keeps what is freed of updates.
+RETURN_LARGE_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": str(128 * 2**10)}
 DEFAULT_PORT = 9092
 
 

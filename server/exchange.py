@@ -10,7 +10,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from protocol.audit import AuditLog, Direction
-from protocol.messages import describe
+from protocol.messages import Description, describe
 from protocol.weights import MessageError
 from server.roster import Roster
 from server.watchers import Watcher
@@ -52,16 +52,18 @@ class Line:
     audit: AuditLog | None
     watcher: Watcher
 
-    def log(self, direction: Direction, message: Message, node: int, reason: str = "") -> None:
-        """One entry in the audit log."""
-        if self.audit is not None:
+    def log(
+        self, direction: Direction, what: Description | None, node: int, reason: str = ""
+    ) -> None:
+        """One entry in the audit log of what `described` says."""
+        if self.audit is not None and what is not None:
             self.audit.append(
-                direction,
-                peer=self.roster.name_of(node),
-                run=self.run,
-                reason=reason,
-                **describe(message),
+                direction, peer=self.roster.name_of(node), run=self.run, reason=reason, **what
             )
+
+    def described(self, message: Message) -> Description | None:
+        """What the log will say of a message; None where there is no log."""
+        return None if self.audit is None else describe(message)
 
 
 @dataclass(kw_only=True)
@@ -82,7 +84,8 @@ class Exchange:
         line: The connection.
         number: The round; 0 before the first.
         kind: Flower's message type.
-        accept: Takes one reply; raises MessageError for one that is not as agreed.
+        accept: Takes one reply, and may use it up; raises MessageError for one that is not as
+            agreed.
     """
 
     def __init__(self, line: Line, number: int, kind: str, accept: Accept) -> None:
@@ -152,7 +155,7 @@ class Exchange:
             group_id=str(self._number),
         )
         # What cannot be logged is not sent.
-        line.log("sent", message, errand.node)
+        line.log("sent", line.described(message), errand.node)
         known = line.roster.online().get(errand.node)
         (name,) = line.grid.push_messages([message])
         errand.sent_to = known.since if known else ""
@@ -160,26 +163,32 @@ class Exchange:
         self._waiting[name] = errand
 
     def _pull(self) -> list[str]:
-        """Take the replies that are there; the sites that have answered."""
-        if not self._waiting:
-            return []
-        answered = []
-        for reply in self._line.grid.pull_messages(list(self._waiting)):
-            errand = self._waiting.pop(reply.metadata.reply_to_message_id)
-            if reply.has_error() and reply.error.code in _DROPPED:
-                errand.absent_since = time.monotonic()
-                self._absent.append(errand)
-            else:
-                answered.append(self._take(reply, errand))
-        return answered
+        """Take the replies that are there; the sites that have answered.
+
+        One at a time: no two updates are in memory together.
+        """
+        taken = (self._pull_one(name) for name in list(self._waiting))
+        return [site for site in taken if site is not None]
+
+    def _pull_one(self, name: str) -> str | None:
+        """The site whose reply to this message is here, and taken."""
+        for reply in self._line.grid.pull_messages([name]):
+            errand = self._waiting.pop(name)
+            if not (reply.has_error() and reply.error.code in _DROPPED):
+                return self._take(reply, errand)
+            errand.absent_since = time.monotonic()
+            self._absent.append(errand)
+        return None
 
     def _take(self, reply: Message, errand: _Errand) -> str:
         """Accept or refuse one reply; the site's name."""
         line = self._line
         site = line.roster.name_of(errand.node)
+        # Before it is read: reading may use it up.
+        what = line.described(reply)
         if reply.has_error():
             reason = reply.error.reason or f"error {reply.error.code}"
-            line.log("received", reply, errand.node, reason)
+            line.log("received", what, errand.node, reason)
             lost = reply.error.code in _LOST or reason in _LOST_REASONS
             if not (lost and self._ask_again(errand, reason)):
                 self._failures[site] = reason
@@ -188,9 +197,9 @@ class Exchange:
             self._accept(reply)
         except MessageError as error:
             self._failures[site] = str(error)
-            line.log("refused", reply, errand.node, str(error))
+            line.log("refused", what, errand.node, str(error))
         else:
-            line.log("received", reply, errand.node)
+            line.log("received", what, errand.node)
         # Before its first declaration it was named by its key.
         return line.roster.name_of(errand.node)
 

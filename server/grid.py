@@ -6,6 +6,7 @@ up every round beyond its deadline.
 """
 
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future, wait
 from typing import Any
@@ -16,6 +17,8 @@ from flwr.serverapp import Grid
 
 # A reply that is all there is usually here by then; one that is not is looked at again.
 _GLANCE_S = 0.3
+# Replies on their way from the SuperLink, each in memory; a stalled one counts for so long.
+_AT_ONCE, _PATIENCE_S = 8, 20.0
 
 
 class PromptGrid(Grid):
@@ -27,15 +30,29 @@ class PromptGrid(Grid):
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._pulls: dict[str, Future[list[Message]]] = {}
+        self._since: dict[str, float] = {}
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are all there."""
+        """The replies that are all there.
+
+        A pull that is under way holds what has come of its reply.  Only a few are, and no others
+        are begun meanwhile, but for those that have taken too long to be waited for.
+        """
         wanted = set(message_ids)
-        for name in wanted - set(self._pulls):
-            self._pulls[name] = self._start(name)
-        wait([self._pulls[name] for name in wanted], timeout=_GLANCE_S)
-        done = [name for name in sorted(wanted) if self._pulls[name].done()]
-        return [message for name in done for message in self._pulls.pop(name).result()]
+        oldest = time.monotonic() - _PATIENCE_S
+        under_way = sum(since > oldest for since in self._since.values())
+        begun = sorted(wanted - set(self._pulls))[: max(0, _AT_ONCE - under_way)]
+        for name in begun:
+            self._pulls[name], self._since[name] = self._start(name), time.monotonic()
+        wait([self._pulls[name] for name in begun], timeout=_GLANCE_S)
+        here = sorted(wanted & set(self._pulls))
+        return [message for name in here for message in self._taken(name)]
+
+    def _taken(self, name: str) -> list[Message]:
+        if not self._pulls[name].done():
+            return []
+        del self._since[name]
+        return self._pulls.pop(name).result()
 
     def _start(self, name: str) -> Future[list[Message]]:
         future: Future[list[Message]] = Future()

@@ -9,7 +9,9 @@ only when too few sites remain.
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -31,33 +33,21 @@ from protocol.messages import (
 from protocol.schedule import OrganBox, RoundPlan, mean_box, plan_round
 from protocol.study import StudyProtocol
 from protocol.sums import SumCount
-from protocol.weights import MessageError, Weights, bytes_of, read_weights, wire_weights
-from server.aggregation import (
-    average,
-    confidence_weights,
-    outsized_updates,
-    segmenter_weights,
-)
+from protocol.weights import MessageError, bytes_sent, wire_weights
+from protocol.wire import as_sent, read_update
+from server.aggregation import confidence_weights, segmenter_weights
 from server.calibration import round_gamma
 from server.contract import unmet
 from server.exchange import Exchange, Line
 from server.record import RoundRecord, StudyRecord, better_than, macro_validation_dsc
 from server.roster import Roster
 from server.stopped import QuorumError, UnmetContractError
+from server.updates import RoundUpdates
 from server.watchers import Watcher
 
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Update:
-    """One site's accepted answer to a round of training."""
-
-    report: TrainReport
-    segmenter: Weights
-    confidence: Weights | None
 
 
 def new_record(protocol: StudyProtocol, run: str) -> StudyRecord:
@@ -80,6 +70,7 @@ def run_study(
     *,
     expected_sites: int | None = None,
     audit: AuditLog | None = None,
+    updates: Path | None = None,
 ) -> StudyRecord:
     """All rounds that the record does not hold yet.
 
@@ -89,44 +80,56 @@ def run_study(
         watcher: Told of every event, in order.
         expected_sites: Begin as soon as so many are there; else at the end of the joining time.
         audit: Log of all that is sent and received.
+        updates: Folder of a round's updates, emptied now and at the end; None: a temporary one.
 
     Raises:
         QuorumError: If fewer than `min_sites` answer; the watcher has been given what there is.
         UnmetContractError: If a site's data are not what the protocol's contract demands.
     """
-    protocol = record.protocol
-    centre = _Centre(grid, record, watcher, audit)
-    centre.await_nodes(expected_sites)
-    centre.ask_facts()
-    watcher.study_started(record)
-    try:
-        for number in range(len(record.rounds) + 1, protocol.training.rounds + 1):
-            if number > 1:
-                centre.ask_facts(wait=False)
-            plan = plan_round(
-                protocol,
-                number,
-                attention_scale=max(record.attention, 1e-3),
-                gamma=round_gamma(record),
-                organ_box=_mean_box(record.facts),
-            )
-            finished = centre.run_round(plan)
-            measured = sum((r.attention for r in finished.reports.values()), SumCount()).mean
-            if measured is not None:
-                record.attention = (record.attention + measured) / 2
-            record.rounds.append(finished)
-            watcher.round_finished(record)
-    finally:
-        watcher.study_finished(record)
+    with closing(RoundUpdates(updates)) as kept:
+        centre = _Centre(grid, record, watcher, audit, kept)
+        centre.await_nodes(expected_sites)
+        centre.ask_facts()
+        watcher.study_started(record)
+        try:
+            _all_rounds(centre, record, watcher)
+        finally:
+            watcher.study_finished(record)
     return record
+
+
+def _all_rounds(centre: "_Centre", record: StudyRecord, watcher: Watcher) -> None:
+    protocol = record.protocol
+    for number in range(len(record.rounds) + 1, protocol.training.rounds + 1):
+        if number > 1:
+            centre.ask_facts(wait=False)
+        plan = plan_round(
+            protocol,
+            number,
+            attention_scale=max(record.attention, 1e-3),
+            gamma=round_gamma(record),
+            organ_box=_mean_box(record.facts),
+        )
+        finished = centre.run_round(plan)
+        measured = sum((r.attention for r in finished.reports.values()), SumCount()).mean
+        if measured is not None:
+            record.attention = (record.attention + measured) / 2
+        record.rounds.append(finished)
+        watcher.round_finished(record)
 
 
 class _Centre:
     """The coordinating centre's side of one study: who is there, and one round with them."""
 
     def __init__(
-        self, grid: Grid, record: StudyRecord, watcher: Watcher, audit: AuditLog | None
+        self,
+        grid: Grid,
+        record: StudyRecord,
+        watcher: Watcher,
+        audit: AuditLog | None,
+        updates: RoundUpdates,
     ) -> None:
+        self.updates = updates
         self._protocol = record.protocol
         self._record = record
         self._watcher = watcher
@@ -210,17 +213,15 @@ class _Centre:
         """Train, aggregate into the record, and evaluate where the protocol says so."""
         started = time.monotonic()
         left_out: dict[str, str] = {}
-        updates, called = self._train(plan, left_out)
-        self._aggregate(updates, plan, left_out)
-        record = self._record
-        down = bytes_of(record.segmenter) + bytes_of(record.confidence)
+        sent = self._train(plan, left_out)
+        self._aggregate(plan, left_out)
+        updates = dict(sorted(self.updates.accepted.items()))
+        self.updates.clear()
         finished = RoundRecord(
             plan=plan,
             seconds=time.monotonic() - started,
-            bytes_down=dict.fromkeys(called, down),
-            bytes_up={
-                s: bytes_of(u.segmenter) + bytes_of(u.confidence) for s, u in updates.items()
-            },
+            bytes_down=sent,
+            bytes_up={site: update.bytes_up for site, update in updates.items()},
             reports={site: update.report for site, update in updates.items()},
             left_out=left_out,
             finished_at=time.time(),
@@ -235,10 +236,8 @@ class _Centre:
         facts = self._record.facts[site]
         return facts.labelled > 0 or (facts.unlabelled > 0 and plan.learns_from_unlabelled)
 
-    def _train(
-        self, plan: RoundPlan, left_out: dict[str, str]
-    ) -> tuple[dict[str, Update], list[str]]:
-        """Updates of one round, and who was called.
+    def _train(self, plan: RoundPlan, left_out: dict[str, str]) -> dict[str, int]:
+        """Have the updates of one round collected; who was called, and what was sent, bytes.
 
         Where so many were lost that the quorum is not there, they are called once more.
         """
@@ -246,14 +245,15 @@ class _Centre:
             members, called, needed = self._await_quorum(plan)
             left_out.clear()
             left_out.update({site: "offline" for site in members if site not in called})
-            updates = self._updates(called, plan, left_out)
-            if len(updates) >= needed:
+            size = self._collect(called, plan, left_out)
+            count = len(self.updates.accepted)
+            if count >= needed:
                 break
             still_there = len(set(self._roster.sites_online()) & set(called))
             if last_attempt or still_there >= needed:
-                self._require_quorum(f"round {plan.round}", len(updates), left_out, needed)
+                self._require_quorum(f"round {plan.round}", count, left_out, needed)
             log.warning("round %d: sites were lost: %s", plan.round, _listed(left_out))
-        return updates, called
+        return dict.fromkeys(called, size)
 
     def _await_quorum(self, plan: RoundPlan) -> tuple[list[str], list[str], int]:
         """Who has work in this round, who of them is online, and how many are needed.
@@ -286,52 +286,40 @@ class _Centre:
             time.sleep(_LOOK_EVERY_S)
             self.ask_facts(wait=False)
 
-    def _updates(
-        self, called: list[str], plan: RoundPlan, left_out: dict[str, str]
-    ) -> dict[str, Update]:
+    def _collect(self, called: list[str], plan: RoundPlan, left_out: dict[str, str]) -> int:
+        """Ask these sites to train; what was sent to each of them, bytes."""
         record = self._record
-        updates: dict[str, Update] = {}
-
-        def accept(reply: Message) -> None:
-            site = self._known_site(reply)
-            segmenter = read_weights(reply.content, SEGMENTER, record.segmenter)
-            if segmenter is None:
-                raise MessageError(f"{site}: sent no segmenter")
-            confidence = None
-            if record.confidence is not None:
-                confidence = read_weights(reply.content, CONFIDENCE, record.confidence)
-                if confidence is None and record.facts[site].labelled:
-                    raise MessageError(f"{site}: has labels and sent no {CONFIDENCE}")
-            updates[site] = Update(
-                report=self._declared(site, read_training(reply.content, self._protocol)),
-                segmenter=segmenter,
-                confidence=confidence,
-            )
-
+        self.updates.clear()
         content = pack_instruction(
             self._protocol, plan, record.segmenter, record.confidence, run=record.run
         )
-        training = Exchange(self._line, plan.round, MessageType.TRAIN, accept)
+        training = Exchange(self._line, plan.round, MessageType.TRAIN, self._accept)
         left_out |= training.call(self._addressed(called, content))
-        # Label-free sites are held near the global weights; they have a median of their own.
-        for labelled in (True, False):
-            alike = {s: u for s, u in updates.items() if bool(u.report.labelled) is labelled}
-            for site, times in self._outsized(alike).items():
-                left_out[site] = f"update {times:.1f} times the median norm"
-                del updates[site]
-        return dict(sorted(updates.items()))
-
-    def _outsized(self, updates: Mapping[str, Update]) -> dict[str, float]:
-        """Sites whose update of either network is too large, and how much."""
         ratio = self._protocol.aggregation.max_norm_ratio
-        record = self._record
-        found = outsized_updates(
-            {s: u.segmenter for s, u in updates.items()}, record.segmenter, ratio
-        )
-        graded = {s: u.confidence for s, u in updates.items() if u.confidence is not None}
+        for site, times in self.updates.outsized(ratio).items():
+            left_out[site] = f"update {times:.1f} times the median norm"
+            self.updates.leave_out(site)
+        return bytes_sent(content)
+
+    def _accept(self, reply: Message) -> None:
+        """One update: held against what is agreed, then on the disk."""
+        record, wire = self._record, self._protocol.wire
+        size = bytes_sent(reply.content)
+        site = self._known_site(reply)
+        segmenter = read_update(reply.content, SEGMENTER, record.segmenter, wire, consume=True)
+        if segmenter is None:
+            raise MessageError(f"{site}: sent no segmenter")
+        networks, current = {SEGMENTER: segmenter}, {SEGMENTER: record.segmenter}
         if record.confidence is not None:
-            found |= outsized_updates(graded, record.confidence, ratio)
-        return found
+            confidence = read_update(
+                reply.content, CONFIDENCE, record.confidence, wire, consume=True
+            )
+            if confidence is not None:
+                networks[CONFIDENCE], current[CONFIDENCE] = confidence, record.confidence
+            elif record.facts[site].labelled:
+                raise MessageError(f"{site}: has labels and sent no {CONFIDENCE}")
+        report = self._declared(site, read_training(reply.content, self._protocol))
+        self.updates.add(site, report, size, networks, current)
 
     def _addressed(self, sites: list[str], content: RecordDict) -> dict[int, RecordDict]:
         nodes = [self._roster.node_of(site) for site in sites]
@@ -347,19 +335,17 @@ class _Centre:
             )
         return report
 
-    def _aggregate(
-        self, updates: Mapping[str, Update], plan: RoundPlan, left_out: Mapping[str, str]
-    ) -> None:
-        record = self._record
+    def _aggregate(self, plan: RoundPlan, left_out: Mapping[str, str]) -> None:
+        record, updates = self._record, self.updates
         # What a reply says of its cases was held against this (`_declared`).
-        facts = {site: record.facts[site] for site in updates}
+        facts = {site: record.facts[site] for site in updates.accepted}
         shares = segmenter_weights(facts, plan, self._protocol.aggregation)
         if shares:
-            record.segmenter = average({s: u.segmenter for s, u in updates.items()}, shares)
-        graded = {s: u.confidence for s, u in updates.items() if u.confidence is not None}
-        shares = confidence_weights({site: facts[site] for site in graded})
-        if shares:
-            record.confidence = average(graded, shares)
+            record.segmenter = updates.average(SEGMENTER, shares, record.segmenter)
+        graded = {site: facts[site] for site in updates.with_network(CONFIDENCE)}
+        shares = confidence_weights(graded)
+        if shares and record.confidence is not None:
+            record.confidence = updates.average(CONFIDENCE, shares, record.confidence)
         if left_out:
             log.warning("round %d: left out: %s", plan.round, _listed(left_out))
 
@@ -386,8 +372,10 @@ class _Centre:
         dsc = macro_validation_dsc(reports)
         if better_than(reports, record.best_evaluation):
             record.best_round, record.best_dsc = finished.plan.round, dsc
-            record.best_segmenter = record.segmenter
-            record.best_confidence = record.confidence
+            # What was scored is what the sites had.
+            wire, confidence = self._protocol.wire, record.confidence
+            record.best_segmenter = as_sent(record.segmenter, wire)
+            record.best_confidence = None if confidence is None else as_sent(confidence, wire)
         return replace(
             finished,
             seconds=time.monotonic() - started,

@@ -51,6 +51,11 @@ class RunFolder:
         """One JSON object a line, in order of time."""
         return self.path / "events.jsonl"
 
+    @property
+    def updates(self) -> Path:
+        """What the sites sent in the round at work."""
+        return self.path / "updates"
+
     def create(self, facts: RunFacts, protocol: StudyProtocol) -> None:
         """A new run.
 

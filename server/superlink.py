@@ -22,7 +22,13 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.centre import CENTRE, CentreError, read_centre, superlink_arguments
+from server.centre import (
+    CENTRE,
+    RETURN_LARGE_BLOCKS,
+    CentreError,
+    read_centre,
+    superlink_arguments,
+)
 
 log = logging.getLogger("server.superlink")
 
@@ -73,6 +79,8 @@ def run(
     # Where Flower unpacks apps, and where the ServerApp, its grandchild, finds the runs.
     os.environ["FLWR_HOME"] = str(found.flower_home)
     os.environ["ASDNET_CENTRE"] = str(found.folder)
+    for name, value in RETURN_LARGE_BLOCKS.items():
+        os.environ.setdefault(name, value)
     # Its children are found on the path: they must be of this environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 

@@ -29,6 +29,7 @@ ALLOWED = {
         "client/worker.py",
         "protocol/messages.py",
         "protocol/weights.py",
+        "protocol/wire.py",
         "server/app.py",
         "server/control.py",
         "server/exchange.py",
@@ -39,6 +40,7 @@ ALLOWED = {
         "simulation/federation.py",
     },
     "starlette": {"server/superlink.py"},
+    "zstandard": {"protocol/wire.py"},
 }
 
 

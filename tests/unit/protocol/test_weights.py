@@ -68,6 +68,12 @@ def test_one_array_of_bytes_for_a_network() -> None:
     assert file[8 + size :] == DATA
 
 
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 72, 10**6])
+def test_an_array_of_bytes_is_as_flower_makes_it(size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    assert protocol.weights.array_of(data[:size]) == array_of(data[:size])
+
+
 def test_weights_come_back_over_the_wire() -> None:
     content = recorddict_from_proto(recorddict_to_proto(sent(WEIGHTS)))
     found = read_weights(content, NAME, {name: w * 0 for name, w in WEIGHTS.items()})

@@ -26,11 +26,14 @@ from protocol.messages import (
     pack_facts,
     pack_training,
     read_plan,
+    read_protocol,
+    sent_shapes,
 )
 from protocol.reliability import Reliability
 from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
 from protocol.weights import Weights, raw_weights
+from protocol.wire import pack_update, read_global
 from server.record import StudyRecord
 from server.rounds import new_record, run_study
 from server.watchers import Watcher
@@ -100,6 +103,7 @@ class Site:
         self.rounds: list[int] = []
         self.reliability: dict[str, Reliability] = {}
         self.gammas: list[float | None] = []
+        self.residuals: dict[str, Weights] = {}
         self.asked: Counter[str] = Counter()
         # What this side knows of the messages, as its own audit log would.
         self.received: list[Description] = []
@@ -129,11 +133,14 @@ class Site:
         plan = read_plan(message.content)
         self.rounds.append(plan.round)
         self.gammas.append(plan.gamma)
-        networks = {
-            key: self.update(plan.round, key, weights_in(message.content, key))
-            for key, record in message.content.items()
-            if isinstance(record, ArrayRecord)
-        }
+        networks: dict[str, ArrayRecord] = {}
+        for key, record in message.content.items():
+            if isinstance(record, ArrayRecord):
+                sent = weights_in(message.content, key)
+                trained = self.update(plan.round, key, sent)
+                networks[key], self.residuals[key] = pack_update(
+                    trained, sent, self.protocol.wire, self.residuals.get(key)
+                )
         report = TrainReport(
             labelled=self.facts.labelled,
             unlabelled=self.facts.unlabelled,
@@ -183,7 +190,12 @@ class Learner(Site):
 
 def weights_in(content: RecordDict, name: str) -> Weights:
     """What the centre sent."""
-    weights = raw_weights(content, name)
+    wire = read_protocol(content).wire
+    if wire.plain:
+        weights = raw_weights(content, name)
+    else:
+        like = {key: torch.zeros(shape) for key, shape in sent_shapes(content)[name].items()}
+        weights = read_global(content, name, like, wire)
     assert weights is not None
     return weights
 

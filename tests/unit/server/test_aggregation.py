@@ -12,6 +12,7 @@ from server.aggregation import (
     average,
     capped_shares,
     confidence_weights,
+    distance,
     outsized_updates,
     segmenter_weights,
 )
@@ -158,6 +159,10 @@ def test_the_order_of_sites_does_not_change_a_bit() -> None:
 # ---- outsized updates ---------------------------------------------------------------------------
 
 
+def outsized(updates: dict[str, Weights], current: Weights, ratio: float) -> dict[str, float]:
+    return outsized_updates({s: distance(u, current) for s, u in updates.items()}, ratio)
+
+
 def test_an_update_over_three_times_the_median_is_named_with_its_ratio() -> None:
     current = {"w": torch.tensor([1.0, 1.0])}
     # Norms 1, 2 and hypot(6, 8) = 10: the median is 2.
@@ -166,8 +171,8 @@ def test_an_update_over_three_times_the_median_is_named_with_its_ratio() -> None
         "A": {"w": torch.tensor([2.0, 1.0])},
         "B": {"w": torch.tensor([1.0, -1.0])},
     }
-    assert outsized_updates(updates, current, 3.0) == pytest.approx({"C": 5.0})
-    assert outsized_updates(updates, current, 5.0) == {}  # at the ratio is not over it
+    assert outsized(updates, current, 3.0) == pytest.approx({"C": 5.0})
+    assert outsized(updates, current, 5.0) == {}  # at the ratio is not over it
 
 
 def test_the_norm_is_over_all_tensors() -> None:
@@ -178,14 +183,14 @@ def test_the_norm_is_over_all_tensors() -> None:
         "B": plain,
         "C": {"w": torch.tensor([3.0]), "b": torch.tensor([4.0])},
     }
-    assert outsized_updates(updates, current, 3.0) == pytest.approx({"C": 5.0})
+    assert outsized(updates, current, 3.0) == pytest.approx({"C": 5.0})
 
 
 def test_two_updates_have_no_telling_median() -> None:
     updates = {"A": weights(1.0), "B": weights(1e6)}
-    assert outsized_updates(updates, weights(0.0), 3.0) == {}
+    assert outsized(updates, weights(0.0), 3.0) == {}
 
 
 def test_a_site_that_moves_among_sites_that_stand_is_not_left_out() -> None:
     updates = {"A": weights(0.0), "B": weights(0.0), "C": weights(1.0)}
-    assert outsized_updates(updates, weights(0.0), 3.0) == {}
+    assert outsized(updates, weights(0.0), 3.0) == {}

@@ -55,3 +55,28 @@ def test_a_failure_is_raised_where_it_is_waited_for() -> None:
     grid = PromptGrid(Uploads())  # type: ignore[arg-type]
     with pytest.raises(ConnectionError, match="gone"):
         grid.pull_messages(["broken"])
+
+
+def test_few_replies_are_on_their_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is in memory; one that has stalled for long does not keep the others out."""
+    monkeypatch.setattr("server.grid._AT_ONCE", 2)
+    now = [1000.0]
+    monkeypatch.setattr("server.grid.time.monotonic", lambda: now[0])
+    uploads = Uploads()
+    slow = {f"slow-{n}" for n in range(3)}
+
+    def pull(message_ids: Iterable[str]) -> list[Any]:
+        (name,) = message_ids
+        uploads.asked.append(name)
+        if name in slow:
+            assert uploads.uploaded.wait(10)
+        return [f"reply to {name}"]
+
+    monkeypatch.setattr(uploads, "pull_messages", pull)
+    grid = PromptGrid(uploads)  # type: ignore[arg-type]
+    assert list(grid.pull_messages([*slow, "z"])) == []
+    assert sorted(uploads.asked) == ["slow-0", "slow-1"]
+    assert list(grid.pull_messages(["z"])) == []
+    now[0] += 30
+    assert list(grid.pull_messages(["z"])) == ["reply to z"]
+    uploads.uploaded.set()

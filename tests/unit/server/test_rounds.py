@@ -13,6 +13,7 @@ from memory_grid import RUN, Clock, MemoryGrid, Site, Witness, error, silence, s
 from protocol.messages import read_plan
 from protocol.reliability import BINS, LOWEST, STEP, Reliability
 from protocol.study import StudyProtocol
+from protocol.weights import pack_weights
 from server.record import StudyRecord
 from server.rounds import new_record, run_study
 from server.stopped import QuorumError
@@ -31,7 +32,10 @@ def test_all_rounds_with_sound_sites(make_protocol: MakeProtocol) -> None:
     assert list(record.facts) == ["A", "B", "C"]
     assert sites[0].rounds == [1, 2, 3]
     first = record.rounds[0]
-    sent = sum(w.numel() * 4 for w in (*record.segmenter.values(), *record.confidence.values()))
+    values = sum(w.numel() * 4 for w in (*record.segmenter.values(), *record.confidence.values()))
+    files = [pack_weights(record.segmenter), pack_weights(record.confidence)]
+    sent = sum(len(file["safetensors"].data) for file in files)
+    assert values < sent < 1.5 * values  # with the heads of the files, as they travel
     assert dict(first.bytes_down) == dict(first.bytes_up) == dict.fromkeys("ABC", sent)
 
 

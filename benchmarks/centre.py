@@ -1,0 +1,273 @@
+"""What the centre's process needs for a round of 2 to 200 sites: memory, time, disk.
+
+Each number of sites is a process of its own, whose largest resident size the kernel keeps (VmHWM):
+that counts NumPy's, PyTorch's and Python's memory alike, as the machine must have it.  The sites
+are a file that is read anew for each reply, so that their work is not in the figures.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchmarks.common import Report, Row, Target
+from server.centre import RETURN_LARGE_BLOCKS
+
+SITES = (2, 10, 50, 200)
+ROOT = Path(__file__).parents[1]
+PLOT = ROOT / "docs" / "images" / "centre-growth.png"
+# SVNet of 12.2 M parameters would take over three minutes on two cores; this one has 2.8 M.
+NETWORK = {"kernel": 3, "width": 16}
+_MODELS_ALLOWED = 3.0
+
+
+def measure() -> Report:
+    """Peak memory above the start, in models, and seconds, by number of sites."""
+    found = [_in_a_process(count) for count in SITES]
+    rows = [row for result in found for row in _rows(result)]
+    peak = max(result["peak_models"] for result in found)
+    few, many = found[1], found[-1]
+    a_site = [result["seconds"] / result["sites"] for result in (few, many)]
+    _plot(found)
+    return Report(
+        heading="The centre's growth",
+        rows=rows,
+        targets=[
+            Target(
+                topic="memory of a round",
+                said=f"at most {_MODELS_ALLOWED:g} models above the start, with {SITES[-1]} sites",
+                reached=f"{peak:.1f} models",
+                met=peak <= _MODELS_ALLOWED,
+                why="" if peak <= _MODELS_ALLOWED else "see the note",
+            ),
+            Target(
+                topic="time of a round",
+                said="linear in bytes: no more a site with 200 than 1.5 times that with 10",
+                reached=f"{a_site[1] / a_site[0]:.2f} times",
+                met=a_site[1] <= 1.5 * a_site[0],
+                why="" if a_site[1] <= 1.5 * a_site[0] else "the machine was busy",
+            ),
+        ],
+        text=(
+            f"SVNet k3 w16 and its confidence network, {many['model_bytes'] / 2**20:.1f} MiB in "
+            "fp32, through the real round loop with a grid in memory; sites answer at once. The "
+            "start is the process with the weights and all code loaded, before any message.\n\n"
+            f"![](../images/{PLOT.name})"
+        ),
+    )
+
+
+def _rows(result: dict[str, Any]) -> list[Row]:
+    who = f"{result['sites']} sites"
+    mib = result["peak_models"] * result["model_bytes"] / 2**20
+    return [
+        Row(
+            topic="peak memory above the start",
+            who=who,
+            value=result["peak_models"],
+            unit="models",
+            runs=1,
+            note=f"{mib:.0f} MiB",
+        ),
+        Row(topic="one round", who=who, value=result["seconds"], unit="s", runs=1),
+        Row(
+            topic="of it: summing up",
+            who=who,
+            value=result["sum_seconds"],
+            unit="s",
+            runs=1,
+        ),
+        Row(topic="disk", who=who, value=result["disk_bytes"] / 2**20, unit="MiB", runs=1),
+    ]
+
+
+def _in_a_process(count: int) -> dict[str, Any]:
+    command = [sys.executable, "-c", f"from benchmarks.centre import child; child({count})"]
+    # As the SuperLink starts the centre's process.
+    environment = {**os.environ, **RETURN_LARGE_BLOCKS}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _plot(found: list[dict[str, Any]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    sites = [result["sites"] for result in found]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8), layout="constrained")
+    left.plot(sites, [result["peak_models"] for result in found], "o-", color="#1f5a8a")
+    left.axhline(_MODELS_ALLOWED, color="#999999", linestyle="--", linewidth=1)
+    left.set(xlabel="sites", ylabel="models", title="peak memory above the start", ylim=(0, None))
+    right.plot(sites, [result["seconds"] for result in found], "o-", color="#1f5a8a")
+    right.set(xlabel="sites", ylabel="s", title="one round at the centre", ylim=(0, None))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    PLOT.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PLOT, dpi=110)
+    plt.close(figure)
+    Image.open(PLOT).convert("RGB").quantize(256).save(PLOT, optimize=True)
+
+
+# ---- in the child -------------------------------------------------------------------------------
+
+
+def peak_bytes() -> int:
+    """The largest resident size of this process since `_settled`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def child(count: int) -> None:
+    """One study of one round; prints what it took."""
+    import torch
+    from flwr.supercore.task_identity import TaskIdentity
+
+    # With two, and other work on the machine, they mostly wait for each other.
+    torch.set_num_threads(1)
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 3, 2, 1
+    # A tiny study first: what is loaded once, for a model of any size, is not of the round.
+    _study(2, {"kernel": 3, "width": 2})
+    print(json.dumps(_study(count, NETWORK)))
+
+
+def _study(count: int, network: dict[str, int]) -> dict[str, Any]:
+    from protocol.study import StudyProtocol, merged
+    from protocol.weights import bytes_of
+    from server.rounds import new_record, run_study
+    from server.watchers import Watcher
+
+    changes = {
+        "network": network,
+        "training": {"rounds": 1},
+        "evaluation": {"every_rounds": 2},
+        "aggregation": {"min_sites": 1},
+    }
+    record = new_record(merged(StudyProtocol(), changes), "bench")
+    model = bytes_of(record.segmenter) + bytes_of(record.confidence)
+    with tempfile.TemporaryDirectory() as folder, _watched() as (disk, summing):
+        grid = site_files(count, record, Path(folder))
+        start = _settled()
+        run_study(grid, record, Watcher(), expected_sites=count, updates=Path(folder) / "updates")
+        peak = peak_bytes()
+    done = record.rounds[-1]
+    assert len(done.reports) == count
+    return {
+        "sites": count,
+        "model_bytes": model,
+        "peak_models": (peak - start) / model,
+        "seconds": done.seconds,
+        "sum_seconds": sum(summing),
+        "disk_bytes": max(disk),
+    }
+
+
+def _settled() -> int:
+    """The resident size now; the kernel is told to keep the largest one from here on."""
+    gc.collect()
+    # What was freed before, and is only kept for later, would hide what a round needs.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes()
+
+
+@contextmanager
+def _watched() -> Iterator[tuple[list[int], list[float]]]:
+    """Notes the disk that a round's updates take, and the seconds of summing them."""
+    from server.updates import RoundUpdates
+
+    disk, seconds = [0], [0.0]
+    average = RoundUpdates.average
+
+    def watched(self: RoundUpdates, *arguments: Any) -> Any:
+        disk.append(sum(path.stat().st_size for path in self._folder.iterdir()))
+        started = time.perf_counter()
+        result = average(self, *arguments)
+        seconds.append(time.perf_counter() - started)
+        return result
+
+    with mock.patch.object(RoundUpdates, "average", watched):
+        yield disk, seconds
+
+
+def site_files(count: int, record: Any, folder: Path) -> Any:
+    """A grid of sites whose update, made beforehand, is read from a file."""
+    from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
+    from flwr.proto.node_pb2 import NodeInfo
+    from flwr.serverapp import Grid
+
+    from protocol.messages import SiteFacts, TrainReport, pack_facts, pack_training
+
+    facts = SiteFacts(labelled=2, unlabelled=0, validation=0, test=0)
+    report = TrainReport(labelled=2, unlabelled=0, steps=1, seconds=1.0)
+    networks = [{n: w * 1.01 for n, w in record.segmenter.items()}, record.confidence]
+    update = pack_training("S", report, record.protocol, networks[0], networks[1])
+    heads = {}
+    for network, arrays in update.items():
+        if isinstance(arrays, ArrayRecord):
+            ((key, array),) = arrays.items()
+            (folder / network).write_bytes(array.data)
+            heads[network] = (key, array.dtype, array.shape, array.stype)
+    metrics = update["metrics"]
+
+    class Sites(Grid):
+        """Answers when it is asked for the answer."""
+
+        def __init__(self) -> None:
+            self.asked: dict[str, Message] = {}
+
+        def set_run(self, run: Any) -> None: ...
+
+        @property
+        def run(self) -> Any: ...
+
+        def create_message(self, *_: Any, **__: Any) -> Message:
+            raise NotImplementedError
+
+        def send_and_receive(self, *_: Any, **__: Any) -> Iterable[Message]:
+            raise NotImplementedError
+
+        def get_node_ids(self) -> Iterable[int]:
+            return range(1, count + 1)
+
+        def get_nodes(self) -> Iterable[NodeInfo]:
+            return [NodeInfo(node_id=node) for node in self.get_node_ids()]
+
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            names = []
+            for message in messages:
+                names.append(f"m{len(self.asked)}")
+                message.metadata.__dict__["_message_id"] = names[-1]
+                self.asked[names[-1]] = message
+            return names
+
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            return [self._answer(self.asked.pop(name)) for name in message_ids]
+
+        def _answer(self, message: Message) -> Message:
+            site = f"S{message.metadata.dst_node_id}"
+            content = pack_facts(site, facts, record.protocol)
+            if message.metadata.message_type == MessageType.TRAIN:
+                content["metrics"] = metrics
+                for network, (key, dtype, shape, stype) in heads.items():
+                    array = Array(dtype, shape, stype, (folder / network).read_bytes())
+                    content[network] = ArrayRecord(array_dict={key: array})
+            return Message(RecordDict(dict(content)), reply_to=message)
+
+    return Sites()
