@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asdnet_models.inference import predict_confidence, predict_probabilities
+from asdnet_models.inference import segment_volume, trust_volume
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.scores import OrganScore, score_label_maps
 from client.cache import CachedCase
@@ -158,9 +158,7 @@ def predict_label_map(
 def predict_on_grid(segmenter: nn.Module, protocol: StudyProtocol, case: CachedCase) -> Tensor:
     """S's probabilities on the study's grid, (1, C, X, Y, Z), on S's device."""
     device = next(segmenter.parameters()).device
-    return predict_probabilities(
-        segmenter, _volume(case, device), protocol.patch_voxels, overlap=protocol.evaluation.overlap
-    )
+    return segment_volume(segmenter, _volume(case, device), protocol)
 
 
 def _volume(case: CachedCase, device: torch.device) -> Tensor:
@@ -171,14 +169,8 @@ def trust_maps(
     confidence: nn.Module, probabilities: Tensor, protocol: StudyProtocol, case: CachedCase
 ) -> dict[TrustScore, Tensor]:
     """M and the maximum softmax, by name, each (1, 1, X, Y, Z) on the study's grid."""
-    found = predict_confidence(
-        confidence,
-        probabilities,
-        _volume(case, probabilities.device),
-        protocol.patch_voxels,
-        overlap=protocol.evaluation.overlap,
-        softmax_prior=protocol.confidence.prior == "softmax",
-    )
+    image = _volume(case, probabilities.device)
+    found = trust_volume(confidence, probabilities, image, protocol)
     return {"confidence": found, "softmax": probabilities.amax(1, keepdim=True)}
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from asdnet_models.crf import refine
-from asdnet_models.inference import predict_probabilities
+from asdnet_models.inference import segment_volume
 from client.cache import CachedCase
 from client.dataset import PseudoLabels
 from client.state import forget_old_runs, written_whole
@@ -70,9 +70,7 @@ def label_case(
     """The whole scan as S sees it, refined by its image; class numbers, (X, Y, Z)."""
     device = next(segmenter.parameters()).device
     image = torch.from_numpy(np.array(case.image)).to(device)
-    probabilities = predict_probabilities(
-        segmenter, image[None, None], protocol.patch_voxels, overlap=protocol.evaluation.overlap
-    )
+    probabilities = segment_volume(segmenter, image[None, None], protocol)
     refined = refine(probabilities[0], image, protocol.spacing_mm)
     label: NDArray[np.uint8] = refined.argmax(0).to(torch.uint8).cpu().numpy()
     return label

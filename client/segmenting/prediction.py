@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asdnet_models.inference import predict_confidence, predict_probabilities
+from asdnet_models.inference import segment_volume, trust_volume
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.evaluation import largest_components
 from client.preprocessing import preprocess_image, probabilities_to_grid
@@ -148,9 +148,7 @@ def segment(model: Model, scan: sitk.Image, *, largest_component: bool) -> Segme
     image = preprocess_image(scan, protocol.spacing_mm)
     volume = torch.from_numpy(sitk.GetArrayFromImage(image).transpose(2, 1, 0).copy())[None, None]
     volume = volume.to(next(model.segmenter.parameters()).device)
-    probabilities = predict_probabilities(
-        model.segmenter, volume, protocol.patch_voxels, overlap=protocol.evaluation.overlap
-    )
+    probabilities = segment_volume(model.segmenter, volume, protocol)
     confidence = _confidence(model, probabilities, volume)
     channels = probabilities_to_grid(probabilities[0].cpu().numpy(), image, scan)
     if largest_component:
@@ -200,14 +198,7 @@ def _confidence(model: Model, probabilities: Tensor, volume: Tensor) -> Tensor:
     """M, or the maximum softmax where there is no D, (1, 1, X, Y, Z) on the study's grid."""
     if model.confidence is None:
         return probabilities.amax(1, keepdim=True)
-    return predict_confidence(
-        model.confidence,
-        probabilities,
-        volume,
-        model.protocol.patch_voxels,
-        overlap=model.protocol.evaluation.overlap,
-        softmax_prior=model.protocol.confidence.prior == "softmax",
-    )
+    return trust_volume(model.confidence, probabilities, volume, model.protocol)
 
 
 def _on_scan(
