@@ -152,7 +152,7 @@ def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
     Surfaces lie within the margin and the nearest surface always within the union's box, so
     cropping changes no distance.
     """
-    box = []
+    box: list[slice] = []
     # Each axis is looked at in what the axes before it have left: the first cut saves the most.
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)

@@ -64,16 +64,22 @@ def slide_over_body(
     total: Tensor | None = None
     air: list[tuple[slice, ...]] = []
     for places in _batches(product(*axes), patch_voxels, inside, body, air, at_once):
-        found = network(torch.cat([padded[(slice(None), slice(None), *at)] for at in places]))
+        found = network(torch.stack([_cut(padded, at) for at in places]))
         if total is None:
             total = found.new_zeros((1, found.shape[1], *padded.shape[2:]))
         for at, window in zip(places, found.mul_(weight), strict=True):
-            total[(0, slice(None), *at)] += window
+            _cut(total, at).add_(window)
     assert total is not None
     for at in air:
-        total[(0, in_air, *at)] += weight
+        _cut(total, at)[in_air].add_(weight)
     _divide_by_counts(total, weight, axes)
-    return total[(..., *inside)]
+    return _cut(total, inside)[None]
+
+
+def _cut(volume: Tensor, at: tuple[slice, ...]) -> Tensor:
+    """A view of the first sample, (C, x, y, z)."""
+    x, y, z = at
+    return volume[0, :, x, y, z]
 
 
 def _divide_by_counts(total: Tensor, weight: Tensor, axes: Sequence[Sequence[int]]) -> None:
@@ -101,7 +107,10 @@ def body_blocks(image: Tensor) -> Tensor:
         Booleans, each edge a quarter of the image's, rounded up.
     """
     # The last block of an edge is averaged over the voxels that it has.
-    means = functional.avg_pool3d(image.float(), _BLOCK, ceil_mode=True, count_include_pad=False)
+    block = [min(_BLOCK, n) for n in image.shape[2:]]
+    means = functional.avg_pool3d(
+        image.float(), block, _BLOCK, ceil_mode=True, count_include_pad=False
+    )
     low, values = means.min(), means.flatten()
     bright = values.kthvalue(math.ceil(_BRIGHT_QUANTILE * len(values))).values
     body = means[0, 0] > low + _BODY_FRACTION * (bright - low)
@@ -117,7 +126,7 @@ def _batches(
     at_once: int,
 ) -> Iterator[list[tuple[slice, ...]]]:
     """Windows that hold any of the body, some at a time; the others are put into `air`."""
-    with_body = []
+    with_body: list[tuple[slice, ...]] = []
     for corner in corners:
         at = tuple(slice(a, a + edge) for a, edge in zip(corner, patch_voxels, strict=True))
         blocks = tuple(

@@ -104,7 +104,7 @@ def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _sum(
-    values: NDArray[np.float32], of: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+    values: NDArray[np.float32], of: Callable[[NDArray[np.float32]], NDArray[np.floating]]
 ) -> float:
     """Sum of a function of each value, in 64 bits a part at a time; to the bit as `np.sum`.
 
