@@ -1,4 +1,8 @@
-"""Sliding-window inference over a whole volume (MONAI does the sliding)."""
+"""Sliding-window inference over a whole volume.
+
+`evaluation.windows: all` is the paper's form, and MONAI does the sliding; `body` leaves windows
+of air out (asdnet_models/windows.py).
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,79 +10,25 @@ from contextlib import contextmanager
 import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from asdnet_models.networks.confidence import confidence_map
-from protocol.study import StudyProtocol
+from asdnet_models.windows import slide_over_body
+from protocol.study import StudyProtocol, Windows
 
-
-@torch.inference_mode()
-def predict_probabilities(
-    segmenter: nn.Module,
-    image: Tensor,
-    patch_voxels: tuple[int, int, int],
-    *,
-    overlap: float = 0.5,
-    windows_at_once: int = 1,
-) -> Tensor:
-    """Softmax of the segmenter over a volume, averaged with Gaussian weights.
-
-    Args:
-        segmenter: S, on the image's device; put into evaluation mode and back.
-        image: (1, 1, X, Y, Z); edges shorter than the patch are padded and un-padded.
-        patch_voxels: The window, as in training.
-        overlap: Fraction of a window that the next one shares, [0, 1).
-        windows_at_once: Windows in one forward pass.
-
-    Returns:
-        (1, C, X, Y, Z) in [0, 1], classes summing to 1.
-    """
-
-    def windows(batch: Tensor) -> Tensor:
-        return torch.softmax(segmenter(batch).float(), dim=1)
-
-    with _evaluating(segmenter):
-        return _slide(windows, image, patch_voxels, overlap, windows_at_once)
-
-
-@torch.inference_mode()
-def predict_confidence(
-    confidence: nn.Module,
-    probabilities: Tensor,
-    image: Tensor,
-    patch_voxels: tuple[int, int, int],
-    *,
-    overlap: float = 0.5,
-    softmax_prior: bool = False,
-) -> Tensor:
-    """M over a volume: where the prediction is to be trusted.
-
-    Args:
-        confidence: D, on the image's device.
-        probabilities: S's over the volume, (1, C, X, Y, Z).
-        image: (1, 1, X, Y, Z).
-        patch_voxels: The window, as in training.
-        overlap: As for `predict_probabilities`.
-        softmax_prior: As in `confidence_map`.
-
-    Returns:
-        (1, 1, X, Y, Z) in [0, 1].
-    """
-    classes = probabilities.shape[1]
-
-    def windows(batch: Tensor) -> Tensor:
-        maps, seen = batch[:, :classes], batch[:, classes:]
-        # D may give one logit a patch; MONAI weighs in place, which a view would refuse.
-        logits = confidence(maps, seen).float().expand_as(seen).contiguous()
-        return confidence_map(logits, maps, softmax_prior=softmax_prior)
-
-    with _evaluating(confidence):
-        return _slide(windows, torch.cat((probabilities, image), 1), patch_voxels, overlap, 1)
+# On a CPU it is the faster layout for several windows in one pass, and on tensor cores too.
+_LAYOUT = torch.channels_last_3d
+_BACKGROUND = 0
 
 
 def segment_volume(segmenter: nn.Module, image: Tensor, protocol: StudyProtocol) -> Tensor:
-    """`predict_probabilities` as the study has it."""
+    """`predict_probabilities` as the study has it: every prediction of a scan is made here."""
     return predict_probabilities(
-        segmenter, image, protocol.patch_voxels, overlap=protocol.evaluation.overlap
+        segmenter,
+        image,
+        protocol.patch_voxels,
+        overlap=protocol.evaluation.overlap,
+        windows=protocol.evaluation.windows,
     )
 
 
@@ -93,7 +43,84 @@ def trust_volume(
         protocol.patch_voxels,
         overlap=protocol.evaluation.overlap,
         softmax_prior=protocol.confidence.prior == "softmax",
+        windows=protocol.evaluation.windows,
     )
+
+
+@torch.inference_mode()
+def predict_probabilities(
+    segmenter: nn.Module,
+    image: Tensor,
+    patch_voxels: tuple[int, int, int],
+    *,
+    overlap: float = 0.5,
+    windows_at_once: int = 1,
+    windows: Windows = "all",
+) -> Tensor:
+    """Softmax of the segmenter over a volume, averaged with Gaussian weights.
+
+    Args:
+        segmenter: S, on the image's device; put into evaluation mode and back.
+        image: (1, 1, X, Y, Z); edges shorter than the patch are padded and un-padded.
+        patch_voxels: The window, as in training.
+        overlap: Fraction of a window that the next one shares, [0, 1).
+        windows_at_once: Windows in one forward pass, of "all"; "body" has a number of its own.
+        windows: Whether windows of air are computed; "body" takes a normalised image.
+
+    Returns:
+        (1, C, X, Y, Z) in [0, 1], classes summing to 1.
+    """
+    run = _in_layout(segmenter) if windows == "body" else segmenter
+
+    def predicted(batch: Tensor) -> Tensor:
+        return torch.softmax(run(batch).float(), dim=1)
+
+    with _evaluating(segmenter):
+        if windows == "body":
+            return _over_body(predicted, image, patch_voxels, overlap, in_air=_BACKGROUND)
+        return _slide(predicted, image, patch_voxels, overlap, windows_at_once)
+
+
+@torch.inference_mode()
+def predict_confidence(
+    confidence: nn.Module,
+    probabilities: Tensor,
+    image: Tensor,
+    patch_voxels: tuple[int, int, int],
+    *,
+    overlap: float = 0.5,
+    softmax_prior: bool = False,
+    windows: Windows = "all",
+) -> Tensor:
+    """M over a volume: where the prediction is to be trusted.
+
+    Args:
+        confidence: D, on the image's device.
+        probabilities: S's over the volume, (1, C, X, Y, Z).
+        image: (1, 1, X, Y, Z).
+        patch_voxels: The window, as in training.
+        overlap: As for `predict_probabilities`.
+        softmax_prior: As in `confidence_map`.
+        windows: As for `predict_probabilities`; in air that is left out M is 1, for there is
+            nothing to be wrong about.
+
+    Returns:
+        (1, 1, X, Y, Z) in [0, 1].
+    """
+    classes = probabilities.shape[1]
+    run = _in_layout(confidence) if windows == "body" else confidence
+
+    def predicted(batch: Tensor) -> Tensor:
+        maps, seen = batch[:, :classes], batch[:, classes:]
+        # D may give one logit a patch; MONAI weighs in place, which a view would refuse.
+        logits = run(maps, seen).float().expand_as(seen).contiguous()
+        return confidence_map(logits, maps, softmax_prior=softmax_prior)
+
+    volume = torch.cat((probabilities, image), 1)
+    with _evaluating(confidence):
+        if windows == "body":
+            return _over_body(predicted, volume, patch_voxels, overlap, in_air=0)
+        return _slide(predicted, volume, patch_voxels, overlap, 1)
 
 
 @contextmanager
@@ -106,8 +133,37 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
         network.train(was_training)
 
 
+def _over_body(
+    network: Callable[[Tensor], Tensor],
+    volume: Tensor,
+    patch_voxels: tuple[int, int, int],
+    overlap: float,
+    *,
+    in_air: int,
+) -> Tensor:
+    with torch.autocast(volume.device.type, torch.bfloat16, enabled=volume.is_cuda):
+        return slide_over_body(network, volume, patch_voxels, overlap=overlap, in_air=in_air)
+
+
+def _in_layout(network: nn.Module) -> Callable[..., Tensor]:
+    """The network with its kernels in `_LAYOUT`, which its features then follow; it is not changed.
+
+    In a copy, because "all" keeps the layout, and so the last bits, that it has always had.
+    """
+    weights = {
+        name: tensor.contiguous(memory_format=_LAYOUT) if tensor.dim() == 5 else tensor
+        for name, tensor in network.state_dict(keep_vars=True).items()
+    }
+
+    def run(*inputs: Tensor) -> Tensor:
+        found: Tensor = functional_call(network, weights, inputs)
+        return found
+
+    return run
+
+
 def _slide(
-    windows: Callable[[Tensor], Tensor],
+    network: Callable[[Tensor], Tensor],
     volume: Tensor,
     patch_voxels: tuple[int, int, int],
     overlap: float,
@@ -118,7 +174,7 @@ def _slide(
             volume,
             patch_voxels,
             windows_at_once,
-            windows,
+            network,
             overlap=overlap,
             mode="gaussian",
             padding_mode="constant",

@@ -109,12 +109,15 @@ def score_label_maps(
         reference: Label map of the same shape.
         spacing_mm: Voxel edge of each axis, in the order of the arrays' axes: for an array
             (z, y, x) that SimpleITK gave, `image.GetSpacing()[::-1]`.
-        organs: Value of each organ; other values count as background.
+        organs: Value of each organ, not 0; other values count as background.
 
     Raises:
         ValueError: If shapes differ.
     """
     _check_shapes(prediction, reference)
+    # Once for all organs: away from their box every mask is empty, and no score looks there.
+    box = _bounding_box((prediction != 0) | (reference != 0))
+    prediction, reference = prediction[box], reference[box]
     scores = {}
     for organ, value in organs.items():
         predicted, true = prediction == value, reference == value
@@ -144,14 +147,17 @@ def _check_shapes(prediction: NDArray[Any], reference: NDArray[Any]) -> None:
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The box of a non-empty mask with a margin of one voxel, clipped to the array.
+    """The box of a mask with a margin of one voxel, clipped to the array; empty for an empty mask.
 
     Surfaces lie within the margin and the nearest surface always within the union's box, so
     cropping changes no distance.
     """
-    box = []
+    box: list[slice] = []
+    # Each axis is looked at in what the axes before it have left: the first cut saves the most.
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
-        inside = np.flatnonzero(mask.any(axis=others))
+        inside = np.flatnonzero(mask[tuple(box)].any(axis=others))
+        if not len(inside):
+            return (slice(0, 0),) * mask.ndim
         box.append(slice(max(int(inside[0]) - 1, 0), int(inside[-1]) + 2))
     return tuple(box)

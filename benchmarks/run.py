@@ -25,6 +25,9 @@ PAGE = ROOT / "docs" / "results" / "benchmarks.md"
 MODULES: tuple[str, ...] = (
     "step",
     "data",
+    "inference",
+    "scores",
+    "preprocessing",
     "wire",
     "centre",
 )

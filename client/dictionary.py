@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -53,7 +54,7 @@ class LabelDictionary:
             ScanError: A number that means nothing here, or an organ that is declared undrawn.
         """
         array = sitk.GetArrayViewFromImage(label)
-        found = [int(value) for value in np.unique(array)]
+        found = _values(array)
         foreign = [v for v in found if v and v not in self.values and v not in self.ignored]
         if foreign:
             raise ScanError(
@@ -67,7 +68,7 @@ class LabelDictionary:
         translated = np.zeros(array.shape, np.uint8)
         for value, organ in organ_of.items():
             if organ in self.organs:
-                translated[array == value] = self.organs[organ]
+                np.putmask(translated, array == value, self.organs[organ])
         return _like(translated, label)
 
     def combine(
@@ -226,6 +227,15 @@ def _unknown_organs(config: SiteConfig, organs: Mapping[str, int]) -> list[str]:
 
 def _ignored(config: SiteConfig) -> tuple[str | int, ...]:
     return tuple(e.casefold() if isinstance(e, str) else e for e in config.ignored_labels)
+
+
+def _values(array: NDArray[Any]) -> list[int]:
+    """The values that occur, in order; the same as `np.unique`, which would hash or sort all."""
+    if array.dtype == np.uint8:
+        # By slices, because `bincount` widens what it is given.
+        counts = sum(np.bincount(part.ravel(), minlength=256) for part in array)
+        return [int(value) for value in np.flatnonzero(counts)]
+    return sorted({int(value) for part in array for value in np.unique(part)})
 
 
 def _like(array: NDArray[np.uint8], grid: sitk.Image) -> sitk.Image:

@@ -256,8 +256,8 @@ def voxel_hash(image: sitk.Image) -> str:
     """
     digest = hashlib.sha256()
     digest.update(repr((image.GetSize(), [f"{mm:.2f}" for mm in image.GetSpacing()])).encode())
-    voxels = sitk.GetArrayViewFromImage(image).astype("<f4") + np.float32(0)  # -0 becomes 0
-    digest.update(np.ascontiguousarray(voxels).data)
+    for voxels in sitk.GetArrayViewFromImage(image):  # slice by slice: no copy of the whole
+        digest.update(np.ascontiguousarray(voxels.astype("<f4") + np.float32(0)).data)  # no -0
     return digest.hexdigest()
 
 

@@ -169,7 +169,9 @@ def _intensity(scan: sitk.Image) -> tuple[float, ...]:
 def _volumes_ml(case: Case, label: sitk.Image | None, protocol: StudyProtocol) -> dict[str, float]:
     if label is None:
         return {}
-    counts = np.bincount(sitk.GetArrayViewFromImage(label).ravel(), minlength=256)
+    counts = np.zeros(256, np.int64)
+    for part in sitk.GetArrayViewFromImage(label):  # by slices: `bincount` widens what it is given
+        counts += np.bincount(part.ravel(), minlength=256)
     voxel_ml = math.prod(label.GetSpacing()) / 1000
     drawn = case.annotated(protocol.organs)
     return {
