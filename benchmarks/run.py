@@ -22,7 +22,7 @@ from benchmarks.common import Report, Row
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "benchmarks.md"
 # Modules of this folder, each with `measure() -> Report`.
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("rounds",)
 _SHOWN = ("torch", "monai", "flwr", "SimpleITK", "numpy", "surface-distance", "nvflare")
 
 
