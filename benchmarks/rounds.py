@@ -18,7 +18,7 @@ from protocol.weights import wire_weights
 DEPLOYED, SIMULATED = "round overhead, deployed", "round overhead, simulation"
 OURS = "ours"
 # The first is slower everywhere: things are imported, connections made.
-ROUNDS, LEFT_OUT = 7, 1
+ROUNDS, LEFT_OUT = 6, 1
 TEXT = """Seconds of a round less the slowest site's training (peers do not train), two sites on one
 machine, {millions:.2f} M parameters in {tensors} tensors; medians of {kept} rounds after the first.
 Ours: the whole of a round, to the next one's start, with checkpoint, models, audit logs and MLflow.
