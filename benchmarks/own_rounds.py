@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.processes import MeasurementError, free_port
+from benchmarks.processes import Crew, MeasurementError, free_port
 from protocol.sites import SiteConfig
 from protocol.study import StudyProtocol
 from server.record import RoundRecord
@@ -30,8 +31,8 @@ def study(rounds: int) -> StudyProtocol:
     return StudyProtocol.model_validate(content)
 
 
-def deployed(folder: Path, protocol: StudyProtocol) -> Sequence[RoundRecord]:
-    """A centre and two hospitals: TLS, keys, gate and audit log, and MLflow in a file."""
+def deployed(folder: Path, protocol: StudyProtocol) -> Sequence[float]:
+    """Overheads with a centre and two hospitals: TLS, keys, gate, audit log, MLflow in a file."""
     from server.checkpoint import load_checkpoint
 
     with harness.federation(folder, protocol, sites=SITES, port=free_port()) as federation:
@@ -42,21 +43,33 @@ def deployed(folder: Path, protocol: StudyProtocol) -> Sequence[RoundRecord]:
         record = load_checkpoint(federation.centre / "runs" / "rounds")
         if status or record is None:
             raise MeasurementError(f"the study ended with {status}\n{federation.tails()}")
-        return record.rounds
+        return overheads(record.rounds)
 
 
-def simulated(folder: Path, protocol: StudyProtocol) -> Sequence[RoundRecord]:
-    """The same study on Flower's simulation engine, both sites at the same time."""
+def simulated(folder: Path, protocol: StudyProtocol) -> Sequence[float]:
+    """Overheads on Flower's simulation engine, both sites at the same time.
+
+    In a process of its own: Ray takes signals for itself.
+    """
+    with Crew(folder, {"PYTHONPATH": str(harness.ROOT)}) as crew:
+        (folder / "study.json").write_text(protocol.canonical_json())
+        crew.call("simulation", sys.executable, __file__, folder, timeout_s=_LONGEST_S)
+    return [float(line) for line in (folder / "overheads").read_text().split()]
+
+
+def _simulate(folder: Path) -> None:
     from server.watchers import Watcher
     from simulation.federation import simulate
 
+    protocol = StudyProtocol.model_validate_json((folder / "study.json").read_bytes())
     sites = {}
     for site in SITES:
         home = folder / site
         harness.write_phantoms(home / "data", 1000 + ord(site))
         places = {name: home / name for name in ("data", "cache", "state")}
         sites[site] = SiteConfig(site=site, device="cpu", threads=1, min_cases_reported=1, **places)
-    return simulate(protocol, sites, Watcher(), workers=len(sites)).rounds
+    found = overheads(simulate(protocol, sites, Watcher(), workers=len(sites)).rounds)
+    (folder / "overheads").write_text("\n".join(f"{seconds:.3f}" for seconds in found))
 
 
 def overheads(rounds: Sequence[RoundRecord]) -> list[float]:
@@ -65,3 +78,7 @@ def overheads(rounds: Sequence[RoundRecord]) -> list[float]:
         now.finished_at - before.finished_at - max(r.seconds for r in now.reports.values())
         for before, now in pairwise(rounds)
     ]
+
+
+if __name__ == "__main__":
+    _simulate(Path(sys.argv[1]))

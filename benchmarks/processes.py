@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -28,15 +29,19 @@ class MeasurementError(RuntimeError):
 
 @contextmanager
 def nothing_left_behind() -> Iterator[Path]:
-    """A folder for a measurement; at its end, also by Ctrl-C or SIGTERM, all that it started ends.
+    """A folder for a measurement; at its end, however it ends, all that it started ends too.
 
     Children that make a session of their own, such as Flower's and NVFLARE's, are found by a mark
-    in their environment (where the system has /proc).
+    in their environment (where the system has /proc).  A process of its own ends them and removes
+    the folder once this one has let go of it, by Ctrl-C, SIGTERM or SIGKILL too.
     """
     mark = secrets.token_hex(8)
     folder = Path(tempfile.mkdtemp(prefix="asdnet-benchmark-"))
     before = os.environ.get(_MARK)
     os.environ[_MARK] = mark
+    sweeper = subprocess.Popen(
+        [sys.executable, __file__, mark, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
     main = threading.current_thread() is threading.main_thread()
     told = signal.signal(signal.SIGTERM, _leave) if main else None
     try:
@@ -46,8 +51,7 @@ def nothing_left_behind() -> Iterator[Path]:
             del os.environ[_MARK]
         else:
             os.environ[_MARK] = before
-        _end_all(mark)
-        shutil.rmtree(folder, ignore_errors=True)
+        sweeper.communicate()
         if main:
             signal.signal(signal.SIGTERM, told)
 
@@ -56,13 +60,16 @@ def _leave(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _end_all(mark: str) -> None:
+def _sweep(mark: str, folder: Path) -> None:
+    """Wait until our parent lets go of us; end every process with the mark but this."""
+    sys.stdin.buffer.read()
     wanted = f"{_MARK}={mark}".encode()
     while pids := [pid for pid in _all_pids() if pid != os.getpid() and _carries(pid, wanted)]:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_LOOK_EVERY_S)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _all_pids() -> list[int]:
@@ -148,3 +155,7 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+if __name__ == "__main__":
+    _sweep(sys.argv[1], Path(sys.argv[2]))

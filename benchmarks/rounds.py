@@ -34,11 +34,11 @@ def measure() -> Report:
     python = peer_rounds.nvflare_python()
     jobs: dict[str, dict[str, Callable[[Path], Sequence[float]]]] = {
         DEPLOYED: {
-            OURS: lambda at: own_rounds.overheads(own_rounds.deployed(at, study))[:-1],
+            OURS: lambda at: own_rounds.deployed(at, study)[:-1],
             flower: lambda at: peer_rounds.flower_deployed(at, shapes, ROUNDS)[LEFT_OUT:],
         },
         SIMULATED: {
-            OURS: lambda at: own_rounds.overheads(own_rounds.simulated(at, study))[:-1],
+            OURS: lambda at: own_rounds.simulated(at, study)[:-1],
             flower: lambda at: peer_rounds.flower_simulated(at, shapes, ROUNDS)[LEFT_OUT:],
         },
     }

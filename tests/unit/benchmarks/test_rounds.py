@@ -1,6 +1,7 @@
 """Round overhead: what is subtracted, and that a peer which is not there is told by name."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -91,6 +92,29 @@ def test_no_process_and_no_folder_outlives_a_measurement(end: type[BaseException
     finally:
         other.kill()
         other.wait()
+
+
+def test_nor_does_any_where_the_measurement_is_killed(tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+from benchmarks.processes import Crew, nothing_left_behind
+with nothing_left_behind() as folder, Crew(folder / "work", {{}}) as crew:
+    pid = crew.start("sleeper", sys.executable, "-c", {SLEEPER!r}).pid
+    Path({str(tmp_path / "noted")!r}).write_text(f"{{pid}} {{folder}}")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=rounds_root(), check=False)
+    assert done.returncode == -signal.SIGKILL
+    pid, folder = (tmp_path / "noted").read_text().split(maxsplit=1)
+    deadline = time.monotonic() + 10
+    while (_runs(int(pid)) or Path(folder).exists()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(int(pid)) and not Path(folder).exists()
+
+
+def rounds_root() -> Path:
+    return Path(rounds.__file__).parents[1]
 
 
 def test_a_command_that_fails_is_told_with_what_it_printed(tmp_path: Path) -> None:
