@@ -30,6 +30,7 @@ MODULES: tuple[str, ...] = (
     "preprocessing",
     "wire",
     "centre",
+    "rounds",
 )
 _SHOWN = ("torch", "monai", "flwr", "SimpleITK", "numpy", "surface-distance", "nvflare")
 

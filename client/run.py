@@ -25,7 +25,7 @@ log = logging.getLogger("client.run")
 
 # The network may be down when a hospital's machine starts; everything else must be right.
 _MAY_COME_LATER = {"DNS", "TCP"}
-_POLL_S = 0.3
+_POLL_S = 0.1
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 60.0
 # A SuperNode that is refused ends at once; one that ran so long was connected.
 _STEADY_S = 30.0
@@ -73,7 +73,9 @@ def serve(config: SiteConfig, site_file: Path, stop: threading.Event) -> None:
     """The SuperNode and the executor, started anew whenever they end, until `stop` is set."""
     from client.executor import Executor
     from client.supernode import SuperNode
+    from protocol.pace import pull_objects_soon
 
+    pull_objects_soon()
     pause = _FIRST_PAUSE_S
     while not stop.is_set():
         log.info("site %s: connecting to %s", config.site, config.centre)

@@ -15,6 +15,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from protocol.audit import AuditLog
+from protocol.pace import pull_objects_soon
 from server.checkpoint import CheckpointError, load_checkpoint
 from server.grid import PromptGrid
 from server.rounds import new_record, run_study
@@ -41,6 +42,7 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
     Raises:
         RunError: If the run is not there, or another ServerApp is at work on it.
     """
+    pull_objects_soon()
     folder = RunFolder(centre / "runs" / run)
     facts, agreed = folder.read()
     with folder.lock():

@@ -11,13 +11,14 @@ from flwr.serverapp import Grid
 
 from protocol.audit import AuditLog, Direction
 from protocol.messages import Description, describe
+from protocol.pace import pause_s
 from protocol.weights import MessageError
 from server.roster import Roster
 from server.watchers import Watcher
 
 log = logging.getLogger(__name__)
 
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_LONGEST_PAUSE_S = 1.0
 # Asking who is online costs a request.
 _LOOK_EVERY_S = 2.0
 # The SuperLink drops the instruction of a node that it has not heard of for a minute.
@@ -112,18 +113,20 @@ class Exchange:
         started = looked = time.monotonic()
         for node, content in instructions.items():
             self._send(_Errand(node=node, content=content))
-        pause = _SHORTEST_PAUSE_S
+        news = time.monotonic()
         while self._open() and time.monotonic() < started + line.timeout_s:
-            before = self._open()
+            before, look = self._open(), time.monotonic()
             answered = self._pull()
             for done, site in enumerate(answered, total - before + 1):
                 line.watcher.site_answered(self._number, site, done, total)
             if time.monotonic() > looked + _LOOK_EVERY_S:
                 looked = time.monotonic()
                 self._look_for_nodes()
-            pause = _SHORTEST_PAUSE_S if answered else min(1.5 * pause, _LONGEST_PAUSE_S)
+            news = time.monotonic() if answered else news
             if self._open():
-                time.sleep(pause)
+                now = time.monotonic()
+                # A look is a request a site: with many of them the SuperLink must get a rest.
+                time.sleep(max(now - look, pause_s(now - news, _LONGEST_PAUSE_S)))
         for errand in [*self._waiting.values(), *self._absent]:
             self._failures[line.roster.name_of(errand.node)] = (
                 f"no answer within {line.timeout_s:g} s"

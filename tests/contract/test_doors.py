@@ -28,6 +28,7 @@ ALLOWED = {
         "client/supernode.py",
         "client/worker.py",
         "protocol/messages.py",
+        "protocol/pace.py",
         "protocol/weights.py",
         "protocol/wire.py",
         "server/app.py",
