@@ -11,8 +11,6 @@ import ctypes
 import gc
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -21,11 +19,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks.common import Report, Row, Target
+from benchmarks.common import ROOT, Report, Row, Target, in_child, status_mib
 from server.centre import RETURN_LARGE_BLOCKS
 
 SITES = (2, 10, 50, 200)
-ROOT = Path(__file__).parents[1]
 PLOT = ROOT / "docs" / "images" / "centre-growth.png"
 # SVNet of 12.2 M parameters would take over three minutes on two cores; this one has 2.8 M.
 NETWORK = {"kernel": 3, "width": 16}
@@ -93,13 +90,10 @@ def _rows(result: dict[str, Any]) -> list[Row]:
 
 
 def _in_a_process(count: int) -> dict[str, Any]:
-    command = [sys.executable, "-c", f"from benchmarks.centre import child; child({count})"]
     # As the SuperLink starts the centre's process.
     environment = {**os.environ, **RETURN_LARGE_BLOCKS}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    code = f"from benchmarks.centre import child; child({count})"
+    found: dict[str, Any] = json.loads(in_child("-c", code, environment=environment))
     return found
 
 
@@ -126,12 +120,6 @@ def _plot(found: list[dict[str, Any]]) -> None:
 
 
 # ---- in the child -------------------------------------------------------------------------------
-
-
-def peak_bytes() -> int:
-    """The largest resident size of this process since `_settled`."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def child(count: int) -> None:
@@ -165,26 +153,26 @@ def _study(count: int, network: dict[str, int]) -> dict[str, Any]:
         grid = site_files(count, record, Path(folder))
         start = _settled()
         run_study(grid, record, Watcher(), expected_sites=count, updates=Path(folder) / "updates")
-        peak = peak_bytes()
+        peak = status_mib("VmHWM")
     done = record.rounds[-1]
     assert len(done.reports) == count
     return {
         "sites": count,
         "model_bytes": model,
-        "peak_models": (peak - start) / model,
+        "peak_models": (peak - start) * 2**20 / model,
         "seconds": done.seconds,
         "sum_seconds": sum(summing),
         "disk_bytes": max(disk),
     }
 
 
-def _settled() -> int:
+def _settled() -> float:
     """The resident size now; the kernel is told to keep the largest one from here on."""
     gc.collect()
     # What was freed before, and is only kept for later, would hide what a round needs.
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_bytes()
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return status_mib("VmHWM")
 
 
 @contextmanager

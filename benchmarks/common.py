@@ -7,11 +7,15 @@ moves together, and their ratio less.
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
+ROOT = Path(__file__).parents[1]
 RUNS = 5
 
 
@@ -67,6 +71,25 @@ class Report:
     rows: Sequence[Row]
     targets: Sequence[Target] = ()
     text: str = ""
+
+
+def status_mib(key: str) -> float:
+    """A figure of this process as the kernel keeps it, such as VmHWM, in MiB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
+
+
+def in_child(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """The last line that a Python with these arguments prints; a process has its own memory."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    return done.stdout.splitlines()[-1]
 
 
 def in_turn(

@@ -7,7 +7,6 @@ by how many MiB its anonymous memory grew.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,8 +29,8 @@ from monai.transforms import (
     RandGaussianNoised,
 )
 
-from benchmarks.common import Report, Row, Target, in_turn
-from benchmarks.step import asdnet_step, one_thread, status_mib
+from benchmarks.common import Report, Row, Target, in_child, in_turn, status_mib
+from benchmarks.step import asdnet_step, one_thread
 from client.augmentation import augment
 from client.cache import CachedCase
 from client.contract import Case
@@ -214,7 +213,10 @@ def _memory(folder: Path) -> tuple[list[Row], Target]:
     for count in (_FEW, _MANY):
         write_scans(folder / str(count), count, _MEMORY_VOXELS)
     for who, name in (("ours", "ours: PatchSampler"), ("cache", "MONAI CacheDataset")):
-        found = [_in_child(folder / str(count), who) for count in (_FEW, _MANY)]
+        found = [
+            float(in_child("-m", "benchmarks.data", str(folder / str(count)), who))
+            for count in (_FEW, _MANY)
+        ]
         grown[who] = found[1] - found[0]
         rows += [
             Row(
@@ -234,13 +236,6 @@ def _memory(folder: Path) -> tuple[list[Row], Target]:
         why="" if grown["ours"] < GROWTH_MIB else "something is read into memory and kept",
     )
     return rows, target
-
-
-def _in_child(folder: Path, who: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.data", str(folder), who]
-    root = Path(__file__).parents[1]
-    found = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-    return float(found.stdout.split()[-1])
 
 
 def anonymous_mib(folder: Path, who: str) -> float:

@@ -112,7 +112,9 @@ def _unpacked(folder: Path, name: str, shapes: Shapes) -> Path:
 
 
 def _times(stamps: Path) -> list[float]:
-    return [float(line) for line in stamps.read_text().split()] if stamps.exists() else []
+    if not stamps.exists():
+        return []
+    return [float(line) for line in stamps.read_text(encoding="utf-8").split()]
 
 
 def _between(stamps: Path, expected: int) -> list[float]:

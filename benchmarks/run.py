@@ -17,9 +17,8 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.common import Report, Row
+from benchmarks.common import ROOT, Report, Row
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "benchmarks.md"
 # Modules of this folder, each with `measure() -> Report`.
 MODULES: tuple[str, ...] = (

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from benchmarks.common import in_child
 from simulation.phantom.acquisition import acquire
 from simulation.phantom.anatomy import draw_subject
 from simulation.phantom.cohort import SITES
@@ -20,12 +18,12 @@ SIZE_XYZ = (256, 256, 144)
 _DRAWN_MM = 2.0  # finer takes a minute, and no measurement looks at texture
 _CHILD = """
 import importlib, json, sys, time
-from benchmarks.scans import high_water_mib
+from benchmarks.common import status_mib
 module = importlib.import_module(sys.argv[1])
 job = module.prepare(sys.argv[2], *sys.argv[3:])
-before, started = high_water_mib(), time.perf_counter()
+before, started = status_mib("VmHWM"), time.perf_counter()
 job()
-print(json.dumps([time.perf_counter() - started, high_water_mib(), before]))
+print(json.dumps([time.perf_counter() - started, status_mib("VmHWM"), before]))
 """
 
 
@@ -66,18 +64,5 @@ def phantom() -> tuple[sitk.Image, sitk.Image]:
 
 def once(module: str, *arguments: str) -> Once:
     """Run `module.prepare(*arguments)()` in a child process."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD, module, *arguments],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    seconds, peak, before = json.loads(done.stdout.splitlines()[-1])
+    seconds, peak, before = json.loads(in_child("-c", _CHILD, module, *arguments))
     return Once(seconds=seconds, peak_mib=peak, added_mib=peak - before)
-
-
-def high_water_mib() -> float:
-    """VmHWM of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

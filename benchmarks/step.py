@@ -5,11 +5,9 @@ Run as `python -m benchmarks.step NAME`, it takes one step and prints what memor
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -21,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import LabelledBatch, StepRecord
-from benchmarks.common import Report, Row, Target, in_turn
+from benchmarks.common import Report, Row, Target, in_child, in_turn, status_mib
 from client.hardware import build_networks
 from protocol.presets import PresetName, preset
 from protocol.schedule import RoundPlan
@@ -217,7 +215,10 @@ _NOTES = {
 
 def _memory(runs: int = 1) -> list[Row]:
     """Each in a process of its own."""
-    taken = {name: [_in_child(name) for _ in range(runs)] for name in _MEMORY}
+    taken = {
+        name: [float(in_child("-m", "benchmarks.step", name)) for _ in range(runs)]
+        for name in _MEMORY
+    }
     ours = median(taken["ours"])
     return [
         Row(
@@ -231,19 +232,6 @@ def _memory(runs: int = 1) -> list[Row]:
         )
         for name, values in taken.items()
     ]
-
-
-def _in_child(name: str) -> float:
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "benchmarks.step", name]
-    found = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-    return float(found.stdout.split()[-1])
-
-
-def status_mib(key: str) -> float:
-    """A figure of this process, such as VmHWM, in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
 
 
 def one_step_in_mib(name: str) -> float:

@@ -14,7 +14,7 @@ def main(stamps: str) -> None:
         model = flare.receive()
         if model is None:
             break
-        with open(f"{stamps}.{site}", "a") as file:
+        with open(f"{stamps}.{site}", "a", encoding="utf-8") as file:
             file.write(f"{time.time():.3f}\n")
         sent = flare.FLModel(
             params=model.params, metrics={"accuracy": 0.0}, meta={"NUM_STEPS_CURRENT_ROUND": 1}

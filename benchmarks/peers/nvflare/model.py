@@ -11,5 +11,5 @@ class Weights(torch.nn.Module):
 
     def __init__(self, shapes: str) -> None:
         super().__init__()
-        for name, shape in json.loads(Path(shapes).read_text()).items():
+        for name, shape in json.loads(Path(shapes).read_text(encoding="utf-8")).items():
             self.register_parameter(name.replace(".", "_"), torch.nn.Parameter(torch.randn(shape)))

@@ -48,7 +48,7 @@ class Stamped(FedAvg):
 
 def stamp(path: Path) -> None:
     """One more line with the time, in seconds."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(f"{time.time():.3f}\n")
 
 

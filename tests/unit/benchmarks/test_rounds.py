@@ -128,7 +128,7 @@ def test_a_command_that_fails_is_told_with_what_it_printed(tmp_path: Path) -> No
 
 def _runs(pid: int) -> bool:
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except OSError:
         return False
     return cast(str, state) != "Z"
