@@ -1,7 +1,7 @@
 """Sliding-window inference over a whole volume.
 
 `evaluation.windows: all` is the paper's form, and MONAI does the sliding; `body` leaves windows
-of air out (asdnet_models/windows.py).
+of air out, `organs` also most of those without an organ (asdnet_models/windows.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from asdnet_models.networks.confidence import confidence_map
-from asdnet_models.windows import slide_over_body
+from asdnet_models.windows import slide
 from protocol.study import StudyProtocol, Windows
 
 # On a CPU it is the faster layout for several windows in one pass, and on tensor cores too.
@@ -64,21 +64,29 @@ def predict_probabilities(
         image: (1, 1, X, Y, Z); edges shorter than the patch are padded and un-padded.
         patch_voxels: The window, as in training.
         overlap: Fraction of a window that the next one shares, [0, 1).
-        windows_at_once: Windows in one forward pass, of "all"; "body" has a number of its own.
-        windows: Whether windows of air are computed; "body" takes a normalised image.
+        windows_at_once: Windows in one forward pass, of "all"; the others have one of their own.
+        windows: Which are computed; for all but "all" the image must be normalised.
 
     Returns:
         (1, C, X, Y, Z) in [0, 1], classes summing to 1.
     """
-    run = _in_layout(segmenter) if windows == "body" else segmenter
+    run = segmenter if windows == "all" else _in_layout(segmenter)
 
     def predicted(batch: Tensor) -> Tensor:
         return torch.softmax(run(batch).float(), dim=1)
 
     with _evaluating(segmenter):
-        if windows == "body":
-            return _over_body(predicted, image, patch_voxels, overlap, in_air=_BACKGROUND)
-        return _slide(predicted, image, patch_voxels, overlap, windows_at_once)
+        if windows == "all":
+            return _slide(predicted, image, patch_voxels, overlap, windows_at_once)
+        with _autocast(image):
+            return slide(
+                predicted,
+                image,
+                patch_voxels,
+                overlap=overlap,
+                in_air=_BACKGROUND,
+                closer=not_background if windows == "organs" else None,
+            )
 
 
 @torch.inference_mode()
@@ -101,14 +109,15 @@ def predict_confidence(
         patch_voxels: The window, as in training.
         overlap: As for `predict_probabilities`.
         softmax_prior: As in `confidence_map`.
-        windows: As for `predict_probabilities`; in air that is left out M is 1, for there is
-            nothing to be wrong about.
+        windows: As for `predict_probabilities`; where no window is computed M is 1, for in air
+            there is nothing to be wrong about.
 
     Returns:
         (1, 1, X, Y, Z) in [0, 1].
     """
     classes = probabilities.shape[1]
-    run = _in_layout(confidence) if windows == "body" else confidence
+    run = confidence if windows == "all" else _in_layout(confidence)
+    organs = 1 - probabilities[:, _BACKGROUND, None]
 
     def predicted(batch: Tensor) -> Tensor:
         maps, seen = batch[:, :classes], batch[:, classes:]
@@ -118,9 +127,22 @@ def predict_confidence(
 
     volume = torch.cat((probabilities, image), 1)
     with _evaluating(confidence):
-        if windows == "body":
-            return _over_body(predicted, volume, patch_voxels, overlap, in_air=0)
-        return _slide(predicted, volume, patch_voxels, overlap, 1)
+        if windows == "all":
+            return _slide(predicted, volume, patch_voxels, overlap, 1)
+        with _autocast(volume):
+            return slide(
+                predicted,
+                volume,
+                patch_voxels,
+                overlap=overlap,
+                in_air=0,
+                closer=(lambda _: organs) if windows == "organs" else None,
+            )
+
+
+def not_background(background: Tensor) -> Tensor:
+    """How likely any organ is; the argument is written over."""
+    return background.neg_().add_(1)
 
 
 @contextmanager
@@ -133,16 +155,8 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
         network.train(was_training)
 
 
-def _over_body(
-    network: Callable[[Tensor], Tensor],
-    volume: Tensor,
-    patch_voxels: tuple[int, int, int],
-    overlap: float,
-    *,
-    in_air: int,
-) -> Tensor:
-    with torch.autocast(volume.device.type, torch.bfloat16, enabled=volume.is_cuda):
-        return slide_over_body(network, volume, patch_voxels, overlap=overlap, in_air=in_air)
+def _autocast(volume: Tensor) -> torch.autocast:
+    return torch.autocast(volume.device.type, torch.bfloat16, enabled=volume.is_cuda)
 
 
 def _in_layout(network: nn.Module) -> Callable[..., Tensor]:
@@ -169,7 +183,7 @@ def _slide(
     overlap: float,
     windows_at_once: int,
 ) -> Tensor:
-    with torch.autocast(volume.device.type, torch.bfloat16, enabled=volume.is_cuda):
+    with _autocast(volume):
         found = sliding_window_inference(
             volume,
             patch_voxels,

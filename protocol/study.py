@@ -27,7 +27,7 @@ from protocol.catalogue import METHODS, NETWORKS, check_name
 from protocol.organs import check_organs
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Windows = Literal["all", "body"]
+Windows = Literal["all", "body", "organs"]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -224,7 +224,9 @@ class EvaluationConfig(Frozen):
     every_rounds: PositiveInt = 5
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     windows: Windows = Field(
-        "all", description="of a scan: all (the paper), or those that hold any of the body"
+        "all",
+        description="of a scan: all (the paper), those that hold any of the body, or of these "
+        "first as few as cover it and then all those that may hold an organ",
     )
     largest_component: bool = Field(
         False, description="keep one component an organ; gas can split a rectum"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import asdnet_models.windows
 from asdnet_models.inference import predict_confidence, predict_probabilities
 from asdnet_models.networks.svnet import SVNet
-from asdnet_models.windows import body_blocks, slide_over_body
+from asdnet_models.windows import body_blocks, slide
 
 PATCH = (16, 16, 8)
 Shape = tuple[int, int, int]
@@ -91,11 +91,9 @@ def test_the_body_has_the_values_that_it_has_with_all_windows() -> None:
     expected = predict_probabilities(Position(), half_air(), PATCH)
     found = predict_probabilities(Position(), half_air(), PATCH, windows="body")
     torch.testing.assert_close(found[:, :, :16], expected[:, :, :16], atol=1e-6, rtol=1e-6)
-    # By hand: at x = 20 windows at 8 and 16 meet, with distances 4.5 and 3.5 from their centres.
-    a, b = (torch.exp(torch.tensor(-0.5 * (d / 2) ** 2)) for d in (4.5, 3.5))
+    # Of the two windows at x = 20, at 8 and 16, the latter is air and says nothing.
     middle = Position()(half_air()[:, :, 8:24]).softmax(1)[0, :, 12, 8, 4]
-    air = torch.tensor([1.0, 0.0, 0.0])
-    torch.testing.assert_close(found[0, :, 20, 8, 4], (a * middle + b * air) / (a + b))
+    torch.testing.assert_close(found[0, :, 20, 8, 4], middle)
 
 
 def test_noise_in_air_is_air_and_a_scan_of_air_is_body() -> None:
@@ -111,13 +109,11 @@ def test_noise_in_air_is_air_and_a_scan_of_air_is_body() -> None:
 @pytest.mark.parametrize("at_once", [1, 2, 5, 100])
 def test_no_pass_is_larger_than_asked_for(at_once: int) -> None:
     network = Position()
-    found = slide_over_body(
-        network, volume(40, 24, 8), PATCH, overlap=0.5, in_air=0, at_once=at_once
-    )
+    found = slide(network, volume(40, 24, 8), PATCH, overlap=0.5, in_air=0, at_once=at_once)
     sizes = [len(batch) for batch in network.seen]
     assert sum(sizes) == 4 * 2
     assert max(sizes) == min(at_once, 8)
-    expected = slide_over_body(Position(), volume(40, 24, 8), PATCH, overlap=0.5, in_air=0)
+    expected = slide(Position(), volume(40, 24, 8), PATCH, overlap=0.5, in_air=0)
     torch.testing.assert_close(found, expected)
 
 
@@ -141,24 +137,98 @@ def test_the_confidence_map_takes_the_same_path() -> None:
     assert torch.equal(found[:, :, 24:], torch.ones(1, 1, 24, 16, 8))
 
 
-def test_beside_the_result_there_is_no_second_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    original = asdnet_models.windows._divide_by_counts
+class Seen(nn.Module):
+    """Organ 1 where the image is over .9, by a network that sees no further than a voxel."""
 
-    def watching(total: Tensor, weight: Tensor, axes: Any) -> None:
-        class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
-            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
-                found = func(*args, **(kwargs or {}))
-                if isinstance(found, Tensor) and found._base is None and found is not total:
-                    sizes.append(found.untyped_storage().nbytes())
-                return found
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows = 0
 
-        with Sizes():
-            original(total, weight, axes)
+    def forward(self, batch: Tensor) -> Tensor:
+        self.windows += len(batch)
+        organ = 20 * (batch - 0.9)
+        return torch.cat((-organ, organ), 1)
 
-    monkeypatch.setattr(asdnet_models.windows, "_divide_by_counts", watching)
+
+def organ_in_a_corner() -> Tensor:
+    image = torch.full((1, 1, 64, 64, 32), 0.5)
+    image[:, :, 20:28, 20:28, 10:14] = 1.0
+    image[:, :, :, :, -1] = 0.0  # what is lowest is air
+    return image
+
+
+def test_windows_far_from_organs_are_looked_at_once() -> None:
+    every, few = Seen(), Seen()
+    expected = predict_probabilities(every, organ_in_a_corner(), PATCH, windows="body")
+    found = predict_probabilities(few, organ_in_a_corner(), PATCH, windows="organs")
+    assert every.windows == 7 * 7 * 7
+    # 4 x 4 x 4 to cover it; 3 x 3 x 3 hold the organ, of which one is of the first.
+    assert few.windows == 64 + 27 - 1
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.75])
+@pytest.mark.parametrize("shape", [(9, 16, 3), (31, 20, 8), (40, 37, 13)])
+def test_what_may_be_an_organ_has_the_value_of_all_windows(shape: Shape, overlap: float) -> None:
+    network, image = Position(), volume(*shape) - 1
+    body = predict_probabilities(network, image, PATCH, overlap=overlap, windows="body")
+    found = predict_probabilities(network, image, PATCH, overlap=overlap, windows="organs")
+    organ = 1 - found[:, 0] > asdnet_models.windows.MAYBE
+    assert organ.any()
+    moved = (found - body).abs().amax(1)
+    assert moved[organ].max() < 1e-5
+    torch.testing.assert_close(found.sum(1), torch.ones(1, *shape))
+
+
+def test_an_organ_that_shows_at_the_second_look_is_followed() -> None:
+    class Centre(nn.Module):
+        """Sees an organ wherever the image is bright, but not near a window's edges along x."""
+
+        def forward(self, batch: Tensor) -> Tensor:
+            logit = 20 * (batch - 0.9)
+            logit[:, :, :3] = logit[:, :, -3:] = -20
+            return torch.cat((-logit, logit), 1)
+
+    image = torch.full((1, 1, 128, 16, 8), 0.5)
+    image[:, :, :, :, 0] = 0.0
+    image[:, :, 10:14] = 1.0
+    image[:, :, 14:100:1] = 1.0
+    body = predict_probabilities(Centre(), image, PATCH, windows="body")
+    found = predict_probabilities(Centre(), image, PATCH, windows="organs")
+    torch.testing.assert_close(found, body, atol=1e-6, rtol=1e-6)
+
+
+def test_the_confidence_map_looks_closer_where_organs_were_predicted() -> None:
+    class Ones(nn.Module):
+        windows = 0
+
+        def forward(self, maps: Tensor, image: Tensor) -> Tensor:
+            self.windows += len(maps)
+            return image * 0 + 1
+
+    image = organ_in_a_corner()
+    maps = predict_probabilities(Seen(), image, PATCH, windows="organs")
+    network = Ones()
+    found = predict_confidence(network, maps, image, PATCH, windows="organs")
+    assert network.windows == 64 + 27 - 1
+    torch.testing.assert_close(found, torch.full_like(image, 1).sigmoid())
+
+
+def test_memory_beside_the_result_is_a_map_of_weights() -> None:
+    held: list[int] = []
+
+    class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, Tensor) and found._base is None:
+                held.append(found.untyped_storage().nbytes())
+            return found
+
     image = volume(160, 16, 8)
-    slide_over_body(Position(), image, PATCH, overlap=0.5, in_air=0)
-    own = [size for size in sizes if size != 3 * image.numel() * 4]  # views of the result
-    assert own
-    assert max(own) <= 16 * 16 * 8 * 4
+    one = image.numel() * 4
+    with Sizes():
+        slide(Position(), image, PATCH, overlap=0.5, in_air=0)
+    # In-place results are seen again, with the same storage; a pass is of two windows.
+    a_pass = 3 * 2 * 16 * 16 * 8 * 4
+    assert max(held) == 3 * one
+    assert {size for size in held if size > a_pass} == {one, 3 * one}
