@@ -22,8 +22,8 @@ WINDOWS_AT_ONCE = 2
 # `client.preprocessing.body_mask`.  A mean, so that noise in the air is no body.
 _BLOCK = 4
 _BODY_FRACTION, _LEAST_BODY, _BRIGHT_QUANTILE = 0.1, 0.05, 0.995
-# What may be an organ's voxel, after a first look.
-MAYBE = 0.1
+# A voxel whose largest class is an organ has more than this in all organs together.
+MAYBE = 0.5
 # Of the Gaussian weights, over the window's edge: MONAI's default.
 _SIGMA = 0.125
 

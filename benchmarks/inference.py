@@ -22,7 +22,6 @@ from asdnet_models.windows import slide
 from benchmarks.common import Report, Row, Target, in_turn
 from benchmarks.scans import Once, once, phantom
 from client.preprocessing import preprocess_image, preprocess_label
-from simulation.phantom.cohort import acquire_case
 
 _PATCH = (64, 64, 16)
 _WHOLE = "256 x 256 x 144, SVNet k3 w4, 64 x 64 x 16"
@@ -34,14 +33,15 @@ _WHO = (
     "MONAI, overlap 0.5",
 )
 _FASTER, _DSC = 3.0, 0.002
-# A network that has learned something in half a minute: 4 mm, 6 phantoms, small patches.
-_SMALL, _STEPS, _TRAINED, _TESTED = (24, 24, 16), 120, 6, 5
+# A network that has learned something in a minute or two: coarse phantoms, small patches.
+_SMALL, _COARSE_MM, _STEPS, _TRAINED, _TESTED = (24, 24, 16), 3.0, 600, 8, 5
 _WHY = {
     "0.5": "this scan has no air, and every window is wanted: what is gained is the pass of two",
     "0.25": "fewer windows see each voxel, which costs accuracy",
     "organs": "tiles over the whole body, and all windows over organs, are what is left",
 }
 Case = tuple[Tensor, NDArray[np.uint8]]
+Scores = dict[str, tuple[float, float]]
 Figures = tuple[tuple[str, str, Callable[[Once], float]], ...]
 
 
@@ -153,10 +153,10 @@ def _whole_rows(runs: dict[str, Once]) -> list[Row]:
     return rows
 
 
-def _target(who: str, runs: dict[str, Once], scores: dict[str, float]) -> Target:
+def _target(who: str, runs: dict[str, Once], scores: Scores) -> Target:
     ours, monai = runs[who], runs[_WHO[-1]]
     faster = monai.seconds / ours.seconds
-    moved = scores["all, overlap 0.5"] - scores[who.removeprefix("ours, ")]
+    moved = scores["all, overlap 0.5"][0] - scores[who.removeprefix("ours, ")][0]
     more = ours.peak_mib - monai.peak_mib
     met = faster >= _FASTER and moved <= _DSC and more <= 0
     return Target(
@@ -168,35 +168,37 @@ def _target(who: str, runs: dict[str, Once], scores: dict[str, float]) -> Target
     )
 
 
-def _scores() -> dict[str, float]:
-    """Mean DSC of a network that was trained here, on phantoms that it has not seen."""
+def _scores() -> dict[str, tuple[float, float]]:
+    """Of each way, mean DSC of a network that was trained here on phantoms that it has not seen.
+
+    And how many windows a scan it was shown, on average.
+    """
     network = _trained([_case(number) for number in range(_TRAINED)])
     tested = [_case(number) for number in range(_TRAINED, _TRAINED + _TESTED)]
+    shown: list[int] = []
+    network.register_forward_hook(lambda _, inputs, __: shown.append(len(inputs[0])))
     x, y, z = _SMALL
+    predict = partial(predict_probabilities, network)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "all, overlap 0.5": lambda v: predict_probabilities(network, v, _SMALL),
-        "body, overlap 0.5": lambda v: predict_probabilities(network, v, _SMALL, windows="body"),
-        "organs, overlap 0.5": lambda v: predict_probabilities(
-            network, v, _SMALL, windows="organs"
-        ),
-        "body, overlap 0.25": lambda v: predict_probabilities(
-            network, v, _SMALL, overlap=0.25, windows="body"
-        ),
-        "all, windows of twice the edges": lambda v: predict_probabilities(
-            network, v, (2 * x, 2 * y, 2 * z)
-        ),
+        "all, overlap 0.5": lambda v: predict(v, _SMALL),
+        "body, overlap 0.5": lambda v: predict(v, _SMALL, windows="body"),
+        "organs, overlap 0.5": lambda v: predict(v, _SMALL, windows="organs"),
+        "body, overlap 0.25": lambda v: predict(v, _SMALL, overlap=0.25, windows="body"),
+        "all, windows of twice the edges": lambda v: predict(v, (2 * x, 2 * y, 2 * z)),
     }
-    return {
-        name: float(np.mean([_dsc(way(volume), label) for volume, label in tested]))
-        for name, way in ways.items()
-    }
+    found = {}
+    for name, way in ways.items():
+        shown.clear()
+        dsc = float(np.mean([_dsc(way(volume), label) for volume, label in tested]))
+        found[name] = (dsc, sum(shown) / len(tested))
+    return found
 
 
 def _case(number: int) -> Case:
-    drawn = acquire_case(11, 4.0, "E", number)
-    volume = _tensor(preprocess_image(sitk.Cast(drawn.image, sitk.sitkFloat32), (4.0, 4.0, 4.0)))
-    label = sitk.GetArrayFromImage(preprocess_label(drawn.reference, (4.0, 4.0, 4.0)))
-    return volume, label.transpose(2, 1, 0).copy()
+    image, label = phantom(100 + number, _COARSE_MM)
+    spacing = (_COARSE_MM, _COARSE_MM, _COARSE_MM)
+    volume = _tensor(preprocess_image(image, spacing))
+    return volume, _tensor(preprocess_label(label, spacing))[0, 0].numpy().astype(np.uint8)
 
 
 def _trained(cases: list[Case]) -> nn.Module:
@@ -221,7 +223,7 @@ def _patch(case: Case, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     volume, label = case
     places = np.argwhere(label == rng.integers(1, 4))
     centre = (
-        places[rng.integers(len(places))] if rng.random() < 2 / 3 else rng.integers(label.shape)
+        places[rng.integers(len(places))] if rng.random() < 1 / 2 else rng.integers(label.shape)
     )
     low = np.clip(centre - np.array(_SMALL) // 2, 0, np.array(label.shape) - _SMALL)
     x, y, z = (slice(int(a), int(a) + edge) for a, edge in zip(low, _SMALL, strict=True))
@@ -234,16 +236,16 @@ def _dsc(probabilities: Tensor, label: NDArray[np.uint8]) -> float:
     return float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs]))
 
 
-def _text(scores: dict[str, float]) -> str:
+def _text(scores: Scores) -> str:
     lines = [
         "Windows of air are left out, two windows go through the network at once, channels last."
         " The time of `organs` is that of a network that finds what the reference has. DSC is of"
-        " an SVNet k3 w8 that was trained in this run at 4 mm on"
+        f" an SVNet k3 w8 that was trained in this run at {_COARSE_MM:g} mm on"
         f" {_TRAINED} phantoms for {_STEPS} steps, on {_TESTED} others:",
         "",
-        "| windows | mean DSC |",
-        "| --- | --- |",
-        *(f"| {way} | {dsc:.4f} |" for way, dsc in scores.items()),
+        "| windows | mean DSC | windows a scan |",
+        "| --- | --- | --- |",
+        *(f"| {way} | {dsc:.4f} | {count:.0f} |" for way, (dsc, count) in scores.items()),
     ]
     return "\n".join(lines)
 

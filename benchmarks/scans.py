@@ -42,8 +42,8 @@ class Once:
     added_mib: float
 
 
-def phantom() -> tuple[sitk.Image, sitk.Image]:
-    """A synthetic pelvic scan and its label map, 1 mm, float32 and 8-bit."""
+def phantom(seed: int = 7, spacing_mm: float = 1.0) -> tuple[sitk.Image, sitk.Image]:
+    """A synthetic pelvic scan and its label map, float32 and 8-bit, of 256 x 256 x 144 mm."""
     scanner = replace(
         SITES["E"].scanner,
         field_mm=(float(SIZE_XYZ[0]), float(SIZE_XYZ[1]), float(SIZE_XYZ[2])),
@@ -51,9 +51,10 @@ def phantom() -> tuple[sitk.Image, sitk.Image]:
         slice_mm=_DRAWN_MM,
         tilt_deg=0.0,
     )
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     found = acquire(draw_subject(rng, 1.0), scanner, dict(T2_LEVELS), _DRAWN_MM, rng)
-    grid = sitk.Image(SIZE_XYZ, sitk.sitkUInt8)
+    grid = sitk.Image([round(n / spacing_mm) for n in SIZE_XYZ], sitk.sitkUInt8)
+    grid.SetSpacing([spacing_mm] * 3)
     grid.SetOrigin(found.image.GetOrigin())
     grid.SetDirection(found.image.GetDirection())
     image = sitk.Resample(

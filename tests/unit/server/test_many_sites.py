@@ -75,12 +75,12 @@ def test_no_two_updates_are_in_memory_together(make_protocol: MakeProtocol, coun
     record = new_record(protocol, run=RUN)
     shape = max((w.shape for w in record.segmenter.values()), key=torch.Size.numel)
     grid = Counting([Site(f"S{n}", protocol) for n in range(count)], shape)
-    before = tensors_alive(shape)
+    before, kept = tensors_alive(shape), messages_alive()  # of earlier tests
     run_study(grid, record, Witness(), expected_sites=count)
     assert len(grid.updates) == count
     # The reply before, which the loop still has in its hand, and no more.
     assert max(grid.updates) <= before + 1
-    assert max(grid.messages) <= 1
+    assert max(grid.messages) <= kept + 1
 
 
 class Keeping(Learner):
