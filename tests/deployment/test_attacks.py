@@ -17,7 +17,7 @@ MODES = {
     "wrong shapes": "must be torch.float32",
     "extra record": "1 records are not on the allow-list",
     # Too large for the gate: it never arrives, and the SuperLink's log says why.
-    "a million metrics": "no answer within",
+    "a metric of 24 MB": "no answer within",
     "a pickle": "cannot be decoded",
     "10x norm": "times the median norm",
     "another site's name": "a node that is not site A answered in its name",
