@@ -85,7 +85,7 @@ def predict_probabilities(
                 patch_voxels,
                 overlap=overlap,
                 in_air=_BACKGROUND,
-                closer=not_background if windows == "organs" else None,
+                background="in_air" if windows == "organs" else None,
             )
 
 
@@ -117,7 +117,7 @@ def predict_confidence(
     """
     classes = probabilities.shape[1]
     run = confidence if windows == "all" else _in_layout(confidence)
-    organs = 1 - probabilities[:, _BACKGROUND, None]
+    background = probabilities[:, _BACKGROUND, None]
 
     def predicted(batch: Tensor) -> Tensor:
         maps, seen = batch[:, :classes], batch[:, classes:]
@@ -136,13 +136,8 @@ def predict_confidence(
                 patch_voxels,
                 overlap=overlap,
                 in_air=0,
-                closer=(lambda _: organs) if windows == "organs" else None,
+                background=background if windows == "organs" else None,
             )
-
-
-def not_background(background: Tensor) -> Tensor:
-    """How likely any organ is; the argument is written over."""
-    return background.neg_().add_(1)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise, product
+from typing import Literal
 
 import torch
 from monai.data.utils import compute_importance_map
@@ -22,8 +23,9 @@ WINDOWS_AT_ONCE = 2
 # `client.preprocessing.body_mask`.  A mean, so that noise in the air is no body.
 _BLOCK = 4
 _BODY_FRACTION, _LEAST_BODY, _BRIGHT_QUANTILE = 0.1, 0.05, 0.995
-# A voxel whose largest class is an organ has more than this in all organs together.
-MAYBE = 0.5
+# A voxel whose largest class is an organ's has less background than this.
+ORGAN_BELOW = 0.5
+_SLAB = 8 * _BLOCK  # voxels along x
 # Of the Gaussian weights, over the window's edge: MONAI's default.
 _SIGMA = 0.125
 
@@ -38,13 +40,13 @@ def slide(
     *,
     overlap: float,
     in_air: int,
-    closer: Callable[[Tensor], Tensor] | None = None,
+    background: Tensor | Literal["in_air"] | None = None,
     at_once: int = WINDOWS_AT_ONCE,
 ) -> Tensor:
     """Mean of a network's windows with Gaussian weights; windows without body are not computed.
 
     A voxel of the body has the value that it would have if no window were left out: a window that
-    holds any of the body is computed.  With `closer`, this holds for voxels over `MAYBE` alone:
+    holds any of the body is computed.  With `background`, this holds for organs' voxels alone:
     first come as few windows as hold the body, then every other one with such a voxel, until none
     is left; other voxels have the mean of fewer windows.  Memory beside the result: a map of the
     weights, and one pass of the network.
@@ -55,8 +57,8 @@ def slide(
         patch_voxels: The window; a shorter edge of the volume is padded with its lowest value.
         overlap: Least fraction of a window that the next one shares, [0, 1).
         in_air: The channel that is 1 where no window was computed; the others are 0 there.
-        closer: From that channel's mean so far, (1, 1, X, Y, Z), which may be written over, how
-            likely each voxel is one that all windows are wanted for, in [0, 1].
+        background: (1, 1, X, Y, Z) in [0, 1], under `ORGAN_BELOW` where a voxel is an organ's;
+            "in_air": what the result has so far in that channel.
         at_once: Windows in one pass.
 
     Returns:
@@ -67,7 +69,7 @@ def slide(
     axes = [_starts(n, edge, overlap) for n, edge in edges]
     waiting = list(_places(axes, patch_voxels))
     first = waiting
-    if closer is not None:
+    if background is not None:
         first = list(_places(map(_fewest, axes, patch_voxels), patch_voxels))
     weight = compute_importance_map(
         patch_voxels, mode="gaussian", sigma_scale=_SIGMA, device=volume.device
@@ -84,13 +86,16 @@ def slide(
             for at, window in zip(places, found.mul_(weight), strict=True):
                 _cut(total, at).add_(window)
                 _cut(counts[None], at).add_(weight)
-        if closer is None:
+        if background is None:
             break
         done = {tuple(s.start for s in at) for at in wanted}
         waiting = [at for at in waiting if tuple(s.start for s in at) not in done]
         assert total is not None
-        so_far = (total[:, in_air : in_air + 1] / counts).nan_to_num_(1.0)
-        blocks, wanted = _highest(closer(_cut(so_far, inside)[None])) > MAYBE, waiting
+        if isinstance(background, Tensor):
+            blocks = _organ_blocks(background[0, 0], None)
+        else:
+            blocks = _organ_blocks(_cut(total, inside)[in_air], _cut(counts[None], inside)[0])
+        wanted = waiting
     assert total is not None
     total /= counts
     nowhere = counts[0] == 0
@@ -115,8 +120,9 @@ def body_blocks(image: Tensor) -> Tensor:
         Booleans, each edge a quarter of the image's, rounded up.
     """
     # The last block of an edge is averaged over the voxels that it has.
+    block = [min(_BLOCK, n) for n in image.shape[2:]]
     means = functional.avg_pool3d(
-        image.float(), _block_of(image), _BLOCK, ceil_mode=True, count_include_pad=False
+        image.float(), block, _BLOCK, ceil_mode=True, count_include_pad=False
     )
     low, values = means.min(), means.flatten()
     bright = values.kthvalue(math.ceil(_BRIGHT_QUANTILE * len(values))).values
@@ -124,13 +130,22 @@ def body_blocks(image: Tensor) -> Tensor:
     return body if body.float().mean() >= _LEAST_BODY else torch.ones_like(body)
 
 
-def _block_of(image: Tensor) -> list[int]:
-    return [min(_BLOCK, n) for n in image.shape[2:]]
+def _organ_blocks(background: Tensor, counts: Tensor | None) -> Tensor:
+    """Where a voxel of a block is an organ's, in the shape of `body_blocks`.
 
-
-def _highest(likely: Tensor) -> Tensor:
-    """Of each block, in the shape of `body_blocks`."""
-    return functional.max_pool3d(likely, _block_of(likely), _BLOCK, ceil_mode=True)[0, 0]
+    Args:
+        background: (X, Y, Z).
+        counts: What to divide it by, where it is a sum; None where it is a mean.
+    """
+    found = []
+    block = [min(_BLOCK, n) for n in background.shape]
+    for x in range(0, len(background), _SLAB):  # so that no second volume is held
+        part = -background[x : x + _SLAB]
+        if counts is not None:
+            part /= counts[x : x + _SLAB]
+        part.nan_to_num_(-1.0)
+        found.append(functional.max_pool3d(part[None], block, _BLOCK, ceil_mode=True)[0])
+    return torch.cat(found) > -ORGAN_BELOW
 
 
 def _holds(blocks: Tensor, at: Place, inside: Place) -> bool:

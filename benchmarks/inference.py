@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from asdnet_models.inference import not_background, predict_probabilities
+from asdnet_models.inference import predict_probabilities
 from asdnet_models.losses import dice_loss
 from asdnet_models.networks.svnet import SVNet
 from asdnet_models.windows import slide
-from benchmarks.common import Report, Row, Target, in_turn
+from benchmarks.common import RUNS, Report, Row, Target, in_turn
 from benchmarks.scans import Once, once, phantom
 from client.preprocessing import preprocess_image, preprocess_label
 
@@ -29,20 +30,19 @@ _PART = "96 x 96 x 32 of it, SVNet k3 w8, overlap 0.5"
 _WHO = (
     "ours, body, overlap 0.5",
     "ours, organs, overlap 0.5",
-    "ours, body, overlap 0.25",
     "MONAI, overlap 0.5",
 )
 _FASTER, _DSC = 3.0, 0.002
 # A network that has learned something in a minute or two: coarse phantoms, small patches.
 _SMALL, _COARSE_MM, _STEPS, _TRAINED, _TESTED = (24, 24, 16), 3.0, 600, 8, 5
+_SAME_MEMORY = 1.01
 _WHY = {
-    "0.5": "this scan has no air, and every window is wanted: what is gained is the pass of two",
-    "0.25": "fewer windows see each voxel, which costs accuracy",
+    "body": "this scan has no air, so every window is wanted: two in a pass are all the gain",
     "organs": "tiles over the whole body, and all windows over organs, are what is left",
 }
+Runs = dict[str, list[Once]]
 Case = tuple[Tensor, NDArray[np.uint8]]
 Scores = dict[str, tuple[float, float]]
-Figures = tuple[tuple[str, str, Callable[[Once], float]], ...]
 
 
 def measure() -> Report:
@@ -59,7 +59,10 @@ def measure() -> Report:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volume.npy"
         np.save(path, _written_into(volume, organs).numpy())
-        runs = {who: once("benchmarks.inference", who, str(path)) for who in _WHO}
+        runs: Runs = {who: [] for who in _WHO}
+        for _ in range(RUNS):
+            for who, taken in runs.items():
+                taken.append(once("benchmarks.inference", who, str(path)))
     rows += _whole_rows(runs)
     scores = _scores()
     return Report(
@@ -126,7 +129,7 @@ def _organs(network: nn.Module, volume: Tensor, overlap: float) -> Tensor:
         truth = torch.cat([organ == value for value in range(logits.shape[1])], 1)
         return (20 * truth + 0 * logits).softmax(1)
 
-    return slide(found, volume, _PATCH, overlap=overlap, in_air=0, closer=not_background)
+    return slide(found, volume, _PATCH, overlap=overlap, in_air=0, background="in_air")
 
 
 @torch.inference_mode()
@@ -137,34 +140,43 @@ def _monai(network: nn.Module, volume: Tensor) -> object:
     )
 
 
-def _whole_rows(runs: dict[str, Once]) -> list[Row]:
+def _whole_rows(runs: Runs) -> list[Row]:
     rows = []
-    figures: Figures = (
-        (_WHOLE, "s", lambda run: run.seconds),
-        (f"{_WHOLE}: peak memory, imports included", "MiB", lambda run: run.peak_mib),
-    )
-    for topic, unit, of in figures:
-        first = of(runs[_WHO[0]])
+    for topic, unit, of in (
+        (_WHOLE, "s", _seconds),
+        (f"{_WHOLE}: peak memory, imports included", "MiB", _peak),
+    ):
+        values = {who: [of(run) for run in taken] for who, taken in runs.items()}
+        first = median(values[_WHO[0]])
         rows += [
-            Row(topic=topic, who=who, value=of(run), unit=unit, runs=1,
-                ratio=None if who == _WHO[0] else of(run) / first, note="one thread")
-            for who, run in runs.items()
+            Row(topic=topic, who=who, value=median(found), unit=unit, runs=len(found),
+                spread=(min(found), max(found)), note="one thread",
+                ratio=None if who == _WHO[0] else median(found) / first)
+            for who, found in values.items()
         ]  # fmt: skip
     return rows
 
 
-def _target(who: str, runs: dict[str, Once], scores: Scores) -> Target:
+def _seconds(run: Once) -> float:
+    return run.seconds
+
+
+def _peak(run: Once) -> float:
+    return run.peak_mib
+
+
+def _target(who: str, runs: Runs, scores: Scores) -> Target:
     ours, monai = runs[who], runs[_WHO[-1]]
-    faster = monai.seconds / ours.seconds
+    faster = median(map(_seconds, monai)) / median(map(_seconds, ours))
     moved = scores["all, overlap 0.5"][0] - scores[who.removeprefix("ours, ")][0]
-    more = ours.peak_mib - monai.peak_mib
-    met = faster >= _FASTER and moved <= _DSC and more <= 0
+    memory = median(map(_peak, ours)) / median(map(_peak, monai))
+    met = faster >= _FASTER and moved <= _DSC and memory <= _SAME_MEMORY
     return Target(
         topic=f"{_WHOLE}: {who}",
-        said=f"{_FASTER:g} times as fast as MONAI, DSC within {_DSC}, no more memory",
-        reached=f"{faster:.2f} times, DSC {-moved:+.4f}, {more:+.0f} MiB",
+        said=f"{_FASTER:g} times as fast as MONAI, DSC within {_DSC}, no more memory (to 1 %)",
+        reached=f"{faster:.2f} times, DSC {-moved:+.4f}, {memory:.2f} times the memory",
         met=met,
-        why="" if met else _WHY["organs" if "organs" in who else who.split()[-1]],
+        why="" if met else _WHY["organs" if "organs" in who else "body"],
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -35,7 +34,7 @@ _TOPIC = "first preprocessing, .nii.gz at 1.5 mm to 256 x 256 x 144 at 1 mm"
 _CHECK = "data check, cases of 256 x 256 x 144"
 _MM = (1.0, 1.0, 1.0)
 _FASTER, _MEMORY = 2.0, 0.5
-_CASES, _OF, _SECONDS, _MIB = 10, 70, 60.0, 2048.0
+_CASES, _OF, _SECONDS = 10, 70, 60.0
 _MODULE = "benchmarks.preprocessing"
 _OURS, _SAME, _MONAI = "ours", "ours, without the body mask", "MONAI, which has no body mask"
 _WHO = (_OURS, _SAME, _MONAI)
@@ -53,8 +52,7 @@ def measure() -> Report:
         text = _holes(preprocess_image(scan, _MM))
         checked = _check(scan, label, Path(folder))
     seconds_of = {row.who: row.value for row in rows[: len(_WHO)]}
-    seconds, mib = checked
-    rows.append(Row(topic=_CHECK, who="ours", value=seconds, unit="s a case", runs=1,
+    rows.append(Row(topic=_CHECK, who="ours", value=checked, unit="s a case", runs=1,
                     note=f"{_CASES} cases, two processes, no pictures"))  # fmt: skip
     targets = [
         found
@@ -63,9 +61,8 @@ def measure() -> Report:
     ]
     targets += [
         _target(_CHECK, f"{_OF} cases under {_SECONDS:g} s on two cores",
-                f"{seconds * _OF:.0f} s, from {_CASES}", seconds * _OF < _SECONDS,
+                f"{checked * _OF:.0f} s, from {_CASES}", checked * _OF < _SECONDS,
                 "the machine was not idle, or inflating the files is all of it"),
-        _target(_CHECK, "under 2 GiB over all processes", f"{mib:.0f} MiB", mib < _MIB, "see rows"),
     ]  # fmt: skip
     return Report(heading="Preprocessing", rows=rows, targets=targets, text=text)
 
@@ -163,8 +160,8 @@ def _holes(image: sitk.Image) -> str:
     )
 
 
-def _check(scan: sitk.Image, label: sitk.Image, folder: Path) -> tuple[float, float]:
-    """Seconds a case, and an upper bound of MiB over all processes.
+def _check(scan: sitk.Image, label: sitk.Image, folder: Path) -> float:
+    """Seconds a case.
 
     The site's cases are links to one: the check reads each, and refuses all but one as copies.
     """
@@ -184,8 +181,7 @@ def _check(scan: sitk.Image, label: sitk.Image, folder: Path) -> tuple[float, fl
     found = check_site(config, preset("paper"), workers=2)
     seconds = time.perf_counter() - started
     assert len(found.reports) == _CASES
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return seconds / _CASES, 3 * largest
+    return seconds / _CASES
 
 
 def _target(topic: str, said: str, reached: str, met: bool, why: str) -> Target:

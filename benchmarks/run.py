@@ -31,55 +31,60 @@ MODULES: tuple[str, ...] = (
     "centre",
     "rounds",
 )
+HEAD = """# Benchmarks
+
+Made by `make bench`; the sections with a date were measured on that day, each in one run, on one
+machine. Medians, smallest and largest run in brackets; ratios are over ours. Synthetic data
+throughout: what is measured is time, memory and bytes."""
 _SHOWN = ("torch", "monai", "flwr", "SimpleITK", "numpy", "surface-distance", "nvflare")
 
 
 def run(
     only: Annotated[
-        str, typer.Option(help=f"some of {', '.join(MODULES)}, separated by commas; prints alone")
+        str, typer.Option(help=f"some of {', '.join(MODULES)}, separated by commas; default: all")
     ] = "",
+    write: Annotated[
+        bool, typer.Option(help="put what is measured into docs/results/benchmarks.md")
+    ] = True,
 ) -> None:
-    """Measure; without --only, write the page too."""
+    """Measure speed, memory and bytes beside peers; every section of the page is of one run."""
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     chosen = [name.strip() for name in only.split(",") if name.strip()] or list(MODULES)
     unknown = [name for name in chosen if name not in MODULES]
     if unknown:
         sys.stderr.write(f"error: --only {unknown[0]}: must be of {', '.join(MODULES)}\n")
         raise typer.Exit(2)
-    reports = []
     for name in chosen:
         console.print(f"measuring: {name}")
-        reports.append(importlib.import_module(f"benchmarks.{name}").measure())
-        console.print("\n".join(lines_of(reports[-1])))
-    if not only:
-        PAGE.write_text(page(reports), encoding="utf-8")
-        console.print(f"written: {PAGE.relative_to(ROOT)}")
+        lines = lines_of(importlib.import_module(f"benchmarks.{name}").measure())
+        console.print("\n".join(lines))
+        if write:
+            # At once: what was measured is kept if the next module fails.
+            old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+            PAGE.write_text(with_section(old, lines), encoding="utf-8")
+            console.print(f"written: {PAGE.relative_to(ROOT)}")
 
 
-def page(reports: Sequence[Report]) -> str:
-    """The whole page, Markdown."""
-    head = [
-        "# Benchmarks",
-        "",
-        f"Made by `make bench` on {date.today()}: {machine()}. Medians of one run; ratios are over",
-        "ours, smallest and largest run in brackets. Synthetic data throughout.",
-        "",
-        "## Targets",
-        "",
-        "| what | target | reached | met |",
-        "| --- | --- | --- | --- |",
-    ]
-    for report in reports:
-        for target in report.targets:
-            met = "yes" if target.met else f"no: {target.why}"
-            head.append(f"| {target.topic} | {target.said} | {target.reached} | {met} |")
-    body = [line for report in reports for line in ["", *lines_of(report)]]
-    return "\n".join([*head, *body, ""])
+def with_section(page: str, lines: Sequence[str]) -> str:
+    """The page, Markdown, with one section new or in the place of the one of that heading."""
+    _, *parts = f"\n{page}".split("\n## ")
+    sections = {part.partition("\n")[0]: part.strip() for part in parts}
+    heading = lines[0].removeprefix("## ")
+    sections[heading] = "\n".join(lines).removeprefix("## ").strip()
+    return "\n\n## ".join([HEAD, *sections.values()]) + "\n"
 
 
 def lines_of(report: Report) -> list[str]:
-    """One section."""
-    lines = [f"## {report.heading}", ""]
+    """One section: what was to be reached, what was said of it, and all rows."""
+    lines = [f"## {report.heading}", "", f"{date.today()}; {machine()}.", ""]
+    if report.targets:
+        lines += ["| what | target | reached | met |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| {target.topic} | {target.said} | {target.reached} |"
+            f" {'yes' if target.met else f'no: {target.why}'} |"
+            for target in report.targets
+        ]
+        lines.append("")
     if report.text:
         lines += [report.text, ""]
     lines += [

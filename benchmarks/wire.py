@@ -10,7 +10,7 @@ import torch
 from flwr.app import RecordDict
 
 from asdnet_models.networks import build_segmenter
-from benchmarks.common import Report, Row, Target
+from benchmarks.common import RUNS, Report, Row, Target
 from protocol.study import StudyProtocol, WireConfig, merged
 from protocol.weights import Weights, bytes_sent, wire_weights
 from protocol.wire import pack_global, pack_update, read_global, read_update
@@ -18,7 +18,7 @@ from protocol.wire import pack_global, pack_update, read_global, read_update
 WIRES = tuple(
     WireConfig(format=form, compress=level) for form in ("fp32", "bf16", "int8") for level in (0, 3)
 )
-_STEPS, _RUNS = 4, 3
+_STEPS = 4
 _NAME = "segmenter"
 
 
@@ -58,7 +58,7 @@ def trained_weights(protocol: StudyProtocol) -> tuple[Weights, Weights]:
 def _rows(wire: WireConfig, sent: Weights, trained: Weights) -> list[Row]:
     who = wire.format + (f", zstd {wire.compress}" if wire.compress else "")
     packing, reading = [], []
-    for _ in range(_RUNS):
+    for _ in range(RUNS):
         down = RecordDict({_NAME: pack_global(sent, wire)})
         there = read_global(down, _NAME, sent, wire) or {}
         started = time.perf_counter()
@@ -114,7 +114,7 @@ def _target(form: str, share: float, up: dict[str, float], down: dict[str, float
     return Target(
         topic=f"bytes of {form}",
         said=f"at most {share:.0%} of fp32, up and down",
-        reached=f"{reached[best]:.1%} ({best})",
+        reached=f"{reached[best]:.2%} ({best})",
         met=reached[best] <= share,
         why="" if reached[best] <= share else "scales and biases are float32",
     )
