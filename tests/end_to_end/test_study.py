@@ -85,7 +85,7 @@ def stop_after_first(arguments: list[str], out: Path) -> tuple[Any, list[int]]:
         cwd=ROOT,
         env=environment(),
     )  # fmt: skip
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600  # a loaded machine
     # In the middle of the second run: its draft is there.
     while not (out / "runs" / ".ASDNet.federated.fold1.seed1").exists():
         assert process.poll() is None, process.communicate()
@@ -126,7 +126,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     before = {path.name: path.read_bytes() for path in (out / "runs" / FIRST).glob("*.*")}
     resumed = subprocess.run(
         command(arguments), capture_output=True, encoding="utf-8", check=False, cwd=ROOT,
-        env=environment(), timeout=300,
+        env=environment(), timeout=600,
     )  # fmt: skip
     return Study(out, arguments, stopped, left_behind, before, resumed)
 
