@@ -6,6 +6,7 @@ of air out, `organs` also most of those without an organ (asdnet_models/windows.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from monai.inferers import sliding_window_inference
@@ -78,15 +79,7 @@ def predict_probabilities(
     with _evaluating(segmenter):
         if windows == "all":
             return _slide(predicted, image, patch_voxels, overlap, windows_at_once)
-        with _autocast(image):
-            return slide(
-                predicted,
-                image,
-                patch_voxels,
-                overlap=overlap,
-                in_air=_BACKGROUND,
-                background="in_air" if windows == "organs" else None,
-            )
+        return _slide_some(predicted, image, patch_voxels, overlap, windows, "in_air")
 
 
 @torch.inference_mode()
@@ -117,7 +110,6 @@ def predict_confidence(
     """
     classes = probabilities.shape[1]
     run = confidence if windows == "all" else _in_layout(confidence)
-    background = probabilities[:, _BACKGROUND, None]
 
     def predicted(batch: Tensor) -> Tensor:
         maps, seen = batch[:, :classes], batch[:, classes:]
@@ -129,15 +121,8 @@ def predict_confidence(
     with _evaluating(confidence):
         if windows == "all":
             return _slide(predicted, volume, patch_voxels, overlap, 1)
-        with _autocast(volume):
-            return slide(
-                predicted,
-                volume,
-                patch_voxels,
-                overlap=overlap,
-                in_air=0,
-                background=background if windows == "organs" else None,
-            )
+        background = probabilities[:, _BACKGROUND, None]
+        return _slide_some(predicted, volume, patch_voxels, overlap, windows, background)
 
 
 @contextmanager
@@ -169,6 +154,26 @@ def _in_layout(network: nn.Module) -> Callable[..., Tensor]:
         return found
 
     return run
+
+
+def _slide_some(
+    network: Callable[[Tensor], Tensor],
+    volume: Tensor,
+    patch_voxels: tuple[int, int, int],
+    overlap: float,
+    windows: Windows,
+    background: Tensor | Literal["in_air"],
+) -> Tensor:
+    """Windows of "body" or "organs"; channel 0 is 1 where there are none: background, or M."""
+    with _autocast(volume):
+        return slide(
+            network,
+            volume,
+            patch_voxels,
+            overlap=overlap,
+            in_air=_BACKGROUND,
+            background=background if windows == "organs" else None,
+        )
 
 
 def _slide(

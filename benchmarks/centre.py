@@ -70,24 +70,15 @@ def measure() -> Report:
 def _rows(result: dict[str, Any]) -> list[Row]:
     who, runs = f"{result['sites']} sites", _runs(result["sites"])
     mib = result["peak_models"] * result["model_bytes"] / 2**20
+    figures = (
+        ("peak memory above the start", result["peak_models"], "models", f"{mib:.0f} MiB"),
+        ("one round", result["seconds"], "s", ""),
+        ("of it: summing up", result["sum_seconds"], "s", ""),
+        ("disk", result["disk_bytes"] / 2**20, "MiB", ""),
+    )
     return [
-        Row(
-            topic="peak memory above the start",
-            who=who,
-            value=result["peak_models"],
-            unit="models",
-            runs=runs,
-            note=f"{mib:.0f} MiB",
-        ),
-        Row(topic="one round", who=who, value=result["seconds"], unit="s", runs=runs),
-        Row(
-            topic="of it: summing up",
-            who=who,
-            value=result["sum_seconds"],
-            unit="s",
-            runs=runs,
-        ),
-        Row(topic="disk", who=who, value=result["disk_bytes"] / 2**20, unit="MiB", runs=runs),
+        Row(topic=topic, who=who, value=value, unit=unit, runs=runs, note=note)
+        for topic, value, unit, note in figures
     ]
 
 

@@ -91,7 +91,7 @@ def _counts(components: NDArray[np.uint32]) -> NDArray[np.int64]:
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The mask and all that no way over faces joins to the volume's edge.
 
-    The same voxels as ITK's BinaryFillhole, which took eight times as long.
+    The same voxels as ITK's BinaryFillhole, in a third of its time.
     """
     outside = _components(~mask)
     at_edge = np.zeros(int(outside.max()) + 1, np.bool_)
