@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from asdnet_models.networks.confidence import confidence_map
 from asdnet_models.windows import slide
-from protocol.study import StudyProtocol, Windows
+from protocol.config.study import StudyProtocol, Windows
 
 # On a CPU it is the faster layout for several windows in one pass, and on tensor cores too.
 _LAYOUT = torch.channels_last_3d

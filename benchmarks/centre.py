@@ -137,8 +137,8 @@ def child(count: int) -> None:
 
 
 def _study(count: int, network: dict[str, int]) -> dict[str, Any]:
-    from protocol.study import StudyProtocol, merged
-    from protocol.weights import bytes_of
+    from protocol.config.study import StudyProtocol, merged
+    from protocol.wire.weights import bytes_of
     from server.rounds import new_record, run_study
     from server.watchers import Watcher
 
@@ -201,7 +201,7 @@ def site_files(count: int, record: Any, folder: Path) -> Any:
     from flwr.proto.node_pb2 import NodeInfo
     from flwr.serverapp import Grid
 
-    from protocol.messages import SiteFacts, TrainReport, pack_facts, pack_training
+    from protocol.wire.messages import SiteFacts, TrainReport, pack_facts, pack_training
 
     facts = SiteFacts(labelled=2, unlabelled=0, validation=0, test=0)
     report = TrainReport(labelled=2, unlabelled=0, steps=1, seconds=1.0)

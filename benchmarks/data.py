@@ -36,8 +36,8 @@ from client.cache import CachedCase
 from client.contract import Case
 from client.dataset import PatchSampler
 from client.prefetch import drawn_ahead
-from protocol.presets import preset
-from protocol.study import StudyProtocol
+from protocol.config.presets import preset
+from protocol.config.study import StudyProtocol
 
 TIMES_FASTER = 5.0
 WAITING = 0.02

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from asdnet_models.methods.common import predict
 from benchmarks.step import asdnet_step, patches
 from client.hardware import build_networks
-from protocol.presets import PRESET_NAMES, PresetName, preset
-from protocol.study import StudyProtocol
+from protocol.config.presets import PRESET_NAMES, PresetName, preset
+from protocol.config.study import StudyProtocol
 
 _CPU = torch.device("cpu")
 _WAYS: Mapping[str, dict[str, Any]] = {

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.processes import Crew, MeasurementError, free_port
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from server.record import RoundRecord
 from tests.deployment import harness
 

@@ -27,8 +27,8 @@ from benchmarks.scans import SIZE_XYZ, Once, once, phantom
 from client.datacheck.site import check_site
 from client.preprocessing import _filled, preprocess_image  # one step is measured alone
 from client.scans import read_image
-from protocol.presets import preset
-from protocol.sites import SiteConfig
+from protocol.config.presets import preset
+from protocol.config.site import SiteConfig
 
 _TOPIC = "first preprocessing, .nii.gz at 1.5 mm to 256 x 256 x 144 at 1 mm"
 _CHECK = "data check, cases of 256 x 256 x 144"

@@ -12,8 +12,8 @@ from benchmarks import own_rounds, peer_rounds
 from benchmarks.common import Report, Row, Target
 from benchmarks.peer_rounds import NVFLARE_VARIABLE, Shapes
 from benchmarks.processes import nothing_left_behind
-from protocol.study import StudyProtocol
-from protocol.weights import wire_weights
+from protocol.config.study import StudyProtocol
+from protocol.wire.weights import wire_weights
 
 DEPLOYED, SIMULATED = "round overhead, deployed", "round overhead, simulation"
 WHY = {

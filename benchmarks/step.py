@@ -21,9 +21,9 @@ from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import LabelledBatch, StepRecord
 from benchmarks.common import Report, Row, Target, in_child, in_turn, status_mib
 from client.hardware import build_networks
-from protocol.presets import PresetName, preset
-from protocol.schedule import RoundPlan
-from protocol.study import StudyProtocol, merged
+from protocol.config.presets import PresetName, preset
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import StudyProtocol, merged
 
 OVERHEAD = 1.10
 _RUNS: Mapping[PresetName, int] = {"quick": 15, "paper": 5}

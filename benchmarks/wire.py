@@ -11,9 +11,9 @@ from flwr.app import RecordDict
 
 from asdnet_models.networks import build_segmenter
 from benchmarks.common import RUNS, Report, Row, Target
-from protocol.study import StudyProtocol, WireConfig, merged
-from protocol.weights import Weights, bytes_sent, wire_weights
-from protocol.wire import pack_global, pack_update, read_global, read_update
+from protocol.config.study import StudyProtocol, WireConfig, merged
+from protocol.wire.compression import pack_global, pack_update, read_global, read_update
+from protocol.wire.weights import Weights, bytes_sent, wire_weights
 
 WIRES = tuple(
     WireConfig(format=form, compress=level) for form in ("fp32", "bf16", "int8") for level in (0, 3)

@@ -14,7 +14,10 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from client.outgoing import error_reply, only_agreed
-from protocol.messages import (
+from protocol.config.site import SiteConfig, read_site
+from protocol.config.study import StudyProtocol
+from protocol.wire.compression import read_global
+from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
     pack_evaluation,
@@ -24,10 +27,7 @@ from protocol.messages import (
     read_protocol,
     read_run,
 )
-from protocol.sites import SiteConfig, read_site
-from protocol.study import StudyProtocol
-from protocol.weights import MessageError, Weights
-from protocol.wire import read_global
+from protocol.wire.weights import MessageError, Weights
 
 log = logging.getLogger(__name__)
 

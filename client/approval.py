@@ -22,9 +22,9 @@ from typing import Literal
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from client.bundle import Bundle, BundleError, read_bundle
+from protocol.config.site import Sha256, SiteConfig
+from protocol.config.study import Frozen
 from protocol.keys import replace_file
-from protocol.sites import Sha256, SiteConfig
-from protocol.study import Frozen
 
 log = logging.getLogger(__name__)
 

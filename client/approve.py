@@ -21,7 +21,7 @@ from client.approval import (
     waiting,
 )
 from client.bundle import Bundle, difference, installed_bundle
-from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 
 app = typer.Typer(add_completion=False)
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from protocol.account import View
-from protocol.audit_command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
-from protocol.sites import SITE_CONFIGS, read_site
+from protocol.audit.command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
+from protocol.audit.report import View
+from protocol.config.site import SITE_CONFIGS, read_site
 
 app = typer.Typer(add_completion=False)
 

@@ -25,7 +25,7 @@ from client.contract import Case, content_hash
 from client.intact import ScanError
 from client.preprocessing import PREPROCESSING_VERSION, preprocess_image, preprocess_label
 from client.scans import voxel_hash
-from protocol.study import ContractConfig, StudyProtocol
+from protocol.config.study import ContractConfig, StudyProtocol
 
 # Raise this whenever the files of an entry change.
 _ENTRY_VERSION = 2

@@ -28,10 +28,10 @@ from client.datacheck.site import SiteCheck, check_site
 from client.datacheck.summary import Summary, summarise
 from client.datacheck.text import case_line, json_of, summary_lines
 from client.pseudonyms import KEY_FILE, PseudonymKeyError, Pseudonyms, read_or_make_key
-from protocol.messages import facts_metrics
-from protocol.presets import preset
-from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
-from protocol.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.config.presets import preset
+from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.wire.messages import facts_metrics
 
 PAGE = "check.html"
 _STYLES: dict[Status, str] = {"used": "green", "refused": "bold red", "excluded": "yellow"}

@@ -22,8 +22,8 @@ from typing import Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from protocol.config.site import SiteConfig
 from protocol.keys import KeyFileError, certificate_fingerprint, read_certificate
-from protocol.sites import SiteConfig
 
 # Of each lookup, connection, handshake and answer.
 TIME_LIMIT_S = 5.0

@@ -24,8 +24,8 @@ from client.intact import Problem, data_file
 from client.reading import Case as Case  # a folder's cases, so imported from here
 from client.reading import Part as Part
 from client.scans import ScanError, double_problem, scan_entries, voxel_hash
-from protocol.rules import Rule
-from protocol.sites import SiteConfig
+from protocol.config.rules import Rule
+from protocol.config.site import SiteConfig
 
 LAYOUT: tuple[tuple[Part, str, str | None], ...] = (
     ("labelled", "imagesTr", "labelsTr"),

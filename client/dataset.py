@@ -16,9 +16,9 @@ from client.contract import ContractError, Part, Refusal, survey_folder
 from client.dictionary import site_dictionary
 from client.intact import Problem, ScanError
 from client.together import Together
-from protocol.schedule import OrganBox
-from protocol.sites import SiteConfig
-from protocol.study import ContractConfig, StudyProtocol
+from protocol.config.schedule import OrganBox
+from protocol.config.site import SiteConfig
+from protocol.config.study import ContractConfig, StudyProtocol
 
 log = logging.getLogger(__name__)
 

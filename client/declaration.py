@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from client.intact import Problem
-from protocol.messages import SiteFacts
-from protocol.sites import SiteConfig
+from protocol.config.site import SiteConfig
 from protocol.sums import SumCount
+from protocol.wire.messages import SiteFacts
 
 
 class Measured(Protocol):

@@ -16,8 +16,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.intact import ScanError
-from protocol.sites import SiteConfig
-from protocol.study import ProtocolError
+from protocol.config.site import SiteConfig
+from protocol.config.study import ProtocolError
 
 # Outlines of neighbours share a rim; more than that means that one of them is of something else.
 _MOST_OVERLAP = 0.05

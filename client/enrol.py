@@ -11,6 +11,8 @@ import typer
 from cryptography.hazmat.primitives.asymmetric import ec
 from rich.console import Console
 
+from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.study import ProtocolError
 from protocol.keys import (
     PRIVATE_MODE,
     PUBLIC_MODE,
@@ -24,8 +26,6 @@ from protocol.keys import (
     read_private_key,
     replace_file,
 )
-from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
-from protocol.study import ProtocolError
 
 app = typer.Typer(add_completion=False)
 

@@ -19,12 +19,12 @@ from client.declaration import count_drawn
 from client.hardware import choose_device
 from client.preprocessing import probabilities_to_grid
 from client.training import load_wire_weights
-from protocol.messages import EvaluationReport
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.reliability import BINS, LOWEST, SCORES, STEP, Reliability, TrustScore
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum
-from protocol.weights import Weights
+from protocol.wire.messages import EvaluationReport
+from protocol.wire.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)

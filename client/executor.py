@@ -34,10 +34,10 @@ from client.approval import NotApprovedError, check_bundle
 from client.bundle import BundleError, installed_bundle
 from client.outgoing import CRASHED, NOT_APPROVED, REFUSED, STOPPED, error_reply, only_agreed
 from client.worker import SiteStopped, Worker
-from protocol.audit import AuditError, AuditLog, Direction
-from protocol.messages import describe, read_protocol, read_run
-from protocol.sites import SiteConfig
-from protocol.weights import MessageError
+from protocol.audit.log import AuditError, AuditLog, Direction
+from protocol.config.site import SiteConfig
+from protocol.wire.messages import describe, read_protocol, read_run
+from protocol.wire.weights import MessageError
 
 log = logging.getLogger(__name__)
 

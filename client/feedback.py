@@ -6,10 +6,10 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 
 from client.state import RoundFiles
-from protocol.modelfile import part, prefixed
-from protocol.study import WireConfig
-from protocol.weights import Weights
-from protocol.wire import Packed, pack_update
+from protocol.config.study import WireConfig
+from protocol.model_io import part, prefixed
+from protocol.wire.compression import Packed, pack_update
+from protocol.wire.weights import Weights
 
 
 def pack_with_feedback(

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from asdnet_models.methods.common import Networks
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.catalogue import METHODS
-from protocol.sites import SiteConfig
-from protocol.study import ProtocolError, StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import ProtocolError, StudyProtocol
 
 # Tensor cores want this layout, and on a CPU it spares PyTorch's slow fallback convolution.
 _LAYOUT = torch.channels_last_3d

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from protocol.rules import Rule
+from protocol.config.rules import Rule
 
 _CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
 _HEADER_LIMIT = 1 << 20  # bytes; a text header longer than this is none

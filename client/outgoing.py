@@ -9,7 +9,9 @@ import logging
 
 from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
 
-from protocol.messages import (
+from protocol.config.study import WireConfig
+from protocol.wire.compression import remade
+from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
     pack_evaluation,
@@ -22,9 +24,7 @@ from protocol.messages import (
     read_training,
     sent_shapes,
 )
-from protocol.study import WireConfig
-from protocol.weights import MessageError, Weights, raw_weights, read_weights
-from protocol.wire import remade
+from protocol.wire.weights import MessageError, Weights, raw_weights, read_weights
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from client.pseudonyms import KEY_FILE, Pseudonyms, personal_key_file, read_or_make_key
 from client.segmenting.options import FORMATS, NOTICE, Format, Options
-from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 
 if TYPE_CHECKING:
     from client.segmenting.batch import Outcome

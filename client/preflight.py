@@ -35,10 +35,10 @@ from client.connection import Result, Skip, Status, connection_checks, joined
 from client.contract import Case, ContractError, Part, find_site_cases
 from client.dicom.series import series_grid
 from client.intact import ScanError
+from protocol.config.presets import preset
+from protocol.config.site import SiteConfig
+from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.keys import KeyFileError, openssh_fingerprint, read_private_key
-from protocol.presets import preset
-from protocol.sites import SiteConfig
-from protocol.study import ProtocolError, StudyProtocol
 
 if TYPE_CHECKING:
     import torch
@@ -325,7 +325,7 @@ def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Res
     from asdnet_models.methods import method_named
     from asdnet_models.methods.common import LabelledBatch, UnlabelledBatch
     from client.hardware import build_networks, check_accumulate
-    from protocol.schedule import RoundPlan
+    from protocol.config.schedule import RoundPlan
 
     check_accumulate(config, study)
     if config.threads:

@@ -18,8 +18,8 @@ from asdnet_models.inference import segment_volume
 from client.cache import CachedCase
 from client.dataset import PseudoLabels
 from client.state import forget_old_runs, written_whole
-from protocol.schedule import RoundPlan
-from protocol.study import StudyProtocol
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import StudyProtocol
 
 
 def pseudo_labels_of(

@@ -15,7 +15,7 @@ from client.dicom.segments import read_segments
 from client.dicom.series import DicomSeries, dicom_files, find_series, is_dicom, label_kind
 from client.dictionary import LabelDictionary, site_dictionary, study_dictionary
 from client.scans import load_numbers, put_on_grid, read_image
-from protocol.sites import SiteConfig
+from protocol.config.site import SiteConfig
 
 Part = Literal["labelled", "unlabelled", "validation", "test"]
 

@@ -18,8 +18,8 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from protocol.sites import SITE_CONFIGS, SiteConfig, read_site
-from protocol.study import ProtocolError, StudyProtocol
+from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.study import ProtocolError, StudyProtocol
 
 log = logging.getLogger("client.run")
 

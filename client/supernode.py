@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from protocol.sites import SiteConfig
+from protocol.config.site import SiteConfig
 
 _LOOPBACK = "127.0.0.1"
 _PARENT_POLL_S = 0.5

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from client.intact import Problem, ScanError
 from client.reading import Case, Part
-from protocol.sites import SiteConfig
-from protocol.study import ProtocolError
+from protocol.config.site import SiteConfig
+from protocol.config.study import ProtocolError
 
 # Training on another scan of a test patient makes the test's scores too good.
 _SIDE: dict[Part, str] = {

@@ -25,12 +25,12 @@ from client.hardware import build_networks, check_accumulate, choose_device, on_
 from client.optimisers import OptimiserStore
 from client.prefetch import drawn_ahead
 from client.pseudo_labels import pseudo_labels_of
-from protocol.messages import TrainReport
-from protocol.schedule import RoundPlan
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.schedule import RoundPlan
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.sums import SumCount
-from protocol.weights import Weights, wire_weights
+from protocol.wire.messages import TrainReport
+from protocol.wire.weights import Weights, wire_weights
 
 
 class NothingToTrainError(RuntimeError):

@@ -9,10 +9,10 @@ from statistics import median
 import numpy as np
 import torch
 
-from protocol.messages import SiteFacts
-from protocol.schedule import RoundPlan
-from protocol.study import AggregationConfig
-from protocol.weights import Weights
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import AggregationConfig
+from protocol.wire.messages import SiteFacts
+from protocol.wire.weights import Weights
 
 # Of all sites together in memory, while they are summed, in float64: 8 MiB.
 _NUMBERS_HELD, _BLOCK = 2**20, 512

@@ -14,7 +14,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from protocol.audit import AuditLog
+from protocol.audit.log import AuditLog
 from protocol.pace import pull_objects_soon
 from server.checkpoint import CheckpointError, load_checkpoint
 from server.grid import PromptGrid

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from protocol.account import View
-from protocol.audit import AuditError
-from protocol.audit_command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
+from protocol.audit.command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
+from protocol.audit.log import AuditError
+from protocol.audit.report import View
 
 app = typer.Typer(add_completion=False)
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from sklearn.metrics import roc_auc_score
 
-from protocol.messages import EvaluationReport
+from protocol.config.study import MethodConfig
 from protocol.reliability import BINS, LOWEST, STEP, Reliability, TrustScore
-from protocol.study import MethodConfig
+from protocol.wire.messages import EvaluationReport
 from server.record import StudyRecord
 
 

@@ -20,6 +20,8 @@ from pydantic import (
     field_validator,
 )
 
+from protocol.config.site import SiteConfig
+from protocol.config.study import Frozen, explain
 from protocol.keys import (
     PRIVATE_MODE,
     PUBLIC_MODE,
@@ -29,8 +31,6 @@ from protocol.keys import (
     read_certificate,
     replace_file,
 )
-from protocol.sites import SiteConfig
-from protocol.study import Frozen, explain
 from server.certificates import Identity, check_hosts, issue_server, make_ca
 
 CENTRE = Path("centre")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from protocol.messages import SiteFacts
-from protocol.modelfile import ModelFileError, load_tensors, part, prefixed, save_tensors
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
+from protocol.model_io import ModelFileError, load_tensors, part, prefixed, save_tensors
+from protocol.wire.messages import SiteFacts
 from server.record import RoundRecord, StudyRecord
 
 CHECKPOINT_FILE = "checkpoint.safetensors"

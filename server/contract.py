@@ -1,8 +1,8 @@
 """Whether what a site declares meets the study's contract."""
 
-from protocol.messages import SiteFacts
-from protocol.rules import MEANING
-from protocol.study import StudyProtocol
+from protocol.config.rules import MEANING
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import SiteFacts
 
 
 def unmet(site: str, facts: SiteFacts, protocol: StudyProtocol) -> list[str]:

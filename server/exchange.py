@@ -9,10 +9,10 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from protocol.audit import AuditLog, Direction
-from protocol.messages import Description, describe
+from protocol.audit.log import AuditLog, Direction
 from protocol.pace import pause_s
-from protocol.weights import MessageError
+from protocol.wire.messages import Description, describe
+from protocol.wire.weights import MessageError
 from server.roster import Roster
 from server.watchers import Watcher
 

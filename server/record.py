@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from protocol.messages import EvaluationReport, SiteFacts, TrainReport
-from protocol.schedule import RoundPlan
-from protocol.study import StudyProtocol
-from protocol.weights import Weights
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)

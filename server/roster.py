@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
-from protocol.weights import MessageError
+from protocol.wire.weights import MessageError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,12 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from asdnet_models.networks import build_confidence, build_segmenter
-from protocol.audit import AuditLog
-from protocol.messages import (
+from protocol.audit.log import AuditLog
+from protocol.config.schedule import OrganBox, RoundPlan, mean_box, plan_round
+from protocol.config.study import StudyProtocol
+from protocol.sums import SumCount
+from protocol.wire.compression import as_sent, read_update
+from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
     EvaluationReport,
@@ -30,11 +34,7 @@ from protocol.messages import (
     read_site_name,
     read_training,
 )
-from protocol.schedule import OrganBox, RoundPlan, mean_box, plan_round
-from protocol.study import StudyProtocol
-from protocol.sums import SumCount
-from protocol.weights import MessageError, bytes_sent, wire_weights
-from protocol.wire import as_sent, read_update
+from protocol.wire.weights import MessageError, bytes_sent, wire_weights
 from server.aggregation import confidence_weights, segmenter_weights
 from server.calibration import round_gamma
 from server.contract import unmet

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from protocol.messages import RUN_NAME
-from protocol.presets import PRESET_NAMES, preset
-from protocol.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.config.presets import PRESET_NAMES, preset
+from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.wire.messages import RUN_NAME
 from server.centre import CENTRE, Centre, CentreError, read_centre, read_sites
 from server.control import SuperLinkRefused, SuperLinkUnreachable, connect
 from server.follow import Outcome, follow, read_events

@@ -16,8 +16,8 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from protocol.modelfile import save_model, write_json
-from protocol.study import Frozen, StudyProtocol, explain
+from protocol.config.study import Frozen, StudyProtocol, explain
+from protocol.model_io import save_model, write_json
 from server.checkpoint import save_checkpoint
 from server.progress import round_line, sites_line
 from server.record import StudyRecord

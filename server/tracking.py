@@ -36,8 +36,8 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from protocol.messages import EvaluationReport, TrainReport
 from protocol.reliability import SCORES, Reliability, TrustScore
+from protocol.wire.messages import EvaluationReport, TrainReport
 from server.calibration import auroc, pooled
 from server.record import RoundRecord, StudyRecord
 from server.watchers import Watcher

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.messages import CONFIDENCE, SEGMENTER, TrainReport
-from protocol.weights import Weights
+from protocol.wire.messages import CONFIDENCE, SEGMENTER, TrainReport
+from protocol.wire.weights import Weights
 from server.aggregation import average_stored, distance, outsized_updates
 
 

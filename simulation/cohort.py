@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from protocol.presets import PresetName
+from protocol.config.presets import PresetName
 from simulation.split import StudyCase, deal_to_sites, read_cohort, refuse_duplicates
 
 _PHANTOM_SEED = 2018

@@ -25,8 +25,8 @@ from flwr.serverapp import Grid
 from flwr.simulation import run_simulation
 
 from client.app import build_client_app
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from server.app import build_server_app
 from server.record import StudyRecord
 from server.rounds import new_record, run_study

@@ -10,12 +10,12 @@ from client.dataset import SiteData, prepare_site
 from client.declaration import drawn_boxes
 from client.evaluation import evaluate_site
 from client.training import train_round
-from protocol.messages import EvaluationReport, TrainReport
-from protocol.schedule import OrganBox, mean_box, plan_round
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.schedule import OrganBox, mean_box, plan_round
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.sums import SumCount
-from protocol.weights import Weights, wire_weights
+from protocol.wire.messages import EvaluationReport, TrainReport
+from protocol.wire.weights import Weights, wire_weights
 from server.calibration import evaluation_gamma
 from server.record import macro_validation_dsc
 

@@ -17,9 +17,9 @@ from client.cache import cached_case
 from client.contract import Case, find_site_cases
 from client.evaluation import load_segmenter, predict_label_map
 from client.scans import read_image, read_label_map, scan_files
-from protocol.modelfile import load_model
-from protocol.sites import SiteConfig, read_site
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig, read_site
+from protocol.config.study import StudyProtocol
+from protocol.model_io import load_model
 
 mpl.use("Agg")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from protocol.presets import PresetName
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.presets import PresetName
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from simulation.cohort import Wanted, find_study_cases
 from simulation.options import StudyFolderError as StudyFolderError
 from simulation.partly import Hidden, check_choice
@@ -166,7 +166,7 @@ def _train_and_report(
     cohort: dict[str, Any],
     console: Console,
 ) -> None:
-    from protocol.modelfile import write_json
+    from protocol.model_io import write_json
     from server.progress import TerminalWatcher
     from server.runfolder import Keeper
     from server.tracking import MlflowWatcher, package_versions

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.scans import read_image
-from protocol.presets import PresetName
+from protocol.config.presets import PresetName
 
 Triple = tuple[float, float, float]
 Edges = tuple[int, int, int]

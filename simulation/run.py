@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from protocol.presets import PresetName
+from protocol.config.presets import PresetName
 from simulation.options import TOLD, Device, Preset, base_protocol, fail, organs_of
 from simulation.partly import parse_hidden
 from simulation.pipeline import Options, run_pipeline

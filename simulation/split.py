@@ -17,7 +17,7 @@ import yaml
 
 from client.contract import LAYOUT, Case, Part, duplicate_mistakes
 from client.intact import ScanError, data_file
-from protocol.sites import SiteConfig, read_site
+from protocol.config.site import SiteConfig, read_site
 from simulation.layouts import SplitError as SplitError
 from simulation.layouts import StudyCase as StudyCase
 from simulation.layouts import read_cohort as read_cohort

@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from protocol.presets import PresetName, as_paper
-from protocol.study import StudyProtocol
+from protocol.config.presets import PresetName, as_paper
+from protocol.config.study import StudyProtocol
 from simulation.options import TOLD, Device, Preset, base_protocol, fail, organs_of
 from simulation.tables.conduct import StudyOptions, conduct, list_runs
 from simulation.tables.live import report

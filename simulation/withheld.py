@@ -12,10 +12,10 @@ from itertools import repeat
 from client.cache import cached_case
 from client.contract import Case
 from client.evaluation import CaseScores, asd_sums, dsc_sums, load_segmenter, score_case
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.sums import ScoreSum
-from protocol.weights import Weights
+from protocol.wire.weights import Weights
 from simulation.split import StudyCase
 
 

@@ -12,8 +12,8 @@ import torch
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.telemetry import switch_off
 
 switch_off()

@@ -35,8 +35,8 @@ from asdnet_models.methods.common import (
     take_step,
 )
 from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN, confidence_map
-from protocol.schedule import RoundPlan
-from protocol.study import MethodConfig
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import MethodConfig
 
 
 class ASDNet:

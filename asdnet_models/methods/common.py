@@ -14,8 +14,8 @@ from asdnet_models.methods.batches import Patches as Patches
 from asdnet_models.methods.batches import UnlabelledBatch as UnlabelledBatch
 from asdnet_models.methods.record import StepRecord as StepRecord
 from asdnet_models.networks.parts import DeeplySupervised
-from protocol.schedule import RoundPlan
-from protocol.study import MethodConfig
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import MethodConfig
 
 
 class NonFiniteLossError(ArithmeticError):

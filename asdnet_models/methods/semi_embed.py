@@ -23,8 +23,8 @@ from asdnet_models.methods.common import (
     supervised_loss,
     take_step,
 )
-from protocol.schedule import RoundPlan
-from protocol.study import MethodConfig
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import MethodConfig
 
 _TEACHER_DECAY = 0.99
 # With four classes 256 voxels, 32,640 pairs, a step.

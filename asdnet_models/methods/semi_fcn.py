@@ -18,8 +18,8 @@ from asdnet_models.methods.common import (
     supervised_loss,
     take_step,
 )
-from protocol.schedule import RoundPlan
-from protocol.study import MethodConfig
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import MethodConfig
 
 
 class SemiFCN:

@@ -9,7 +9,7 @@ from torch import nn
 from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN
 from asdnet_models.networks.svnet import SVNet
 from protocol.catalogue import NETWORKS
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
 
 
 def build_segmenter(protocol: StudyProtocol) -> nn.Module:

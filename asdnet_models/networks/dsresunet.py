@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from asdnet_models.networks.parts import DeeplySupervised, Norm, convolution, normalisation
-from protocol.study import NetworkConfig
+from protocol.config.study import NetworkConfig
 
 _LEVELS = 4
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.networks.parts import Norm, normalisation
-from protocol.study import NetworkConfig
+from protocol.config.study import NetworkConfig
 
 # Convolutions of the residual blocks, outermost level first (Milletari et al. 2016, Fig. 2).
 _DOWN_CONVS = (1, 1, 2, 3, 2)

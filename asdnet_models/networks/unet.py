@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.networks.parts import Norm, convolution
-from protocol.study import NetworkConfig
+from protocol.config.study import NetworkConfig
 
 _LEVELS = 4
 

@@ -20,7 +20,7 @@ from client.pictures import Style, three_planes
 from client.preprocessing import body_mask, study_size
 from client.reading import Case, Part
 from client.scans import voxel_hash
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
 
 Status = Literal["used", "refused", "excluded"]
 INTENSITY_PERCENTILES = (1.0, 50.0, 99.5)

@@ -16,8 +16,8 @@ from client.datacheck.summary import Summary
 from client.datacheck.text import measured, summary_lines
 from client.pseudonyms import Pseudonyms
 from client.reading import Part
+from protocol.config.study import StudyProtocol
 from protocol.keys import PRIVATE_MODE, replace_file
-from protocol.study import StudyProtocol
 
 
 def write_page(

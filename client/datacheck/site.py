@@ -13,9 +13,9 @@ from client.datacheck.inspection import CaseReport, inspect_case
 from client.declaration import declare
 from client.dictionary import site_dictionary
 from client.together import Together
-from protocol.messages import SiteFacts
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import SiteFacts
 
 Progress = Callable[[CaseReport], None]
 

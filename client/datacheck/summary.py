@@ -10,8 +10,8 @@ from statistics import median
 
 from client.datacheck.inspection import CaseReport
 from client.datacheck.site import SiteCheck
-from protocol.rules import Rule
-from protocol.study import StudyProtocol
+from protocol.config.rules import Rule
+from protocol.config.study import StudyProtocol
 
 # Iglewicz & Hoaglin 1993: a modified z-score over 3.5 is an outlier; here of log-volumes.
 _OUTLYING = 3.5

@@ -12,8 +12,8 @@ from client.datacheck.site import SiteCheck
 from client.datacheck.summary import Spread, Summary
 from client.pseudonyms import Pseudonyms
 from client.reading import Part
-from protocol.rules import MEANING
-from protocol.study import StudyProtocol
+from protocol.config.rules import MEANING
+from protocol.config.study import StudyProtocol
 
 _SHOWN = 4
 

@@ -18,14 +18,14 @@ from asdnet_models.networks import build_confidence, build_segmenter
 from client.evaluation import labels_on_scan
 from client.preprocessing import preprocess_image
 from client.training import load_wire_weights
-from protocol.modelfile import (
+from protocol.config.study import Frozen, StudyProtocol
+from protocol.model_io import (
     ModelFileError,
     load_model,
     model_digest,
     saved_protocol_digest,
 )
-from protocol.study import Frozen, StudyProtocol
-from protocol.weights import Weights
+from protocol.wire.weights import Weights
 
 # A voxel below is counted, and shown, as one to look at.  It is a convention of this command, not
 # of the study: gamma says what training may trust, and was not chosen for a reader's eye.

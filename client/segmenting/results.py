@@ -39,7 +39,7 @@ from client.segmenting.prediction import (
     segment,
 )
 from client.segmenting.sources import Source
-from protocol.study import Frozen
+from protocol.config.study import Frozen
 
 RESULT_FILE = "result.json"
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from protocol.schedule import OrganBox
-from protocol.weights import Weights, wire_weights
+from protocol.config.schedule import OrganBox
+from protocol.wire.weights import Weights, wire_weights
 from server.aggregation import average, capped_shares
 
 

@@ -14,11 +14,11 @@ from client.cache import CachedCase, cached_case
 from client.contract import Case
 from client.evaluation import label_map_on_scan, score_label_map
 from client.scans import read_image, write_label_map
-from protocol.schedule import OrganBox, mean_box
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.schedule import OrganBox, mean_box
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.sums import SumCount
-from protocol.weights import Weights
+from protocol.wire.weights import Weights
 from simulation.baselines import malf, ssae
 from simulation.baselines.encoder import SiteScans, train_encoder
 from simulation.baselines.malf import MalfOptions

@@ -17,7 +17,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from torch import Tensor
 
 from client.evaluation import largest_components
-from protocol.weights import Weights
+from protocol.wire.weights import Weights
 from simulation.baselines.encoder import EncoderOptions, dense_features, load_encoder
 from simulation.baselines.malf import most_similar, on_whole_grid
 from simulation.baselines.registration import crop, warp_image, warp_votes

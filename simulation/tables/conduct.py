@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from client.contract import content_hash
-from protocol.presets import PresetName
-from protocol.study import ProtocolError, StudyProtocol
+from protocol.config.presets import PresetName
+from protocol.config.study import ProtocolError, StudyProtocol
 from simulation.cohort import Wanted, find_study_cases
 from simulation.pipeline import prepare_sites
 from simulation.split import StudyCase, choose_fold, keep_labels, write_sites

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from protocol.messages import TrainReport
-from protocol.modelfile import save_model, write_json
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.model_io import save_model, write_json
 from protocol.sums import SumCount
-from protocol.weights import Weights
+from protocol.wire.messages import TrainReport
+from protocol.wire.weights import Weights
 from server.record import StudyRecord
 from server.watchers import Watcher
 from simulation.local_only import Alone, train_in_place

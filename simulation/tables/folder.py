@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from protocol.modelfile import write_json
+from protocol.model_io import write_json
 from simulation.options import StudyFolderError
 from simulation.split import StudyCase
 from simulation.tables.plan import differences

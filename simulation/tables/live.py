@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from protocol.modelfile import write_json
+from protocol.model_io import write_json
 from server.progress import clock
 from simulation.options import StudyFolderError
 from simulation.tables.crew import Failure, failures_json

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from protocol.catalogue import NETWORKS
-from protocol.presets import PresetName
-from protocol.study import ProtocolError, StudyProtocol, explain
+from protocol.config.presets import PresetName
+from protocol.config.study import ProtocolError, StudyProtocol, explain
 from simulation.planning import plan_grid
 from simulation.split import FOLDS
 from simulation.tables.rows import ROWS, Row, protocol_of

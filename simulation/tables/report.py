@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from protocol.study import explain
+from protocol.config.study import explain
 from server.page.blocks import Bullets, Section, Text, write_pictures, write_tables
 from server.page.render import render_page
 from simulation.tables.book import Book

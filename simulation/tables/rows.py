@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel
 
-from protocol.presets import INFORMED
-from protocol.study import ProtocolError, StudyProtocol, merged, read_yaml
+from protocol.config.presets import INFORMED
+from protocol.config.study import ProtocolError, StudyProtocol, merged, read_yaml
 
 Kind = Literal["weights", "malf", "ssae"]
 

@@ -22,10 +22,10 @@ from client.evaluation import (
     trust_maps,
 )
 from client.scans import read_image, write_label_map
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.reliability import TrustScore
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
-from protocol.weights import Weights
+from protocol.wire.weights import Weights
 from simulation.split import StudyCase
 from simulation.tables.store import CaseRow, ConfidenceRow
 

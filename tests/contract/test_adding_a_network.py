@@ -12,8 +12,8 @@ from asdnet_models.methods import method_named
 from asdnet_models.methods.common import LabelledBatch, Networks
 from asdnet_models.networks import build_segmenter
 from protocol.catalogue import NETWORKS, Network
-from protocol.schedule import plan_round
-from protocol.study import StudyProtocol
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTION = TEXT.partition("\n## Adding a network\n")[2].partition("\n## ")[0]

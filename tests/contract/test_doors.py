@@ -27,10 +27,10 @@ ALLOWED = {
         "client/outgoing.py",
         "client/supernode.py",
         "client/worker.py",
-        "protocol/messages.py",
+        "protocol/wire/messages.py",
         "protocol/pace.py",
-        "protocol/weights.py",
-        "protocol/wire.py",
+        "protocol/wire/weights.py",
+        "protocol/wire/compression.py",
         "server/app.py",
         "server/control.py",
         "server/exchange.py",
@@ -41,7 +41,7 @@ ALLOWED = {
         "simulation/federation.py",
     },
     "starlette": {"server/superlink.py"},
-    "zstandard": {"protocol/wire.py"},
+    "zstandard": {"protocol/wire/compression.py"},
 }
 
 

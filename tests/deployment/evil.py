@@ -14,8 +14,8 @@ from flwr.app import ArrayRecord as _ArrayRecord
 from flwr.app import ConfigRecord as _ConfigRecord
 from flwr.app import MetricRecord as _MetricRecord
 
-from protocol.weights import pack_weights as _pack
-from protocol.weights import raw_weights as _raw
+from protocol.wire.weights import pack_weights as _pack
+from protocol.wire.weights import raw_weights as _raw
 
 
 def _spoiled(reply, instruction, site):  # type: ignore[no-untyped-def]

@@ -19,8 +19,8 @@ import numpy as np
 import SimpleITK as sitk
 import yaml
 
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 
 ROOT = Path(__file__).resolve().parents[2]
 EDGE = 24
@@ -199,7 +199,7 @@ class Deployment:
         return self.folder / "hospitals" / site
 
     def site_config(self, site: str) -> SiteConfig:
-        from protocol.sites import read_site
+        from protocol.config.site import read_site
 
         return read_site(self.home(site) / f"{site}.yaml")
 

@@ -6,7 +6,7 @@ import harness
 import pytest
 import torch
 
-from protocol.modelfile import load_model
+from protocol.model_io import load_model
 from server.watchers import Watcher
 from simulation.federation import simulate
 

@@ -16,11 +16,11 @@ import torch
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.dataset import prepare_site
 from client.training import train_round
-from protocol.presets import preset
-from protocol.schedule import plan_round
-from protocol.sites import read_site
-from protocol.study import StudyProtocol
-from protocol.weights import wire_weights
+from protocol.config.presets import preset
+from protocol.config.schedule import plan_round
+from protocol.config.site import read_site
+from protocol.config.study import StudyProtocol
+from protocol.wire.weights import wire_weights
 from server.watchers import Watcher
 from simulation.federation import simulate
 from simulation.phantom.cohort import make_cohort

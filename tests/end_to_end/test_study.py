@@ -20,8 +20,8 @@ import typer
 from typer.testing import CliRunner
 
 from client.scans import read_image
-from protocol.modelfile import load_model
-from protocol.presets import preset
+from protocol.config.presets import preset
+from protocol.model_io import load_model
 from simulation.study import main
 from simulation.tables.store import read_study
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from protocol.messages import SiteFacts, TrainReport
-from protocol.schedule import plan_round
-from protocol.study import StudyProtocol
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol
 from protocol.sums import SumCount
+from protocol.wire.messages import SiteFacts, TrainReport
 from server.record import RoundRecord, StudyRecord
 from server.tracking import MlflowClient, MlflowWatcher
 

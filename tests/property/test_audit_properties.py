@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from protocol.audit import AuditLog, compare, read_entries, verify
+from protocol.audit.log import AuditLog, compare, read_entries, verify
 
 LINES = 4
 

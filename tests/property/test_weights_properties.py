@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import Tensor
 
-from protocol.weights import MessageError, count_tensors, pack_weights, raw_weights, read_weights
+from protocol.wire.weights import (
+    MessageError,
+    count_tensors,
+    pack_weights,
+    raw_weights,
+    read_weights,
+)
 
 LIKE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([0.5, -0.5])}
 FILE = save(LIKE)

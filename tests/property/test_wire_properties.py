@@ -9,10 +9,9 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.coding import quantise
-from protocol.study import WireConfig
-from protocol.weights import MessageError, Weights
-from protocol.wire import (
+from protocol.config.study import WireConfig
+from protocol.wire.codec import quantise
+from protocol.wire.compression import (
     as_sent,
     body_bytes,
     pack_global,
@@ -22,6 +21,7 @@ from protocol.wire import (
     remade,
     shapes_of,
 )
+from protocol.wire.weights import MessageError, Weights
 
 quick = settings(max_examples=150, deadline=None)
 names = st.text(max_size=20)

@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/deployment"), str(ROOT / "tests/end
 import harness  # noqa: E402
 from test_study import write_scan  # noqa: E402
 
-from protocol.presets import preset  # noqa: E402
+from protocol.config.presets import preset  # noqa: E402
 
 JOBS = ("smoke", "experiment", "deployment")
 ROWS = "SVNet,UNet,ASDNet,semiFCN,MALF"

@@ -12,8 +12,8 @@ from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import LabelledBatch, Networks
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.networks.confidence import ConfidenceFCN, confidence_map
-from protocol.schedule import RoundPlan
-from protocol.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
 
 FULL = RoundPlan(round=9, lr_factor=1, adversarial_ramp=1, region_ramp=1)
 

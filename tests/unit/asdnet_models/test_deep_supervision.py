@@ -19,8 +19,8 @@ from asdnet_models.methods.common import (
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.networks.dsresunet import DSResUNet
 from asdnet_models.networks.parts import DeeplySupervised
-from protocol.schedule import RoundPlan
-from protocol.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
 
 PLAN = RoundPlan(round=1, lr_factor=1, adversarial_ramp=1, region_ramp=1)
 PLAIN = MethodConfig(

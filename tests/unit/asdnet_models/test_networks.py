@@ -16,7 +16,7 @@ from asdnet_models.networks import (
 from asdnet_models.networks.dsresunet import DSResUNet
 from asdnet_models.networks.unet import UNet
 from protocol.catalogue import NETWORKS
-from protocol.study import ConfidenceConfig, NetworkConfig, StudyProtocol
+from protocol.config.study import ConfidenceConfig, NetworkConfig, StudyProtocol
 
 TINY = StudyProtocol(
     patch_voxels=(16, 16, 16),

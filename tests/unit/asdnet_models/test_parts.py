@@ -16,8 +16,8 @@ from asdnet_models.methods.common import (
     StepRecord,
 )
 from asdnet_models.networks import build_confidence, build_segmenter
-from protocol.schedule import RoundPlan
-from protocol.study import StudyProtocol, merged
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import StudyProtocol, merged
 
 PROTOCOL = StudyProtocol.model_validate(
     {

@@ -10,8 +10,8 @@ import torch
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import LabelledBatch, Networks
 from asdnet_models.networks import build_confidence, build_segmenter
-from protocol.schedule import plan_round
-from protocol.study import (
+from protocol.config.schedule import plan_round
+from protocol.config.study import (
     ConfidenceConfig,
     MethodConfig,
     NetworkConfig,

@@ -10,8 +10,8 @@ from asdnet_models.methods.asdnet import ASDNet
 from asdnet_models.methods.common import LabelledBatch, Networks, StepRecord, UnlabelledBatch
 from asdnet_models.methods.semi_embed import SemiEmbed, Teacher, sample_voxels
 from asdnet_models.networks import SVNet, build_segmenter
-from protocol.schedule import RoundPlan
-from protocol.study import MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import MethodConfig, NetworkConfig, StudyProtocol
 
 PROTOCOL = StudyProtocol(
     organs={"bladder": 1, "prostate": 2},

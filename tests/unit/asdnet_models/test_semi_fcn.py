@@ -17,8 +17,8 @@ from asdnet_models.methods.common import (
 )
 from asdnet_models.methods.semi_fcn import SemiFCN
 from asdnet_models.networks import build_segmenter
-from protocol.schedule import RoundPlan
-from protocol.study import MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import MethodConfig, NetworkConfig, StudyProtocol
 
 PROTOCOL = StudyProtocol(
     organs={"bladder": 1, "prostate": 2},

@@ -16,8 +16,8 @@ from asdnet_models.methods.common import (
     frozen,
 )
 from asdnet_models.networks import build_confidence, build_segmenter
-from protocol.schedule import RoundPlan, plan_round
-from protocol.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.schedule import RoundPlan, plan_round
+from protocol.config.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
 
 PROTOCOL = StudyProtocol(
     organs={"bladder": 1, "prostate": 2},

@@ -19,8 +19,8 @@ from asdnet_models.methods.common import (
 from asdnet_models.methods.semi_embed import SemiEmbed
 from asdnet_models.methods.semi_fcn import SemiFCN
 from asdnet_models.networks import build_confidence, build_segmenter
-from protocol.schedule import RoundPlan
-from protocol.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
 
 # Background, bladder, prostate, rectum; here the prostate alone is drawn.
 CLASSES = 4

@@ -27,7 +27,7 @@ from client.approval import (
     waiting,
 )
 from client.bundle import BundleError, installed_bundle, read_bundle
-from protocol.sites import SiteConfig
+from protocol.config.site import SiteConfig
 
 PROJECT = """[project]
 name = "tiny"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from client.approval import NotApprovedError, approve, approved, check_bundle, waiting
 from client.approve import app
 from client.bundle import Bundle, installed_bundle
-from protocol.sites import SiteConfig, read_site
+from protocol.config.site import SiteConfig, read_site
 
 PROJECT = """[project]
 name = "tiny"

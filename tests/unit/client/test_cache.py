@@ -14,8 +14,8 @@ import client.cache
 import client.reading
 from client.cache import CachedCase, CacheError, cached_case
 from client.contract import Case, find_cases
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 
 
 @pytest.fixture

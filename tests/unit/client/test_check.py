@@ -19,10 +19,10 @@ import client.check
 from client.check import check
 from client.datacheck.inspection import inspect_case
 from client.reading import Case
-from protocol.messages import pack_instruction
-from protocol.rules import RULES
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.rules import RULES
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import pack_instruction
 
 ROOT = Path(__file__).parents[3]
 TABLE = ROOT / "docs" / "data-check.md"
@@ -156,7 +156,7 @@ def test_for_centre_is_exactly_what_the_site_answers(
         exclude={"patient-unlabelled-0": "motion"},
     )
     status, out, _ = run(tmp_path, "--for-centre")
-    from protocol.sites import read_site
+    from protocol.config.site import read_site
 
     answering = read_site(tmp_path / "A.yaml")
     question = Message(pack_instruction(protocol, run="r"), 1, MessageType.QUERY)

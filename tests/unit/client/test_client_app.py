@@ -13,7 +13,10 @@ import client.app
 import client.dataset
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.app import build_client_app, site_from_node_config
-from protocol.messages import (
+from protocol.config.schedule import plan_round
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
     allowed_metrics,
@@ -23,10 +26,7 @@ from protocol.messages import (
     read_site_name,
     read_training,
 )
-from protocol.schedule import plan_round
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
-from protocol.weights import pack_weights, raw_weights, read_weights, wire_weights
+from protocol.wire.weights import pack_weights, raw_weights, read_weights, wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

@@ -25,8 +25,8 @@ from pydantic import ValidationError
 
 import client.connection
 from client.connection import Result, Skip, connection_checks
+from protocol.config.site import SiteConfig
 from protocol.keys import certificate_fingerprint
-from protocol.sites import SiteConfig
 
 ROWS = ["centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock"]
 DAY = timedelta(days=1)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from client.contract import ContractError
 from client.dataset import PatchSampler, prepare_site
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

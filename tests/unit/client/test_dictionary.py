@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from client.dictionary import LabelDictionary, site_dictionary, study_dictionary
 from client.intact import ScanError
-from protocol.sites import SiteConfig
-from protocol.study import ProtocolError
+from protocol.config.site import SiteConfig
+from protocol.config.study import ProtocolError
 
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 3}
 SHAPE = (3, 4, 5)

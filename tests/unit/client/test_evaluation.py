@@ -15,11 +15,11 @@ from asdnet_models.networks import build_segmenter
 from client.dataset import prepare_site
 from client.evaluation import evaluate_site, largest_components, predict_label_map, score_case
 from client.scans import read_image
-from protocol.messages import EvaluationReport
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.reliability import LOWEST, STEP
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
-from protocol.weights import wire_weights
+from protocol.wire.messages import EvaluationReport
+from protocol.wire.weights import wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

@@ -15,10 +15,10 @@ from client.approval import ApprovedCode, NotApprovedError
 from client.bundle import BundleError
 from client.executor import Executor
 from client.worker import SiteStopped
-from protocol.audit import AuditEntry, AuditError, AuditLog, verify
-from protocol.messages import SiteFacts, describe, pack_facts, pack_instruction
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.audit.log import AuditEntry, AuditError, AuditLog, verify
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import SiteFacts, describe, pack_facts, pack_instruction
 
 pytestmark = pytest.mark.usefixtures("flower_task")
 

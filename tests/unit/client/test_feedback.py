@@ -14,18 +14,18 @@ from asdnet_models.networks import build_confidence, build_segmenter
 from client.app import build_client_app
 from client.feedback import pack_with_feedback
 from client.outgoing import REFUSED, only_agreed
-from protocol.messages import (
+from protocol.config.schedule import plan_round
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol, WireConfig
+from protocol.wire.compression import pack_global, read_update, shapes_of
+from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
     pack_instruction,
     read_training,
     sent_shapes,
 )
-from protocol.schedule import plan_round
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol, WireConfig
-from protocol.weights import Weights, bytes_sent, wire_weights
-from protocol.wire import pack_global, read_update, shapes_of
+from protocol.wire.weights import Weights, bytes_sent, wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]
@@ -126,7 +126,7 @@ def test_what_is_left_goes_into_the_next_round(tmp_path: Path) -> None:
 @pytest.fixture
 def answered(make_protocol: MakeProtocol) -> tuple[Message, RecordDict, StudyProtocol]:
     """An instruction and an honest reply to it, without training."""
-    from protocol.messages import TrainReport, pack_training
+    from protocol.wire.messages import TrainReport, pack_training
 
     protocol = make_protocol(wire={"format": "int8", "compress": 3})
     asked = instruction(protocol, 1)

@@ -12,10 +12,10 @@ from asdnet_models.networks import build_confidence, build_segmenter
 from client.dataset import prepare_site
 from client.hardware import build_networks, check_accumulate
 from client.training import train_round
-from protocol.schedule import RoundPlan
-from protocol.sites import SiteConfig
-from protocol.study import ProtocolError, StudyProtocol
-from protocol.weights import wire_weights
+from protocol.config.schedule import RoundPlan
+from protocol.config.site import SiteConfig
+from protocol.config.study import ProtocolError, StudyProtocol
+from protocol.wire.weights import wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

@@ -16,10 +16,10 @@ from asdnet_models.networks import build_confidence, build_segmenter
 from client.check import check
 from client.dataset import prepare_site
 from client.training import train_round
-from protocol.schedule import plan_round
-from protocol.sites import read_site
-from protocol.study import StudyProtocol
-from protocol.weights import wire_weights
+from protocol.config.schedule import plan_round
+from protocol.config.site import read_site
+from protocol.config.study import StudyProtocol
+from protocol.wire.weights import wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 

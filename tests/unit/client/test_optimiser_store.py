@@ -15,10 +15,10 @@ from client.dataset import SiteData, prepare_site
 from client.hardware import build_networks
 from client.optimisers import OptimiserStore
 from client.training import RoundResult, train_round
-from protocol.schedule import RoundPlan
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
-from protocol.weights import Weights, wire_weights
+from protocol.config.schedule import RoundPlan
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.weights import Weights, wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

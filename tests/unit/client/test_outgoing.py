@@ -38,7 +38,10 @@ from client.outgoing import (
     error_reply,
     only_agreed,
 )
-from protocol.messages import (
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol
+from protocol.sums import ScoreSum, SumCount
+from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
     EvaluationReport,
@@ -50,9 +53,6 @@ from protocol.messages import (
     pack_instruction,
     pack_training,
 )
-from protocol.schedule import plan_round
-from protocol.study import StudyProtocol
-from protocol.sums import ScoreSum, SumCount
 
 pytestmark = pytest.mark.usefixtures("flower_task")
 
@@ -565,7 +565,7 @@ NEVER_IN_AN_ANSWER = {
     "client.segmenting.prediction.DeviceError",
     "client.pseudonyms.PseudonymKeyError",
     "client.segmenting.sources.SourceError",
-    "protocol.modelfile.ModelFileError",
+    "protocol.model_io.ModelFileError",
     "client.approval.ApprovalError",
     "client.approval.NotApprovedError",
     "client.bundle.BundleError",
@@ -587,7 +587,7 @@ def own_exceptions() -> set[str]:
 
 def test_every_exception_of_ours_can_be_told() -> None:
     found = own_exceptions()
-    assert {"client.contract.ContractError", "protocol.weights.MessageError"} <= found
+    assert {"client.contract.ContractError", "protocol.wire.weights.MessageError"} <= found
     assert found >= NEVER_IN_AN_ANSWER  # else the exemption is out of date
     unknown = {name for name in found if name.rpartition(".")[2] not in _REASONS}
     assert unknown == NEVER_IN_AN_ANSWER

@@ -20,12 +20,12 @@ from client.dataset import PatchSampler, SiteData, prepare_site
 from client.declaration import count_drawn, drawn_boxes
 from client.evaluation import evaluate_site
 from client.training import train_round
-from protocol.messages import EvaluationReport, pack_instruction, read_facts
-from protocol.schedule import plan_round
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.schedule import plan_round
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.sums import ScoreSum
-from protocol.weights import wire_weights
+from protocol.wire.messages import EvaluationReport, pack_instruction, read_facts
+from protocol.wire.weights import wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

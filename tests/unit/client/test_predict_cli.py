@@ -28,8 +28,8 @@ from client.predict import predict
 from client.pseudonyms import Pseudonyms, read_or_make_key
 from client.scans import read_image, same_grid_error
 from client.segmenting.results import CaseResult, read_result, remove_left_behind, write_confidence
-from protocol.modelfile import model_digest, save_model
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
+from protocol.model_io import model_digest, save_model
 
 MakeProtocol = Callable[..., StudyProtocol]
 APP = typer.Typer()

@@ -32,9 +32,9 @@ from asdnet_models.methods import method_named
 from client.connection import Result
 from client.dataset import prepare_site
 from client.preflight import Check, preflight, print_preflight
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.keys import make_key, openssh_fingerprint, openssh_private
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
 
 ROWS = [
     *("centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock"),

@@ -16,11 +16,11 @@ from client.dataset import SiteData, prepare_site
 from client.evaluation import load_segmenter
 from client.pseudo_labels import label_case, pseudo_labels_of
 from client.training import NothingToTrainError, RoundResult, train_round
-from protocol.messages import allowed_metrics, pack_training
-from protocol.schedule import RoundPlan
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
-from protocol.weights import Weights, wire_weights
+from protocol.config.schedule import RoundPlan
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import allowed_metrics, pack_training
+from protocol.wire.weights import Weights, wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

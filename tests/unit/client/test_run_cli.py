@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 import client.run
 from client.preflight import Check
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 
 APP = typer.Typer()
 APP.command()(client.run.run)

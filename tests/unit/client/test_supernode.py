@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from client.supernode import SuperNode
-from protocol.sites import SiteConfig
+from protocol.config.site import SiteConfig
 
 SITE_FILE = Path("/configs with space/A.yaml")
 

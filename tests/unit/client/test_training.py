@@ -19,10 +19,10 @@ from client.training import (
     train_round,
 )
 from protocol.catalogue import NETWORKS
-from protocol.schedule import RoundPlan, plan_round
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
-from protocol.weights import Weights, wire_weights
+from protocol.config.schedule import RoundPlan, plan_round
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.weights import Weights, wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

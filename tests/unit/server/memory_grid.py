@@ -15,7 +15,11 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
-from protocol.messages import (
+from protocol.config.study import StudyProtocol
+from protocol.reliability import Reliability
+from protocol.sums import ScoreSum, SumCount
+from protocol.wire.compression import pack_update, read_global
+from protocol.wire.messages import (
     SEGMENTER,
     Description,
     EvaluationReport,
@@ -29,11 +33,7 @@ from protocol.messages import (
     read_protocol,
     sent_shapes,
 )
-from protocol.reliability import Reliability
-from protocol.study import StudyProtocol
-from protocol.sums import ScoreSum, SumCount
-from protocol.weights import Weights, raw_weights
-from protocol.wire import pack_update, read_global
+from protocol.wire.weights import Weights, raw_weights
 from server.record import StudyRecord
 from server.rounds import new_record, run_study
 from server.watchers import Watcher

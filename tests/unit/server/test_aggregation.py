@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from protocol.messages import SiteFacts, Weights
-from protocol.schedule import RoundPlan
-from protocol.study import AggregationConfig
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import AggregationConfig
+from protocol.wire.messages import SiteFacts, Weights
 from server.aggregation import (
     average,
     capped_shares,

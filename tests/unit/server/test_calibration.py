@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from protocol.messages import EvaluationReport
 from protocol.reliability import BINS, LOWEST, STEP, Reliability
+from protocol.wire.messages import EvaluationReport
 from server.calibration import auroc, calibrated_gamma, pooled
 
 

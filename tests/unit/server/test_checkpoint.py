@@ -9,10 +9,10 @@ import pytest
 import torch
 from memory_grid import same
 
-from protocol.messages import EvaluationReport, SiteFacts, TrainReport
-from protocol.schedule import plan_round
-from protocol.study import StudyProtocol
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
+from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
 from server.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
 from server.record import RoundRecord, StudyRecord
 
@@ -136,7 +136,7 @@ def test_a_death_in_the_middle_leaves_the_old_checkpoint_and_no_draft(
 ) -> None:
     record = study()
     save_checkpoint(tmp_path, record)
-    monkeypatch.setattr(f"protocol.modelfile.{failing}", fails)
+    monkeypatch.setattr(f"protocol.model_io.{failing}", fails)
     record.attention = 0.5
     record.segmenter = {name: tensor * 3 for name, tensor in record.segmenter.items()}
     with pytest.raises(OSError, match="No space left"):

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from memory_grid import RUN, Clock, MemoryGrid, Site, Witness
 
-from protocol.messages import SiteFacts
-from protocol.study import ContractConfig, StudyProtocol
+from protocol.config.study import ContractConfig, StudyProtocol
+from protocol.wire.messages import SiteFacts
 from server.contract import unmet
 from server.record import StudyRecord
 from server.rounds import new_record, run_study

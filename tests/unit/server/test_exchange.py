@@ -9,9 +9,9 @@ import pytest
 from flwr.app import Array, Error, Message, RecordDict
 from memory_grid import RUN, Answer, Clock, MemoryGrid, Site, Witness, error, silence
 
-from protocol.audit import AuditEntry, AuditError, AuditLog, read_entries, verify
-from protocol.messages import SEGMENTER, Description
-from protocol.study import StudyProtocol
+from protocol.audit.log import AuditEntry, AuditError, AuditLog, read_entries, verify
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import SEGMENTER, Description
 from server.record import StudyRecord
 from server.rounds import new_record, run_study
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
 from server.follow import Progress, follow, read_events
 from server.runfolder import RunFacts, RunFolder
 

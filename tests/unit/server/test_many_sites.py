@@ -21,10 +21,10 @@ from memory_grid import (
     study,
 )
 
-from protocol.messages import CONFIDENCE, SEGMENTER
-from protocol.study import StudyProtocol
-from protocol.weights import Weights
-from protocol.wire import as_sent
+from protocol.config.study import StudyProtocol
+from protocol.wire.compression import as_sent
+from protocol.wire.messages import CONFIDENCE, SEGMENTER
+from protocol.wire.weights import Weights
 from server.aggregation import average, confidence_weights, segmenter_weights
 from server.record import StudyRecord
 from server.rounds import new_record, run_study
@@ -221,7 +221,7 @@ def test_a_study_ended_within_a_round_and_resumed_gives_the_same_bits(
 
 
 def test_one_that_is_left_out_is_gone_from_the_disk(tmp_path: Path) -> None:
-    from protocol.messages import TrainReport
+    from protocol.wire.messages import TrainReport
 
     updates = RoundUpdates(tmp_path / "u")
     report = TrainReport(labelled=1, unlabelled=0, steps=1, seconds=0.1)

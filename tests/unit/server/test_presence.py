@@ -7,8 +7,8 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from memory_grid import RUN, Answer, Clock, MemoryGrid, Site, Witness, error, silence, study
 
-from protocol.messages import read_plan
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import read_plan
 from server.record import StudyRecord
 from server.rounds import new_record, run_study
 from server.stopped import QuorumError

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from protocol.messages import SiteFacts, TrainReport
-from protocol.schedule import plan_round
-from protocol.study import StudyProtocol
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol
 from protocol.sums import SumCount
+from protocol.wire.messages import SiteFacts, TrainReport
 from server.progress import TerminalWatcher, clock
 from server.record import RoundRecord, StudyRecord
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.messages import EvaluationReport
 from protocol.sums import ScoreSum
+from protocol.wire.messages import EvaluationReport
 from server.record import better_than, macro_validation_dsc
 
 

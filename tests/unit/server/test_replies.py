@@ -14,9 +14,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from memory_grid import Site, Spoil, error, same, study
 from torch import Tensor
 
-from protocol.messages import CONFIDENCE, SEGMENTER
-from protocol.study import StudyProtocol
-from protocol.weights import Weights, pack_weights, raw_weights
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import CONFIDENCE, SEGMENTER
+from protocol.wire.weights import Weights, pack_weights, raw_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
 

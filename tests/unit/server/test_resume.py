@@ -9,7 +9,7 @@ import pytest
 import torch
 from memory_grid import RUN, Learner, MemoryGrid, Site, Witness, same
 
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
 from server.checkpoint import load_checkpoint
 from server.record import RoundRecord, StudyRecord
 from server.rounds import new_record, run_study

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from memory_grid import MemoryGrid, Site
 
-from protocol.messages import MessageError
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import MessageError
 from server.roster import Presence, Roster
 
 A, B, C = 100, 101, 102

@@ -10,10 +10,10 @@ import torch
 from flwr.app import Error, Message, RecordDict
 from memory_grid import RUN, Clock, MemoryGrid, Site, Witness, error, silence, study
 
-from protocol.messages import read_plan
+from protocol.config.study import StudyProtocol
 from protocol.reliability import BINS, LOWEST, STEP, Reliability
-from protocol.study import StudyProtocol
-from protocol.weights import pack_weights
+from protocol.wire.messages import read_plan
+from protocol.wire.weights import pack_weights
 from server.record import StudyRecord
 from server.rounds import new_record, run_study
 from server.stopped import QuorumError

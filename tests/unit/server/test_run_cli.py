@@ -15,7 +15,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
 from server.centre import Centre, create_centre
 from server.control import SuperLinkRefused, SuperLinkUnreachable
 from server.run import APP, app

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from memory_grid import RUN, MemoryGrid, Site, same
 
-from protocol.modelfile import load_model
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
+from protocol.model_io import load_model
 from server.checkpoint import load_checkpoint
 from server.follow import read_events
 from server.record import StudyRecord

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from memory_grid import MemoryGrid, Site, error, same
 
-from protocol.audit import read_entries
-from protocol.modelfile import load_model
-from protocol.study import StudyProtocol
+from protocol.audit.log import read_entries
+from protocol.config.study import StudyProtocol
+from protocol.model_io import load_model
 from server.app import serve
 from server.checkpoint import CheckpointError, load_checkpoint
 from server.follow import read_events
@@ -101,7 +101,7 @@ def test_a_run_that_fails_says_so(
 
     protocol = make_protocol()
     folder = make(tmp_path, protocol)
-    monkeypatch.setattr("protocol.modelfile.save_file", full)
+    monkeypatch.setattr("protocol.model_io.save_file", full)
     with pytest.raises(OSError, match="No space"):
         serve(MemoryGrid(sites(protocol)), tmp_path, "one")
     last = read_events(folder.events)[-1]

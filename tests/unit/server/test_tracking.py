@@ -12,10 +12,10 @@ import pytest
 import requests
 from sqlalchemy.exc import OperationalError
 
-from protocol.messages import EvaluationReport, SiteFacts, TrainReport
-from protocol.schedule import plan_round
-from protocol.study import StudyProtocol
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
+from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
 from server import tracking
 from server.record import RoundRecord, StudyRecord
 from server.tracking import MlflowClient, MlflowException, MlflowWatcher

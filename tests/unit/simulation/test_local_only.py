@@ -6,9 +6,9 @@ import pytest
 
 import simulation.local_only
 from client.dataset import prepare_site
-from protocol.schedule import RoundPlan
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.schedule import RoundPlan
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from simulation.local_only import _own_box, train_alone
 
 MakeProtocol = Callable[..., StudyProtocol]

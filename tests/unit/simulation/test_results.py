@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from protocol.messages import EvaluationReport, SiteFacts, TrainReport
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol
 from protocol.reliability import BINS, Reliability
-from protocol.schedule import plan_round
-from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
+from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
 from server.record import RoundRecord, StudyRecord
 from simulation.results import (
     Outcome,

@@ -13,9 +13,9 @@ import pytest
 import simulation.tables.execute
 from client.contract import find_cases
 from client.dataset import SiteData, prepare_site
-from protocol.modelfile import load_model
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.model_io import load_model
 from simulation.local_only import Alone, train_in_place
 from simulation.split import StudyCase
 from simulation.tables.crew import Failure, do_all

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from protocol.presets import preset
-from protocol.study import ProtocolError, StudyProtocol
+from protocol.config.presets import preset
+from protocol.config.study import ProtocolError, StudyProtocol
 from simulation.planning import plan_grid
 from simulation.split import SplitError, StudyCase, choose_fold, keep_labels
 from simulation.tables.plan import (

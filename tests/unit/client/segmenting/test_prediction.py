@@ -21,8 +21,8 @@ from client.segmenting.prediction import (
     segment,
     torch_device,
 )
-from protocol.modelfile import MODEL_FILE, ModelFileError, save_model
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
+from protocol.model_io import MODEL_FILE, ModelFileError, save_model
 
 MakeProtocol = Callable[..., StudyProtocol]
 SIGNAL = {0: 100.0, 2: 300.0, 5: 500.0}

@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 
 from client.contract import find_cases
-from protocol.sites import SiteConfig
-from protocol.study import StudyProtocol
-from protocol.weights import Weights
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.weights import Weights
 from simulation.baselines import BaselineError, BaselineOptions, run, run_baseline
 from simulation.baselines.encoder import EncoderOptions, SiteScans
 from simulation.baselines.ssae import SsaeOptions

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from protocol.study import StudyProtocol
+from protocol.config.study import StudyProtocol
 from simulation.tables.store import (
     CaseFiles,
     CaseRow,

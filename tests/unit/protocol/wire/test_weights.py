@@ -13,8 +13,8 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from safetensors.torch import save
 from torch import Tensor, nn
 
-import protocol.weights
-from protocol.weights import (
+import protocol.wire.weights
+from protocol.wire.weights import (
     MessageError,
     bytes_of,
     count_tensors,
@@ -71,7 +71,7 @@ def test_one_array_of_bytes_for_a_network() -> None:
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 72, 10**6])
 def test_an_array_of_bytes_is_as_flower_makes_it(size: int) -> None:
     data = bytes(range(256)) * (size // 256 + 1)
-    assert protocol.weights.array_of(data[:size]) == array_of(data[:size])
+    assert protocol.wire.weights.array_of(data[:size]) == array_of(data[:size])
 
 
 def test_weights_come_back_over_the_wire() -> None:

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from protocol.audit import (
+from protocol.audit.log import (
     AuditEntry,
     AuditError,
     Comparison,
@@ -22,7 +22,7 @@ from protocol.audit import (
     compare,
     verify,
 )
-from protocol.study import Frozen
+from protocol.config.study import Frozen
 
 _WIDEST = 100  # columns of a table
 _MOST_FAULTS = 20  # told in full; the rest are counted

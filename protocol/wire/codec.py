@@ -8,8 +8,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from protocol.study import WireConfig
-from protocol.weights import MessageError
+from protocol.config.study import WireConfig
+from protocol.wire.weights import MessageError
 
 _LARGEST = 127
 # Below it, a float32 has not all of its digits, and a scale of few digits would be a wrong one.

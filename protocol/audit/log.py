@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from protocol.study import Frozen, explain
+from protocol.config.study import Frozen, explain
 
 ORIGIN = "0" * 64
 REPAIRED = "audit repaired"

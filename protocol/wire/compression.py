@@ -14,9 +14,9 @@ from flwr.app import ArrayRecord, RecordDict
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor
 
-from protocol.coding import decoded, encoded, stored_size
-from protocol.study import WireConfig
-from protocol.weights import (
+from protocol.config.study import WireConfig
+from protocol.wire.codec import decoded, encoded, stored_size
+from protocol.wire.weights import (
     HEAD_BYTES,
     Bytes,
     MessageError,

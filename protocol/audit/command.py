@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from protocol.account import View, as_json, examine, print_findings
-from protocol.audit import AuditError
-from protocol.study import ProtocolError
+from protocol.audit.log import AuditError
+from protocol.audit.report import View, as_json, examine, print_findings
+from protocol.config.study import ProtocolError
 
 SinceOption = Annotated[
     datetime | None,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from protocol.study import (
+from protocol.config.study import (
     AggregationConfig,
     ConfidenceConfig,
     EvaluationConfig,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from protocol.presets import PRESET_NAMES, preset
-from protocol.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.config.presets import PRESET_NAMES, preset
+from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
 
 
 def read(folder: Path, text: str) -> StudyProtocol:

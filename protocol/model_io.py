@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from protocol.study import StudyProtocol
-from protocol.weights import Weights
+from protocol.config.study import StudyProtocol
+from protocol.wire.weights import Weights
 
 MODEL_FILE = "model.safetensors"
 PROTOCOL_FILE = "protocol.json"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from protocol import audit
-from protocol.audit import (
+from protocol.audit import log as audit
+from protocol.audit.log import (
     ORIGIN,
     AuditEntry,
     AuditError,

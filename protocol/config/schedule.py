@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from protocol.catalogue import METHODS
-from protocol.study import Frozen, RampConfig, StudyProtocol
+from protocol.config.study import Frozen, RampConfig, StudyProtocol
 from protocol.sums import SumCount
 
 OrganBox = tuple[float, float, float, float, float, float]

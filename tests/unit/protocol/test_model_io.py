@@ -10,7 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from protocol.modelfile import (
+from protocol.config.study import StudyProtocol
+from protocol.model_io import (
     MODEL_FILE,
     PROTOCOL_FILE,
     ModelFileError,
@@ -20,8 +21,7 @@ from protocol.modelfile import (
     saved_protocol_digest,
     write_json,
 )
-from protocol.study import StudyProtocol
-from protocol.weights import Weights
+from protocol.wire.weights import Weights
 
 PROTOCOL = StudyProtocol(seed=9, organs={"bladder": 3})
 S = {"a.weight": torch.tensor([[1.5, -2.0]]), "a.bias": torch.tensor([1e-30])}
@@ -81,7 +81,7 @@ def test_a_failure_in_the_middle_leaves_the_old_model_and_no_draft(
 ) -> None:
     save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
     before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
-    monkeypatch.setattr(f"protocol.modelfile.{failing}", fails)
+    monkeypatch.setattr(f"protocol.model_io.{failing}", fails)
     with pytest.raises(OSError, match="No space left"):
         save_model(tmp_path, PROTOCOL, {n: t * 2 for n, t in S.items()}, D, {"round": 2})
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
@@ -94,7 +94,7 @@ def test_half_a_draft_of_weights_is_removed(
         path.write_bytes(b"half")
         fails()
 
-    monkeypatch.setattr("protocol.modelfile.save_file", half)
+    monkeypatch.setattr("protocol.model_io.save_file", half)
     with pytest.raises(OSError, match="No space left"):
         save_model(tmp_path, PROTOCOL, S, D, {})
     assert names(tmp_path) == [PROTOCOL_FILE]
@@ -110,7 +110,7 @@ def test_model_json_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         replaced.append(Path(target).name)
         replace(source, target)
 
-    monkeypatch.setattr("protocol.modelfile.os.replace", note)
+    monkeypatch.setattr("protocol.model_io.os.replace", note)
     save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
     assert sorted(replaced) == names(tmp_path)
     assert replaced[-1] == "model.json"
@@ -130,7 +130,7 @@ def test_json_that_cannot_be_written_leaves_the_old_file(
     path = tmp_path / "facts.json"
     write_json(path, {"round": 1})
     if cause == "replace":
-        monkeypatch.setattr("protocol.modelfile.os.replace", fails)
+        monkeypatch.setattr("protocol.model_io.os.replace", fails)
     with pytest.raises((OSError, TypeError)):
         write_json(path, {"round": 2 if cause == "replace" else object()})
     assert json.loads(path.read_text()) == {"round": 1}

@@ -1,6 +1,6 @@
 """What crosses the wire, and nothing else does.
 
-Weights travel as protocol/weights.py says; protocol and plan as JSON in a ConfigRecord;
+Weights travel as protocol/wire/weights.py says; protocol and plan as JSON in a ConfigRecord;
 what a site measured as the numbers of one MetricRecord.  `allowed_metrics` is the allow-list of
 those numbers: packing and unpacking both hold to it exactly.  Scores travel as sums and counts.
 """
@@ -23,14 +23,14 @@ from flwr.app import (
     RecordDict,
 )
 
+from protocol.config.rules import RULES, Rule
+from protocol.config.schedule import RoundPlan
+from protocol.config.site import SITE_NAME
+from protocol.config.study import StudyProtocol
 from protocol.reliability import BINS, SCORES, Reliability, TrustScore
-from protocol.rules import RULES, Rule
-from protocol.schedule import RoundPlan
-from protocol.sites import SITE_NAME
-from protocol.study import StudyProtocol
 from protocol.sums import ScoreSum, SumCount
-from protocol.weights import MessageError, Weights, count_tensors, names_differ, pack_weights
-from protocol.wire import Shapes, pack_global, read_shapes, shapes_text, short_names
+from protocol.wire.compression import Shapes, pack_global, read_shapes, shapes_text, short_names
+from protocol.wire.weights import MessageError, Weights, count_tensors, names_differ, pack_weights
 
 SEGMENTER, CONFIDENCE = "segmenter", "confidence"
 _METRICS, _STUDY, _SITE = "metrics", "study", "site"
@@ -409,7 +409,7 @@ def pack_training(
 ) -> RecordDict:
     """A site's update and the numbers of its round.
 
-    The networks are whole weights, or records as `protocol.wire` makes them.
+    The networks are whole weights, or records as `protocol.wire.compression` makes them.
     """
     values: dict[str, float] = {
         name: getattr(report, name) for name in ("labelled", "unlabelled", "steps", "seconds")

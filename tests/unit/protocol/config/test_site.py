@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.sites import SiteConfig, read_site
-from protocol.study import ProtocolError
+from protocol.config.site import SiteConfig, read_site
+from protocol.config.study import ProtocolError
 
 LAWFUL = "site: A\ndata: ../hospitals/A\ncache: cache\nstate: /var/lib/state\n"
 

@@ -21,7 +21,12 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from safetensors.torch import save
 from torch import Tensor
 
-from protocol.messages import (
+from protocol.config.rules import RULES
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol
+from protocol.reliability import BINS, Reliability
+from protocol.sums import ScoreSum, SumCount
+from protocol.wire.messages import (
     CONFIDENCE,
     LOSSES,
     SEGMENTER,
@@ -42,12 +47,7 @@ from protocol.messages import (
     read_site_name,
     read_training,
 )
-from protocol.reliability import BINS, Reliability
-from protocol.rules import RULES
-from protocol.schedule import plan_round
-from protocol.study import StudyProtocol
-from protocol.sums import ScoreSum, SumCount
-from protocol.weights import MessageError, pack_weights, raw_weights, read_weights
+from protocol.wire.weights import MessageError, pack_weights, raw_weights, read_weights
 
 PROTOCOL = StudyProtocol(organs={"prostate": 2, "bladder": 1}, seed=5)
 RUN = "tiny-1"

@@ -9,10 +9,9 @@ import torch
 import zstandard
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from protocol.coding import quantise
-from protocol.study import StudyProtocol, WireConfig
-from protocol.weights import MessageError, Weights, bytes_sent, pack_weights
-from protocol.wire import (
+from protocol.config.study import StudyProtocol, WireConfig
+from protocol.wire.codec import quantise
+from protocol.wire.compression import (
     as_sent,
     body_bytes,
     pack_global,
@@ -24,6 +23,7 @@ from protocol.wire import (
     shapes_of,
     shapes_text,
 )
+from protocol.wire.weights import MessageError, Weights, bytes_sent, pack_weights
 
 NAME = "segmenter"
 WEIGHTS = {
@@ -315,7 +315,7 @@ def test_no_other_stream_is_decompressed(stream: bytes) -> None:
 
 
 def test_a_bomb_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.wire.zstandard.ZstdDecompressor", None)
+    monkeypatch.setattr("protocol.wire.compression.zstandard.ZstdDecompressor", None)
     content = with_body(zstandard.compress(bytes(10**6)), "int8.zst")
     with pytest.raises(MessageError, match="decompresses to 1000000 bytes, must to 26"):
         read_update(content, NAME, WEIGHTS, wire_of("int8", 3))

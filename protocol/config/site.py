@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from protocol.study import Frozen, ProtocolError, read_yaml
+from protocol.config.study import Frozen, ProtocolError, read_yaml
 
 SITE_CONFIGS = Path("site_configs")
 

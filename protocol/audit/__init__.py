@@ -1,0 +1,1 @@
+"""The audit log of either side, and the report of it."""

@@ -1,0 +1,1 @@
+"""What a study agrees on, and the facts of one site."""

@@ -1,0 +1,1 @@
+"""What crosses between centre and sites: messages, weights, their packing."""
