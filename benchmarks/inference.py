@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from asdnet_models.inference import predict_probabilities
+from asdnet_models.inference.sliding_window import predict_probabilities
+from asdnet_models.inference.windows import slide
 from asdnet_models.losses import dice_loss
 from asdnet_models.networks.svnet import SVNet
-from asdnet_models.windows import slide
+from asdnet_models.preprocessing import preprocess_image, preprocess_label
 from benchmarks.common import RUNS, Report, Row, Target, in_turn
 from benchmarks.scans import Once, once, phantom
-from client.preprocessing import preprocess_image, preprocess_label
 
 _PATCH = (64, 64, 16)
 _WHOLE = "256 x 256 x 144, SVNet k3 w4, 64 x 64 x 16"

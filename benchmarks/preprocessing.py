@@ -22,10 +22,10 @@ from monai.transforms import (
     Spacingd,
 )
 
+from asdnet_models.preprocessing import _filled, preprocess_image  # one step is measured alone
 from benchmarks.common import Report, Row, Target, in_turn
 from benchmarks.scans import SIZE_XYZ, Once, once, phantom
 from client.datacheck.site import check_site
-from client.preprocessing import _filled, preprocess_image  # one step is measured alone
 from client.scans import read_image
 from protocol.config.presets import preset
 from protocol.config.site import SiteConfig
@@ -78,7 +78,9 @@ def _ours(path: Path) -> sitk.Image:
 
 def _without_mask(path: Path) -> sitk.Image:
     """The job that MONAI has transforms for: percentiles and SD are of all voxels."""
-    with mock.patch("client.preprocessing.body_mask", lambda array: np.ones(array.shape, bool)):
+    with mock.patch(
+        "asdnet_models.preprocessing.body_mask", lambda array: np.ones(array.shape, bool)
+    ):
         return _ours(path)
 
 

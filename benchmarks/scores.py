@@ -14,7 +14,7 @@ from monai.metrics import DiceMetric, compute_average_surface_distance
 from numpy.typing import NDArray
 from surface_distance import compute_surface_distances
 
-from asdnet_models.scores import score_label_maps
+from asdnet_models.metrics import score_label_maps
 from benchmarks.common import Report, Target, in_turn
 from benchmarks.scans import phantom
 

@@ -21,9 +21,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from asdnet_models.preprocessing import PREPROCESSING_VERSION, preprocess_image, preprocess_label
 from client.contract import Case, content_hash
 from client.intact import ScanError
-from client.preprocessing import PREPROCESSING_VERSION, preprocess_image, preprocess_label
 from client.scans import voxel_hash
 from protocol.config.study import ContractConfig, StudyProtocol
 

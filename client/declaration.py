@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from asdnet_models.sums import SumCount
 from client.intact import Problem
 from protocol.config.site import SiteConfig
-from protocol.sums import SumCount
 from protocol.wire.messages import SiteFacts
 
 

@@ -10,19 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asdnet_models.inference import segment_volume, trust_volume
+from asdnet_models.inference.sliding_window import segment_volume, trust_volume
+from asdnet_models.metrics import OrganScore, score_label_maps
 from asdnet_models.networks import build_confidence, build_segmenter
-from asdnet_models.scores import OrganScore, score_label_maps
+from asdnet_models.preprocessing import probabilities_to_grid
+from asdnet_models.reliability import BINS, LOWEST, SCORES, STEP, Reliability, TrustScore
+from asdnet_models.sums import ScoreSum
 from client.cache import CachedCase
 from client.dataset import SiteData
 from client.declaration import count_drawn
 from client.hardware import choose_device
-from client.preprocessing import probabilities_to_grid
 from client.training import load_wire_weights
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.reliability import BINS, LOWEST, SCORES, STEP, Reliability, TrustScore
-from protocol.sums import ScoreSum
 from protocol.wire.messages import EvaluationReport
 from protocol.wire.weights import Weights
 

@@ -6,9 +6,9 @@ Facts of a site, not of the study: on any of them a step has the same gradients 
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.catalogue import METHODS
 from asdnet_models.methods.common import Networks
 from asdnet_models.networks import build_confidence, build_segmenter
-from protocol.catalogue import METHODS
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError, StudyProtocol
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from asdnet_models.crf import refine
-from asdnet_models.inference import segment_volume
+from asdnet_models.inference.sliding_window import segment_volume
 from client.cache import CachedCase
 from client.dataset import PseudoLabels
 from client.state import forget_old_runs, written_whole

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from asdnet_models.scores import OrganScore, score_label_maps
+from asdnet_models.metrics import OrganScore, score_label_maps
+from asdnet_models.organs import parse_organs
 from client.scans import ScanError, load_label_map, same_grid_error
-from protocol.organs import parse_organs
 
 app = typer.Typer(add_completion=False)
 

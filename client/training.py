@@ -19,6 +19,7 @@ from asdnet_models.methods.common import (
     StepRecord,
     UnlabelledBatch,
 )
+from asdnet_models.sums import SumCount
 from client.augmentation import augment
 from client.dataset import PatchSampler, PseudoLabels, SiteData
 from client.hardware import build_networks, check_accumulate, choose_device, on_device
@@ -28,7 +29,6 @@ from client.pseudo_labels import pseudo_labels_of
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.sums import SumCount
 from protocol.wire.messages import TrainReport
 from protocol.wire.weights import Weights, wire_weights
 

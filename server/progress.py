@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.status import Status
 
-from protocol.sums import SumCount
+from asdnet_models.sums import SumCount
 from server.record import StudyRecord
 from server.watchers import Watcher
 

@@ -17,10 +17,10 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from asdnet_models.networks import build_confidence, build_segmenter
+from asdnet_models.sums import SumCount
 from protocol.audit.log import AuditLog
 from protocol.config.schedule import OrganBox, RoundPlan, mean_box, plan_round
 from protocol.config.study import StudyProtocol
-from protocol.sums import SumCount
 from protocol.wire.compression import as_sent, read_update
 from protocol.wire.messages import (
     CONFIDENCE,

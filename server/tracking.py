@@ -36,7 +36,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from protocol.reliability import SCORES, Reliability, TrustScore
+from asdnet_models.reliability import SCORES, Reliability, TrustScore
 from protocol.wire.messages import EvaluationReport, TrainReport
 from server.calibration import auroc, pooled
 from server.record import RoundRecord, StudyRecord

@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from asdnet_models.networks import build_confidence, build_segmenter
+from asdnet_models.sums import SumCount
 from client.dataset import SiteData, prepare_site
 from client.declaration import drawn_boxes
 from client.evaluation import evaluate_site
@@ -13,7 +14,6 @@ from client.training import train_round
 from protocol.config.schedule import OrganBox, mean_box, plan_round
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.sums import SumCount
 from protocol.wire.messages import EvaluationReport, TrainReport
 from protocol.wire.weights import Weights, wire_weights
 from server.calibration import evaluation_gamma

@@ -8,11 +8,11 @@ from typing import NoReturn
 
 import typer
 
+from asdnet_models.organs import parse_organs
 from client.contract import ContractError
 from client.intact import ScanError
 from protocol.config.presets import PresetName, preset
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
-from protocol.organs import parse_organs
 from server.stopped import QuorumError
 from simulation.layouts import PROMISE12_ORGANS, SplitError, is_promise12
 from simulation.phantom.cohort import CohortError

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from protocol.reliability import SCORES
-from protocol.sums import ScoreSum, SumCount
+from asdnet_models.reliability import SCORES
+from asdnet_models.sums import ScoreSum, SumCount
 from protocol.wire.messages import EvaluationReport
 from server.calibration import auroc, pooled
 from server.record import RoundRecord, StudyRecord

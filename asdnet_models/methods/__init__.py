@@ -1,8 +1,8 @@
 """Ways to train, by name: one module each, on the pieces of `common`."""
 
+from asdnet_models.catalogue import METHODS
 from asdnet_models.methods.common import Method
 from asdnet_models.networks import named
-from protocol.catalogue import METHODS
 
 
 def method_named(name: str) -> type[Method]:

@@ -144,7 +144,7 @@ def _known_classes(labelled: LabelledBatch, classes: int) -> Tensor:
 def _features_and_softmax(segmenter: Any, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Features of all images and class probabilities of the first `count`, in one forward pass.
 
-    `segmenter` is a network with `features` in protocol/catalogue.py.
+    `segmenter` is a network with `features` in asdnet_models/catalogue.py.
     """
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
         features = segmenter.features(images)

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from asdnet_models.catalogue import NETWORKS
 from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN
 from asdnet_models.networks.svnet import SVNet
-from protocol.catalogue import NETWORKS
 from protocol.config.study import StudyProtocol
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from asdnet_models.preprocessing import body_mask, study_size
 from client.cache import check_demands, entry_bytes, study_box
 from client.datacheck.identifiers import header_identifiers
 from client.dicom.series import is_dicom
 from client.intact import Problem, ScanError
 from client.pictures import Style, three_planes
-from client.preprocessing import body_mask, study_size
 from client.reading import Case, Part
 from client.scans import voxel_hash
 from protocol.config.study import StudyProtocol

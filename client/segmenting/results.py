@@ -23,9 +23,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from asdnet_models.preprocessing import PREPROCESSING_VERSION
 from client.contract import content_hash
 from client.dicom.series import DicomSeries, find_series
-from client.preprocessing import PREPROCESSING_VERSION
 from client.pseudonyms import Pseudonyms
 from client.scans import ScanError, read_image, write_label_map
 from client.segmenting.options import NOTICE, Options

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from protocol.catalogue import METHODS
+from asdnet_models.catalogue import METHODS
+from asdnet_models.sums import SumCount
 from protocol.config.study import Frozen, RampConfig, StudyProtocol
-from protocol.sums import SumCount
 
 OrganBox = tuple[float, float, float, float, float, float]
 

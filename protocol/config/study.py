@@ -23,8 +23,8 @@ from pydantic import (
     field_validator,
 )
 
-from protocol.catalogue import METHODS, NETWORKS, check_name
-from protocol.organs import check_organs
+from asdnet_models.catalogue import METHODS, NETWORKS, check_name
+from asdnet_models.organs import check_organs
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Windows = Literal["all", "body", "organs"]
@@ -44,7 +44,7 @@ class Frozen(BaseModel):
 class NetworkConfig(Frozen):
     """The segmentation network S (method: Nie et al. 2018; V-Net: Milletari et al. 2016)."""
 
-    architecture: str = Field("svnet", description="a name of protocol/catalogue.py")
+    architecture: str = Field("svnet", description="a name of asdnet_models/catalogue.py")
     width: PositiveInt = Field(16, description="channels at full resolution")
     kernel: Literal[3, 5] = Field(5, description="edge of the convolution kernels, voxels")
     norm: Literal["group", "batch"] = Field(
@@ -101,7 +101,7 @@ class ConfidenceConfig(Frozen):
 class MethodConfig(Frozen):
     """Eq. 1 to 7.  Every ablation of the paper is a setting here, never a copy of the code."""
 
-    name: str = Field("asdnet", description="a name of protocol/catalogue.py")
+    name: str = Field("asdnet", description="a name of asdnet_models/catalogue.py")
     class_weight: Literal["inverse-square", "inverse", "uniform"] = Field(
         "inverse-square", description="pi_c of Eq. 1 and 6 as a power of the organ's volume"
     )

@@ -23,12 +23,12 @@ from flwr.app import (
     RecordDict,
 )
 
+from asdnet_models.reliability import BINS, SCORES, Reliability, TrustScore
+from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.rules import RULES, Rule
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SITE_NAME
 from protocol.config.study import StudyProtocol
-from protocol.reliability import BINS, SCORES, Reliability, TrustScore
-from protocol.sums import ScoreSum, SumCount
 from protocol.wire.compression import Shapes, pack_global, read_shapes, shapes_text, short_names
 from protocol.wire.weights import MessageError, Weights, count_tensors, names_differ, pack_weights
 

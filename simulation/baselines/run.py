@@ -10,6 +10,7 @@ from typing import Literal
 import SimpleITK as sitk
 import torch
 
+from asdnet_models.sums import SumCount
 from client.cache import CachedCase, cached_case
 from client.contract import Case
 from client.evaluation import label_map_on_scan, score_label_map
@@ -17,7 +18,6 @@ from client.scans import read_image, write_label_map
 from protocol.config.schedule import OrganBox, mean_box
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.sums import SumCount
 from protocol.wire.weights import Weights
 from simulation.baselines import malf, ssae
 from simulation.baselines.encoder import SiteScans, train_encoder

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from asdnet_models.sums import SumCount
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.model_io import save_model, write_json
-from protocol.sums import SumCount
 from protocol.wire.messages import TrainReport
 from protocol.wire.weights import Weights
 from server.record import StudyRecord

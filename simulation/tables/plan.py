@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from protocol.catalogue import NETWORKS
+from asdnet_models.catalogue import NETWORKS
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol, explain
 from simulation.planning import plan_grid

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asdnet_models.reliability import TrustScore
 from client.cache import CachedCase, cached_case
 from client.contract import Case
 from client.evaluation import (
@@ -24,7 +25,6 @@ from client.evaluation import (
 from client.scans import read_image, write_label_map
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.reliability import TrustScore
 from protocol.wire.weights import Weights
 from simulation.split import StudyCase
 from simulation.tables.store import CaseRow, ConfidenceRow

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import asdnet_models.networks
+from asdnet_models.catalogue import NETWORKS, Network
 from asdnet_models.methods import method_named
 from asdnet_models.methods.common import LabelledBatch, Networks
 from asdnet_models.networks import build_segmenter
-from protocol.catalogue import NETWORKS, Network
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from asdnet_models.sums import SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.sums import SumCount
 from protocol.wire.messages import SiteFacts, TrainReport
 from server.record import RoundRecord, StudyRecord
 from server.tracking import MlflowClient, MlflowWatcher

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from client.preprocessing import preprocess_label, probabilities_to_grid
+from asdnet_models.preprocessing import preprocess_label, probabilities_to_grid
 from client.reading import Case
 from client.scans import write_label_map
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.sums import ScoreSum, SumCount
+from asdnet_models.sums import ScoreSum, SumCount
 
 values = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=10)
 quick = settings(max_examples=60, deadline=None)

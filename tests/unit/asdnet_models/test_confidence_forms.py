@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.inference import predict_confidence
+from asdnet_models.inference.sliding_window import predict_confidence
 from asdnet_models.losses import correctness_loss, one_hot_maps, rank_thresholds, trusted_voxels
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import LabelledBatch, Networks

@@ -5,6 +5,7 @@ import torch
 from monai.networks.nets import VNet
 from torch import nn
 
+from asdnet_models.catalogue import NETWORKS
 from asdnet_models.networks import (
     ConfidenceCNN,
     ConfidenceFCN,
@@ -15,7 +16,6 @@ from asdnet_models.networks import (
 )
 from asdnet_models.networks.dsresunet import DSResUNet
 from asdnet_models.networks.unet import UNet
-from protocol.catalogue import NETWORKS
 from protocol.config.study import ConfidenceConfig, NetworkConfig, StudyProtocol
 
 TINY = StudyProtocol(

@@ -12,12 +12,12 @@ from torch import nn
 
 import client.evaluation
 from asdnet_models.networks import build_segmenter
+from asdnet_models.reliability import LOWEST, STEP
 from client.dataset import prepare_site
 from client.evaluation import evaluate_site, largest_components, predict_label_map, score_case
 from client.scans import read_image
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.reliability import LOWEST, STEP
 from protocol.wire.messages import EvaluationReport
 from protocol.wire.weights import wire_weights
 

@@ -29,6 +29,7 @@ from safetensors.torch import save
 import asdnet_models
 import client
 import protocol
+from asdnet_models.sums import ScoreSum, SumCount
 from client.outgoing import (
     _REASONS,
     CRASHED,
@@ -40,7 +41,6 @@ from client.outgoing import (
 )
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.sums import ScoreSum, SumCount
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,

@@ -13,6 +13,7 @@ from torch import nn
 
 import client.evaluation
 from asdnet_models.networks import build_confidence, build_segmenter
+from asdnet_models.sums import ScoreSum
 from client.app import build_client_app
 from client.cache import CachedCase
 from client.contract import ContractError
@@ -23,7 +24,6 @@ from client.training import train_round
 from protocol.config.schedule import plan_round
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.sums import ScoreSum
 from protocol.wire.messages import EvaluationReport, pack_instruction, read_facts
 from protocol.wire.weights import wire_weights
 

@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
+from asdnet_models.organs import check_organs, parse_organs
 from client.score import app
-from protocol.organs import check_organs, parse_organs
 
 ORGANS = "bladder=1,prostate=2,rectum=3"
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import client.training
+from asdnet_models.catalogue import NETWORKS
 from asdnet_models.methods.common import NonFiniteLossError
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.dataset import PatchSampler, SiteData, prepare_site
@@ -18,7 +19,6 @@ from client.training import (
     RoundResult,
     train_round,
 )
-from protocol.catalogue import NETWORKS
 from protocol.config.schedule import RoundPlan, plan_round
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol

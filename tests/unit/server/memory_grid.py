@@ -15,9 +15,9 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
+from asdnet_models.reliability import Reliability
+from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
-from protocol.reliability import Reliability
-from protocol.sums import ScoreSum, SumCount
 from protocol.wire.compression import pack_update, read_global
 from protocol.wire.messages import (
     SEGMENTER,

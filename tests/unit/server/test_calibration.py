@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from protocol.reliability import BINS, LOWEST, STEP, Reliability
+from asdnet_models.reliability import BINS, LOWEST, STEP, Reliability
 from protocol.wire.messages import EvaluationReport
 from server.calibration import auroc, calibrated_gamma, pooled
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from memory_grid import same
 
+from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.sums import ScoreSum, SumCount
 from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
 from server.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
 from server.record import RoundRecord, StudyRecord

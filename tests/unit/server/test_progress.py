@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from asdnet_models.sums import SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.sums import SumCount
 from protocol.wire.messages import SiteFacts, TrainReport
 from server.progress import TerminalWatcher, clock
 from server.record import RoundRecord, StudyRecord

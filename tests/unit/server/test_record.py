@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.sums import ScoreSum
+from asdnet_models.sums import ScoreSum
 from protocol.wire.messages import EvaluationReport
 from server.record import better_than, macro_validation_dsc
 

@@ -9,8 +9,8 @@ import pytest
 from test_tracking import round_record
 from typer.testing import CliRunner
 
+from asdnet_models.sums import ScoreSum
 from protocol.config.study import StudyProtocol
-from protocol.sums import ScoreSum
 from protocol.wire.messages import SiteFacts
 from server.federation_page import scored_round, sections_of
 from server.provision import app as provision

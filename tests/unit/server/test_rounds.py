@@ -10,8 +10,8 @@ import torch
 from flwr.app import Error, Message, RecordDict
 from memory_grid import RUN, Clock, MemoryGrid, Site, Witness, error, silence, study
 
+from asdnet_models.reliability import BINS, LOWEST, STEP, Reliability
 from protocol.config.study import StudyProtocol
-from protocol.reliability import BINS, LOWEST, STEP, Reliability
 from protocol.wire.messages import read_plan
 from protocol.wire.weights import pack_weights
 from server.record import StudyRecord

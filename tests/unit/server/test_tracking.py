@@ -12,9 +12,9 @@ import pytest
 import requests
 from sqlalchemy.exc import OperationalError
 
+from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.sums import ScoreSum, SumCount
 from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
 from server import tracking
 from server.record import RoundRecord, StudyRecord

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from asdnet_models.reliability import BINS, Reliability
+from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.reliability import BINS, Reliability
-from protocol.sums import ScoreSum, SumCount
 from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
 from server.record import RoundRecord, StudyRecord
 from simulation.results import (

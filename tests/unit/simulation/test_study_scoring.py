@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.inference import predict_confidence
+from asdnet_models.inference.sliding_window import predict_confidence
 from simulation.split import StudyCase
 from simulation.tables.scoring import auroc, calibration_error, confidence_rows, scored_cases
 

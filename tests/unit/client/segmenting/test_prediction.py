@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from asdnet_models.networks import build_confidence, build_segmenter
-from client.preprocessing import preprocess_image
+from asdnet_models.preprocessing import preprocess_image
 from client.segmenting.prediction import (
     LOW_CONFIDENCE,
     DeviceError,

@@ -21,11 +21,11 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from safetensors.torch import save
 from torch import Tensor
 
+from asdnet_models.reliability import BINS, Reliability
+from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.rules import RULES
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.reliability import BINS, Reliability
-from protocol.sums import ScoreSum, SumCount
 from protocol.wire.messages import (
     CONFIDENCE,
     LOSSES,

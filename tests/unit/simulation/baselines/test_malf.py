@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from asdnet_models.scores import dice
+from asdnet_models.metrics import dice
 from simulation.baselines.fusion import locally_weighted_vote, majority_vote, staple
 from simulation.baselines.malf import MalfOptions, class_probabilities, most_similar, segment
 from simulation.baselines.registration import align, deform, warp_votes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from asdnet_models.scores import dice
+from asdnet_models.metrics import dice
 from simulation.baselines import ssae
 from simulation.baselines.encoder import (
     EncoderOptions,

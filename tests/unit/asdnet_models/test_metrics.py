@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from asdnet_models.scores import (
+from asdnet_models.metrics import (
     OrganScore,
     ScoreSum,
     average_surface_distance_mm,

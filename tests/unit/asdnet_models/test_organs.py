@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.organs import check_organs, parse_organs
+from asdnet_models.organs import check_organs, parse_organs
 
 
 def test_organs_of_the_paper() -> None:

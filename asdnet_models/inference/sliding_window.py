@@ -1,7 +1,7 @@
 """Sliding-window inference over a whole volume.
 
 `evaluation.windows: all` is the paper's form, and MONAI does the sliding; `body` leaves windows
-of air out, `organs` also most of those without an organ (asdnet_models/windows.py).
+of air out, `organs` also most of those without an organ (asdnet_models/inference/windows.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from asdnet_models.inference.windows import slide
 from asdnet_models.networks.confidence import confidence_map
-from asdnet_models.windows import slide
 from protocol.config.study import StudyProtocol, Windows
 
 # On a CPU it is the faster layout for several windows in one pass, and on tensor cores too.

@@ -7,9 +7,9 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
-from asdnet_models.inference import predict_confidence, predict_probabilities
+from asdnet_models.inference.sliding_window import predict_confidence, predict_probabilities
+from asdnet_models.inference.windows import ORGAN_BELOW, body_blocks, slide
 from asdnet_models.networks.svnet import SVNet
-from asdnet_models.windows import ORGAN_BELOW, body_blocks, slide
 
 PATCH = (16, 16, 8)
 Shape = tuple[int, int, int]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from protocol.sums import ScoreSum, SumCount
+from asdnet_models.sums import ScoreSum, SumCount
 
 
 def test_mean_and_sd_by_hand() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from surface_distance import compute_surface_distances
 
-from protocol.sums import ScoreSum
+from asdnet_models.sums import ScoreSum
 
 __all__ = ["OrganScore", "ScoreSum", "average_surface_distance_mm", "dice", "score_label_maps"]
 

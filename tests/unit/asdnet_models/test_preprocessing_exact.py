@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.preprocessing import body_mask, normalise, preprocess_image
+from asdnet_models.preprocessing import body_mask, normalise, preprocess_image
 
 
 def plain_body_mask(array: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.inference import predict_probabilities
+from asdnet_models.inference.sliding_window import predict_probabilities
 
 PATCH = (16, 16, 8)
 

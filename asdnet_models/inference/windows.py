@@ -20,7 +20,7 @@ from torch.nn import functional
 # Two, because at one window and one thread PyTorch takes a slow convolution; more gain nothing.
 WINDOWS_AT_ONCE = 2
 # A block of this edge is air where its mean is not over a tenth of the bright level, as in
-# `client.preprocessing.body_mask`.  A mean, so that noise in the air is no body.
+# `asdnet_models.preprocessing.body_mask`.  A mean, so that noise in the air is no body.
 _BLOCK = 4
 _BODY_FRACTION, _LEAST_BODY, _BRIGHT_QUANTILE = 0.1, 0.05, 0.995
 # A voxel whose largest class is an organ's has less background than this.

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.preprocessing import (
+from asdnet_models.preprocessing import (
     body_mask,
     normalise,
     preprocess_image,
