@@ -73,7 +73,7 @@ def serve(config: SiteConfig, site_file: Path, stop: threading.Event) -> None:
     """The SuperNode and the executor, started anew whenever they end, until `stop` is set."""
     from client.executor import Executor
     from client.supernode import SuperNode
-    from protocol.pace import pull_objects_soon
+    from flower_compat.polling import pull_objects_soon
 
     pull_objects_soon()
     pause = _FIRST_PAUSE_S

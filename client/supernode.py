@@ -81,7 +81,7 @@ if __name__ == "__main__":
     from flwr.supernode import start_client_internal
     from flwr.supernode.cli import flower_supernode
 
-    from protocol.pace import SuperNodePace, pull_objects_soon
+    from flower_compat.polling import SuperNodePace, pull_objects_soon
 
     pull_objects_soon()
     vars(start_client_internal)["time"] = SuperNodePace()

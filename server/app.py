@@ -14,10 +14,10 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from flower_compat.grid import PromptGrid
+from flower_compat.polling import pull_objects_soon
 from protocol.audit.log import AuditLog
-from protocol.pace import pull_objects_soon
 from server.checkpoint import CheckpointError, load_checkpoint
-from server.grid import PromptGrid
 from server.rounds import new_record, run_study
 from server.runfolder import EventWriter, Keeper, RunFolder
 from server.stopped import QuorumError

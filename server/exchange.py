@@ -9,8 +9,8 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from flower_compat.polling import pause_s
 from protocol.audit.log import AuditLog, Direction
-from protocol.pace import pause_s
 from protocol.wire.messages import Description, describe
 from protocol.wire.weights import MessageError
 from server.roster import Roster

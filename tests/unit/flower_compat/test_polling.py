@@ -12,7 +12,7 @@ from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, pull_objects
 from flwr.supernode import start_client_internal
 
-from protocol import pace
+from flower_compat import polling as pace
 
 
 class Clock:
