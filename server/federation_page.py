@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from server.page.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
-from server.page.figures import Lines, line_panels
+from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
+from reporting.figures import Lines, line_panels
 from server.tracked import Series, TrackedSite, TrackedStudy
 
 _NONE = "-"

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from reporting.render import render_page
 from server.centre import CENTRE, CentreError, read_centre
 from server.federation_page import sections_of
-from server.page.render import render_page
 from server.runfolder import RunError, RunFolder
 from server.tracked import TrackedError, TrackedStudy, read_run
 

@@ -17,10 +17,10 @@ from client.cache import check_demands, entry_bytes, study_box
 from client.datacheck.identifiers import header_identifiers
 from client.dicom.series import is_dicom
 from client.intact import Problem, ScanError
-from client.pictures import Style, three_planes
 from client.reading import Case, Part
 from client.scans import voxel_hash
 from protocol.config.study import StudyProtocol
+from reporting.overlay import Style, three_planes
 
 Status = Literal["used", "refused", "excluded"]
 INTENSITY_PERCENTILES = (1.0, 50.0, 99.5)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from client.pictures import Doubt, Place, three_planes
 from client.segmenting.prediction import LOW_CONFIDENCE, Segmentation
-from client.sheet import stacked
+from reporting.figure_layout import stacked
+from reporting.overlay import Doubt, Place, three_planes
 
 _NEAR_MM = 3.0
 _MARGIN_MM = 25.0

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from server.page.blocks import Block, Group, Section, Table, Text
+from reporting.blocks import Block, Group, Section, Table, Text
 from simulation.tables.book import ALL_ORGANS, Book
 from simulation.tables.published import difference_record, summary_record
 from simulation.tables.statistics import Difference, Summary, case_means, difference, summarise

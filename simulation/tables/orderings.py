@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from server.page.blocks import Block, Bullets, Group, Section, Table, Text
+from reporting.blocks import Block, Bullets, Group, Section, Table, Text
 from simulation.tables.book import BETTER, SCORE_NAMES, Book, Score
 from simulation.tables.published import TABLES, table_rows
 from simulation.tables.rows import ROWS

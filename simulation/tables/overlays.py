@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from client.scans import ScanError, read_image, read_label_map
-from server.page.blocks import Gallery, Picture, Section, Text
-from server.page.figures import CARD_INCHES, new_figure, report_style, to_picture
+from reporting.blocks import Gallery, Picture, Section, Text
+from reporting.figures import CARD_INCHES, new_figure, report_style, to_picture
 from simulation.tables.book import Book
 from simulation.tables.statistics import Place
 from simulation.tables.store import CaseFiles, read_cases

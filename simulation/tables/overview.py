@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.page.blocks import Block, Facts, Group, Section, Table, Text
+from reporting.blocks import Block, Facts, Group, Section, Table, Text
 from simulation.tables.book import Book
 from simulation.tables.store import Way
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from server.page.blocks import Gallery, Picture, Section, Text
-from server.page.figures import (
+from reporting.blocks import Gallery, Picture, Section, Text
+from reporting.figures import (
     CARD_INCHES,
     COLOURS,
     Lines,

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from server.page.blocks import Block, Group, Section, Table, Text
+from reporting.blocks import Block, Group, Section, Table, Text
 from simulation.tables.book import Book, Score
 from simulation.tables.rows import ROWS
 from simulation.tables.statistics import (

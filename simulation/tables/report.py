@@ -5,8 +5,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from protocol.config.study import explain
-from server.page.blocks import Bullets, Section, Text, write_pictures, write_tables
-from server.page.render import render_page
+from reporting.blocks import Bullets, Section, Text, write_pictures, write_tables
+from reporting.render import render_page
 from simulation.tables.book import Book
 from simulation.tables.federation import federation_section
 from simulation.tables.inshort import in_short

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from server.page.blocks import Group, Section, Table, Text
+from reporting.blocks import Group, Section, Table, Text
 from simulation.tables.book import Book
 from simulation.tables.published import summary_record
 from simulation.tables.statistics import (

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from server.page.blocks import Group, Section, Table, Text
+from reporting.blocks import Group, Section, Table, Text
 from simulation.tables.book import Book, Part
 from simulation.tables.published import difference_record, summary_record
 from simulation.tables.rows import ROWS

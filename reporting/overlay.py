@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.sheet import VEIL, lettered, organ_colours, rgb, side_by_side
+from reporting.figure_layout import VEIL, lettered, organ_colours, rgb, side_by_side
 
 Style = Literal["solid", "dashed"]
 Labels = Sequence[tuple[NDArray[np.uint8], Style]]

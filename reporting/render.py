@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from server.page.blocks import Section
+from reporting.blocks import Section
 
 
 def render_page(title: str, subtitle: str, sections: Sequence[Section], caution: str = "") -> str:
@@ -17,7 +17,7 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section], caution:
         caution: What holds for every number in it; shown in a box at the top.
     """
     environment = Environment(
-        loader=PackageLoader("server.page", "."),
+        loader=PackageLoader("reporting", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.pictures import Doubt, organ_centre, three_planes
-from client.sheet import organ_colours, rgb, stacked
+from reporting.figure_layout import organ_colours, rgb, stacked
+from reporting.overlay import Doubt, organ_centre, three_planes
 
 ORGANS = {"ball": 2, "rod": 5}
 GAP = 6
