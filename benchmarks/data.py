@@ -31,11 +31,11 @@ from monai.transforms import (
 
 from benchmarks.common import Report, Row, Target, in_child, in_turn, status_mib
 from benchmarks.step import asdnet_step, one_thread
-from client.augmentation import augment
-from client.cache import CachedCase
-from client.contract import Case
-from client.dataset import PatchSampler
-from client.prefetch import drawn_ahead
+from client.data.cache import CachedCase
+from client.data.dataset import PatchSampler
+from client.data.layout import Case
+from client.training.augmentation import augment
+from client.training.prefetch import drawn_ahead
 from protocol.config.presets import preset
 from protocol.config.study import StudyProtocol
 
@@ -77,7 +77,7 @@ def measure() -> Report:
 
 
 def write_scans(folder: Path, count: int, voxels: tuple[int, int, int]) -> list[CachedCase]:
-    """Entries as client/cache.py writes them, of noise with three boxes in it."""
+    """Entries as client/data/cache.py writes them, of noise with three boxes in it."""
     cases = []
     for number in range(count):
         entry = folder / f"{number:03d}"

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from asdnet_models.methods.common import predict
 from benchmarks.step import asdnet_step, patches
-from client.hardware import build_networks
+from client.training.device import build_networks
 from protocol.config.presets import PRESET_NAMES, PresetName, preset
 from protocol.config.study import StudyProtocol
 

@@ -25,8 +25,8 @@ from monai.transforms import (
 from asdnet_models.preprocessing import _filled, preprocess_image  # one step is measured alone
 from benchmarks.common import Report, Row, Target, in_turn
 from benchmarks.scans import SIZE_XYZ, Once, once, phantom
+from client.data.image_io import read_image
 from client.datacheck.site import check_site
-from client.scans import read_image
 from protocol.config.presets import preset
 from protocol.config.site import SiteConfig
 

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import LabelledBatch, StepRecord
 from benchmarks.common import Report, Row, Target, in_child, in_turn, status_mib
-from client.hardware import build_networks
+from client.training.device import build_networks
 from protocol.config.presets import PresetName, preset
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol, merged

@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from client.outgoing import error_reply, only_agreed
+from client.node.egress import error_reply, only_agreed
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import read_global
@@ -86,8 +86,8 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
     @app.query()
     def facts(message: Message, context: Context) -> Message:
         """Check and cache the data; declare the counts."""
-        from client.dataset import prepare_site
-        from client.declaration import declare
+        from client.data.dataset import prepare_site
+        from client.data.declaration import declare
 
         config = site_of(context)
         protocol = read_protocol(message.content)
@@ -108,9 +108,9 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         """One round of local training."""
-        from client.dataset import prepare_site
-        from client.feedback import pack_with_feedback
-        from client.training import train_round
+        from client.data.dataset import prepare_site
+        from client.training.error_feedback import pack_with_feedback
+        from client.training.round import train_round
 
         config = site_of(context)
         protocol, plan = read_protocol(message.content), read_plan(message.content)
@@ -131,8 +131,8 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         """Scores of the site's validation and test cases, as sums."""
-        from client.dataset import prepare_site
-        from client.evaluation import evaluate_site
+        from client.data.dataset import prepare_site
+        from client.training.evaluation import evaluate_site
 
         config = site_of(context)
         protocol = read_protocol(message.content)

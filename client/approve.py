@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from client.approval import (
+from client.node.approval import (
     ApprovalError,
     KeptBundle,
     approve,
@@ -20,7 +20,7 @@ from client.approval import (
     revoke,
     waiting,
 )
-from client.bundle import Bundle, difference, installed_bundle
+from client.node.bundle import Bundle, difference, installed_bundle
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 
 app = typer.Typer(add_completion=False)

@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from client.data.pseudonyms import KEY_FILE, PseudonymKeyError, Pseudonyms, read_or_make_key
 from client.datacheck.inspection import CaseReport, Status
 from client.datacheck.page import write_page
 from client.datacheck.site import SiteCheck, check_site
 from client.datacheck.summary import Summary, summarise
 from client.datacheck.text import case_line, json_of, summary_lines
-from client.pseudonyms import KEY_FILE, PseudonymKeyError, Pseudonyms, read_or_make_key
 from protocol.config.presets import preset
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
@@ -115,7 +115,7 @@ def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, st
 
 
 def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> int:
-    from client.contract import survey_folder
+    from client.data.layout import survey_folder
 
     survey = survey_folder(config.data, config)
     names = {case.name for case in [*survey.cases, *survey.excluded]}

@@ -37,7 +37,7 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="stop after the preflight")] = False,
 ) -> None:
     """Check this site, then train for the coordinating centre until told to stop."""
-    from client.preflight import preflight, print_preflight
+    from client.node.preflight import preflight, print_preflight
 
     console = Console(stderr=True, emoji=False)
     path = configs / f"{site}.yaml"
@@ -71,8 +71,8 @@ def _last_protocol(config: SiteConfig) -> StudyProtocol | None:
 
 def serve(config: SiteConfig, site_file: Path, stop: threading.Event) -> None:
     """The SuperNode and the executor, started anew whenever they end, until `stop` is set."""
-    from client.executor import Executor
-    from client.supernode import SuperNode
+    from client.node.executor import Executor
+    from client.node.supernode import SuperNode
     from flower_compat.polling import pull_objects_soon
 
     pull_objects_soon()

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from asdnet_models.metrics import OrganScore, score_label_maps
 from asdnet_models.organs import parse_organs
-from client.scans import ScanError, load_label_map, same_grid_error
+from client.data.image_io import ScanError, load_label_map, same_grid_error
 
 app = typer.Typer(add_completion=False)
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.contract import Part
-from client.intact import ScanError, data_file
-from client.scans import scan_files
+from client.data.image_io import scan_files
+from client.data.integrity import ScanError, data_file
+from client.data.layout import Part
 
 _PROMISE12 = re.compile(r"(Case[0-9]+)(_segmentation)?\.mhd", re.IGNORECASE)
 _DECATHLON_COUNTS = (50, 20)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.sums import SumCount
-from client.dataset import SiteData, prepare_site
-from client.declaration import drawn_boxes
-from client.evaluation import evaluate_site
-from client.training import train_round
+from client.data.dataset import SiteData, prepare_site
+from client.data.declaration import drawn_boxes
+from client.training.evaluation import evaluate_site
+from client.training.round import train_round
 from protocol.config.schedule import OrganBox, mean_box, plan_round
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol

@@ -9,8 +9,8 @@ from typing import NoReturn
 import typer
 
 from asdnet_models.organs import parse_organs
-from client.contract import ContractError
-from client.intact import ScanError
+from client.data.integrity import ScanError
+from client.data.layout import ContractError
 from protocol.config.presets import PresetName, preset
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
 from server.stopped import QuorumError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from client.scans import read_image, read_label_map
+from client.data.image_io import read_image, read_label_map
 from simulation.layouts import SplitError, StudyCase
 
 # By site, the organs that it has not drawn.

@@ -13,10 +13,10 @@ import SimpleITK as sitk
 import typer
 from numpy.typing import NDArray
 
-from client.cache import cached_case
-from client.contract import Case, find_site_cases
-from client.evaluation import load_segmenter, predict_label_map
-from client.scans import read_image, read_label_map, scan_files
+from client.data.cache import cached_case
+from client.data.image_io import read_image, read_label_map, scan_files
+from client.data.layout import Case, find_site_cases
+from client.training.evaluation import load_segmenter, predict_label_map
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model

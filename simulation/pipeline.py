@@ -127,7 +127,7 @@ def prepare_sites(
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    from client.contract import ContractError
+    from client.data.layout import ContractError
 
     mistakes: list[str] = []
     context = multiprocessing.get_context("spawn")
@@ -148,8 +148,8 @@ def prepare_sites(
 
 
 def _mistakes(config: SiteConfig, protocol: StudyProtocol) -> tuple[str, ...]:
-    from client.contract import ContractError
-    from client.dataset import prepare_site
+    from client.data.dataset import prepare_site
+    from client.data.layout import ContractError
 
     try:
         prepare_site(config, protocol)

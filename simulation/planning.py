@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.scans import read_image
+from client.data.image_io import read_image
 from protocol.config.presets import PresetName
 
 Triple = tuple[float, float, float]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from client.contract import LAYOUT, Case, Part, duplicate_mistakes
-from client.intact import ScanError, data_file
+from client.data.integrity import ScanError, data_file
+from client.data.layout import LAYOUT, Case, Part, duplicate_mistakes
 from protocol.config.site import SiteConfig, read_site
 from simulation.layouts import SplitError as SplitError
 from simulation.layouts import StudyCase as StudyCase

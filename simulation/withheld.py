@@ -10,9 +10,9 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 
 from asdnet_models.sums import ScoreSum
-from client.cache import cached_case
-from client.contract import Case
-from client.evaluation import CaseScores, asd_sums, dsc_sums, load_segmenter, score_case
+from client.data.cache import cached_case
+from client.data.layout import Case
+from client.training.evaluation import CaseScores, asd_sums, dsc_sums, load_segmenter, score_case
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.weights import Weights

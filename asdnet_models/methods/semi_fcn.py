@@ -1,6 +1,6 @@
 """semiFCN: train, let S label the unlabelled scans, train on both, and so on.
 
-Source: Bai et al., MICCAI 2017.  The labels are made by the site (client/pseudo_labels.py) at
+Source: Bai et al., MICCAI 2017.  The labels are made by the site (client/training/pseudo_labels.py) at
 rounds that the server announces; here S only learns from them.
 """
 

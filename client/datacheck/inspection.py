@@ -13,12 +13,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from asdnet_models.preprocessing import body_mask, study_size
-from client.cache import check_demands, entry_bytes, study_box
+from client.data.cache import check_demands, entry_bytes, study_box
+from client.data.dicom.series import is_dicom
+from client.data.image_io import voxel_hash
+from client.data.integrity import Problem, ScanError
+from client.data.reading import Case, Part
 from client.datacheck.identifiers import header_identifiers
-from client.dicom.series import is_dicom
-from client.intact import Problem, ScanError
-from client.reading import Case, Part
-from client.scans import voxel_hash
 from protocol.config.study import StudyProtocol
 from reporting.overlay import Style, three_planes
 

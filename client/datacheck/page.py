@@ -10,12 +10,12 @@ from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from client.data.pseudonyms import Pseudonyms
+from client.data.reading import Part
 from client.datacheck.inspection import CaseReport
 from client.datacheck.site import SiteCheck
 from client.datacheck.summary import Summary
 from client.datacheck.text import measured, summary_lines
-from client.pseudonyms import Pseudonyms
-from client.reading import Part
 from protocol.config.study import StudyProtocol
 from protocol.keys import PRIVATE_MODE, replace_file
 

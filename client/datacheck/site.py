@@ -8,11 +8,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from client.contract import Case, Survey, survey_folder
+from client.data.declaration import declare
+from client.data.label_map import site_dictionary
+from client.data.layout import Case, Survey, survey_folder
+from client.data.leakage import Together
 from client.datacheck.inspection import CaseReport, inspect_case
-from client.declaration import declare
-from client.dictionary import site_dictionary
-from client.together import Together
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import SiteFacts

@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 from rich.filesize import decimal
 
+from client.data.pseudonyms import Pseudonyms
+from client.data.reading import Part
 from client.datacheck.inspection import INTENSITY_PERCENTILES, CaseReport, Measures
 from client.datacheck.site import SiteCheck
 from client.datacheck.summary import Spread, Summary
-from client.pseudonyms import Pseudonyms
-from client.reading import Part
 from protocol.config.rules import MEANING
 from protocol.config.study import StudyProtocol
 

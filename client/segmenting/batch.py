@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import torch
 
-from client.intact import ScanError
-from client.pseudonyms import Pseudonyms
+from client.data.integrity import ScanError
+from client.data.pseudonyms import Pseudonyms
 from client.segmenting.options import Options
 from client.segmenting.prediction import Model
 from client.segmenting.results import CaseResult, made_from, make_result, read_result

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from asdnet_models.inference.sliding_window import segment_volume, trust_volume
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.preprocessing import preprocess_image
-from client.evaluation import labels_on_scan
-from client.training import load_wire_weights
+from client.training.evaluation import labels_on_scan
+from client.training.round import load_wire_weights
 from protocol.config.study import Frozen, StudyProtocol
 from protocol.model_io import (
     ModelFileError,

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from asdnet_models.preprocessing import PREPROCESSING_VERSION
-from client.contract import content_hash
-from client.dicom.series import DicomSeries, find_series
-from client.pseudonyms import Pseudonyms
-from client.scans import ScanError, read_image, write_label_map
+from client.data.dicom.series import DicomSeries, find_series
+from client.data.image_io import ScanError, read_image, write_label_map
+from client.data.layout import content_hash
+from client.data.pseudonyms import Pseudonyms
 from client.segmenting.options import NOTICE, Options
 from client.segmenting.overview import draw_overview
 from client.segmenting.prediction import (
@@ -233,8 +233,8 @@ def _write_dicom(
     if series is None or not wanted:
         return dict.fromkeys(wanted, "the scan is no DICOM series, whose header it would need")
     # Late, because they load DICOM libraries that other formats do without.
-    from client.dicom.contours import write_structures
-    from client.dicom.segments import write_segments
+    from client.data.dicom.contours import write_structures
+    from client.data.dicom.segments import write_segments
 
     label, organs = found.label_zyx, model.protocol.organs
     for name in wanted:

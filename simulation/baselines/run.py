@@ -11,10 +11,10 @@ import SimpleITK as sitk
 import torch
 
 from asdnet_models.sums import SumCount
-from client.cache import CachedCase, cached_case
-from client.contract import Case
-from client.evaluation import label_map_on_scan, score_label_map
-from client.scans import read_image, write_label_map
+from client.data.cache import CachedCase, cached_case
+from client.data.image_io import read_image, write_label_map
+from client.data.layout import Case
+from client.training.evaluation import label_map_on_scan, score_label_map
 from protocol.config.schedule import OrganBox, mean_box
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol

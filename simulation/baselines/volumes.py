@@ -7,7 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.cache import CachedCase
+from client.data.cache import CachedCase
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from client.contract import content_hash
+from client.data.layout import content_hash
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol
 from simulation.cohort import Wanted, find_study_cases

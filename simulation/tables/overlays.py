@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from client.scans import ScanError, read_image, read_label_map
+from client.data.image_io import ScanError, read_image, read_label_map
 from reporting.blocks import Gallery, Picture, Section, Text
 from reporting.figures import CARD_INCHES, new_figure, report_style, to_picture
 from simulation.tables.book import Book

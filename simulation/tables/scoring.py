@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from asdnet_models.reliability import TrustScore
-from client.cache import CachedCase, cached_case
-from client.contract import Case
-from client.evaluation import (
+from client.data.cache import CachedCase, cached_case
+from client.data.image_io import read_image, write_label_map
+from client.data.layout import Case
+from client.training.evaluation import (
     label_map_on_scan,
     load_confidence,
     load_segmenter,
@@ -22,7 +23,6 @@ from client.evaluation import (
     score_label_map,
     trust_maps,
 )
-from client.scans import read_image, write_label_map
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.weights import Weights

@@ -1,6 +1,6 @@
 """What a hostile hospital could run: its SuperNode is registered, its own code is of its making.
 
-Appended to a copy of client/executor.py: no guard, and replies spoiled as the file EVIL says.
+Appended to a copy of client/node/executor.py: no guard, and replies spoiled as the file EVIL says.
 """
 
 import os as _os
@@ -62,4 +62,4 @@ def check_bundle(config, fab, installed):  # type: ignore[no-untyped-def]
     return ApprovedCode(installed, None)
 
 
-from client.approval import ApprovedCode  # noqa: E402
+from client.node.approval import ApprovedCode  # noqa: E402

@@ -309,7 +309,7 @@ class Deployment:
             return [self.processes[site].pid]
         if kind == "serverapp":
             return [p for p in _all_pids() if "flwr-serverapp" in _command(p) and self._ours(p)]
-        mark = {"supernode": "client.supernode", "worker": "spawn_main"}[kind]
+        mark = {"supernode": "client.node.supernode", "worker": "spawn_main"}[kind]
         return [p for p in _children(self.processes[site].pid) if mark in _command(p)]
 
     def _ours(self, pid: int) -> bool:

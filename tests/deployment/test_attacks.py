@@ -151,7 +151,7 @@ for path in ("control/register-node", "control/start-run", "runtime/acquire-task
 
 def test_a_hostile_site_is_left_out_of_every_round(fed: harness.Deployment, tmp_path: Path) -> None:
     evil = copy_of_checkout(tmp_path / "evil-hospital")
-    with (evil / "client/executor.py").open("a") as file:
+    with (evil / "client/node/executor.py").open("a") as file:
         file.write((Path(harness.__file__).parent / "evil.py").read_text())
     wish = tmp_path / "wish"
     wish.write_text("none")

@@ -14,8 +14,8 @@ import SimpleITK as sitk
 import torch
 
 from asdnet_models.networks import build_confidence, build_segmenter
-from client.dataset import prepare_site
-from client.training import train_round
+from client.data.dataset import prepare_site
+from client.training.round import train_round
 from protocol.config.presets import preset
 from protocol.config.schedule import plan_round
 from protocol.config.site import read_site

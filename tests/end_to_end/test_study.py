@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import typer
 from typer.testing import CliRunner
 
-from client.scans import read_image
+from client.data.image_io import read_image
 from protocol.config.presets import preset
 from protocol.model_io import load_model
 from simulation.study import main

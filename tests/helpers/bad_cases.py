@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 
-from client.dicom.contours import write_structures
-from client.dicom.segments import write_segments
-from client.dicom.series import find_series
-from client.scans import read_image
+from client.data.dicom.contours import write_structures
+from client.data.dicom.segments import write_segments
+from client.data.dicom.series import find_series
+from client.data.image_io import read_image
 
 ORGANS = {"bladder": 1, "prostate": 2}
 SHAPE = (5, 14, 18)

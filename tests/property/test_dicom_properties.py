@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.dicom.contours import read_structures, write_structures
-from client.dicom.outlines import inside, outlines
-from client.dicom.segments import read_segments, write_segments
-from client.dicom.series import find_series, read_series
-from client.scans import same_grid_error
+from client.data.dicom.contours import read_structures, write_structures
+from client.data.dicom.outlines import inside, outlines
+from client.data.dicom.segments import read_segments, write_segments
+from client.data.dicom.series import find_series, read_series
+from client.data.image_io import same_grid_error
 
 ORGANS = {"a": 1, "b": 2}
 spacings = st.floats(0.2, 6.0)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from asdnet_models.preprocessing import preprocess_label, probabilities_to_grid
-from client.reading import Case
-from client.scans import write_label_map
+from client.data.image_io import write_label_map
+from client.data.reading import Case
 
 EXTENT_MM = 36.0
 ORGANS = {"ball": 4}

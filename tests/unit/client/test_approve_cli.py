@@ -9,9 +9,9 @@ from click.testing import Result
 from flwr.cli.build import build_fab_from_disk
 from typer.testing import CliRunner
 
-from client.approval import NotApprovedError, approve, approved, check_bundle, waiting
 from client.approve import app
-from client.bundle import Bundle, installed_bundle
+from client.node.approval import NotApprovedError, approve, approved, check_bundle, waiting
+from client.node.bundle import Bundle, installed_bundle
 from protocol.config.site import SiteConfig, read_site
 
 PROJECT = """[project]

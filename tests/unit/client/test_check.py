@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 import client.check
 from client.check import check
+from client.data.reading import Case
 from client.datacheck.inspection import inspect_case
-from client.reading import Case
 from protocol.config.rules import RULES
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol

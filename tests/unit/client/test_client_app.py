@@ -10,7 +10,6 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
 import client.app
-import client.dataset
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.app import build_client_app, site_from_node_config
 from protocol.config.schedule import plan_round

@@ -22,11 +22,11 @@ from typer.testing import CliRunner, Result
 import client.segmenting.batch
 import client.segmenting.results
 from asdnet_models.networks import build_confidence, build_segmenter
-from client.dicom.segments import read_segments
-from client.dicom.series import find_series
+from client.data.dicom.segments import read_segments
+from client.data.dicom.series import find_series
+from client.data.image_io import read_image, same_grid_error
+from client.data.pseudonyms import Pseudonyms, read_or_make_key
 from client.predict import predict
-from client.pseudonyms import Pseudonyms, read_or_make_key
-from client.scans import read_image, same_grid_error
 from client.segmenting.results import CaseResult, read_result, remove_left_behind, write_confidence
 from protocol.config.study import StudyProtocol
 from protocol.model_io import model_digest, save_model

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 import client.run
-from client.preflight import Check
+from client.node.preflight import Check
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 
@@ -62,7 +62,7 @@ class Command:
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     command = Command(tmp_path)
-    monkeypatch.setattr("client.preflight.preflight", command.preflight)
+    monkeypatch.setattr("client.node.preflight.preflight", command.preflight)
     monkeypatch.setattr("client.run.serve", lambda *given: command.served.append(given))
     monkeypatch.setattr("client.run.signal.signal", command.handlers.__setitem__)
     level = logging.getLogger("httpx").level
@@ -237,8 +237,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         world.executors.append(Executor(world, address, secret))
         return world.executors[-1]
 
-    monkeypatch.setattr("client.supernode.SuperNode", node)
-    monkeypatch.setattr("client.executor.Executor", executor)
+    monkeypatch.setattr("client.node.supernode.SuperNode", node)
+    monkeypatch.setattr("client.node.executor.Executor", executor)
     monkeypatch.setattr("client.run.time", SimpleNamespace(monotonic=lambda: world.now))
     monkeypatch.setattr("client.run._POLL_S", POLL_S)
     monkeypatch.setattr("client.run._FIRST_PAUSE_S", FIRST_S)
@@ -338,7 +338,7 @@ def test_an_executor_that_cannot_be_built_leaves_no_supernode(
     def broken(*_: Any) -> None:
         raise ValueError("installed version: not a clean checkout")
 
-    monkeypatch.setattr("client.executor.Executor", broken)
+    monkeypatch.setattr("client.node.executor.Executor", broken)
     with pytest.raises(ValueError, match="not a clean checkout"):
         serve(world)
     assert world.nodes == [] or world.nodes[0].stopped == 1

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 import simulation.local_only
-from client.dataset import prepare_site
+from client.data.dataset import prepare_site
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.contract import find_cases
-from client.scans import read_image, read_label_map
+from client.data.image_io import read_image, read_label_map
+from client.data.layout import find_cases
 from simulation.partly import check_choice, parse_hidden
 from simulation.split import SplitError, StudyCase, write_sites
 

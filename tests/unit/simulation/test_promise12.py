@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.contract import find_cases
-from client.scans import read_image, read_label_map
+from client.data.image_io import read_image, read_label_map
+from client.data.layout import find_cases
 from protocol.config.study import ProtocolError
 from simulation.options import organs_of
 from simulation.split import SplitError, choose_fold, deal_to_sites, read_cohort, write_sites

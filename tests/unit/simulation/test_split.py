@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.contract import find_cases
-from client.scans import read_image
+from client.data.image_io import read_image
+from client.data.layout import find_cases
 from simulation.split import (
     FOLDS,
     SIX_SITES,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import simulation.tables.execute
-from client.contract import find_cases
-from client.dataset import SiteData, prepare_site
+from client.data.dataset import SiteData, prepare_site
+from client.data.layout import find_cases
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model

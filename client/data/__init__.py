@@ -1,0 +1,1 @@
+"""From a site's files to cached arrays."""

@@ -1,0 +1,180 @@
+"""One site's cases, ready for the networks: contract, cache, and patches drawn from them."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asdnet_models.methods.common import LabelledBatch, UnlabelledBatch
+from client.data.cache import CachedCase, cached_case
+from client.data.integrity import Problem, ScanError
+from client.data.label_map import site_dictionary
+from client.data.layout import ContractError, Part, Refusal, survey_folder
+from client.data.leakage import Together
+from protocol.config.schedule import OrganBox
+from protocol.config.site import SiteConfig
+from protocol.config.study import ContractConfig, StudyProtocol
+
+log = logging.getLogger(__name__)
+
+# By cache key: the site's own labels of its unlabelled scans, (X, Y, Z) on the study's grid.
+PseudoLabels = Mapping[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteData:
+    """A site's cases by part, all of them readable and on the study's grid.
+
+    Attributes:
+        refused: What is not used, and why; the site's own affair but for how many by rule.
+        excluded: How many cases the site's file leaves out.
+    """
+
+    labelled: tuple[CachedCase, ...]
+    unlabelled: tuple[CachedCase, ...]
+    validation: tuple[CachedCase, ...]
+    test: tuple[CachedCase, ...]
+    refused: tuple[Refusal, ...] = ()
+    excluded: int = 0
+
+
+def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = True) -> SiteData:
+    """Every case of the site, checked and cached.
+
+    Args:
+        config: The site.
+        protocol: The study; its contract says which share of the cases may be refused.
+        strict: False: give what can be used, however much is refused.
+
+    Raises:
+        ContractError: With every mistake of every case, where more is refused than the study's
+            contract allows; no case is dropped in silence.
+        ProtocolError: The site's file does not fit the study.
+        CacheError: If the cache cannot be written.
+    """
+    site_dictionary(config, protocol.organs)
+    survey = survey_folder(config.data, config)
+    together = Together(config)
+    parts: dict[Part, list[CachedCase]] = {part: [] for part in get_args(Part)}
+    for case in survey.cases:
+        try:
+            cached = cached_case(case, config.cache, protocol)
+        except ScanError as error:
+            problem: Problem | None = error.problem
+        else:
+            problem = together.problem(case, cached.facts["voxel_hash"])
+        if problem is None:
+            parts[case.part].append(cached)
+        else:
+            survey.refused.append(Refusal(case=case.name, part=case.part, problem=problem))
+    used = sum(len(cases) for cases in parts.values())
+    if strict and not tolerable(survey.refused, used, protocol.contract):
+        raise ContractError(str(refusal.problem) for refusal in survey.refused)
+    for refusal in survey.refused:
+        log.warning("not used: %s", refusal.problem)
+    return SiteData(
+        **{part: tuple(cases) for part, cases in parts.items()},
+        refused=tuple(survey.refused),
+        excluded=len(survey.excluded),
+    )
+
+
+def tolerable(refused: Sequence[Refusal], used: int, contract: ContractConfig) -> bool:
+    """Whether a site may take part although some of its cases are refused."""
+    about_cases = [refusal for refusal in refused if refusal.case]
+    if len(about_cases) < len(refused):
+        return False
+    return contract.tolerates(len(refused), used)
+
+
+class PatchSampler:
+    """Draws patches; the same generator state gives the same patches.
+
+    Args:
+        protocol: Patch size and the share of organ-centred patches.
+        rng: The only source of randomness.
+        organ_box: Where organs lie in scans without labels, as fractions of the scan.
+    """
+
+    def __init__(
+        self, protocol: StudyProtocol, rng: np.random.Generator, organ_box: OrganBox | None
+    ) -> None:
+        self._patch = np.array(protocol.patch_voxels)
+        self._organs = protocol.organ_names
+        self._organ_fraction = protocol.training.organ_patch_fraction
+        self._rng = rng
+        self._box = organ_box
+
+    def labelled(self, cases: Sequence[CachedCase], count: int) -> LabelledBatch:
+        """Two thirds centred on an organ drawn uniformly from those present, the rest anywhere."""
+        images, labels, drawn = [], [], []
+        for _ in range(count):
+            case = cases[int(self._rng.integers(len(cases)))]
+            centre = self._organ_centre(case)
+            drawn.append(case.annotated)
+            images.append(self._cut(case.image, centre, case.lowest))
+            assert case.label is not None
+            labels.append(self._cut(case.label, centre, 0))
+        return LabelledBatch(
+            image=_stack(images), label=_stack(labels), undrawn=self._undrawn(drawn)
+        )
+
+    def unlabelled(
+        self, cases: Sequence[CachedCase], count: int, pseudo: PseudoLabels | None = None
+    ) -> UnlabelledBatch:
+        """The same proportions, the organ's place taken from the labelled sites' mean box.
+
+        Without it the classes' prevalence would differ between the two kinds of patch.  Where
+        pseudo-labels are given, each is cut from the image's place; which place, they don't say.
+        """
+        images, labels = [], []
+        for _ in range(count):
+            case = cases[int(self._rng.integers(len(cases)))]
+            shape = np.array(case.image.shape)
+            if self._box is not None and self._rng.random() < self._organ_fraction:
+                low, high = np.array(self._box[:3]), np.array(self._box[3:])
+                centre = ((low + self._rng.random(3) * (high - low)) * shape).astype(int)
+            else:
+                centre = self._rng.integers(shape)
+            images.append(self._cut(case.image, centre, case.lowest))
+            if pseudo is not None:
+                labels.append(self._cut(pseudo[case.key], centre, 0))
+        return UnlabelledBatch(
+            image=_stack(images), pseudo_label=_stack(labels) if pseudo is not None else None
+        )
+
+    def _undrawn(self, drawn: Sequence[frozenset[str]]) -> Tensor | None:
+        """(B, C), True for the organs that are not drawn; None where all are."""
+        undrawn = torch.tensor([[False, *(o not in of for o in self._organs)] for of in drawn])
+        return undrawn if undrawn.any() else None
+
+    def _organ_centre(self, case: CachedCase) -> NDArray[np.int_]:
+        places = case.organ_places
+        if places and self._rng.random() < self._organ_fraction:
+            voxels = places[sorted(places)[self._rng.integers(len(places))]]
+            chosen: NDArray[np.int_] = voxels[self._rng.integers(len(voxels))].astype(int)
+            return chosen
+        anywhere: NDArray[np.int_] = self._rng.integers(np.array(case.image.shape))
+        return anywhere
+
+    def _cut(self, array: NDArray[Any], centre: NDArray[np.int_], pad: float) -> NDArray[Any]:
+        """A patch around the centre, moved inside the scan; short edges are padded evenly."""
+        shape = np.array(array.shape)
+        start = np.clip(centre - self._patch // 2, 0, np.maximum(shape - self._patch, 0))
+        stop = np.minimum(start + self._patch, shape)
+        patch = np.asarray(array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+        missing = self._patch - (stop - start)
+        if not missing.any():
+            return patch
+        widths = [(int(n) // 2, int(n) - int(n) // 2) for n in missing]
+        padded: NDArray[Any] = np.pad(patch, widths, constant_values=pad)
+        return padded
+
+
+def _stack(patches: Sequence[NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(patches)[:, None])

@@ -1,0 +1,92 @@
+"""What DICOM objects made of a series share: whose they are, what they are of, what they say."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from client.data.dicom.headers import load
+from client.data.dicom.series import DicomSeries, series_grid
+from client.data.image_io import same_grid_error
+from client.data.integrity import ScanError
+
+NOT_CLINICAL = "AI-made, not for clinical use"
+MANUFACTURER = "asdnet-federated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The series of an image, as its headers have it.
+
+    Attributes:
+        headers: One of each file, in the image's order along z; of a multi-frame file, one.
+        frames: Place in the multi-frame file, from 0, of each slice; None for a classic series.
+    """
+
+    headers: tuple[Dataset, ...]
+    frames: tuple[int, ...] | None
+
+    def of_slice(self, z: int) -> tuple[Dataset, int | None]:
+        """The header of a slice's file, and the slice's frame in it."""
+        return (self.headers[z], None) if self.frames is None else (self.headers[0], self.frames[z])
+
+
+def source_of(
+    series: DicomSeries, image: sitk.Image, label: NDArray[np.uint8], *, place: str
+) -> Source:
+    """The series' headers, where an image and its label map, (Z, Y, X), are on the series' grid.
+
+    Raises:
+        ScanError: They are not, or the series cannot be read or names no frame of reference.
+    """
+    grid = series_grid(series, place=place)
+    if label.shape != image.GetSize()[::-1]:
+        raise ScanError(
+            place, f"has shape {label.shape}, its image {image.GetSize()[::-1]}", rule="grid"
+        )
+    difference = same_grid_error(image, grid.image(np.zeros(grid.shape, np.uint8)))
+    if difference is not None:
+        raise ScanError(
+            place,
+            f": its image is not on the grid of its series: {difference}; resample the labels"
+            " with nearest neighbour",
+            rule="grid",
+        )
+    if not series.frame_uid:
+        raise ScanError(
+            place,
+            ": its series names no frame of reference, so nothing can be placed in it; save a"
+            " label map instead",
+            rule="reference",
+        )
+    if series.multiframe:
+        header = load(series.files[0], place=place)
+        return Source(headers=(header,), frames=grid.order)
+    headers = tuple(load(series.files[index], place=place) for index in grid.order)
+    return Source(headers=headers, frames=None)
+
+
+def save(dataset: Dataset, path: Path, *, place: str) -> None:
+    """Write a data set so that readers see the old file or the new.
+
+    Raises:
+        ScanError: It cannot be written.
+    """
+    # The same folder: a rename over file systems is a copy, and can be seen half done.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.dcm")
+    try:
+        dataset.save_as(temporary, enforce_file_format=True)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ScanError(
+            place, "cannot be written; check its folder and the disk", rule="closed"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,78 @@
+"""A DICOM file as pydicom parses it, its errors and warnings without a word of the header."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID, MediaStorageDirectoryStorage
+
+from client.data.integrity import ScanError
+
+DAMAGED = "cannot be read; copy or export the series again"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither warnings nor log lines of the DICOM libraries: they quote values of the header.
+
+    They come wherever a value is first looked at, so whatever a caller may enter is wrapped.
+    """
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def load(
+    file: Path, *, place: str, tags: Sequence[str] | None = None, pixels: bool = False
+) -> Dataset:
+    """Parse a DICOM file, with or without a preamble.
+
+    Args:
+        file: The file.
+        place: How a message begins, e.g. `case 014: image 014`.
+        tags: Keywords of the attributes to keep; None: all.
+        pixels: Whether to read beyond the header.
+
+    Raises:
+        ScanError: It cannot be opened, or is cut short in its header or otherwise no DICOM.
+    """
+    try:
+        found = dcmread(
+            file,
+            stop_before_pixels=not pixels,
+            specific_tags=None if tags is None else list(tags),
+            force=True,
+        )
+        kind = UID(found.get("SOPClassUID") or found.file_meta.MediaStorageSOPClassUID)
+        cut = "SOPClassUID" not in found and kind != MediaStorageDirectoryStorage
+        if cut or ("Image Storage" in kind.name and "Rows" not in found):
+            raise EOFError
+    except OSError as error:
+        raise ScanError(
+            place,
+            f": a file cannot be opened: {error.strerror}; check its permissions",
+            rule="closed",
+            detail=file.name,
+        ) from error
+    except Exception as error:  # whatever a parser meets in bytes that are no DICOM
+        raise ScanError(place, DAMAGED, rule="damaged", detail=file.name) from error
+    return found
+
+
+def text(header: Dataset, name: str) -> str:
+    """A value of the header as text; empty where there is none."""
+    value = header.get(name)
+    return "" if value is None else str(value).strip()

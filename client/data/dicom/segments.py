@@ -1,0 +1,228 @@
+"""DICOM-SEG: organs as segments on the grid of an image, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import SimpleITK as sitk
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian
+
+from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, save, source_of
+from client.data.dicom.headers import DAMAGED, load, quiet, text
+from client.data.dicom.series import DicomSeries
+from client.data.integrity import ScanError
+
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_OFF_VOXEL = 0.05  # of a voxel, at a frame's corners
+_STRUCTURE = Code("123037004", "SCT", "Anatomical structure")
+_ANATOMY = {
+    "bladder": Code("89837001", "SCT", "Urinary bladder"),
+    "urinary_bladder": Code("89837001", "SCT", "Urinary bladder"),
+    "prostate": Code("41216001", "SCT", "Prostate"),
+    "rectum": Code("34402009", "SCT", "Rectum"),
+}
+
+
+@quiet()
+def read_segments(
+    path: Path, image: sitk.Image, *, place: str, series: DicomSeries | None
+) -> dict[str, NDArray[np.bool_]]:
+    """The masks of a DICOM-SEG, (Z, Y, X) on the image's grid, by label of its segment.
+
+    Frames are placed by position and may be cropped, or have their axes in another order or
+    sense than the image. A fractional segment holds what has a half or more of its maximum.
+
+    Args:
+        path: The file: BINARY, FRACTIONAL or LABELMAP.
+        image: The scan that it was drawn on.
+        place: How a message begins, e.g. `case 014: label 014`.
+        series: The scan's series; None, where the scan is no DICOM, leaves references unlooked at.
+
+    Raises:
+        ScanError: It is damaged or no DICOM-SEG, is of another series or frame of reference, has
+            a label twice, or is on another grid.
+    """
+    found = load(path, place=place, pixels=True)
+    if text(found, "SOPClassUID") not in SEGMENTATIONS:
+        raise ScanError(place, "is no DICOM-SEG; give one, or an RTSTRUCT", rule="format")
+    if series is not None:
+        _check_reference(found, series, place)
+    try:
+        return _masks(found, image, place)
+    except ScanError:
+        raise
+    except Exception as error:  # of a parser or decoder; its words may hold values of the header
+        raise ScanError(place, DAMAGED, rule="damaged", detail=path.name) from error
+
+
+@quiet()
+def write_segments(
+    path: Path,
+    label: NDArray[np.uint8],
+    image: sitk.Image,
+    series: DicomSeries,
+    organs: Mapping[str, int],
+    *,
+    model: str,
+) -> None:
+    """Write a label map as a binary DICOM-SEG of the image's series, in one step.
+
+    Args:
+        path: The file, in a folder that exists.
+        label: Values of `organs` and 0, (Z, Y, X), on the image's grid.
+        image: The series as `dicom.read_series` reads it.
+        series: Where the image is from.
+        organs: Value of each organ; one that is not in the label is a segment without frames.
+        model: What drew them, for the reader of the file.
+
+    Raises:
+        ScanError: Label, image and series are not on one grid, the series has no frame of
+            reference, or the file cannot be written.
+    """
+    place = f"segments {path.name}"
+    source = source_of(series, image, label, place=place)
+    frames = np.zeros((*label.shape, len(organs)), np.uint8)
+    order = source.frames or tuple(range(len(label)))
+    for number, value in enumerate(organs.values()):
+        frames[list(order), ..., number] = label == value
+    found = hd.seg.Segmentation(
+        source_images=list(source.headers),
+        pixel_array=frames,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=_descriptions(organs, model),
+        series_instance_uid=hd.UID(),
+        series_number=1,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=model[:64],
+        software_versions=_version(),
+        device_serial_number="none",
+        content_description=NOT_CLINICAL,
+        content_label="AI_NOT_CLINICAL",
+        series_description=NOT_CLINICAL,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    save(found, path, place=place)
+
+
+def _descriptions(organs: Mapping[str, int], model: str) -> list[hd.seg.SegmentDescription]:
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=model[:64],
+        family=codes.DCM.ArtificialIntelligence,
+        version=_version(),
+    )
+    return [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=_STRUCTURE,
+            segmented_property_type=_ANATOMY.get(name, _STRUCTURE),
+            algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, name in enumerate(organs, start=1)
+    ]
+
+
+def _version() -> str:
+    try:
+        return version(MANUFACTURER)
+    except PackageNotFoundError:  # run from a bundle
+        return "unknown"
+
+
+def _check_reference(found: Dataset, series: DicomSeries, place: str) -> None:
+    frame, named = text(found, "FrameOfReferenceUID"), set()
+    for each in found.get("ReferencedSeriesSequence") or ():
+        named.add(text(each, "SeriesInstanceUID"))
+    for other, what in (
+        (bool(frame and series.frame_uid) and frame != series.frame_uid, "frame of reference"),
+        (bool(named - {""}) and series.series_uid not in named, "series"),
+    ):
+        if other:
+            raise ScanError(
+                place,
+                f"was drawn on another {what} than the case's scan; put it to its own scan, or"
+                " export both again together",
+                rule="reference",
+            )
+
+
+def _masks(found: Dataset, image: sitk.Image, place: str) -> dict[str, NDArray[np.bool_]]:
+    names = {
+        int(each.SegmentNumber): text(each, "SegmentLabel")
+        for each in found.SegmentSequence
+        if int(each.SegmentNumber) > 0  # 0 is the background of a label map
+    }
+    if len(set(names.values())) < len(names):
+        labels = list(names.values())
+        raise ScanError(
+            place,
+            "has segment labels more than once; rename or remove the doubles",
+            rule="values",
+            detail=", ".join(sorted({name for name in labels if labels.count(name) > 1})),
+        )
+    kind = text(found, "SegmentationType")
+    half = float(found.MaximumFractionalValue) / 2 if kind == "FRACTIONAL" else 0.5
+    masks = {name: np.zeros(image.GetSize()[::-1], np.bool_) for name in names.values()}
+    pixels = found.pixel_array.reshape(-1, int(found.Rows), int(found.Columns))
+    shared = list(found.get("SharedFunctionalGroupsSequence") or ())
+    for values, frame in zip(pixels, found.PerFrameFunctionalGroupsSequence, strict=True):
+        groups = [frame, *shared]
+        if kind == "LABELMAP":
+            drawn = {names[n]: values == n for n in np.unique(values).tolist() if n in names}
+        else:
+            number = int(_item(groups, "SegmentIdentification").ReferencedSegmentNumber)
+            drawn = {names[number]: values >= half}
+        for name, inside in drawn.items():
+            z, y, x = _indices(groups, inside, image, place)
+            masks[name][z, y, x] = True
+    return masks
+
+
+def _indices(
+    groups: Sequence[Dataset], inside: NDArray[np.bool_], image: sitk.Image, place: str
+) -> tuple[NDArray[np.intp], ...]:
+    """Indices (z, y, x) in the image of the voxels that a frame, (rows, columns), has inside."""
+    position = _item(groups, "PlanePosition").ImagePositionPatient
+    cosines = np.asarray(_item(groups, "PlaneOrientation").ImageOrientationPatient, np.float64)
+    spacing_mm = np.asarray(_item(groups, "PixelMeasures").PixelSpacing, np.float64)
+    axes_mm = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    first = np.linalg.solve(axes_mm, np.asarray(position, np.float64) - image.GetOrigin())
+    along = np.linalg.solve(
+        axes_mm, np.stack([cosines[3:] * spacing_mm[0], cosines[:3] * spacing_mm[1]], axis=1)
+    )
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (np.array(inside.shape) - 1)
+    exact, whole = first + corners @ along.T, np.rint(first) + corners @ np.rint(along).T
+    if np.abs(exact - whole).max() > _OFF_VOXEL:
+        raise _other_grid(place)
+    voxels = (np.rint(first) + np.argwhere(inside) @ np.rint(along).T).astype(np.intp)
+    if voxels.size and (voxels.min() < 0 or (voxels >= image.GetSize()).any()):
+        raise _other_grid(place)
+    return tuple(voxels[:, ::-1].T)
+
+
+def _item(groups: Sequence[Dataset], name: str) -> Dataset:
+    found: Dataset = next(group for group in groups if f"{name}Sequence" in group)[
+        f"{name}Sequence"
+    ].value[0]
+    return found
+
+
+def _other_grid(place: str) -> ScanError:
+    return ScanError(
+        place,
+        "is not on the image grid: a frame's voxels lie between or outside the image's; export it"
+        " on the scan's own grid",
+        rule="grid",
+    )

@@ -1,0 +1,166 @@
+"""Slices that must be one stack: parallel, upright on each other, evenly spaced, none twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from client.data.integrity import ScanError
+
+# Scanners round slice positions, so steps differ by microns; a lost slice doubles one.
+_STEP_TOLERANCE = 0.01  # of the median step
+_SAME_POSITION_MM = 1e-3
+_SAME_SPACING_MM = 1e-4
+_SAME_COSINE = 1e-4
+_ROTATION_TOLERANCE = 1e-3  # of length and angle of the two directions that a header holds
+_DRIFT_TOLERANCE = 0.1  # of a voxel, sideways, from the first slice to the last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Where one slice lies, as DICOM has it, and which of several acquisitions it is of.
+
+    Attributes:
+        position_mm: Centre of its first voxel, (3,).
+        cosines: Direction along a row, then along a column, (6,).
+        spacing_mm: From row to row, then from column to column, (2,).
+        size: Rows, columns.
+        thickness_mm: Used where there is one slice alone.
+        acquired: What may tell two slices of one position apart, such as `echo time`, by name.
+    """
+
+    position_mm: tuple[float, ...]
+    cosines: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
+    size: tuple[int, int]
+    thickness_mm: float
+    acquired: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A stack's order and geometry, as SimpleITK has it.
+
+    Attributes:
+        order: Places of the slices as they were given, sorted by position along the normal.
+        shape: Voxels along (Z, Y, X).
+        origin_mm: Of the first slice in this order.
+        spacing_mm: Along x, y, z.
+        direction: Nine cosines; a right-handed rotation.
+    """
+
+    order: tuple[int, ...]
+    shape: tuple[int, int, int]
+    origin_mm: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    def image(self, voxels: NDArray[Any]) -> sitk.Image:
+        """The image of voxels, (Z, Y, X), that are in this grid's order."""
+        image = sitk.GetImageFromArray(voxels)
+        image.SetOrigin(self.origin_mm)
+        image.SetSpacing(self.spacing_mm)
+        image.SetDirection(self.direction)
+        return image
+
+
+def stack(slices: Sequence[Slice], *, place: str) -> Grid:
+    """The grid on which slices lie, in whatever order they are given.
+
+    A slice missing at either end leaves no trace and cannot be found; one missing between
+    others can.
+
+    Args:
+        slices: At least one.
+        place: How a message begins, e.g. `case 014: image 014`.
+
+    Raises:
+        ScanError: Slices differ in size or spacing, are tilted or shifted against each other,
+            unevenly spaced, or two on one position.
+    """
+    cosines = np.asarray([each.cosines for each in slices])
+    _check_alike(slices, cosines, place)
+    row, column = (part / np.linalg.norm(part) for part in np.split(cosines[0], 2))
+    normal = np.cross(row, column)
+    positions_mm = np.asarray([each.position_mm for each in slices])
+    depths_mm = positions_mm @ normal
+    order = np.argsort(depths_mm, kind="stable")
+    step_mm = slices[0].thickness_mm
+    if len(slices) > 1:
+        _check_steps([slices[index] for index in order.tolist()], np.diff(depths_mm[order]), place)
+        lateral_mm = (positions_mm - np.outer(depths_mm, normal))[order]
+        _check_upright(lateral_mm, slices[0].spacing_mm, place)
+        step_mm = float(np.ptp(depths_mm)) / (len(slices) - 1)
+    between_rows_mm, between_columns_mm = slices[0].spacing_mm
+    return Grid(
+        order=tuple(int(index) for index in order),
+        shape=(len(slices), *slices[0].size),
+        origin_mm=tuple(positions_mm[order[0]].tolist()),
+        spacing_mm=(between_columns_mm, between_rows_mm, step_mm),
+        direction=tuple(np.stack([row, column, normal], axis=1).ravel().tolist()),
+    )
+
+
+def _check_alike(slices: Sequence[Slice], cosines: NDArray[np.float64], place: str) -> None:
+    row, column = cosines[:, :3], cosines[:, 3:]
+    lengths = np.linalg.norm([row, column], axis=-1)
+    angles = np.einsum("ij,ij->i", row, column)
+    if max(np.abs(lengths - 1).max(), np.abs(angles).max()) > _ROTATION_TOLERANCE:
+        raise _refuse(place, ": the directions of a slice are no rotation; export it again")
+    if np.abs(cosines - cosines[0]).max() > _SAME_COSINE:
+        raise _refuse(place, ": its slices are tilted to each other; keep the slices of one stack")
+    if len(sizes := sorted({each.size for each in slices})) > 1:
+        raise _refuse(
+            place,
+            f": its slices differ in size, {sizes[0]} to {sizes[-1]} voxels; keep the slices of"
+            " one stack",
+        )
+    spacings_mm = np.asarray([each.spacing_mm for each in slices])
+    if spacings_mm.min() <= 0:
+        raise _refuse(place, ": a slice has a pixel spacing of 0 mm or less; export it again")
+    if np.ptp(spacings_mm, axis=0).max() > _SAME_SPACING_MM:
+        raise _refuse(
+            place,
+            f": its slices differ in pixel spacing, {spacings_mm.min():.4g} to"
+            f" {spacings_mm.max():.4g} mm; keep the slices of one stack",
+        )
+
+
+def _check_steps(slices: Sequence[Slice], steps_mm: NDArray[np.float64], place: str) -> None:
+    """Args: the slices in order of position, and the distance from each to the next, (Z - 1,)."""
+    doubled = np.flatnonzero(steps_mm < _SAME_POSITION_MM)
+    if doubled.size:
+        pairs = [(slices[at].acquired, slices[at + 1].acquired) for at in doubled.tolist()]
+        names = {name for a, b in pairs for name in {*a, *b} if a.get(name) != b.get(name)}
+        why = f", of several {'s and '.join(sorted(names))}s" if names else ""
+        raise _refuse(
+            place,
+            f": two slices lie on one position{why}; keep one acquisition in the folder",
+        )
+    low, middle, high = steps_mm.min(), np.median(steps_mm), steps_mm.max()
+    if high - low > _STEP_TOLERANCE * middle:
+        raise _refuse(
+            place,
+            f": its slices are unevenly spaced, {low:.4g} to {high:.4g} mm; a slice is missing,"
+            " or the series must be resampled first",
+        )
+
+
+def _check_upright(lateral_mm: NDArray[Any], spacing_mm: tuple[float, ...], place: str) -> None:
+    """No image grid can hold a sheared stack, and ITK would read it as an upright one."""
+    drift_mm = float(np.linalg.norm(lateral_mm - lateral_mm[0], axis=1).max())
+    if drift_mm > _DRIFT_TOLERANCE * min(spacing_mm):
+        raise _refuse(
+            place,
+            f": its slices are shifted sideways against each other by up to {drift_mm:.3g} mm"
+            " (a tilted gantry); resample the series first",
+        )
+
+
+def _refuse(place: str, said: str) -> ScanError:
+    return ScanError(place, said, rule="slices")

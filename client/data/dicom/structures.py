@@ -1,0 +1,180 @@
+"""The RTSTRUCT that a site gets for its own use: a label map as contours, marked as AI-made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+
+from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, Source, save, source_of
+from client.data.dicom.headers import quiet
+from client.data.dicom.outlines import outlines
+from client.data.dicom.series import DicomSeries
+
+# Of the patient and the study, as the series has it (PS3.3, C.7.1.1 and C.7.2.1).
+_KEPT = (
+    "SpecificCharacterSet",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+_NEEDED = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)  # must be there, and may be empty
+_COLOURS = ((230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180))
+
+
+@quiet()
+def write_structures(
+    path: Path,
+    label: NDArray[np.uint8],
+    image: sitk.Image,
+    series: DicomSeries,
+    organs: Mapping[str, int],
+    *,
+    model: str,
+) -> None:
+    """Write a label map as an RTSTRUCT of the image's series; readers see the old file or the new.
+
+    Args:
+        path: The file, in a folder that exists.
+        label: Values of `organs` and 0, (Z, Y, X), on the image's grid.
+        image: The series as `dicom.read_series` reads it.
+        series: Where the image is from.
+        organs: Value of each organ; one that is not in the label is a ROI without contours.
+        model: What drew them, for the reader of the file.
+
+    Raises:
+        ScanError: Label, image and series are not on one grid, the series has no frame of
+            reference, or the file cannot be written.
+    """
+    place = f"structures {path.name}"
+    source = source_of(series, image, label, place=place)
+    found = _structure_set(source, series, model)
+    found.StructureSetROISequence, found.ROIContourSequence = [], []
+    found.RTROIObservationsSequence = []
+    for number, (name, value) in enumerate(organs.items(), start=1):
+        found.StructureSetROISequence.append(_roi(number, name, series, model))
+        found.RTROIObservationsSequence.append(
+            _items(
+                ObservationNumber=number,
+                ReferencedROINumber=number,
+                RTROIInterpretedType="ORGAN",
+                ROIInterpreter="",
+            )
+        )
+        found.ROIContourSequence.append(_contours(number, label == value, image, source))
+    save(found, path, place=place)
+
+
+def _structure_set(source: Source, series: DicomSeries, model: str) -> Dataset:
+    header, now = source.headers[0], datetime.now()
+    found = _items(**dict.fromkeys(_NEEDED, ""))
+    for name in _KEPT:
+        if name in header:
+            found[name] = header[name]
+    found.SOPClassUID, found.SOPInstanceUID = RTStructureSetStorage, generate_uid()
+    found.StudyInstanceUID, found.SeriesInstanceUID = series.study_uid, generate_uid()
+    found.FrameOfReferenceUID, found.PositionReferenceIndicator = series.frame_uid, ""
+    found.Modality, found.SeriesNumber, found.InstanceNumber = "RTSTRUCT", 1, 1
+    found.SeriesDescription = found.StructureSetName = NOT_CLINICAL
+    found.StructureSetLabel = "AI NOT CLINICAL"  # at most 16 characters
+    found.StructureSetDescription = f"{NOT_CLINICAL}. Model: {model}"
+    found.Manufacturer, found.ManufacturerModelName = MANUFACTURER, model[:64]
+    found.OperatorsName = ""
+    found.ApprovalStatus = "UNAPPROVED"
+    found.StructureSetDate = found.SeriesDate = found.InstanceCreationDate = f"{now:%Y%m%d}"
+    found.StructureSetTime = found.SeriesTime = found.InstanceCreationTime = f"{now:%H%M%S}"
+    images = [_reference(source, z) for z in range(len(source.frames or source.headers))]
+    of_series = _items(SeriesInstanceUID=series.series_uid, ContourImageSequence=images)
+    of_study = _items(
+        ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1",
+        ReferencedSOPInstanceUID=series.study_uid,
+        RTReferencedSeriesSequence=[of_series],
+    )
+    of_frame = _items(FrameOfReferenceUID=series.frame_uid, RTReferencedStudySequence=[of_study])
+    found.ReferencedFrameOfReferenceSequence = [of_frame]
+    found.file_meta = FileMetaDataset()
+    # With an explicit VR no contour could be longer than 64 kB.
+    found.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    return found
+
+
+def _roi(number: int, name: str, series: DicomSeries, model: str) -> Dataset:
+    return _items(
+        ROINumber=number,
+        ReferencedFrameOfReferenceUID=series.frame_uid,
+        ROIName=name,
+        ROIDescription=NOT_CLINICAL,
+        ROIGenerationAlgorithm="AUTOMATIC",
+        ROIGenerationDescription=model[:64],
+    )
+
+
+def _contours(number: int, mask: NDArray[np.bool_], image: sitk.Image, source: Source) -> Dataset:
+    """One ROI's contours, slice by slice, in mm of the patient."""
+    axes_mm = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    contours: list[Dataset] = []
+    for z in np.flatnonzero(mask.any(axis=(1, 2))):
+        for outline in outlines(mask[z]):
+            voxels = np.column_stack([outline, np.full(len(outline), z)])
+            points_mm = voxels @ axes_mm.T + image.GetOrigin()
+            contours.append(
+                _items(
+                    ContourImageSequence=[_reference(source, int(z))],
+                    ContourGeometricType="CLOSED_PLANAR",
+                    NumberOfContourPoints=len(outline),
+                    ContourNumber=len(contours) + 1,
+                    ContourData=[f"{value:.4f}" for value in points_mm.ravel()],
+                )
+            )
+    found = _items(
+        ROIDisplayColor=list(_COLOURS[(number - 1) % len(_COLOURS)]), ReferencedROINumber=number
+    )
+    if contours:  # the sequence may be absent, not empty
+        found.ContourSequence = contours
+    return found
+
+
+def _reference(source: Source, z: int) -> Dataset:
+    header, frame = source.of_slice(z)
+    found = _items(
+        ReferencedSOPClassUID=header.SOPClassUID, ReferencedSOPInstanceUID=header.SOPInstanceUID
+    )
+    if frame is not None:
+        found.ReferencedFrameNumber = frame + 1
+    return found
+
+
+def _items(**values: object) -> Dataset:
+    found = Dataset()
+    for name, value in values.items():
+        setattr(found, name, value)
+    return found

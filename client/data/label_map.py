@@ -1,0 +1,249 @@
+"""What a site's label numbers and names mean in a study.
+
+Nobody guesses: a number that is neither an organ of the study nor ignored on purpose is refused,
+and an organ that nobody drew is unknown, not absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from client.data.integrity import ScanError
+from protocol.config.site import SiteConfig
+from protocol.config.study import ProtocolError
+
+# Outlines of neighbours share a rim; more than that means that one of them is of something else.
+_MOST_OVERLAP = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelDictionary:
+    """One site's labels in one study.
+
+    Attributes:
+        organs: The study's values by organ; what a translated label map holds.
+        values: Organ by the site's number.
+        names: Organ by the site's name, in lower case.
+        ignored: Numbers, and patterns of lower-case names, that are no organ of the study.
+        annotated: The organs that the site draws.
+        undrawn: By case, organs that were not drawn there.
+    """
+
+    organs: Mapping[str, int]
+    values: Mapping[int, str]
+    names: Mapping[str, str]
+    ignored: tuple[str | int, ...] = ()
+    annotated: frozenset[str] = frozenset()
+    undrawn: Mapping[str, tuple[str, ...]]
+
+    def drawn_in(self, case: str) -> frozenset[str]:
+        """The organs that are drawn in this case."""
+        return self.annotated - set(self.undrawn.get(case, ()))
+
+    def translate(self, label: sitk.Image, *, case: str, place: str) -> sitk.Image:
+        """A label map in the site's numbers to one in the study's, 8-bit, on the same grid.
+
+        Raises:
+            ScanError: A number that means nothing here, or an organ that is declared undrawn.
+        """
+        array = sitk.GetArrayViewFromImage(label)
+        found = _values(array)
+        foreign = [v for v in found if v and v not in self.values and v not in self.ignored]
+        if foreign:
+            raise ScanError(
+                place,
+                f"holds the values {_some(foreign)}, allowed are 0 and {self._allowed()}; map them"
+                " to the study's organs (a site's file has `labels` and `ignored_labels` for it)",
+                rule="values",
+            )
+        organ_of = {value: self.values[value] for value in found if value in self.values}
+        self._check_drawn(set(organ_of.values()), case, place)
+        translated = np.zeros(array.shape, np.uint8)
+        for value, organ in organ_of.items():
+            if organ in self.organs:
+                np.putmask(translated, array == value, self.organs[organ])
+        return _like(translated, label)
+
+    def combine(
+        self, masks: Mapping[str, NDArray[np.bool_]], scan: sitk.Image, *, case: str, place: str
+    ) -> sitk.Image:
+        """Named structures to a label map in the study's numbers, 8-bit, on the scan's grid.
+
+        Args:
+            masks: By the site's name of a structure, (Z, Y, X) of the scan's grid; other names
+                than the dictionary's are left aside (`unused` says which).
+            scan: The scan.
+            case: The case's name.
+            place: How messages begin.
+
+        Raises:
+            ScanError: An organ has no structure or several, is declared undrawn, or shares more
+                than a rim with another.
+        """
+        by_organ: dict[str, list[str]] = {}
+        for name in masks:
+            if (organ := self.names.get(name.casefold())) in self.organs:
+                by_organ.setdefault(str(organ), []).append(name)
+        self._check_drawn(
+            {organ for organ in by_organ if masks[by_organ[organ][0]].any()}, case, place
+        )
+        for organ in sorted(self.drawn_in(case)):
+            names = by_organ.get(organ, [])
+            if len(names) > 1:
+                raise ScanError(
+                    place,
+                    f"holds {len(names)} structures for {organ}; keep one",
+                    rule="values",
+                    detail=", ".join(names),
+                )
+            if not names:
+                raise ScanError(
+                    place,
+                    f"holds no structure for {organ}; draw it, add its name to `labels` of the "
+                    "site's file, or declare it by `not_annotated` or `undrawn`",
+                    rule="organ",
+                    detail=f"it holds {', '.join(sorted(masks)) or 'none at all'}",
+                )
+        drawn = {organ: masks[by_organ[organ][0]] for organ in sorted(self.drawn_in(case))}
+        return _like(self._merged(drawn, scan, place), scan)
+
+    def unused(self, names: Mapping[str, object]) -> list[str]:
+        """Structures that are no organ of the study, and not ignored on purpose."""
+        patterns = [pattern for pattern in self.ignored if isinstance(pattern, str)]
+        return sorted(
+            name
+            for name in names
+            if self.names.get(name.casefold()) not in self.organs
+            and not any(fnmatchcase(name.casefold(), pattern) for pattern in patterns)
+        )
+
+    def _merged(
+        self, drawn: Mapping[str, NDArray[np.bool_]], scan: sitk.Image, place: str
+    ) -> NDArray[np.uint8]:
+        """The smaller of two organs gets the voxels that both claim."""
+        label = np.zeros(scan.GetSize()[::-1], np.uint8)
+        sizes = {organ: int(np.count_nonzero(mask)) for organ, mask in drawn.items()}
+        placed: list[str] = []
+        for organ in sorted(drawn, key=lambda name: -sizes[name]):
+            taken = label[drawn[organ]]
+            for other in placed:
+                shared = int(np.count_nonzero(taken == self.organs[other]))
+                if shared > _MOST_OVERLAP * min(sizes[organ], sizes[other]):
+                    raise ScanError(
+                        place,
+                        f": {organ} and {other} share {shared} voxels, more than "
+                        f"{_MOST_OVERLAP:.0%} of the smaller; correct the outlines",
+                        rule="overlap",
+                    )
+            label[drawn[organ]] = self.organs[organ]
+            placed.append(organ)
+        return label
+
+    def _check_drawn(self, found: set[str], case: str, place: str) -> None:
+        surplus = sorted(found & set(self.organs) - self.drawn_in(case))
+        if surplus:
+            raise ScanError(
+                place,
+                f"holds {surplus[0]}, which the site's file declares as not drawn; correct"
+                " `not_annotated` or `undrawn`",
+                rule="organ",
+            )
+
+    def _allowed(self) -> str:
+        return ", ".join(f"{organ}={value}" for value, organ in self.values.items())
+
+
+def study_dictionary(organs: Mapping[str, int]) -> LabelDictionary:
+    """The dictionary of labels that are in the study's own numbers and names."""
+    return LabelDictionary(
+        organs=organs,
+        values={value: organ for organ, value in organs.items()},
+        names={organ: organ for organ in organs},
+        annotated=frozenset(organs),
+        undrawn={},
+    )
+
+
+def site_dictionary(config: SiteConfig, organs: Mapping[str, int]) -> LabelDictionary:
+    """The dictionary that a site's file makes for a study.
+
+    An organ that `labels` does not name keeps the study's name, and the study's number unless
+    `labels` speaks of numbers at all.
+
+    Raises:
+        ProtocolError: With every mistake of the file.
+    """
+    mistakes = _unknown_organs(config, organs)
+    values: dict[int, str] = {}
+    names = {organ: organ for organ in organs}
+    numbered = any(isinstance(entry, int) for own in config.labels.values() for entry in own)
+    for organ, entries in config.labels.items():
+        for entry in entries:
+            table: dict[int, str] | dict[str, str] = values if isinstance(entry, int) else names
+            key = entry if isinstance(entry, int) else entry.casefold()
+            before = table.setdefault(key, organ)  # type: ignore[arg-type]
+            if before != organ:
+                mistakes.append(f"labels: {entry!r} is both {before} and {organ}; keep one")
+            if key in _ignored(config):
+                mistakes.append(f"labels: {entry!r} is {organ} and in ignored_labels; keep one")
+    if not numbered:
+        values = {value: organ for organ, value in organs.items()}
+    annotated = frozenset(organs) - set(config.not_annotated)
+    if config.labels:
+        mistakes += [
+            f"labels: does not name {organ}; add its names or numbers, or put it in not_annotated"
+            for organ in sorted(annotated - set(config.labels))
+        ]
+    if mistakes:
+        raise ProtocolError("\n".join(f"{config.site}.yaml: {mistake}" for mistake in mistakes))
+    return LabelDictionary(
+        organs=organs,
+        values=values,
+        names=names,
+        ignored=_ignored(config),
+        annotated=annotated,
+        undrawn=config.undrawn,
+    )
+
+
+def _unknown_organs(config: SiteConfig, organs: Mapping[str, int]) -> list[str]:
+    """An organ that the study does not have may be in `labels`: one dictionary, many studies."""
+    known = set(organs) | set(config.labels)
+    declared = [("not_annotated", organ) for organ in config.not_annotated]
+    declared += [("undrawn", organ) for own in config.undrawn.values() for organ in own]
+    return [
+        f"{key}: {organ!r} is no organ of the study ({', '.join(organs)}) or of `labels`"
+        for key, organ in sorted(set(declared))
+        if organ not in known
+    ]
+
+
+def _ignored(config: SiteConfig) -> tuple[str | int, ...]:
+    return tuple(e.casefold() if isinstance(e, str) else e for e in config.ignored_labels)
+
+
+def _values(array: NDArray[Any]) -> list[int]:
+    """The values that occur, in order; the same as `np.unique`, which would hash or sort all."""
+    if array.dtype == np.uint8:
+        # By slices, because `bincount` widens what it is given.
+        counts = sum(np.bincount(part.ravel(), minlength=256) for part in array)
+        return [int(value) for value in np.flatnonzero(counts)]
+    return sorted({int(value) for part in array for value in np.unique(part)})
+
+
+def _like(array: NDArray[np.uint8], grid: sitk.Image) -> sitk.Image:
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(grid)
+    return image
+
+
+def _some(values: list[int]) -> str:
+    shown = ", ".join(str(value) for value in values[:5])
+    return shown if len(values) <= 5 else f"{shown} and {len(values) - 5} more"

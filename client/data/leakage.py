@@ -1,0 +1,89 @@
+"""Rules that no case breaks by itself: a scan that is there twice, a patient on both sides."""
+
+import csv
+from pathlib import Path
+
+from client.data.integrity import Problem, ScanError
+from client.data.reading import Case, Part
+from protocol.config.site import SiteConfig
+from protocol.config.study import ProtocolError
+
+# Training on another scan of a test patient makes the test's scores too good.
+_SIDE: dict[Part, str] = {
+    "labelled": "training",
+    "unlabelled": "training",
+    "validation": "validation",
+    "test": "test",
+}
+
+
+class Together:
+    """Takes a site's cases one by one; each is held against those before it.
+
+    Args:
+        config: Its `patients` says whose scan a case is, where headers don't.
+
+    Raises:
+        ProtocolError: The file of patients cannot be used.
+    """
+
+    def __init__(self, config: SiteConfig) -> None:
+        self._table = read_patients(config.patients) if config.patients else {}
+        self._first_with: dict[str, Case] = {}
+        self._side_of: dict[str, Case] = {}
+
+    def problem(self, case: Case, voxel_hash: str) -> Problem | None:
+        """What is wrong with this case beside those before it; None where nothing is."""
+        place = f"{case.part} case {case.name}"
+        same = self._first_with.setdefault(voxel_hash, case)
+        if same is not case:
+            return Problem(
+                rule="duplicate",
+                place=place,
+                said=f": the same scan as one of the {same.part} cases; keep one of the two",
+                detail=f"case {same.name}",
+            )
+        patient = self.patient_of(case)
+        if patient is None:
+            return None
+        other = self._side_of.setdefault(patient, case)
+        here, there = _SIDE[case.part], _SIDE[other.part]
+        if here == there:
+            return None
+        return Problem(
+            rule="patient",
+            place=place,
+            said=f": its patient is in {there} too; keep all scans of a patient in one of training,"
+            " validation and test, or say by `patients` of the site's file whose they really are",
+            detail=f"case {other.name}",
+        )
+
+    def patient_of(self, case: Case) -> str | None:
+        """Whose scan it is, by the site's table or the DICOM header; never leaves the site."""
+        if case.name in self._table:
+            return self._table[case.name]
+        try:
+            series = case.series
+        except ScanError:
+            return None
+        return (series.patient_id or None) if series else None
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Patient by case, from a CSV file with the columns case and patient.
+
+    Raises:
+        ProtocolError: It cannot be read, lacks a column, or names a case twice.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is no CSV file in UTF-8"
+        raise ProtocolError(f"{path}: cannot be read ({reason}); correct `patients`") from None
+    if not rows or not {"case", "patient"} <= set(rows[0]):
+        raise ProtocolError(f"{path}: must have the columns case and patient, and a row")
+    table = {row["case"]: row["patient"] for row in rows}
+    if len(table) < len(rows):
+        raise ProtocolError(f"{path}: names a case twice; keep one row for each case")
+    return table

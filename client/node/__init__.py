@@ -1,0 +1,1 @@
+"""Joining the federation, and guarding what runs and what leaves."""

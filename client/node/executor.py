@@ -1,0 +1,247 @@
+"""Takes the centre's messages from the SuperNode, has approved code answer them, guards the exit.
+
+Flower's own SuperExec would unpack and import whatever bundle the centre sends, and send an
+exception's text back.  This one looks at the bundle first, runs it in a process of its own, and
+lets out what `client.node.egress` made anew, once it stands in the audit log.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+from flwr.app import Context, Message
+from flwr.common.constant import SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.fab import Fab
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from client.node.approval import NotApprovedError, check_bundle
+from client.node.bundle import BundleError, installed_bundle
+from client.node.egress import CRASHED, NOT_APPROVED, REFUSED, STOPPED, error_reply, only_agreed
+from client.node.worker import SiteStopped, Worker
+from protocol.audit.log import AuditError, AuditLog, Direction
+from protocol.config.site import SiteConfig
+from protocol.wire.messages import describe, read_protocol, read_run
+from protocol.wire.weights import MessageError
+
+log = logging.getLogger(__name__)
+
+Stop = Callable[[], bool]
+
+_POLL_S = 1.0
+# Flower takes a task for dead after two of its 30 s heartbeats.
+_HEARTBEAT_S = 15.0
+# The SuperNode looks for replies twice a second; told to stop, it should take the last one along.
+_LAST_WORD_S = 2.0
+_ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+
+
+class Executor:
+    """Answers one message at a time, until told to stop.
+
+    Args:
+        config: This site.
+        address: host:port of the SuperNode's Runtime API, on loopback.
+        secret: What the SuperNode knows its executor by.
+    """
+
+    def __init__(self, config: SiteConfig, address: str, secret: bytes) -> None:
+        self._config = config
+        self._address = address
+        self._acquirer = self._client(
+            SuperExecAuthHttpInterceptor(
+                master_secret=secret, protected_methods=frozenset([_ACQUIRE])
+            )
+        )
+        self._audit = AuditLog(config.audit_file)
+        self._installed = installed_bundle().digest
+        self._worker = Worker()
+
+    def poll(self, stop: Stop) -> None:
+        """Take and answer what waits; returns when nothing does.
+
+        The SuperNode may be starting or gone: then nothing waits.
+
+        Args:
+            stop: Asked again and again; once it is true, an answer is waited for no longer.
+        """
+        newer = ""
+        while not stop():
+            token = newer or self._acquire()
+            if not token:
+                return
+            newer = ""
+            try:
+                newer = self._serve(token, stop)
+            except Exception:
+                # Whatever a message or a dying SuperNode can cause: the next one is taken.
+                log.exception("a message could not be answered")
+
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.close()
+        self._acquirer.close()
+
+    def _acquire(self) -> str:
+        """The token of the oldest message that waits; empty if none does."""
+        request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
+        try:
+            return str(self._acquirer.AcquireTask(request).token)
+        except (httpx.HTTPError, ValueError) as error:
+            log.debug("the SuperNode does not answer: %s", error)
+            return ""
+
+    def _serve(self, token: str, stop: Stop) -> str:
+        """Answer one message; the token of a newer one for which it was given up, if any."""
+        with (
+            closing(self._client(RuntimeTokenHttpInterceptor(token))) as client,
+            _heartbeat(client),
+        ):
+            taking = _in_background(client)
+            while not wait([taking], _POLL_S).done and not stop():
+                # The SuperNode brings one message at a time: where there is a newer one, it has
+                # given up this one's content, as it does when the centre's run has ended.
+                newer = self._acquire()
+                if newer:
+                    log.warning("a message was withdrawn before it was here; on to the next")
+                    push_task_output(client, None, SubStatus.FAILED, "withdrawn")
+                    return newer
+            if not taking.done():
+                return ""
+            message, context, _, fab = taking.result()
+            reply = self._answer(message, context, fab.content, stop)
+            push_message(client, reply, context)
+            push_task_output(client, context, SubStatus.COMPLETED, "")
+            if stop():
+                time.sleep(_LAST_WORD_S)
+        return ""
+
+    def _answer(self, message: Message, context: Context, fab: bytes, stop: Stop) -> Message:
+        """The reply that may leave; it stands in the log by then."""
+        try:
+            self._log("received", message, message)
+            reply = self._considered(message, context, fab, stop)
+            self._log("sent", reply, message)
+        except AuditError:
+            log.exception("the audit log cannot be written: no content leaves this site")
+            return error_reply(message, "AuditError")
+        return reply
+
+    def _considered(self, message: Message, context: Context, fab: bytes, stop: Stop) -> Message:
+        try:
+            code = check_bundle(self._config, fab, self._installed)
+        except (NotApprovedError, BundleError) as error:
+            log.error("%s", error)
+            self._audit.append(
+                "refused",
+                "bundle",
+                peer=str(self._config.centre),
+                run=_run_of(message),
+                bytes=len(fab),
+                sha256=getattr(error, "digest", ""),
+                reason="not approved at this site",
+            )
+            return error_reply(message, NOT_APPROVED)
+        except OSError:
+            log.exception("the bundle could not be looked at")
+            return error_reply(message, "OSError")
+        return self._run(code.folder, message, context, stop)
+
+    def _run(self, code: Path | None, message: Message, context: Context, stop: Stop) -> Message:
+        log.info("answering a %s message", message.metadata.message_type)
+        try:
+            self._config.protocol_file.write_text(
+                read_protocol(message.content).canonical_json(), encoding="utf-8"
+            )
+            answer = self._worker.answer(code, message, context, stop)
+        except SiteStopped:
+            return error_reply(message, STOPPED)
+        except BrokenProcessPool:
+            log.exception("the worker died; the next message gets a new one")
+            return error_reply(message, CRASHED)
+        except (Exception, SystemExit) as error:
+            # An app's exit is its own; this site stays.
+            log.exception("the app could not be run")
+            return error_reply(message, type(error).__name__)
+        reply = only_agreed(answer, message, self._config.site)
+        if reply.has_error() and reply.error.reason == REFUSED:
+            # An app may hand over anything; what is no message has nothing to describe.
+            self._log("refused", answer if isinstance(answer, Message) else reply, message)
+        return reply
+
+    def _log(self, direction: Direction, what: Message, instruction: Message) -> None:
+        self._audit.append(
+            direction,
+            peer=str(self._config.centre),
+            run=_run_of(instruction),
+            reason=(what.error.reason or "") if what.has_error() else "",
+            **describe(what),
+        )
+
+    def _client(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
+        return RuntimeHttpClient.from_server_address(
+            server_address=self._address,
+            insecure=True,
+            root_certificates=None,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
+                *interceptors,
+            ],
+        )
+
+
+def _run_of(instruction: Message) -> str:
+    try:
+        return read_run(instruction.content)
+    except (MessageError, ValueError):
+        return ""
+
+
+def _in_background(client: RuntimeHttpClient) -> Future[tuple[Message, Context, Run, Fab]]:
+    """What `pull_task_input` gives; its thread ends, if nothing comes, with the client."""
+    future: Future[tuple[Message, Context, Run, Fab]] = Future()
+
+    def take() -> None:
+        try:
+            future.set_result(pull_task_input(client))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=take, daemon=True).start()
+    return future
+
+
+@contextmanager
+def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
+    """Tells the SuperNode, while a message is answered, that somebody is at it."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(_HEARTBEAT_S):
+            try:
+                client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+            except httpx.HTTPError as error:
+                log.warning("the SuperNode did not take a heartbeat: %s", error)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

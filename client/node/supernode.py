@@ -1,0 +1,91 @@
+"""Flower's SuperNode as a child process: it holds the connection, and runs no code of the centre.
+
+`python -m client.supernode PARENT_PID ...` takes flower-supernode's own options and ends when the
+parent does, so that no orphan keeps the site's identity.
+"""
+
+import protocol.telemetry  # isort: skip
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from protocol.config.site import SiteConfig
+
+_LOOPBACK = "127.0.0.1"
+_PARENT_POLL_S = 0.5
+
+
+class SuperNode:
+    """One start of the SuperNode; its Runtime API listens on loopback, behind a secret."""
+
+    def __init__(self, config: SiteConfig, site_file: Path) -> None:
+        self.secret = secrets.token_bytes(32)
+        self.address = f"{_LOOPBACK}:{_free_port()}"
+        secret_file = config.state / "runtime.secret"
+        secret_file.parent.mkdir(parents=True, exist_ok=True)
+        secret_file.unlink(missing_ok=True)
+        with os.fdopen(
+            os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+        ) as f:
+            f.write(self.secret)
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "client.node.supernode", str(os.getpid())),
+                *("--superlink", str(config.centre)),
+                *("--root-certificates", str(config.ca_file)),
+                *("--auth-supernode-private-key", str(config.key_file)),
+                *("--node-config", f'site-config="{site_file.resolve()}"'),
+                *("--isolation", "process", "--superexec-auth-secret-file", str(secret_file)),
+                *("--host", _LOOPBACK, "--port", self.address.rpartition(":")[2]),
+            ],
+            stdin=subprocess.DEVNULL,
+        )
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def stop(self, patience_s: float = 10.0) -> None:
+        """Ask it to sign off at the centre; end it if it does not."""
+        if self.exit_code is None:
+            self._process.terminate()
+            try:
+                self._process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    from flwr.supernode import start_client_internal
+    from flwr.supernode.cli import flower_supernode
+
+    from flower_compat.polling import SuperNodePace, pull_objects_soon
+
+    pull_objects_soon()
+    vars(start_client_internal)["time"] = SuperNodePace()
+    # The terminal's Ctrl-C is for the parent, which ends this process itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(int(sys.argv.pop(1)),), daemon=True).start()
+    flower_supernode()

@@ -1,0 +1,48 @@
+"""What the rounding of a site's updates has left, which stays at the site for the next one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+
+from client.training.state_folder import RoundFiles
+from protocol.config.study import WireConfig
+from protocol.model_io import part, prefixed
+from protocol.wire.compression import Packed, pack_update
+from protocol.wire.weights import Weights
+
+
+def pack_with_feedback(
+    state: Path,
+    run: str,
+    number: int,
+    wire: WireConfig,
+    trained: Mapping[str, Weights],
+    sent: Mapping[str, Weights],
+) -> dict[str, Packed]:
+    """The networks' updates as they travel; what that rounds off is added to the next round's.
+
+    Args:
+        state: The site's state folder; what is left is kept below it, by run and round.
+        run: The run's name.
+        number: The round.
+        wire: The study's format.
+        trained: Weights after the round, by network.
+        sent: Weights that the site was sent for the round, by network.
+
+    Returns:
+        A record for each network of `trained`.
+    """
+    files = RoundFiles(state / "residuals", run, ".safetensors")
+    before = None if wire.format == "fp32" else files.before(number)
+    kept = {} if before is None else load_file(before)
+    records: dict[str, Packed] = {}
+    left: dict[str, Weights | None] = {}
+    for network, weights in trained.items():
+        residual = part(kept, network)
+        records[network], left[network] = pack_update(weights, sent[network], wire, residual)
+    if wire.format != "fp32":
+        # On the disk before the update can leave: an update without its residual would be lost.
+        with files.written(number) as file:
+            file.write(save(prefixed(**left)))
+    return records

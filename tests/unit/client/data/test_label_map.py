@@ -1,0 +1,157 @@
+"""What a site's label numbers and names mean: nothing is guessed, every mistake is told."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from client.data.integrity import ScanError
+from client.data.label_map import LabelDictionary, site_dictionary, study_dictionary
+from protocol.config.site import SiteConfig
+from protocol.config.study import ProtocolError
+
+ORGANS = {"bladder": 1, "prostate": 2, "rectum": 3}
+SHAPE = (3, 4, 5)
+
+
+def dictionary(**facts: Any) -> LabelDictionary:
+    folder = Path("nowhere")
+    config = SiteConfig(site="A", data=folder, cache=folder, state=folder, **facts)
+    return site_dictionary(config, ORGANS)
+
+
+def label_map(*values: int) -> sitk.Image:
+    array = np.zeros(SHAPE, np.int16)
+    array.ravel()[: len(values)] = values
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.5, 0.6, 3.0))
+    return image
+
+
+def translated(found: LabelDictionary, *values: int) -> list[int]:
+    image = found.translate(label_map(*values), case="c", place="case c: label")
+    assert image.GetPixelID() == sitk.sitkUInt8
+    assert image.GetSpacing() == (0.5, 0.6, 3.0)
+    return [int(v) for v in sitk.GetArrayFromImage(image).ravel()[: len(values)]]
+
+
+def mask(*places: int) -> NDArray[np.bool_]:
+    found = np.zeros(SHAPE, bool)
+    found.ravel()[list(places)] = True
+    return found
+
+
+def combined(found: LabelDictionary, **masks: NDArray[np.bool_]) -> list[int]:
+    named = {name.replace("_", " "): drawn for name, drawn in masks.items()}
+    image = found.combine(named, label_map(), case="c", place="case c: label")
+    return [int(v) for v in sitk.GetArrayFromImage(image).ravel()[:6]]
+
+
+def refused(call: Any, *args: Any, **masks: Any) -> str:
+    with pytest.raises(ScanError) as caught:
+        call(*args, **masks)
+    return f"{caught.value.problem.rule}: {caught.value}"
+
+
+def test_a_site_without_labels_speaks_the_studys_numbers() -> None:
+    for found in (dictionary(), study_dictionary(ORGANS)):
+        assert translated(found, 0, 1, 2, 3) == [0, 1, 2, 3]
+        assert found.drawn_in("c") == set(ORGANS)
+
+
+def test_a_sites_own_numbers_are_mapped() -> None:
+    found = dictionary(
+        labels={"bladder": (7,), "prostate": ("PROSTATA", 3, 4), "rectum": (1,)},
+        ignored_labels=(9,),
+    )
+    assert translated(found, 7, 3, 4, 1, 9, 0) == [1, 2, 2, 3, 0, 0]
+    # The study's own number of the prostate is not the site's.
+    told = refused(translated, found, 2)
+    assert told.startswith("values: case c: label holds the values 2, allowed are 0 and bladder=7")
+
+
+def test_names_alone_leave_the_studys_numbers() -> None:
+    found = dictionary(labels={organ: (organ.upper(),) for organ in ORGANS})
+    assert translated(found, 1, 2, 3) == [1, 2, 3]
+
+
+def test_undrawn_organs_are_not_annotated_and_may_not_appear() -> None:
+    found = dictionary(not_annotated=("rectum",), undrawn={"c": ("bladder",)})
+    assert found.drawn_in("c") == {"prostate"}
+    assert found.drawn_in("d") == {"prostate", "bladder"}
+    assert translated(found, 2) == [2]
+    assert refused(translated, found, 2, 3).startswith("organ: case c: label holds rectum, which")
+
+
+def test_an_organ_of_another_study_is_no_organ_here() -> None:
+    found = dictionary(
+        labels={"bladder": (1,), "prostate": (2,), "rectum": (3,), "vesicles": (4, "Vesicles")}
+    )
+    assert translated(found, 1, 4) == [1, 0]
+    assert combined(found, bladder=mask(0), prostate=mask(1), rectum=mask(2), Vesicles=mask(3)) == [
+        *(1, 2, 3, 0, 0, 0)
+    ]
+
+
+def test_structures_go_by_name_in_either_case() -> None:
+    found = dictionary(
+        labels={"bladder": ("Blase",), "prostate": ("Prostata CTV",), "rectum": ("Rektum",)},
+        ignored_labels=("PTV*",),
+    )
+    masks = {"BLASE": mask(0), "prostata_ctv": mask(1), "Rektum": mask(2), "BODY": mask(0, 1, 2, 3)}
+    assert combined(found, **masks) == [1, 2, 3, 0, 0, 0]
+    assert found.unused(["BLASE", "BODY", "PTV 60"]) == ["BODY"]
+
+
+def test_a_missing_structure_is_refused_unless_declared() -> None:
+    masks = {"bladder": mask(0), "prostate": mask(1)}
+    told = refused(combined, dictionary(), **masks)
+    assert told.startswith("organ: case c: label holds no structure for rectum; draw it")
+    assert "(it holds bladder, prostate)" in told
+    assert combined(dictionary(not_annotated=("rectum",)), **masks) == [1, 2, 0, 0, 0, 0]
+    # Drawn as empty is absent, which is an answer.
+    assert combined(dictionary(), rectum=mask(), **masks) == [1, 2, 0, 0, 0, 0]
+
+
+def test_two_structures_for_one_organ_are_refused() -> None:
+    found = dictionary(labels={"bladder": (), "prostate": ("Prostata",), "rectum": ()})
+    masks = dict.fromkeys(("bladder", "prostate", "Prostata", "rectum"), mask())
+    told = refused(combined, found, **masks)
+    assert told.startswith("values: case c: label holds 2 structures for prostate; keep one")
+
+
+def test_a_shared_rim_goes_to_the_smaller_organ_and_more_is_refused() -> None:
+    large, small = mask(*range(40)), mask(*range(39, 60))
+    found = dictionary(not_annotated=("rectum",))
+    image = found.combine(
+        {"bladder": large, "prostate": small}, label_map(), case="c", place="case c"
+    )
+    array = sitk.GetArrayFromImage(image).ravel()
+    assert (array[38], array[39], array[59]) == (1, 2, 2)
+    told = refused(combined, found, bladder=large, prostate=mask(*range(36, 57)))
+    assert told.startswith("overlap: case c: label: prostate and bladder share 4 voxels, more than")
+
+
+def test_every_mistake_of_the_file_at_once() -> None:
+    with pytest.raises(ProtocolError) as caught:
+        dictionary(
+            labels={"bladder": (1, "Blase"), "prostat": (1, 2), "rectum": ("blase", 9)},
+            ignored_labels=(9,),
+            not_annotated=("colon",),
+            undrawn={"c": ("uterus",)},
+        )
+    told = str(caught.value).splitlines()
+    assert all(line.startswith("A.yaml: ") for line in told)
+    for words in (
+        "'colon' is no organ",
+        "'uterus' is no organ",
+        "1 is both bladder and prostat",
+        "'blase' is both bladder and rectum",
+        "9 is rectum and in ignored_labels",
+        "does not name prostate",
+    ):
+        assert any(words in line for line in told), words
+    assert len(told) == 6

@@ -1,0 +1,631 @@
+"""The table a hospital sees before it joins: site and machine; the network has its own file."""
+
+import io
+import os
+import pickle
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dicom_phantoms as ph
+import pytest
+import SimpleITK as sitk
+import torch
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+import asdnet_models.methods.asdnet
+import client.node.connection
+import client.node.preflight
+from asdnet_models.methods import method_named
+from client.data.dataset import prepare_site
+from client.node.connection import Result
+from client.node.preflight import Check, preflight, print_preflight
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.keys import make_key, openssh_fingerprint, openssh_private
+
+ROWS = [
+    *("centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock"),
+    *("private key", "state folder", "cache disk", "device", "data"),
+]
+# 24 voxels an edge at 2 mm; four cases of the five of `make_site` have labels.
+NEEDED = 24**3 * (5 * 4 + 4 * 1)
+
+MakeSite = Callable[..., SiteConfig]
+MakeProtocol = Callable[..., StudyProtocol]
+
+
+@pytest.fixture
+def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds less where the device is not what a test is about."""
+    monkeypatch.setattr(client.preflight, "_device", lambda *_: ("ok", "not tried", ""))
+
+
+def put_key(config: SiteConfig, content: bytes | None = None, mode: int = 0o600) -> SiteConfig:
+    config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config.key_file.write_bytes(openssh_private(make_key()) if content is None else content)
+    config.key_file.chmod(mode)
+    return config
+
+
+def row(name: str, config: SiteConfig, protocol: StudyProtocol | None = None) -> Check:
+    checks = preflight(config, protocol)
+    assert [check.name for check in checks] == ROWS
+    return checks[ROWS.index(name)]
+
+
+def test_a_site_that_is_ready_but_for_the_centre(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    config = put_key(make_site())
+    checks = {check.name: check for check in preflight(config, make_protocol())}
+    assert list(checks) == ROWS
+    assert [checks[name].status for name in ROWS[7:]] == ["ok"] * 5, checks
+    # One real step in a process of its own.
+    step = re.fullmatch(
+        r"cpu: one training step takes [\d.]+ s and ([\d.]+) MB of [\d.]+ GB",
+        checks["device"].found,
+    )
+    assert step is not None, checks["device"]
+    assert float(step[1]) > 0
+    assert checks["data"].found == "labelled 2, unlabelled 1, validation 1, test 1"
+    # A patient's name is in every file name, and in none of the rows.
+    assert not any("patient" in check.found + check.remedy for check in checks.values())
+    # Nothing is written but the state folder itself.
+    assert [path.name for path in config.state.iterdir()] == ["site.key"]
+    assert not config.cache.exists()
+
+
+def test_without_a_study_the_paper_is_tried(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[StudyProtocol] = []
+
+    def device(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
+        tried.append(study)
+        return "ok", f"done{note}", ""
+
+    monkeypatch.setattr(client.preflight, "_device", device)
+    found = {check.name: check.found for check in preflight(make_site())}
+    assert [study.name for study in tried] == ["paper"]
+    for name in ("device", "cache disk"):
+        assert found[name].endswith("(no study seen yet: as preset paper)")
+
+
+# --- the private key
+
+
+@pytest.mark.usefixtures("no_step")
+def test_the_key_is_shown_as_ssh_keygen_does(tmp_path: Path, make_site: MakeSite) -> None:
+    key = make_key()
+    config = put_key(make_site(labelled=1), openssh_private(key))
+    check = row("private key", config)
+    assert (check.status, check.remedy) == ("ok", "")
+    assert check.found == f"its public key is {openssh_fingerprint(key.public_key())}"
+    if shutil.which("ssh-keygen"):
+        printed = subprocess.run(
+            ["ssh-keygen", "-lf", config.key_file],
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+        )
+        assert printed.stdout.split()[1] in check.found
+
+
+@pytest.mark.usefixtures("no_step")
+def test_no_key(make_site: MakeSite) -> None:
+    check = row("private key", make_site(labelled=1))
+    assert (check.status, check.remedy) == ("failed", "python client/enrol.py --site A")
+    assert "does not exist" in check.found
+
+
+@pytest.mark.usefixtures("no_step")
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
+def test_a_key_that_others_can_use(make_site: MakeSite, mode: int) -> None:
+    config = put_key(make_site(labelled=1), mode=mode)
+    check = row("private key", config)
+    assert (check.status, check.remedy) == ("failed", f"chmod 600 {config.key_file}")
+    assert f"mode {mode:04o}" in check.found
+    assert "SHA256:" in check.found
+
+
+def rsa_key() -> bytes:
+    key = rsa.generate_private_key(65537, 2048)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+
+
+@pytest.mark.usefixtures("no_step")
+@pytest.mark.parametrize("content", [b"", b"garbage", rsa_key()], ids=["empty", "garbage", "RSA"])
+def test_a_key_of_another_kind(make_site: MakeSite, content: bytes) -> None:
+    check = row("private key", put_key(make_site(labelled=1), content))
+    assert check.status == "failed"
+    assert "must be an OpenSSH private key on P-384" in check.found
+    assert "python client/enrol.py --site A --replace" in check.remedy
+
+
+@pytest.mark.usefixtures("no_step")
+def test_a_key_of_another_user(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = put_key(make_site(labelled=1), mode=0o644)
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    check = row("private key", config)
+    assert check.status == "failed"
+    assert f"another user (uid {me})" in check.found
+    # Both findings, and both remedies.
+    path = config.key_file
+    assert check.remedy == f"chown {me + 1} {path}; chmod 600 {path}"
+
+
+@pytest.mark.usefixtures("no_step")
+def test_a_folder_where_the_key_should_be(make_site: MakeSite) -> None:
+    config = make_site(labelled=1)
+    config.key_file.mkdir(parents=True, mode=0o700)
+    check = row("private key", config)
+    assert check.status == "failed"
+    assert "Is a directory" in check.found
+
+
+# --- the state folder
+
+
+@pytest.mark.usefixtures("no_step")
+def test_the_state_folder_is_made_for_this_user_alone(make_site: MakeSite) -> None:
+    config = make_site(labelled=1)
+    assert row("state folder", config).status == "ok"
+    assert stat.S_IMODE(config.state.stat().st_mode) == 0o700
+
+
+@pytest.mark.usefixtures("no_step")
+def test_a_state_folder_that_is_open_to_all(make_site: MakeSite) -> None:
+    config = make_site(labelled=1)
+    config.state.mkdir()
+    config.state.chmod(0o755)
+    check = row("state folder", config)
+    assert (check.status, check.remedy) == ("warning", f"chmod o-rwx {config.state}")
+
+
+@pytest.mark.usefixtures("no_step")
+def test_a_state_folder_that_cannot_be(make_site: MakeSite) -> None:
+    config = make_site(labelled=1)
+    config.state.write_text("a file")
+    check = row("state folder", config)
+    assert check.status == "failed"
+    assert "cannot be made" in check.found
+    assert "`state` of A.yaml" in check.remedy
+
+
+@pytest.mark.usefixtures("no_step")
+def test_what_may_not_be_written_to(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = put_key(make_site())
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    assert "is not writable" in row("state folder", config).found
+    check = row("cache disk", config)
+    assert (check.status, check.found) == ("failed", f"{config.data} is not writable")
+
+
+@pytest.mark.usefixtures("no_step")
+def test_an_audit_log_that_is_no_file(make_site: MakeSite) -> None:
+    config = make_site(labelled=1)
+    config.audit_file.mkdir(parents=True)
+    check = row("state folder", config)
+    assert check.status == "failed"
+    assert "audit log" in check.found
+
+
+# --- room for the cache
+
+
+def with_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free, 0, free))
+
+
+@pytest.mark.usefixtures("no_step")
+@pytest.mark.parametrize(
+    ("free", "status"),
+    [
+        (NEEDED - 1, "failed"),
+        (NEEDED, "warning"),
+        (2 * NEEDED - 1, "warning"),
+        (2 * NEEDED, "ok"),
+    ],
+)
+def test_disk(
+    make_site: MakeSite,
+    make_protocol: MakeProtocol,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    status: str,
+) -> None:
+    with_free(monkeypatch, free)
+    check = row("cache disk", make_site(), make_protocol())
+    assert check.status == status, check
+    assert "331.8 kB still needed" in check.found
+    assert ("`cache` of A.yaml" in check.remedy) == (status != "ok")
+
+
+@pytest.mark.usefixtures("no_step")
+def test_disk_at_the_study_s_spacing(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Half the spacing along each axis: eight times the voxels.
+    protocol, config = make_protocol(spacing_mm=(1.0, 1.0, 1.0)), make_site()
+    with_free(monkeypatch, 8 * NEEDED - 1)
+    assert row("cache disk", config, protocol).status == "failed"
+    with_free(monkeypatch, 8 * NEEDED)
+    assert row("cache disk", config, protocol).status == "warning"
+
+
+@pytest.mark.usefixtures("no_step")
+def test_what_is_in_the_cache_needs_no_more_room(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_site()
+    prepare_site(config, make_protocol())
+    with_free(monkeypatch, 1)
+    check = row("cache disk", config, make_protocol())
+    assert (check.status, check.found.split(",")[0]) == ("ok", "0 bytes still needed (estimate)")
+    # What another study has left there is not counted.
+    assert row("cache disk", config, make_protocol(spacing_mm=(1.0, 2.0, 2.0))).status == "failed"
+    # Nor is what is broken, and it does not stop the check.
+    next(config.cache.glob("*/facts.json")).write_text("{")
+    assert row("cache disk", config, make_protocol()).status == "failed"
+
+
+@pytest.mark.usefixtures("no_step")
+def test_disk_for_a_dicom_folder(
+    tmp_path: Path, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ph.phantom((6, 20, 10), spacing_mm=(2.0, 2.0, 4.0))
+    ph.write_classic(tmp_path / "data" / "imagesUn" / "p1" / "1.2.3", made)
+    config = SiteConfig(
+        site="A", data=tmp_path / "data", cache=tmp_path / "c", state=tmp_path / "s"
+    )
+    # 10 x 20 x 6 voxels of 2 x 2 x 4 mm, onto 2 mm, at 4 bytes.
+    with_free(monkeypatch, 10 * 20 * 12 * 4 - 1)
+    assert row("cache disk", config, make_protocol()).status == "failed"
+    with_free(monkeypatch, 10 * 20 * 12 * 4)
+    assert row("cache disk", config, make_protocol()).status == "warning"
+
+
+@pytest.mark.usefixtures("no_step")
+def test_a_header_that_cannot_be_read(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
+    config = make_site()
+    (config.data / "imagesUn" / "patient-broken.nii.gz").write_bytes(b"garbage")
+    check = row("cache disk", config, make_protocol())
+    assert check.status == "warning"
+    assert "331.8 kB" in check.found
+    assert "; 1 scans left out" in check.found
+    assert "patient" not in check.found
+
+
+# --- the device
+
+
+class Told:
+    """The child's end of the pipe."""
+
+    def __init__(self) -> None:
+        self.result: Result = ("ok", "", "")
+
+    def send(self, result: Result) -> None:
+        self.result = result
+
+
+def test_cuda_where_there_is_none(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
+    if torch.cuda.device_count() > 7:
+        pytest.skip("this machine has that GPU")
+    config = make_site(labelled=1).model_copy(update={"device": "cuda:7"})
+    end: Any = Told()
+    client.node.preflight._rehearse(config, make_protocol(), end)
+    status, found, remedy = end.result
+    assert status == "failed"
+    assert found == f"cuda:7 is not there: PyTorch sees {torch.cuda.device_count()} GPUs"
+    assert "`device: auto`" in remedy
+
+
+class InTheChild:
+    """Calls a function when the child process unpickles its task."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.call = function, args
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def test_the_trick_of_the_next_tests() -> None:
+    assert pickle.loads(pickle.dumps(InTheChild(abs, -3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("task", "told", "remedy"),
+    [
+        (InTheChild(signal.raise_signal, signal.SIGKILL), "the system killed", "tell the centre"),
+        (InTheChild(os._exit, 5), "ended with status 5 (note)", "reinstall PyTorch"),
+    ],
+)
+def test_a_child_that_dies(task: Any, told: str, remedy: str, make_protocol: MakeProtocol) -> None:
+    result = client.node.preflight._device(task, make_protocol(), " (note)")
+    assert result[0] == "failed"
+    assert told in result[1]
+    assert remedy in result[2]
+
+
+def test_a_child_that_takes_too_long(
+    make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.preflight, "STEP_LIMIT_S", 0.1)
+    started = time.monotonic()
+    task: Any = InTheChild(time.sleep, 60)
+    status, found, _ = client.node.preflight._device(task, make_protocol(), "")
+    assert (status, found) == ("failed", "a training step takes over 0.1 s")
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "remedy"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "ran out of memory", "tell the centre"),
+        (MemoryError(), "ran out of memory", "tell the centre"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "ran out", "tell the centre"),
+        (RuntimeError("cuDNN error\n" * 99), "a training step failed: cuDNN error cu", "driver"),
+    ],
+)
+def test_a_step_that_fails(
+    make_site: MakeSite,
+    make_protocol: MakeProtocol,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    told: str,
+    remedy: str,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(asdnet_models.methods.asdnet, "train_step", fail)
+    end: Any = Told()
+    client.node.preflight._rehearse(make_site(labelled=1), make_protocol(), end)
+    assert end.result[0] == "failed"
+    assert told in end.result[1]
+    assert len(end.result[1]) < 300
+    assert remedy in end.result[2]
+
+
+@pytest.mark.parametrize(
+    ("peak", "status", "told"),
+    [
+        (1100, "ok", "100 bytes of 10.0 kB"),
+        (10_000, "ok", "9.0 kB of 10.0 kB"),
+        (10_001, "warning", "9.0 kB of 10.0 kB"),
+        (None, "ok", "its memory is not known on this system"),
+    ],
+)
+def test_the_memory_of_a_step(
+    make_site: MakeSite,
+    make_protocol: MakeProtocol,
+    monkeypatch: pytest.MonkeyPatch,
+    peak: int | None,
+    status: str,
+    told: str,
+) -> None:
+    figures = {"VmRSS": 1000, "VmHWM": peak, "MemAvailable": 10_000}
+    monkeypatch.setattr(client.preflight, "_proc_bytes", lambda file, key: figures[key])
+    end: Any = Told()
+    client.node.preflight._rehearse(make_site(labelled=1), make_protocol(), end)
+    assert end.result[0] == status
+    assert told in end.result[1]
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+def test_every_term_of_the_loss_is_on(
+    make_site: MakeSite,
+    make_protocol: MakeProtocol,
+    monkeypatch: pytest.MonkeyPatch,
+    confidence: bool,
+) -> None:
+    real = asdnet_models.methods.asdnet.train_step
+    records = []
+
+    def spy(*args: Any, **options: Any) -> Any:
+        records.append(real(*args, **options))
+        return records[-1]
+
+    monkeypatch.setattr(asdnet_models.methods.asdnet, "train_step", spy)
+    weights = {} if confidence else {"lambda_adversarial": 0.0, "lambda_region": 0.0}
+    end: Any = Told()
+    client.node.preflight._rehearse(make_site(labelled=1), make_protocol(method=weights), end)
+    assert end.result[0] == "ok"
+    expected = {"dice", "total"} | (
+        {"adversarial", "region", "confidence"} if confidence else set()
+    )
+    assert expected <= records[0].losses.keys()
+    assert ("confidence" in records[0].losses) == confidence
+
+
+@pytest.mark.parametrize(("name", "term"), [("semi-fcn", "pseudo"), ("semi-embed", "embedding")])
+def test_the_step_is_one_of_the_studys_method(
+    make_site: MakeSite,
+    make_protocol: MakeProtocol,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    term: str,
+) -> None:
+    kind = method_named(name)
+    real, records = kind.step, []
+
+    def spy(*args: Any) -> Any:
+        records.append(real(*args))
+        return records[-1]
+
+    monkeypatch.setattr(kind, "step", spy)
+    end: Any = Told()
+    client.node.preflight._rehearse(
+        make_site(labelled=1), make_protocol(method={"name": name}), end
+    )
+    assert end.result[0] == "ok"
+    assert [set(record.losses) for record in records] == [{"dice", "total", term}]
+
+
+# --- the data
+
+
+@pytest.mark.usefixtures("no_step")
+def test_data_that_are_not_there(make_site: MakeSite) -> None:
+    config = make_site(labelled=1).model_copy(update={"data": Path("/nowhere/at-all")})
+    check = row("data", config)
+    assert check.status == "failed"
+    assert check.found.startswith("1 mistake:\ndata folder at-all: does not exist")
+    assert "client/check.py" in check.remedy
+    assert row("cache disk", config).status == "skipped"
+
+
+@pytest.mark.usefixtures("no_step")
+def test_data_without_a_training_case(make_site: MakeSite) -> None:
+    for config in (make_site(labelled=0), make_site("B", test=2)):
+        config.data.mkdir(exist_ok=True)
+        check = row("data", config)
+        assert check.status == "failed"
+        assert "no training case" in check.found
+
+
+@pytest.mark.usefixtures("no_step")
+def test_the_first_three_mistakes_are_shown(make_site: MakeSite) -> None:
+    config = make_site(labelled=5)
+    for label in sorted((config.data / "labelsTr").iterdir()):
+        label.unlink()
+    check = row("data", config)
+    lines = check.found.splitlines()
+    assert (lines[0], lines[-1]) == ("5 mistakes:", "and 2 more")
+    assert [line.split(":")[0] for line in lines[1:4]] == [
+        f"case patient-labelled-{number}" for number in range(3)
+    ]
+    assert len(lines) == 5
+
+
+@pytest.mark.usefixtures("no_step")
+def test_data_that_may_not_be_read(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> Any:
+        raise PermissionError(13, "Permission denied", "/secret/patient-7")
+
+    monkeypatch.setattr(client.preflight, "find_site_cases", refuse)
+    check = row("data", make_site(labelled=1))
+    assert (check.status, check.found) == (
+        "failed",
+        "the data folder cannot be read (Permission denied)",
+    )
+
+
+@pytest.mark.usefixtures("no_step")
+def test_no_scan_is_read_whole(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("voxels were read")
+
+    monkeypatch.setattr(sitk.ImageFileReader, "Execute", refuse)
+    monkeypatch.setattr(sitk, "ReadImage", refuse)
+    checks = preflight(make_site(), make_protocol())
+    assert [check.status for check in checks[-3:]] == ["ok", "ok", "ok"]
+
+
+# --- the whole
+
+
+@pytest.mark.usefixtures("no_step")
+def test_a_check_that_breaks_stops_no_other(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: Path) -> Any:
+        raise KeyError("patient-7")
+
+    monkeypatch.setattr(client.preflight, "find_site_cases", broken)
+    checks = preflight(make_site(labelled=1))
+    assert [check.name for check in checks] == ROWS
+    assert (checks[-1].status, checks[-1].found) == ("failed", "this check itself broke: KeyError")
+    assert checks[8].status == "ok"
+
+
+FILES = st.one_of(st.none(), st.just("folder"), st.binary(max_size=60))
+CENTRES = st.sampled_from(
+    [None, "127.0.0.1:1", "127.0.0.1:0", "a..b:1", ".:1", "[::1]:1", "x" * 300 + ":1", "\0:1"]
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(centre=CENTRES, ca=FILES, key=FILES, state=FILES, cache=FILES, data=FILES, scan=FILES)
+def test_nothing_that_is_wrong_raises(no_step: None, centre: str | None, **files: Any) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        config = SiteConfig.model_construct(
+            site="A", centre=centre, **{k: Path(name, k) for k in files if k != "scan"}
+        )
+        places = {k: Path(name, k) for k in files} | {"scan": Path(name, "data/imagesUn/x.nii")}
+        for kind, content in sorted(files.items()):
+            if content is None or (kind == "scan" and files["data"] != "folder"):
+                continue
+            places[kind].parent.mkdir(exist_ok=True)
+            if content == "folder":
+                places[kind].mkdir()
+            else:
+                places[kind].write_bytes(content)
+        before = client.node.connection.TIME_LIMIT_S
+        client.node.connection.TIME_LIMIT_S = 0.2
+        try:
+            checks = preflight(config)
+        finally:
+            client.node.connection.TIME_LIMIT_S = before
+    assert [check.name for check in checks] == ROWS
+    for check in checks:
+        assert check.found
+        assert "broke" not in check.found, check
+        assert bool(check.remedy) == (check.status in ("warning", "failed")), check
+
+
+LONG = [
+    Check(
+        name=name,
+        status="failed",
+        found=f"[red]{name}[/red] at /a/very/long/path/" + "of-one-word-" * 12,
+        remedy=f"chmod 600 /srv/{name.replace(' ', '-')}/" + "key/" * 40,
+    )
+    for name in ROWS
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_table_at_80_columns_and_in_a_pipe(encoding: str) -> None:
+    stream = io.BytesIO()
+    file = io.TextIOWrapper(stream, encoding=encoding)
+    print_preflight(LONG, Console(file=file, width=80))
+    file.flush()
+    text = stream.getvalue().decode(encoding)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    lines = [re.split(r"[│┃|]", line) for line in text.splitlines()]
+    cells = [[cell.strip() for cell in line] for line in lines if len(line) == 5]
+    assert [cell[1] for cell in cells if cell[1]] == ["check", *ROWS]
+    assert [cell[2] for cell in cells if cell[2]] == ["status", *["failed"] * len(ROWS)]
+    # Folded, but every letter is there, brackets too.
+    told = "".join(cell[3] for cell in cells).replace(" ", "")
+    for check in LONG:
+        assert check.found.replace(" ", "") in told
+        assert "Todo:" + check.remedy.replace(" ", "") in told
+
+
+def test_a_row_that_is_well_asks_for_nothing() -> None:
+    file = io.StringIO()
+    print_preflight([Check(name="TCP", status="ok", found="open")], Console(file=file, width=80))
+    assert "open" in file.getvalue()
+    assert "To do" not in file.getvalue()

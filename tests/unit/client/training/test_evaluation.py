@@ -1,0 +1,234 @@
+"""Scores of a site's cases, with networks that are perfect, blind or odd."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from torch import nn
+
+import client.training.evaluation
+from asdnet_models.networks import build_segmenter
+from asdnet_models.reliability import LOWEST, STEP
+from client.data.dataset import prepare_site
+from client.data.image_io import read_image
+from client.training.evaluation import (
+    evaluate_site,
+    largest_components,
+    predict_label_map,
+    score_case,
+)
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import EvaluationReport
+from protocol.wire.weights import wire_weights
+
+MakeProtocol = Callable[..., StudyProtocol]
+MakeSite = Callable[..., SiteConfig]
+
+
+class Levels(nn.Module):
+    """Reads the class off the image: v is class v, whatever the patch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(50.0))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        levels = torch.arange(3.0).reshape(1, 3, 1, 1, 1)
+        return -self.scale * (image - levels).abs()
+
+
+class Blind(nn.Module):
+    """Everything is background."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([9.0, 0.0, 0.0]))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.bias.reshape(1, 3, 1, 1, 1) + 0 * image
+
+
+def evaluate(
+    config: SiteConfig,
+    protocol: StudyProtocol,
+    network: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    perfect: bool = False,
+) -> EvaluationReport:
+    data = prepare_site(config, protocol)
+    monkeypatch.setattr(client.evaluation, "load_segmenter", lambda *_: network)
+    if perfect:
+        for case in (*data.validation, *data.test):
+            assert case.label is not None
+            case.__dict__["image"] = np.asarray(case.label, np.float32)
+    return evaluate_site(config, protocol, data, {})
+
+
+def relabel(config: SiteConfig, change: Callable[[Any], Any]) -> None:
+    for folder in ("labelsVal", "labelsTs"):
+        for path in (config.data / folder).glob("*"):
+            image = sitk.ReadImage(str(path))
+            changed = sitk.GetImageFromArray(change(sitk.GetArrayFromImage(image)))
+            changed.CopyInformation(image)
+            sitk.WriteImage(changed, str(path))
+
+
+def test_a_perfect_network(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_site(labelled=1, validation=1, test=2)
+    report = evaluate(config, make_protocol(), Levels(), monkeypatch, perfect=True)
+    assert report.cases == {"validation": 1, "test": 2}
+    for organ in ("ball", "rod"):
+        total = report.dsc["test"][organ]
+        assert (total.sum, total.count, total.failures) == (2.0, 2, 0)
+        assert report.asd_mm["test"][organ].sum == 0.0
+        assert report.asd_mm["test"][organ].count == 2
+
+
+def test_parts_with_few_cases_are_not_reported(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_site(labelled=1, validation=1, test=2, threshold=2)
+    report = evaluate(config, make_protocol(), Levels(), monkeypatch, perfect=True)
+    assert report.cases == {"validation": 0, "test": 2}
+    hidden = report.dsc["validation"]["ball"]
+    assert (hidden.sum, hidden.sum_of_squares, hidden.count, hidden.failures) == (0, 0, 0, 0)
+
+
+def test_an_organ_that_neither_has(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_site(labelled=1, test=1)
+    relabel(config, lambda label: np.where(label == 5, 0, label).astype(np.uint8))
+    report = evaluate(config, make_protocol(), Levels(), monkeypatch, perfect=True)
+    assert (report.dsc["test"]["rod"].sum, report.dsc["test"]["rod"].count) == (1.0, 1)
+    assert (report.asd_mm["test"]["rod"].count, report.asd_mm["test"]["rod"].failures) == (0, 0)
+
+
+def test_a_missed_organ_is_a_failure_and_never_nan(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_site(labelled=1, test=2)
+    report = evaluate(config, make_protocol(), Blind(), monkeypatch)
+    for organ in ("ball", "rod"):
+        dsc, asd = report.dsc["test"][organ], report.asd_mm["test"][organ]
+        assert (dsc.sum, dsc.count, dsc.failures) == (0.0, 2, 2)
+        assert (asd.sum, asd.count, asd.failures) == (0.0, 0, 2)
+
+
+def test_prediction_is_on_the_scans_own_grid(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    # A study grid of 16 x 12 x 5 voxels: padded to the window, un-padded, and resampled back.
+    protocol = make_protocol(spacing_mm=(3.0, 4.0, 10.0))
+    config = make_site(labelled=1)
+    case = prepare_site(config, protocol).labelled[0]
+    assert case.label is not None
+    assert case.image.shape == (16, 12, 5)
+    case.__dict__["image"] = np.asarray(case.label, np.float32)
+    scan = read_image(case.case.image, case=case.name)
+    predicted = predict_label_map(Levels(), protocol, case, scan)
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(str(case.case.label)))
+    assert predicted.shape == truth.shape
+    assert predicted.dtype == np.uint8
+    assert set(np.unique(predicted)) == {0, 2, 5}
+    for value in (2, 5):
+        centres = [np.argwhere(a == value).mean(0) for a in (predicted, truth)]
+        assert np.abs(centres[0] - centres[1]).max() < 2.5  # half a slice of 10 mm
+
+
+def test_distances_are_in_mm_of_the_scan(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
+    # Prediction one voxel of 2 mm further along x on every slice.
+    config = make_site(labelled=1, test=1)
+
+    def slab(label: Any) -> Any:
+        label[...] = 0
+        label[:, :, 8:16] = 2
+        return label
+
+    relabel(config, slab)
+    protocol = make_protocol()
+    case = prepare_site(config, protocol).test[0]
+    assert case.label is not None
+    case.__dict__["image"] = np.roll(np.asarray(case.label, np.float32), 1, axis=0)
+    score = score_case(Levels(), protocol, case).organs["ball"]
+    assert score.dsc == pytest.approx(7 / 8)
+    # Two faces of 24 x 24 are 2 mm off, four sides of 8 x 24 are not: 2 * 1152 / 1920 mm.
+    assert score.asd_mm == pytest.approx(1.2, rel=0.05)
+
+
+def test_the_largest_component_of_each_organ() -> None:
+    channels = np.zeros((8, 8, 8), np.uint8)
+    channels[0:3, 0:3, 0:3] = 1
+    channels[6, 6, 6] = 1
+    channels[4:6, 0:2, 0:2] = 2
+    kept = largest_components(channels, 4)
+    assert kept[6, 6, 6] == 0
+    assert ((kept == 1).sum(), (kept == 2).sum(), (kept == 3).sum()) == (27, 8, 0)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_protocol_decides_on_components(
+    make_site: MakeSite, make_protocol: MakeProtocol, asked: bool
+) -> None:
+    protocol = make_protocol(evaluation={"largest_component": asked})
+    case = prepare_site(make_site(labelled=1), protocol).labelled[0]
+    assert case.label is not None
+    speckled = np.array(case.label, np.float32)
+    speckled[0, 0, 0] = 1.0
+    case.__dict__["image"] = speckled
+    scan = read_image(case.case.image, case=case.name)
+    assert (predict_label_map(Levels(), protocol, case, scan)[0, 0, 0] == 2) != asked
+
+
+def test_a_real_network_scores_in_bounds(
+    make_site: MakeSite, make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
+    config, protocol = make_site(), make_protocol()
+    data = prepare_site(config, protocol)
+    weights = wire_weights(build_segmenter(protocol).state_dict())
+    reports = [evaluate_site(config, protocol, data, weights) for _ in range(2)]
+    assert reports[0].dsc == reports[1].dsc
+    assert all(0 <= total.sum <= total.count for total in reports[0].dsc["test"].values())
+    assert reports[0].seconds > 0
+
+
+def test_maps_are_held_against_correctness_on_validation_cases(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sure(nn.Module):
+        def forward(self, maps: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+            return 2.25 + 0 * image
+
+    config, protocol = make_site(labelled=1, validation=1, test=1), make_protocol()
+    data = prepare_site(config, protocol)
+    monkeypatch.setattr(client.evaluation, "load_segmenter", lambda *_: Levels())
+    monkeypatch.setattr(client.evaluation, "load_confidence", lambda *_: Sure())
+    (case,) = data.validation
+    assert case.label is not None
+    image = np.array(case.label, np.float32)
+    organ = np.argwhere(image == 1)[:10]
+    image[tuple(organ.T)] = 2  # ten voxels of the ball are taken for the rod
+    case.__dict__["image"] = image
+    report = evaluate_site(config, protocol, data, {}, {})
+    confidence = report.reliability["confidence"]
+    assert sum(confidence.wrong) == 10
+    assert sum(confidence.right) == int((case.label > 0).sum()) - 10
+    at = int((2.25 - LOWEST) / STEP)
+    assert confidence.wrong[at] == 10
+    softmax = report.reliability["softmax"]
+    assert softmax.wrong[-1] == 10  # this segmenter is always sure
+
+
+def test_without_confidence_weights_nothing_is_held_against_anything(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = evaluate(make_site(), make_protocol(), Blind(), monkeypatch)
+    assert not any(sum(c.right) + sum(c.wrong) for c in report.reliability.values())
