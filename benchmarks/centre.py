@@ -21,7 +21,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.common import ROOT, RUNS, Report, Row, Target, in_child, status_mib
-from server.centre import RETURN_LARGE_BLOCKS
+from server.admin.centre import RETURN_LARGE_BLOCKS
 
 SITES = (2, 10, 50, 200)
 PLOT = ROOT / "docs" / "images" / "centre-growth.png"
@@ -139,8 +139,8 @@ def child(count: int) -> None:
 def _study(count: int, network: dict[str, int]) -> dict[str, Any]:
     from protocol.config.study import StudyProtocol, merged
     from protocol.wire.weights import bytes_of
-    from server.rounds import new_record, run_study
-    from server.watchers import Watcher
+    from server.rounds.loop import new_record, run_study
+    from server.rounds.watchers import Watcher
 
     changes = {
         "network": network,
@@ -179,7 +179,7 @@ def _settled() -> float:
 @contextmanager
 def _watched() -> Iterator[tuple[list[int], list[float]]]:
     """Notes the disk that a round's updates take, and the seconds of summing them."""
-    from server.updates import RoundUpdates
+    from server.rounds.updates import RoundUpdates
 
     disk, seconds = [0], [0.0]
     average = RoundUpdates.average

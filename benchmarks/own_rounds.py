@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.processes import Crew, MeasurementError, free_port
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from server.record import RoundRecord
+from server.rounds.record import RoundRecord
 from tests.deployment import harness
 
 SITES = "AB"
@@ -33,7 +33,7 @@ def study(rounds: int) -> StudyProtocol:
 
 def deployed(folder: Path, protocol: StudyProtocol) -> Sequence[float]:
     """Overheads with a centre and two hospitals: TLS, keys, gate, audit log, MLflow in a file."""
-    from server.checkpoint import load_checkpoint
+    from server.rounds.checkpoint import load_checkpoint
 
     with harness.federation(folder, protocol, sites=SITES, port=free_port()) as federation:
         federation.start_superlink()
@@ -58,7 +58,7 @@ def simulated(folder: Path, protocol: StudyProtocol) -> Sequence[float]:
 
 
 def _simulate(folder: Path) -> None:
-    from server.watchers import Watcher
+    from server.rounds.watchers import Watcher
     from simulation.federation import simulate
 
     protocol = StudyProtocol.model_validate_json((folder / "study.json").read_bytes())

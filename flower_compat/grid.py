@@ -82,7 +82,7 @@ class PromptGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Not used: `server.exchange` waits itself."""
+        """Not used: `server.rounds.channel` waits itself."""
         raise NotImplementedError
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:

@@ -17,12 +17,12 @@ from flwr.serverapp import Grid, ServerApp
 from flower_compat.grid import PromptGrid
 from flower_compat.polling import pull_objects_soon
 from protocol.audit.log import AuditLog
-from server.checkpoint import CheckpointError, load_checkpoint
-from server.rounds import new_record, run_study
-from server.runfolder import EventWriter, Keeper, RunFolder
-from server.stopped import QuorumError
-from server.tracking import MlflowWatcher
-from server.watchers import Watchers
+from server.monitoring.run_folder import EventWriter, Keeper, RunFolder
+from server.monitoring.tracking import MlflowWatcher
+from server.rounds.checkpoint import CheckpointError, load_checkpoint
+from server.rounds.errors import QuorumError
+from server.rounds.loop import new_record, run_study
+from server.rounds.watchers import Watchers
 
 CENTRE_VARIABLE = "ASDNET_CENTRE"
 

@@ -25,7 +25,7 @@ from protocol.keys import (
     read_certificate,
     read_public_key,
 )
-from server.centre import (
+from server.admin.centre import (
     CENTRE,
     DEFAULT_PORT,
     Centre,
@@ -40,7 +40,7 @@ from server.centre import (
     superlink_arguments,
     write_sites,
 )
-from server.certificates import HostError, check_hosts, hosts_of
+from server.admin.certificates import HostError, check_hosts, hosts_of
 
 # Longer than any federation, and short of the year 9999.
 _MAX_DAYS = 36500
@@ -197,7 +197,7 @@ def tell_superlink(centre: Centre) -> list[str]:
         CentreError: If it refuses a key, or does not do as it is told.
     """
     # Late: it imports Flower, which takes seconds that `--help` and `list` should not.
-    from server.registry import SuperLinkRefused, SuperLinkUnreachable, sync_sites
+    from server.admin.registry import SuperLinkRefused, SuperLinkUnreachable, sync_sites
 
     try:
         return sync_sites(centre)

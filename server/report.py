@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 
 from reporting.render import render_page
-from server.centre import CENTRE, CentreError, read_centre
-from server.federation_page import sections_of
-from server.runfolder import RunError, RunFolder
-from server.tracked import TrackedError, TrackedStudy, read_run
+from server.admin.centre import CENTRE, CentreError, read_centre
+from server.monitoring.federation_page import sections_of
+from server.monitoring.run_folder import RunError, RunFolder
+from server.monitoring.tracked import TrackedError, TrackedStudy, read_run
 
 _SQLITE = "sqlite:///"
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from protocol.config.presets import PRESET_NAMES, preset
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
 from protocol.wire.messages import RUN_NAME
-from server.centre import CENTRE, Centre, CentreError, read_centre, read_sites
-from server.control import SuperLinkRefused, SuperLinkUnreachable, connect
-from server.follow import Outcome, follow, read_events
-from server.runfolder import RunError, RunFacts, RunFolder
+from server.admin.centre import CENTRE, Centre, CentreError, read_centre, read_sites
+from server.admin.control import SuperLinkRefused, SuperLinkUnreachable, connect
+from server.monitoring.follow import Outcome, follow, read_events
+from server.monitoring.run_folder import RunError, RunFacts, RunFolder
 
 APP = Path(__file__).resolve().parents[1]
 # A supervisor may start the command again with --resume after the last of these.

@@ -22,7 +22,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.centre import (
+from server.admin.centre import (
     CENTRE,
     RETURN_LARGE_BLOCKS,
     CentreError,
@@ -95,7 +95,7 @@ def run(
 
 def _admit_sites(folder: Path) -> None:
     """Once the SuperLink answers: what was added or removed while it was down."""
-    from server.registry import SuperLinkRefused, SuperLinkUnreachable, sync_sites
+    from server.admin.registry import SuperLinkRefused, SuperLinkUnreachable, sync_sites
 
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:

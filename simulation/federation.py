@@ -28,9 +28,9 @@ from client.app import build_client_app
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from server.app import build_server_app
-from server.record import StudyRecord
-from server.rounds import new_record, run_study
-from server.watchers import Watcher
+from server.rounds.loop import new_record, run_study
+from server.rounds.record import StudyRecord
+from server.rounds.watchers import Watcher
 
 
 def simulate(

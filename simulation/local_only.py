@@ -16,8 +16,8 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import EvaluationReport, TrainReport
 from protocol.wire.weights import Weights, wire_weights
-from server.calibration import evaluation_gamma
-from server.record import macro_validation_dsc
+from server.rounds.calibration import evaluation_gamma
+from server.rounds.record import macro_validation_dsc
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from client.data.integrity import ScanError
 from client.data.layout import ContractError
 from protocol.config.presets import PresetName, preset
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
-from server.stopped import QuorumError
+from server.rounds.errors import QuorumError
 from simulation.layouts import PROMISE12_ORGANS, SplitError, is_promise12
 from simulation.phantom.cohort import CohortError
 

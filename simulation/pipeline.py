@@ -167,10 +167,10 @@ def _train_and_report(
     console: Console,
 ) -> None:
     from protocol.model_io import write_json
-    from server.progress import TerminalWatcher
-    from server.runfolder import Keeper
-    from server.tracking import MlflowWatcher, package_versions
-    from server.watchers import Watchers
+    from server.monitoring.progress import TerminalWatcher
+    from server.monitoring.run_folder import Keeper
+    from server.monitoring.tracking import MlflowWatcher, package_versions
+    from server.rounds.watchers import Watchers
     from simulation.federation import gpu_share, simulate
     from simulation.local_only import train_all_alone
     from simulation.results import Outcome, print_table, result_json, write_tables

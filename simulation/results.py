@@ -13,8 +13,8 @@ from rich.table import Table
 from asdnet_models.reliability import SCORES
 from asdnet_models.sums import ScoreSum, SumCount
 from protocol.wire.messages import EvaluationReport
-from server.calibration import auroc, pooled
-from server.record import RoundRecord, StudyRecord
+from server.rounds.calibration import auroc, pooled
+from server.rounds.record import RoundRecord, StudyRecord
 
 _LITTLE, _NEARLY_ALL = 0.02, 0.98
 _KNOWS_NOTHING = 2 * math.log(2)

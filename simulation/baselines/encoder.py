@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from protocol.config.schedule import OrganBox
 from protocol.wire.weights import Weights, wire_weights
-from server.aggregation import average, capped_shares
+from server.rounds.aggregation import average, capped_shares
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,7 @@ def _with_quorum(protocol: StudyProtocol, cases: Sequence[StudyCase]) -> StudyPr
 
 
 def _info(options: StudyOptions, protocol: StudyProtocol, cohort: dict[str, Any]) -> StudyInfo:
-    from server.tracking import package_versions
+    from server.monitoring.tracking import package_versions
 
     compared = [name for name in options.rows if name in options.compared]
     return StudyInfo(

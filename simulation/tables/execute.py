@@ -16,8 +16,8 @@ from protocol.config.study import StudyProtocol
 from protocol.model_io import save_model, write_json
 from protocol.wire.messages import TrainReport
 from protocol.wire.weights import Weights
-from server.record import StudyRecord
-from server.watchers import Watcher
+from server.rounds.record import StudyRecord
+from server.rounds.watchers import Watcher
 from simulation.local_only import Alone, train_in_place
 from simulation.split import StudyCase, write_sites
 from simulation.tables.rows import Kind

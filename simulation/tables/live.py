@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protocol.model_io import write_json
-from server.progress import clock
+from server.monitoring.progress import clock
 from simulation.options import StudyFolderError
 from simulation.tables.crew import Failure, failures_json
 from simulation.tables.store import WAYS, CaseRow, RunKey, Way, read_rows, read_study

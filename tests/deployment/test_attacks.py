@@ -112,7 +112,7 @@ def test_plain_http(fed: harness.Deployment) -> None:
 
 
 def test_an_expired_certificate(fed: harness.Deployment, tmp_path: Path) -> None:
-    from server.centre import read_centre, renew_server
+    from server.admin.centre import read_centre, renew_server
 
     old = tmp_path / "old"
     shutil.copytree(fed.centre, old, ignore=shutil.ignore_patterns("superlink.db*", "runs"))

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from protocol.model_io import load_model
-from server.watchers import Watcher
+from server.rounds.watchers import Watcher
 from simulation.federation import simulate
 
 KINDS = ("worker", "serverapp", "supernode", "superlink")

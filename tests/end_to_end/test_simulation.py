@@ -21,7 +21,7 @@ from protocol.config.schedule import plan_round
 from protocol.config.site import read_site
 from protocol.config.study import StudyProtocol
 from protocol.wire.weights import wire_weights
-from server.watchers import Watcher
+from server.rounds.watchers import Watcher
 from simulation.federation import simulate
 from simulation.phantom.cohort import make_cohort
 

@@ -19,8 +19,8 @@ from asdnet_models.sums import SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import SiteFacts, TrainReport
-from server.record import RoundRecord, StudyRecord
-from server.tracking import MlflowClient, MlflowWatcher
+from server.monitoring.tracking import MlflowClient, MlflowWatcher
+from server.rounds.record import RoundRecord, StudyRecord
 
 RUN_NAME = "pelvis-2026-20261123-1915"
 # Imports and the database's migrations, on a machine that has other things to do.
@@ -119,7 +119,7 @@ def history(client: MlflowClient, run_id: str, key: str) -> list[tuple[int, int,
 def test_an_outage_of_the_server_loses_and_doubles_nothing(
     tmp_path: Path, make_protocol: Callable[..., StudyProtocol], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "server.tracking")
+    caplog.set_level(logging.INFO, "server.monitoring.tracking")
     protocol = make_protocol(training={"rounds": 7})
     facts = SiteFacts(labelled=3, unlabelled=1, validation=0, test=2)
     record = StudyRecord(

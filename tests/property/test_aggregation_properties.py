@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from server.aggregation import average, average_stored, capped_shares, outsized_updates
+from server.rounds.aggregation import average, average_stored, capped_shares, outsized_updates
 
 sites = st.text("ABCDEFGH", min_size=1, max_size=3)
 amounts = st.dictionaries(sites, st.floats(0, 1e4, allow_subnormal=False), max_size=8)
@@ -127,7 +127,9 @@ def test_updates_on_the_disk_average_to_the_same_bits(
     torch.set_num_threads(threads)
     try:
         with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-            patch.setattr("server.aggregation._NUMBERS_HELD", 600 * count)  # more than one strip
+            patch.setattr(
+                "server.rounds.aggregation._NUMBERS_HELD", 600 * count
+            )  # more than one strip
             files = {site: Path(folder) / site for site in names}
             for site in names:
                 flat = torch.cat([updates[site][name].flatten() for name in like])

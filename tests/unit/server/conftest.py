@@ -14,6 +14,6 @@ from memory_grid import Clock
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The round loop's clock; waiting is done at once."""
     made = Clock()
-    monkeypatch.setattr("server.exchange.time", made)
-    monkeypatch.setattr("server.rounds.time", made)
+    monkeypatch.setattr("server.rounds.channel.time", made)
+    monkeypatch.setattr("server.rounds.loop.time", made)
     return made

@@ -34,9 +34,9 @@ from protocol.wire.messages import (
     sent_shapes,
 )
 from protocol.wire.weights import Weights, raw_weights
-from server.record import StudyRecord
-from server.rounds import new_record, run_study
-from server.watchers import Watcher
+from server.rounds.loop import new_record, run_study
+from server.rounds.record import StudyRecord
+from server.rounds.watchers import Watcher
 
 Answer = RecordDict | Error | None
 Spoil = Callable[[Message, RecordDict], Answer]

@@ -16,10 +16,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from protocol.config.study import StudyProtocol
-from server.centre import Centre, create_centre
-from server.control import SuperLinkRefused, SuperLinkUnreachable
+from server.admin.centre import Centre, create_centre
+from server.admin.control import SuperLinkRefused, SuperLinkUnreachable
+from server.monitoring.run_folder import RunFacts, RunFolder
 from server.run import APP, app
-from server.runfolder import RunFacts, RunFolder
 
 
 @dataclass
@@ -67,8 +67,8 @@ def control(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> FakeControl:
         yield fake
 
     monkeypatch.setattr("server.run.connect", connect)
-    monkeypatch.setattr("server.follow._POLL_S", 0.01)
-    monkeypatch.setattr("server.follow._START_PATIENCE_S", 0.05)
+    monkeypatch.setattr("server.monitoring.follow._POLL_S", 0.01)
+    monkeypatch.setattr("server.monitoring.follow._START_PATIENCE_S", 0.05)
     return fake
 
 

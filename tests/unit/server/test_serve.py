@@ -11,11 +11,11 @@ from protocol.audit.log import read_entries
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model
 from server.app import serve
-from server.checkpoint import CheckpointError, load_checkpoint
-from server.follow import read_events
-from server.record import StudyRecord
-from server.runfolder import RunError, RunFacts, RunFolder
-from server.watchers import Watcher
+from server.monitoring.follow import read_events
+from server.monitoring.run_folder import RunError, RunFacts, RunFolder
+from server.rounds.checkpoint import CheckpointError, load_checkpoint
+from server.rounds.record import StudyRecord
+from server.rounds.watchers import Watcher
 
 MakeProtocol = Callable[..., StudyProtocol]
 

@@ -15,7 +15,7 @@ from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
-from server.record import RoundRecord, StudyRecord
+from server.rounds.record import RoundRecord, StudyRecord
 from simulation.results import (
     Outcome,
     gain_lines,

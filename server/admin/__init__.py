@@ -1,0 +1,1 @@
+"""Keys, certificates, sites and the SuperLink of the centre."""

@@ -1,0 +1,297 @@
+"""The coordinating centre's folder: its keys, its certificates and the sites that it admits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pydantic import (
+    AwareDatetime,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from protocol.config.site import SiteConfig
+from protocol.config.study import Frozen, explain
+from protocol.keys import (
+    PRIVATE_MODE,
+    PUBLIC_MODE,
+    KeyFileError,
+    openssh_fingerprint,
+    parse_openssh_line,
+    read_certificate,
+    replace_file,
+)
+from server.admin.certificates import Identity, check_hosts, issue_server, make_ca
+
+CENTRE = Path("centre")
+# glibc's own first setting.  Else it raises it by itself, and keeps what is freed of updates.
+RETURN_LARGE_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": str(128 * 2**10)}
+DEFAULT_PORT = 9092
+
+
+class CentreError(ValueError):
+    """A centre that is not there, is there already, or breaks a rule; lists every mistake."""
+
+
+class Centre(Frozen):
+    """Layout and facts of one centre; the facts are in centre.json."""
+
+    folder: Path = Field(exclude=True, description="absolute; everything of the centre is in it")
+    hosts: Annotated[tuple[str, ...], Field(min_length=1, description="first: the sites' one")]
+    port: Annotated[int, Field(ge=1, le=65535)] = DEFAULT_PORT
+    days: PositiveInt = Field(397, description="validity of a new server certificate")
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return check_hosts(hosts)
+
+    @property
+    def address(self) -> str:
+        """host:port, as sites connect."""
+        host = self.hosts[0]
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def ca_key(self) -> Path:
+        """Who has it can pass for the centre."""
+        return self.folder / "ca.key"
+
+    @property
+    def ca_file(self) -> Path:
+        """The CA's certificate, which every site gets."""
+        return self.folder / "ca.pem"
+
+    @property
+    def server_key(self) -> Path:
+        """The SuperLink's private key."""
+        return self.folder / "server.key"
+
+    @property
+    def server_file(self) -> Path:
+        """The SuperLink's certificate."""
+        return self.folder / "server.pem"
+
+    @property
+    def facts_file(self) -> Path:
+        """Hosts, port and validity; written last, so its presence means a whole centre."""
+        return self.folder / "centre.json"
+
+    @property
+    def sites_file(self) -> Path:
+        """Public keys of the sites."""
+        return self.folder / "sites.json"
+
+    @property
+    def database(self) -> Path:
+        """The SuperLink's state."""
+        return self.folder / "superlink.db"
+
+    @property
+    def flower_home(self) -> Path:
+        """FLWR_HOME of every Flower command of this centre."""
+        return self.folder / "flower"
+
+    @property
+    def runs(self) -> Path:
+        """Results of studies, a folder each."""
+        return self.folder / "runs"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the launchers."""
+        return self.folder / "logs"
+
+
+class SiteKey(Frozen):
+    """The key by which one site is known."""
+
+    public_key: str = Field(description="one OpenSSH line, EC P-384, without a comment")
+    fingerprint: str = Field(description="SHA256:..., as ssh-keygen -lf prints it")
+    added: AwareDatetime
+
+    @field_validator("public_key")
+    @classmethod
+    def _key_is_p384(cls, line: str) -> str:
+        parse_openssh_line(line)
+        return line
+
+    @field_validator("fingerprint")
+    @classmethod
+    def _fingerprint_is_the_keys(cls, fingerprint: str, info: ValidationInfo) -> str:
+        line = info.data.get("public_key")
+        if line and (true := openssh_fingerprint(parse_openssh_line(line))) != fingerprint:
+            raise ValueError(f"is not the key's, which is {true}; take the site out and add it")
+        return fingerprint
+
+
+# The name's rule stands in one place.
+SiteName = TypeAdapter[str](SiteConfig.model_fields["site"].rebuild_annotation())
+_Sites = TypeAdapter(dict[str, SiteKey])
+
+
+def read_centre(folder: Path) -> Centre:
+    """The centre that `provision.py init` made in `folder`.
+
+    Raises:
+        CentreError: If there is none, or centre.json breaks a rule.
+    """
+    folder = folder.resolve()
+    place = folder / "centre.json"
+    try:
+        content = TypeAdapter(dict[str, object]).validate_json(place.read_bytes())
+        return Centre.model_validate({**content, "folder": folder})
+    except (FileNotFoundError, NotADirectoryError):
+        raise CentreError(
+            f"{folder}: is not a centre (it has no centre.json);"
+            f" run: python server/provision.py init --host NAME --centre {folder}"
+        ) from None
+    except ValidationError as error:
+        raise CentreError(explain(error, str(place))) from None
+
+
+def create_centre(centre: Centre, ca_days: int, now: datetime) -> None:
+    """Make the folder with a new CA, a server certificate and no sites.
+
+    Raises:
+        CentreError: If there is anything in the folder, or the CA would end too early.
+    """
+    folder = centre.folder
+    if centre.facts_file.exists():
+        raise CentreError(f"{folder}: is a centre already; choose another folder, or see `renew`")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CentreError(f"{folder}: is there already and is not an empty folder; choose another")
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    ca = make_ca(ca_days, now)
+    server = issue_server(ca, centre.hosts, centre.days, now)
+    try:
+        replace_file(centre.ca_key, ca.key_pem, PRIVATE_MODE)
+        replace_file(centre.ca_file, ca.certificate_pem, PUBLIC_MODE)
+        replace_file(centre.server_key, server.key_pem, PRIVATE_MODE)
+        replace_file(centre.server_file, server.certificate_pem, PUBLIC_MODE)
+        write_sites(centre, {})
+        for inner in (centre.flower_home, centre.runs, centre.logs):
+            inner.mkdir(mode=0o700)
+        _write_facts(centre)
+    except OSError:
+        # Nothing but our own is in there, and half a centre would refuse the next attempt.
+        for item in folder.iterdir():
+            item.rmdir() if item.is_dir() else item.unlink()
+        raise
+
+
+def renew_server(centre: Centre, now: datetime) -> Identity:
+    """Replace server key and certificate by new ones of the same CA; the old become .previous.
+
+    Raises:
+        CentreError: If the CA has ended or its two files are not of one pair.
+        KeyFileError: If a file of the CA cannot be read.
+    """
+    ca = _read_ca(centre)
+    if ca.certificate.not_valid_after_utc <= now:
+        raise CentreError(
+            f"{centre.ca_file}: the CA expired on {ca.certificate.not_valid_after_utc:%Y-%m-%d};"
+            " make a new centre in another folder (init) and send every hospital its ca.pem"
+        )
+    server = issue_server(ca, centre.hosts, centre.days, now)
+    for path, mode in ((centre.server_key, PRIVATE_MODE), (centre.server_file, PUBLIC_MODE)):
+        if path.exists():
+            replace_file(_beside(path, "previous"), path.read_bytes(), mode)
+    # Both are whole on the disk before either takes its place: what can go wrong goes wrong here.
+    new_key, new_file = _beside(centre.server_key, "new"), _beside(centre.server_file, "new")
+    try:
+        replace_file(new_key, server.key_pem, PRIVATE_MODE)
+        replace_file(new_file, server.certificate_pem, PUBLIC_MODE)
+        os.replace(new_key, centre.server_key)
+        os.replace(new_file, centre.server_file)
+    finally:
+        new_key.unlink(missing_ok=True)
+        new_file.unlink(missing_ok=True)
+    _write_facts(centre)
+    return server
+
+
+def read_server_key(centre: Centre) -> ec.EllipticCurvePrivateKey:
+    """The SuperLink's private key.
+
+    Raises:
+        KeyFileError: If it cannot be read or is of another kind.
+    """
+    return _read_pem_key(centre.server_key)
+
+
+def read_sites(centre: Centre) -> dict[str, SiteKey]:
+    """The sites that the centre admits, by name; none if nothing has been written.
+
+    Raises:
+        CentreError: If sites.json breaks a rule.
+    """
+    try:
+        content = centre.sites_file.read_bytes()
+    except FileNotFoundError:
+        return {}
+    try:
+        return _Sites.validate_json(content)
+    except ValidationError as error:
+        raise CentreError(explain(error, str(centre.sites_file))) from None
+
+
+def write_sites(centre: Centre, sites: Mapping[str, SiteKey]) -> None:
+    """Replace sites.json at once, in order of the names."""
+    content = _Sites.dump_json(dict(sorted(sites.items())), indent=2)
+    replace_file(centre.sites_file, content + b"\n", PUBLIC_MODE)
+
+
+def superlink_arguments(centre: Centre) -> list[str]:
+    """What follows `flower-superlink`: TLS, known sites alone, nothing installed at run time."""
+    return [
+        *("--host", "0.0.0.0", "--port", str(centre.port)),
+        *("--ssl-certfile", str(centre.server_file)),
+        *("--ssl-keyfile", str(centre.server_key)),
+        *("--ssl-ca-certfile", str(centre.ca_file)),
+        "--enable-supernode-auth",
+        "--disable-runtime-dependency-installation",
+        *("--database", str(centre.database)),
+    ]
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def _write_facts(centre: Centre) -> None:
+    content = centre.model_dump_json(indent=2) + "\n"
+    replace_file(centre.facts_file, content.encode(), PUBLIC_MODE)
+
+
+def _read_ca(centre: Centre) -> Identity:
+    ca = Identity(key=_read_pem_key(centre.ca_key), certificate=read_certificate(centre.ca_file))
+    if ca.certificate.public_key() != ca.key.public_key():
+        raise CentreError(
+            f"{centre.ca_key}: is not the key of {centre.ca_file.name};"
+            " restore both from one backup"
+        )
+    return ca
+
+
+def _read_pem_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise KeyFileError(f"{path}: must be an EC private key in PEM form without a passphrase")
+    return key

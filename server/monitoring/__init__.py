@@ -1,0 +1,1 @@
+"""How a study goes and went: MLflow, run folder, terminal, report."""

@@ -1,0 +1,294 @@
+"""The sections of the report of a real federation, from what sites sent and MLflow kept."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
+from reporting.figures import Lines, line_panels
+from server.monitoring.tracked import Series, TrackedSite, TrackedStudy
+
+_NONE = "-"
+_STATUS = {
+    "FINISHED": "finished: all rounds were trained",
+    "FAILED": "stopped before its last round",
+    "RUNNING": "at work, or MLflow was away when it ended",
+}
+_COUNTS = ("labelled", "unlabelled", "validation", "test")
+_MEBIBYTE = 1024.0**2
+
+
+def sections_of(study: TrackedStudy) -> list[Section]:
+    """All sections; a sentence where MLflow has no numbers for one."""
+    return [_in_short(study), _protocol(study), _sites(study), _scores(study), _curves(study)]
+
+
+def scored_round(study: TrackedStudy) -> int | None:
+    """The best round, or while there is none the last that any site scored."""
+    if study.best_round is not None:
+        return study.best_round
+    scored = [
+        number
+        for site in study.sites
+        for name, series in site.metrics.items()
+        if name.startswith(("dsc/", "validation/dsc/"))
+        for number in series
+    ]
+    return max(scored, default=None)
+
+
+def _in_short(study: TrackedStudy) -> Section:
+    asked = study.params.get("training.rounds", "?")
+    left_out = {s.site: len(s.left_out) for s in study.sites if s.left_out}
+    items = [
+        f"{study.rounds} of {asked} rounds, {len(study.sites)} sites; "
+        f"{_STATUS.get(study.status, study.status)}.",
+        _score_sentence(study),
+    ]
+    if left_out:
+        named = ", ".join(f"{site} in {count}" for site, count in left_out.items())
+        items.append(f"Left out of rounds: {named}.")
+    else:
+        items.append("No site was left out of a round.")
+    trusted = [series[max(series)] for s in study.sites if (series := s.series("trusted_fraction"))]
+    if trusted:
+        items.append(
+            "Of the unlabelled voxels predicted as an organ, sites trusted "
+            f"{min(trusted):.0%} to {max(trusted):.0%} in their last round; "
+            "near 0% or 100%, the confidence map did not choose."
+        )
+    return Section(title="In short", blocks=(Bullets(items=tuple(items)),))
+
+
+def _score_sentence(study: TrackedStudy) -> str:
+    number = scored_round(study)
+    if number is None:
+        return "No site has scored the model yet."
+    kind = "best" if study.best_round is not None else "last scored"
+    validation = study.series("validation_dsc").get(number)
+    if validation is None:
+        return f"The {kind} model is of round {number}; it has no validation DSC."
+    return (
+        f"The {kind} model is of round {number}: validation DSC {validation:.3f}, mean over sites "
+        "and organs."
+    )
+
+
+def _protocol(study: TrackedStudy) -> Section:
+    started = datetime.fromtimestamp(study.started_ms / 1000, UTC).isoformat(timespec="seconds")
+    facts = [("run", study.name), ("started", started), *_grouped(study.params)]
+    return Section(title="What was agreed", blocks=(Facts(items=tuple(facts)),))
+
+
+def _grouped(params: Mapping[str, str]) -> list[tuple[str, str]]:
+    """A line a section of the protocol: its keys are joined by dots."""
+    whole = {key: value for key, value in params.items() if "." not in key}
+    groups: dict[str, list[str]] = {}
+    for key, value in params.items():
+        section, dot, rest = key.partition(".")
+        if dot:
+            groups.setdefault(section, []).append(f"{rest} {value}")
+    return [
+        *sorted(whole.items()),
+        *((section, ", ".join(sorted(lines))) for section, lines in sorted(groups.items())),
+    ]
+
+
+def _sites(study: TrackedStudy) -> Section:
+    if not study.sites:
+        return Section(title="Sites", blocks=(Text(text="No site has taken part yet."),))
+    records = [_site_record(site) for site in study.sites]
+    table = Table(
+        name="sites",
+        caption="What sites declared, and what they did",
+        header=(
+            "site",
+            *_COUNTS,
+            "rounds trained",
+            "left out",
+            "training, s",
+            "sent, MiB",
+            "received, MiB",
+        ),
+        groups=(Group(title="", rows=tuple(tuple(_text(v) for v in r.values()) for r in records)),),
+        note=f"The rounds took {sum(study.series('seconds').values()):,.0f} s at the centre, with "
+        "waiting. Bytes are those of rounds in which the site's update came.",
+        records=records,
+    )
+    reasons = tuple(
+        f"Site {site.site}, round {number}: {why}."
+        for site in study.sites
+        for number, why in sorted(site.left_out.items())
+    )
+    blocks: list[Block] = [table, *_drawn_organs(study)]
+    if reasons:
+        blocks += [Text(text="Left out, with the reason:"), Bullets(items=reasons)]
+    return Section(title="Sites", blocks=tuple(blocks))
+
+
+def _site_record(site: TrackedSite) -> dict[str, Any]:
+    return {
+        "site": site.site,
+        **{name: site.cases.get(name) for name in _COUNTS},
+        "rounds_trained": len(site.series("seconds")),
+        "left_out": len(site.left_out),
+        "seconds": sum(site.series("seconds").values()),
+        "mib_up": sum(site.series("bytes_up").values()) / _MEBIBYTE,
+        "mib_down": sum(site.series("bytes_down").values()) / _MEBIBYTE,
+    }
+
+
+def _drawn_organs(study: TrackedStudy) -> list[Table]:
+    """In how many cases each organ is drawn; nothing where every site has drawn all in all."""
+    if all({*s.annotated.values()} <= {s.cases.get("labelled")} for s in study.sites):
+        return []
+    records = [
+        {"site": site.site, **{organ: site.annotated.get(organ) or None for organ in study.organs}}
+        for site in study.sites
+    ]
+    return [
+        Table(
+            name="drawn_organs",
+            caption="Labelled training cases in which each organ is drawn",
+            header=("site", *study.organs),
+            groups=(Group(title="", rows=tuple(tuple(map(_text, r.values())) for r in records)),),
+            note="An organ that a site has not drawn is neither trained on nor scored there.",
+            records=records,
+        )
+    ]
+
+
+def _scores(study: TrackedStudy) -> Section:
+    title = "Scores by site and organ"
+    number = scored_round(study)
+    if number is None:
+        return Section(title=title, blocks=(Text(text="No site has scored the model yet."),))
+    blocks: list[Block] = [
+        Text(
+            text=f"Means over a site's cases, as the site sent them, of the model of round "
+            f"{number}. Scores of single cases never leave a site, so there are no intervals and "
+            "no box plots here. Undefined ASD are in no mean; a failure is an organ that was "
+            "missed, or found where there is none."
+        )
+    ]
+    for part, prefix in (("test", ""), ("validation", "validation/")):
+        records = [
+            record
+            for organ in study.organs
+            for site in study.sites
+            if (record := _score_record(site, organ, prefix, number)) is not None
+        ]
+        if records:
+            blocks.append(_score_table(part, records))
+        else:
+            blocks.append(Text(text=f"No site has {part} scores of round {number}."))
+    return Section(title=title, blocks=tuple(blocks))
+
+
+def _score_record(site: TrackedSite, organ: str, prefix: str, number: int) -> dict[str, Any] | None:
+    """None where the site scored nothing; without values where it has not drawn this organ."""
+    names = ("dsc", "asd_mm", "failures")
+    found = {name: site.series(f"{prefix}{name}/{organ}").get(number) for name in names}
+    of_part = tuple(f"{prefix}{name}/" for name in names)
+    if not any(number in s for name, s in site.metrics.items() if name.startswith(of_part)):
+        return None
+    failures = found["failures"]
+    return {
+        "organ": organ,
+        "site": site.site,
+        "cases": site.cases.get("validation" if prefix else "test"),
+        "dsc": found["dsc"],
+        "asd_mm": found["asd_mm"],
+        "failures": None if failures is None else int(failures),
+    }
+
+
+def _score_table(part: str, records: Sequence[dict[str, Any]]) -> Table:
+    organs = dict.fromkeys(record["organ"] for record in records)
+    return Table(
+        name=f"scores_{part}",
+        caption=f"Scores of {part} cases",
+        header=("site", "cases", "DSC", "ASD, mm", "failures"),
+        groups=tuple(
+            Group(
+                title=organ,
+                rows=tuple(
+                    (
+                        r["site"],
+                        _text(r["cases"]),
+                        _text(r["dsc"], 3),
+                        _text(r["asd_mm"], 2),
+                        _text(r["failures"]),
+                    )
+                    for r in records
+                    if r["organ"] == organ
+                ),
+            )
+            for organ in organs
+        ),
+        records=records,
+    )
+
+
+def _curves(study: TrackedStudy) -> Section:
+    scores: dict[str, Lines] = {
+        "mean over sites and organs": _lines(study.series("validation_dsc"))
+    }
+    for organ in study.organs:
+        scores[organ] = _by_site(study, f"validation/dsc/{organ}")
+    tests = {organ: _by_site(study, f"dsc/{organ}") for organ in study.organs}
+    losses = {
+        name.removeprefix("loss/"): _by_site(study, name)
+        for name in sorted({n for s in study.sites for n in s.metrics if n.startswith("loss/")})
+    }
+    trusted = {"trusted fraction": _by_site(study, "trusted_fraction")}
+    order = [f"site {site.site}" for site in study.sites]
+    found = (
+        _picture(scores, order, "validation", "Validation DSC by round", (0, 1)),
+        _picture(tests, order, "test", "DSC of test cases by round", (0, 1)),
+        _picture(losses, order, "losses", "Losses by round", None),
+        _picture(trusted, order, "trusted", "Trusted fraction by round", (-0.02, 1.02)),
+    )
+    pictures = tuple(picture for picture in found if picture is not None)
+    blocks: tuple[Block, ...] = (Gallery(pictures=pictures),)
+    if not pictures:
+        blocks = (Text(text="MLflow has no complete round yet."),)
+    return Section(title="Learning curves", blocks=blocks)
+
+
+def _picture(
+    panels: dict[str, Lines],
+    order: Sequence[str],
+    name: str,
+    what: str,
+    limits: tuple[float, float] | None,
+) -> Picture | None:
+    drawn = {title: lines for title, lines in panels.items() if any(lines.values())}
+    if not drawn:
+        return None
+    return line_panels(
+        drawn,
+        order=order,
+        name=f"curves_{name}",
+        alt=f"{what}, one line for each site",
+        caption=f"{what} and site.",
+        y_limits=limits,
+    )
+
+
+def _by_site(study: TrackedStudy, name: str) -> Lines:
+    return {
+        f"site {site.site}": list(site.series(name).items())
+        for site in study.sites
+        if site.series(name)
+    }
+
+
+def _lines(series: Series) -> Lines:
+    return {"all": list(series.items())} if series else {}
+
+
+def _text(value: Any, decimals: int = 1) -> str:
+    if value is None:
+        return _NONE
+    return f"{value:,.{decimals}f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,116 @@
+"""Reads along while a ServerApp works on a run: its events, and whether it still lives."""
+
+import json
+import time
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from server.monitoring.run_folder import RunFolder
+
+Outcome = Literal["finished", "stopped", "failed", "died", "never started"]
+
+_POLL_S = 0.5
+# The SuperLink takes some seconds to start a ServerApp, and that some to import its libraries.
+_START_PATIENCE_S = 180.0
+_ENDS: tuple[Outcome, ...] = ("finished", "stopped", "failed")
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What the events say so far."""
+
+    round: int = 0
+    rounds: int = 0
+    doing: str = "waiting for sites"
+    states: dict[str, str] = field(default_factory=dict)
+    dsc: dict[str, str] = field(default_factory=dict)
+
+    def take(self, event: dict[str, Any]) -> str:
+        """One event; the line that is to stay on the screen, if any."""
+        kind = event["kind"]
+        if kind == "online":
+            self.states = dict.fromkeys(event["sites"], "online")
+            there = ", ".join(event["sites"]) or "none"
+            return f"sites online: {there} ({len(event['sites'])} of {event['awaited']})"
+        if kind == "started":
+            self.round, self.rounds = event["round"], event["rounds"]
+            self.states |= dict.fromkeys(event["sites"], "ready")
+            return str(event["line"]) + (
+                f"; going on after round {self.round}" if self.round else ""
+            )
+        if kind == "called":
+            self.round, self.doing = event["round"], event["what"]
+            self.states = dict.fromkeys(self.states, "offline or resting")
+            self.states |= dict.fromkeys(event["sites"], f"{event['what']} ...")
+        if kind == "answered":
+            self.states[event["site"]] = "answered"
+        if kind == "round":
+            for site, organs in event["validation_dsc"].items():
+                self.dsc[site] = "  ".join(f"{o} {v:.3f}" for o, v in sorted(organs.items()))
+            return str(event["line"])
+        return ""
+
+    def table(self) -> Table:
+        """The sites, for a live display."""
+        table = Table(title=f"round {self.round} of {self.rounds or '?'}: {self.doing}")
+        for title in ("site", "now", "last validation DSC"):
+            table.add_column(title)
+        for site, state in sorted(self.states.items()):
+            table.add_row(site, state, self.dsc.get(site, ""))
+        return table
+
+
+def follow(folder: RunFolder, console: Console, *, already: int = 0) -> tuple[Outcome, str]:
+    """Show what happens until the run ends: a live table in a terminal, plain lines elsewhere.
+
+    Args:
+        folder: The run.
+        console: Where to show it.
+        already: Events that were there before this start; they are not shown.
+
+    Returns:
+        How it ended, and why.
+    """
+    progress = Progress()
+    deadline = time.monotonic() + _START_PATIENCE_S
+    seen = False
+    last: dict[str, Any] = {"kind": ""}
+    live = Live(progress.table(), console=console, transient=True)
+    with live if console.is_terminal else nullcontext():
+        while True:
+            # Before the events are read: its last word is among them then.
+            at_work = folder.at_work()
+            events = read_events(folder.events)[already:]
+            already += len(events)
+            for event in events:
+                if line := progress.take(event):
+                    console.print(line, highlight=False, soft_wrap=True)
+            last = events[-1] if events else last
+            # The end of an earlier start is no end: others have come after it.
+            if not at_work and last["kind"] in _ENDS:
+                return last["kind"], str(last.get("reason", ""))
+            if not at_work and seen:
+                return "died", "the ServerApp ended without a last word"
+            seen |= at_work or bool(events)
+            if not seen and time.monotonic() > deadline:
+                return "never started", f"no ServerApp within {_START_PATIENCE_S:.0f} s"
+            live.update(progress.table())
+            time.sleep(_POLL_S)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All complete lines; one that is being written is left for the next look, a torn one out."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    events = []
+    for line in whole.splitlines():
+        with suppress(ValueError):
+            events.append(json.loads(line))
+    return events

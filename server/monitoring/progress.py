@@ -1,0 +1,74 @@
+"""How a study goes, for whoever sits before the terminal: one line a round."""
+
+from rich.console import Console
+from rich.status import Status
+
+from asdnet_models.sums import SumCount
+from server.rounds.record import StudyRecord
+from server.rounds.watchers import Watcher
+
+
+class TerminalWatcher(Watcher):
+    """A live line within a round where there is a terminal, a plain line after each."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rounds = 0
+        self._status: Status | None = None
+
+    def study_started(self, record: StudyRecord) -> None:
+        """Say who takes part."""
+        self._rounds = record.protocol.training.rounds
+        self._console.print(sites_line(record), highlight=False)
+        if self._console.is_terminal:
+            self._status = self._console.status("round 1")
+            self._status.start()
+
+    def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+        """Move the live line."""
+        if self._status:
+            self._status.update(f"round {number}/{self._rounds}  sites {done}/{expected}")
+
+    def round_finished(self, record: StudyRecord) -> None:
+        """The round's line."""
+        self._console.print(round_line(record), highlight=False, soft_wrap=True)
+
+    def study_finished(self, record: StudyRecord) -> None:
+        """Take the live line down."""
+        if self._status:
+            self._status.stop()
+
+
+def sites_line(record: StudyRecord) -> str:
+    """Who takes part, with which cases."""
+    parts = [f"{s} {f.labelled}+{f.unlabelled}" for s, f in record.facts.items()]
+    return f"{len(record.facts)} sites (labelled+unlabelled cases): {', '.join(parts)}"
+
+
+def round_line(record: StudyRecord) -> str:
+    """The last round: sites, losses, trusted share, validation DSC, time left, who was left out."""
+    finished = record.rounds[-1]
+    number, rounds = finished.plan.round, record.protocol.training.rounds
+    words = [f"round {number:>3}/{rounds}", f"sites {len(finished.reports)}"]
+    for name in ("dice", "adversarial", "region", "confidence"):
+        total = sum((r.losses.get(name, SumCount()) for r in finished.reports.values()), SumCount())
+        if total.mean is not None:
+            words.append(f"{name} {total.mean:.3f}")
+    trusted = sum((r.trusted_organs for r in finished.reports.values()), SumCount())
+    if trusted.mean is not None:
+        words.append(f"trusted {trusted.mean:.0%}")
+    if finished.validation_dsc is not None:
+        words.append(f"validation DSC {finished.validation_dsc:.3f}")
+    spent = sum(done.seconds for done in record.rounds)
+    words.append(f"left {clock(spent / number * (rounds - number))}")
+    if finished.left_out:
+        words.append("left out: " + ", ".join(f"{s} ({r})" for s, r in finished.left_out.items()))
+    return "  ".join(words)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds as 3:07; from an hour on 2:03:07."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

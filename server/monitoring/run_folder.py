@@ -1,0 +1,211 @@
+"""One run's folder at the centre: what was agreed, how far it is, and who works on it.
+
+The ServerApp, started by Flower, writes; `server/run.py`, at the same machine, reads along.  A lock
+that the kernel gives back when its holder dies says whether a ServerApp is at work.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import ValidationError
+
+from protocol.config.study import Frozen, StudyProtocol, explain
+from protocol.model_io import save_model, write_json
+from server.monitoring.progress import round_line, sites_line
+from server.rounds.checkpoint import save_checkpoint
+from server.rounds.record import StudyRecord
+from server.rounds.watchers import Watcher
+
+# Whoever asks who is at work holds the lock for less.
+_LOOKERS_S = 1.0
+
+
+class RunError(RuntimeError):
+    """A run that is not there, is damaged, or is being worked on already."""
+
+
+class RunFacts(Frozen):
+    """What `server/run.py` decided when it started the run; in run.json."""
+
+    name: str
+    mlflow_uri: str
+    expected_sites: int | None = None
+    flower_run_id: int | None = None
+
+
+class RunFolder:
+    """Layout and state of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def events(self) -> Path:
+        """One JSON object a line, in order of time."""
+        return self.path / "events.jsonl"
+
+    @property
+    def updates(self) -> Path:
+        """What the sites sent in the round at work."""
+        return self.path / "updates"
+
+    def create(self, facts: RunFacts, protocol: StudyProtocol) -> None:
+        """A new run.
+
+        Raises:
+            RunError: If there is one of this name.
+        """
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            raise RunError(
+                f"run {facts.name}: is there already; give another --name, or --resume it"
+            ) from None
+        write_json(self.path / "protocol.json", protocol.model_dump(mode="json"))
+        self.write(facts)
+
+    def write(self, facts: RunFacts) -> None:
+        """Replace run.json."""
+        write_json(self.path / "run.json", facts.model_dump(mode="json"))
+
+    def read(self) -> tuple[RunFacts, StudyProtocol]:
+        """What was decided and agreed.
+
+        Raises:
+            RunError: If the folder is no run.
+        """
+        try:
+            facts = RunFacts.model_validate_json((self.path / "run.json").read_bytes())
+            text = (self.path / "protocol.json").read_bytes()
+            return facts, StudyProtocol.model_validate_json(text)
+        except FileNotFoundError as error:
+            there = sorted(p.parent.name for p in self.path.parent.glob("*/run.json"))
+            raise RunError(
+                f"run {self.path.name}: has no {Path(str(error.filename)).name}; "
+                f"runs of this centre: {', '.join(there) or 'none'}"
+            ) from None
+        except ValidationError as error:
+            raise RunError(explain(error, str(self.path))) from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run while working on it.
+
+        Raises:
+            RunError: If somebody else does.
+        """
+        with (self.path / "lock").open("a") as file:
+            deadline = time.monotonic() + _LOOKERS_S
+            while not _taken(file, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"run {self.path.name}: a ServerApp is at work on it; follow it with "
+                        "--follow, or end it with --stop"
+                    )
+                time.sleep(_LOOKERS_S / 20)
+            yield
+
+    def at_work(self) -> bool:
+        """Whether a ServerApp holds the run; who asks holds it, with others, for an instant."""
+        with (self.path / "lock").open("a") as file:
+            return not _taken(file, fcntl.LOCK_SH)
+
+    def tell(self, kind: str, **facts: Any) -> None:
+        """Append one event."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        line = json.dumps({"time": now, "kind": kind, **facts}, sort_keys=True) + "\n"
+        with self.events.open("a+b") as file:
+            # A line that a crash tore must not take the next one with it.
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                line = "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _taken(file: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Keeper(Watcher):
+    """Brings every finished round to the disk: the checkpoint first, then the models."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def round_finished(self, record: StudyRecord) -> None:
+        """A study that dies later still has this round."""
+        save_checkpoint(self._folder, record)
+        save_models(self._folder, record)
+
+
+class EventWriter(Watcher):
+    """Writes what happens to the run's events."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def sites_online(self, sites: Sequence[str], awaited: int) -> None:
+        """Who is there already."""
+        self._folder.tell("online", sites=list(sites), awaited=awaited)
+
+    def study_started(self, record: StudyRecord) -> None:
+        """Who takes part, and where it goes on from."""
+        self._folder.tell(
+            "started",
+            round=len(record.rounds),
+            rounds=record.protocol.training.rounds,
+            sites=list(record.facts),
+            line=sites_line(record),
+        )
+
+    def sites_called(self, number: int, kind: str, sites: Sequence[str]) -> None:
+        """Who is asked for what."""
+        self._folder.tell("called", round=number, what=kind, sites=list(sites))
+
+    def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+        """Who has answered."""
+        self._folder.tell("answered", round=number, site=site, done=done, expected=expected)
+
+    def round_finished(self, record: StudyRecord) -> None:
+        """The round's numbers, as a line."""
+        finished = record.rounds[-1]
+        scores = {
+            site: {o: t.mean for o, t in report.dsc["validation"].items() if t.mean is not None}
+            for site, report in (finished.evaluation or {}).items()
+        }
+        self._folder.tell(
+            "round",
+            round=finished.plan.round,
+            line=round_line(record),
+            left_out=dict(finished.left_out),
+            validation_dsc=scores,
+        )
+
+
+def save_models(folder: Path, record: StudyRecord) -> None:
+    """model/final, and model/best where the last round is the best."""
+    number = record.rounds[-1].plan.round
+    facts = {"run": record.run, "round": number}
+    save_model(
+        folder / "model" / "final", record.protocol, record.segmenter, record.confidence, facts
+    )
+    if record.best_round == number and record.best_segmenter is not None:
+        save_model(
+            folder / "model" / "best",
+            record.protocol,
+            record.best_segmenter,
+            record.best_confidence,
+            facts | {"validation_dsc": record.best_dsc},
+        )

@@ -1,0 +1,405 @@
+"""The record in MLflow: one parent run for the study, one nested run for each site.
+
+The only module that imports mlflow.  A study never waits for MLflow and never dies of it: what
+could not be written is written with a later round, for `StudyRecord.rounds` holds them all.
+"""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import protocol.telemetry  # isort: skip
+
+# MLflow reads these at every request.  A value that the user has set is left alone.
+for _name, _value in {
+    # A lost round is sent again by us, who look first; MLflow would repeat the request blindly,
+    # and "create a run" answered too late would make two.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # A proxy may say: come back in an hour.
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+    # A link for each site, in the middle of the terminal's progress.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import mlflow.store.db.utils
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from asdnet_models.reliability import SCORES, Reliability, TrustScore
+from protocol.wire.messages import EvaluationReport, TrainReport
+from server.rounds.calibration import auroc, pooled
+from server.rounds.record import RoundRecord, StudyRecord
+from server.rounds.watchers import Watcher
+
+log = logging.getLogger(__name__)
+
+# Ten attempts at a database that is away would hold up the study for 100 s; no setting exists.
+mlflow.store.db.utils.MAX_RETRY_COUNT = 2
+
+_TRACKED_PACKAGES = ("flwr", "torch", "monai", "SimpleITK", "numpy", "mlflow", "surface-distance")
+_LOG_LEVELS = {
+    # Database migrations, told step by step at INFO.
+    "mlflow": logging.WARNING,
+    "alembic": logging.WARNING,
+    # An outage, with a traceback or a line for every request of every round; we say it once.
+    "mlflow.store.db.utils": logging.CRITICAL,
+    "urllib3.connectionpool": logging.ERROR,
+}
+# OSError has the errors of sockets and of requests; an ImportError is a missing database driver.
+OUTAGE = (MlflowException, SQLAlchemyError, OSError, ImportError)
+RUN_TAG = "asdnet.run"
+SITE_TAG = "asdnet.site"
+LEFT_OUT_TAG = "left_out.round_"
+BEST_TAG = "best_round"
+# Parameter of a site's run, with the organ's name behind.
+ANNOTATED = "annotated/"
+# Beside the sites' names, of which none is empty.
+STUDY = ""
+# Written last of a round: where it is, the round is complete.
+_LAST_METRIC = "seconds"
+_LAST_ATTEMPTS = 3
+
+
+def quieten() -> None:
+    """Keep MLflow's own log to what a user can act on."""
+    for name, level in _LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def open_client(uri: str) -> MlflowClient:
+    """MLflow's client; for server/monitoring/tracked.py, which reads what is written here."""
+    with warnings.catch_warnings():
+        # A deprecation inside MLflow's own store; nothing that a user could mend.
+        warnings.simplefilter("ignore")
+        return MlflowClient(tracking_uri=uri)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {name: version(name) for name in _TRACKED_PACKAGES}
+
+
+class MlflowWatcher(Watcher):
+    """Writes every finished round to MLflow, at once or, after an outage, later.
+
+    No method raises for an outage: it is one warning when it begins and one line when it is over.
+    A server that does not answer holds up a round by MLFLOW_HTTP_REQUEST_TIMEOUT (10 s unless
+    set).  Place this watcher after the one that saves the study: MLflow cannot take back a round
+    that a resumed study does not know and trains again.
+
+    Args:
+        uri: Tracking URI, such as sqlite:////path/mlflow.db or https://host; first used when the
+            study starts.
+        artifacts: Folder of the artifacts for a new experiment, or None for the server's own.
+        experiment: Name of the experiment, made if it does not exist.
+        extra_params: Recorded beside the protocol, such as the cohort's hash.
+        run_name: Unique name of this run of the study, without quotes: whoever gives the same
+            name again continues the same MLflow runs.  None: runs that nobody continues.
+        last_wait_s: Within this time after the end of the study an MLflow that is away is tried
+            three times; 0: once.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        artifacts: Path | None,
+        experiment: str,
+        extra_params: Mapping[str, str] | None = None,
+        *,
+        run_name: str | None = None,
+        last_wait_s: float = 30.0,
+    ) -> None:
+        quieten()
+        self._uri = uri
+        self._artifacts = artifacts
+        self._experiment = experiment
+        versions = {f"version.{name}": value for name, value in package_versions().items()}
+        self._extra = versions | dict(extra_params or {})
+        self._run_name = run_name
+        self._mark = run_name or uuid4().hex
+        self._last_wait_s = last_wait_s
+        self._runs: dict[str, str] = {}
+        self._study_run = ""
+        self._written = 0
+        self._reached = True
+        self._protocol_tried = False
+
+    @property
+    def run_id(self) -> str:
+        """The parent run's id; empty until MLflow was reached."""
+        return self._study_run
+
+    def pending(self, record: StudyRecord) -> int:
+        """How many rounds MLflow lacks, as far as is known.
+
+        `study_finished` of a new watcher of the same `run_name` sends them.
+        """
+        return len(self._missing(record))
+
+    def study_started(self, record: StudyRecord) -> None:
+        """Open the runs, or those of the study that is continued, and write what was agreed."""
+        self._attempt(record)
+
+    def round_finished(self, record: StudyRecord) -> None:
+        """All numbers of every round that MLflow lacks, by site and for the study."""
+        self._attempt(record)
+
+    def study_finished(self, record: StudyRecord) -> None:
+        """Write what is missing and close the runs; FAILED where rounds were not trained."""
+        started = time.monotonic()
+        for attempt in range(_LAST_ATTEMPTS):
+            if attempt:
+                gone_s = time.monotonic() - started
+                if gone_s >= self._last_wait_s:
+                    break
+                time.sleep(max(0.0, self._last_wait_s * attempt / _LAST_ATTEMPTS - gone_s))
+            if self._attempt(record, closing=True):
+                return
+        log.warning(
+            "MLflow is still not reached: %d rounds are not sent, and the runs are not closed",
+            self.pending(record),
+        )
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return open_client(self._uri)
+
+    def _missing(self, record: StudyRecord) -> list[RoundRecord]:
+        return [item for item in record.rounds if item.plan.round > self._written]
+
+    def _attempt(self, record: StudyRecord, *, closing: bool = False) -> bool:
+        """Bring MLflow up to date; False, with no exception, where it cannot be reached."""
+        try:
+            self._open_runs(record)
+            self._send(record)
+            if closing:
+                self._close(record)
+        except OUTAGE as error:
+            # Who knows what the server has when it is back: the next attempt asks it.
+            self._runs = {}
+            if self._reached:
+                log.warning(
+                    "MLflow cannot be reached (%s): rounds from %d on will be sent later",
+                    reason(error),
+                    self._written + 1,
+                )
+            self._reached = False
+            return False
+        if not self._reached:
+            log.info("MLflow is reached again: it has all rounds up to %d", self._written)
+        self._reached = True
+        if closing or not self._protocol_tried:
+            self._keep_protocol(record)
+        return True
+
+    def _open_runs(self, record: StudyRecord) -> None:
+        """Find the runs by their tags, make those that do not exist, ask how far they are."""
+        sites = set(record.facts).union(*(item.reports for item in record.rounds))
+        if self._runs and sites <= self._runs.keys():
+            return
+        client, experiment = self._client, self._experiment_id()
+        ours = f"tags.`{RUN_TAG}` = '{self._mark}'"
+        found: dict[str, Any] = {}
+        for run in client.search_runs([experiment], ours, order_by=["attributes.start_time ASC"]):
+            found.setdefault(run.data.tags.get(SITE_TAG, STUDY), run)
+
+        def open_run(key: str, name: str, tags: dict[str, str], params: dict[str, str]) -> str:
+            run = found.get(key) or client.create_run(
+                experiment, run_name=name, tags={RUN_TAG: self._mark, **tags}
+            )
+            run_id: str = run.info.run_id
+            if run.info.status != "RUNNING":
+                client.update_run(run_id, status="RUNNING")
+            # What was written once stays: MLflow refuses another value.
+            lacking = [Param(k, v) for k, v in params.items() if k not in run.data.params]
+            client.log_batch(run_id, params=lacking)
+            return run_id
+
+        name = self._run_name or record.protocol.name
+        self._study_run = open_run(STUDY, name, {}, self._study_params(record))
+        runs = {STUDY: self._study_run}
+        for site in sorted(sites | found.keys() - {STUDY}):
+            tags = {SITE_TAG: site, "mlflow.parentRunId": self._study_run}
+            runs[site] = open_run(site, f"site {site}", tags, _site_params(record, site))
+        history = client.get_metric_history(self._study_run, _LAST_METRIC)
+        self._written = max((metric.step for metric in history), default=0)
+        self._runs = runs
+
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(self._experiment)
+        if found is None:
+            location = self._artifacts.resolve().as_uri() if self._artifacts else None
+            made: str = self._client.create_experiment(self._experiment, artifact_location=location)
+            return made
+        known: str = found.experiment_id
+        return known
+
+    def _study_params(self, record: StudyRecord) -> dict[str, str]:
+        agreed = _flat(record.protocol.model_dump(mode="json"))
+        return agreed | {"protocol_sha256": record.protocol.digest} | self._extra
+
+    def _send(self, record: StudyRecord) -> None:
+        """Every missing round: one request a site, then one for the study.
+
+        A round that only some runs have is written again: what is equal, to the time, MLflow
+        keeps once.
+        """
+        missing = self._missing(record)
+        if not missing:
+            return
+        for site, run in self._runs.items():
+            if site == STUDY:
+                continue
+            self._client.log_batch(
+                run,
+                metrics=[metric for item in missing for metric in _site_metrics(item, site)],
+                tags=[
+                    RunTag(f"{LEFT_OUT_TAG}{item.plan.round}", item.left_out[site])
+                    for item in missing
+                    if site in item.left_out
+                ],
+            )
+        metrics = [metric for item in missing for metric in _study_metrics(item)]
+        self._client.log_batch(self._study_run, metrics=metrics)
+        self._written = missing[-1].plan.round
+
+    def _keep_protocol(self, record: StudyRecord) -> None:
+        """The protocol as a file.  It is in the parameters too, so that a failure is a remark."""
+        content = record.protocol.model_dump(mode="json")
+        try:
+            self._client.log_dict(self._study_run, content, "protocol.json")
+        except Exception as error:  # each kind of artifact store raises errors of its own kind
+            if not self._protocol_tried:
+                log.warning("MLflow did not take the file protocol.json (%s)", reason(error))
+        self._protocol_tried = True
+
+    def _close(self, record: StudyRecord) -> None:
+        complete = len(record.rounds) == record.protocol.training.rounds
+        if record.best_round is not None:
+            self._client.set_tag(self._study_run, BEST_TAG, str(record.best_round))
+        for run in self._runs.values():
+            self._client.set_terminated(run, "FINISHED" if complete else "FAILED")
+
+
+def reason(error: BaseException) -> str:
+    """The name of the transport's error; MLflow's own words only where it refuses.
+
+    Never the transport's words: they have the address, which may have a password.
+    """
+    while isinstance(error, MlflowException) and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__ or error
+    if isinstance(error, MlflowException):
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+    return type(error).__name__
+
+
+def _site_params(record: StudyRecord, site: str) -> dict[str, str]:
+    facts = record.facts.get(site)
+    counts = ("labelled", "unlabelled", "validation", "test") if facts else ()
+    drawn = facts.annotated if facts else {}
+    return (
+        {"site": site}
+        | {name: str(getattr(facts, name)) for name in counts}
+        | {f"{ANNOTATED}{organ}": str(count) for organ, count in drawn.items()}
+    )
+
+
+def _metrics(finished: RoundRecord, values: Mapping[str, float]) -> list[Metric]:
+    """MLflow's form.  A round has one time for ever: written twice, it is there once."""
+    time_ms = int(finished.finished_at * 1000)
+    return [Metric(key, value, time_ms, finished.plan.round) for key, value in values.items()]
+
+
+def _study_metrics(finished: RoundRecord) -> list[Metric]:
+    plan = finished.plan
+    values = {
+        "sites": float(len(finished.reports)),
+        "lr_factor": plan.lr_factor,
+        "ramp/adversarial": plan.adversarial_ramp,
+        "ramp/region": plan.region_ramp,
+        "ramp/embedding": plan.embedding_ramp,
+        "pseudo_labels": float(plan.pseudo_labels),
+        "attention_scale": plan.attention_scale,
+    }
+    if plan.gamma is not None:
+        values["gamma"] = plan.gamma
+    if finished.validation_dsc is not None:
+        values["validation_dsc"] = finished.validation_dsc
+        values |= _reliability_metrics(
+            {score: pooled(finished.evaluation or {}, score) for score in SCORES}
+        )
+    return _metrics(finished, values | {_LAST_METRIC: finished.seconds})
+
+
+def _site_metrics(finished: RoundRecord, site: str) -> list[Metric]:
+    values: dict[str, float] = {}
+    if site in finished.reports:
+        values |= _training_metrics(finished, site, finished.reports[site])
+    if finished.evaluation and site in finished.evaluation:
+        values |= _score_metrics(finished.evaluation[site])
+    return _metrics(finished, values)
+
+
+def _training_metrics(finished: RoundRecord, site: str, report: TrainReport) -> dict[str, float]:
+    values = {
+        f"loss/{name}": total.mean
+        for name, total in report.losses.items()
+        if total.mean is not None
+    }
+    if report.trusted_fraction is not None:
+        values["trusted_fraction"] = report.trusted_fraction
+    values |= {
+        f"trusted_fraction/{name}": total.mean
+        for name, total in report.trusted.items()
+        if total.mean is not None
+    }
+    return values | {
+        "cases/labelled": float(report.labelled),
+        "cases/unlabelled": float(report.unlabelled),
+        "seconds": report.seconds,
+        "bytes_up": float(finished.bytes_up[site]),
+        "bytes_down": float(finished.bytes_down[site]),
+    }
+
+
+def _score_metrics(report: EvaluationReport) -> dict[str, float]:
+    """`dsc/<organ>` are test cases, `validation/dsc/<organ>` what the model is chosen by."""
+    values: dict[str, float] = {}
+    for part, prefix in (("test", ""), ("validation", "validation/")):
+        for organ, total in report.dsc[part].items():
+            if total.mean is not None:
+                values[f"{prefix}dsc/{organ}"] = total.mean
+        for organ, total in report.asd_mm[part].items():
+            if total.mean is not None:
+                values[f"{prefix}asd_mm/{organ}"] = total.mean
+            if report.dsc[part][organ].count:
+                values[f"{prefix}failures/{organ}"] = float(total.failures)
+    return values | _reliability_metrics(report.reliability)
+
+
+def _reliability_metrics(reliability: Mapping[TrustScore, Reliability]) -> dict[str, float]:
+    """`auroc/confidence` and `auroc/softmax`: right against wrong organ voxels."""
+    found = {f"auroc/{score}": auroc(counts) for score, counts in reliability.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested keys joined by dots, values as text."""
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat

@@ -1,0 +1,1 @@
+"""The rounds of a study: loop, channel to the sites, aggregation, record."""

@@ -1,0 +1,80 @@
+"""What the sites' counts of right and wrong voxels say of the confidence map."""
+
+import math
+from collections.abc import Mapping
+
+from sklearn.metrics import roc_auc_score
+
+from asdnet_models.reliability import BINS, LOWEST, STEP, Reliability, TrustScore
+from protocol.config.study import MethodConfig
+from protocol.wire.messages import EvaluationReport
+from server.rounds.record import StudyRecord
+
+
+def pooled(evaluation: Mapping[str, EvaluationReport], score: TrustScore) -> Reliability:
+    """The sum over sites."""
+    reports = (report.reliability.get(score, Reliability()) for report in evaluation.values())
+    return sum(reports, Reliability())
+
+
+def auroc(counts: Reliability) -> float | None:
+    """Area under the ROC curve of "right" by the score's bin; None without both kinds of voxel.
+
+    Scores within one bin count as equal.
+    """
+    if not sum(counts.right) or not sum(counts.wrong):
+        return None
+    bins = list(range(BINS))
+    return float(
+        roc_auc_score(
+            [1] * BINS + [0] * BINS, bins + bins, sample_weight=[*counts.right, *counts.wrong]
+        )
+    )
+
+
+def calibrated_gamma(counts: Reliability, precision: float) -> float | None:
+    """The smallest lower edge of a bin over which at least `precision` of the voxels are right.
+
+    Returns:
+        gamma in [0, 1); None where no voxel was counted or no threshold reaches the precision.
+    """
+    found = None
+    right = wrong = 0
+    for number in reversed(range(BINS)):
+        right += counts.right[number]
+        wrong += counts.wrong[number]
+        if right and right / (right + wrong) >= precision:
+            found = number
+    if found is None:
+        return None
+    return 0.0 if found == 0 else 1 / (1 + math.exp(-(LOWEST + found * STEP)))
+
+
+def evaluation_gamma(
+    method: MethodConfig, evaluation: Mapping[str, EvaluationReport]
+) -> float | None:
+    """Eq. 6's threshold from the sites' scores of one round.
+
+    Returns:
+        None unless the method asks for it and a voxel was counted.  Where no threshold reaches
+        the precision, the highest edge: nearly nothing is trusted.
+    """
+    if method.gamma_rule != "calibrated":
+        return None
+    counts = pooled(evaluation, "confidence")
+    if not sum(counts.right) + sum(counts.wrong):
+        return None
+    gamma = calibrated_gamma(counts, method.trusted_precision)
+    return _HIGHEST_EDGE if gamma is None else gamma
+
+
+def round_gamma(record: StudyRecord) -> float | None:
+    """`evaluation_gamma` of the newest scores that give one."""
+    found = (
+        evaluation_gamma(record.protocol.method, finished.evaluation or {})
+        for finished in reversed(record.rounds)
+    )
+    return next((gamma for gamma in found if gamma is not None), None)
+
+
+_HIGHEST_EDGE = 1 / (1 + math.exp(-(LOWEST + (BINS - 1) * STEP)))

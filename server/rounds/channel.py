@@ -1,0 +1,233 @@
+"""Instructions out, replies in, within a bound; every one of them in the audit log."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from flower_compat.polling import pause_s
+from protocol.audit.log import AuditLog, Direction
+from protocol.wire.messages import Description, describe
+from protocol.wire.weights import MessageError
+from server.rounds.roster import Roster
+from server.rounds.watchers import Watcher
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 1.0
+# Asking who is online costs a request.
+_LOOK_EVERY_S = 2.0
+# The SuperLink drops the instruction of a node that it has not heard of for a minute.
+_DROPPED = {ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE}
+# The worker died, or the reply was lost on the way: the next attempt may succeed.
+_LOST = {ErrorCode.CLIENT_APP_CRASHED, ErrorCode.REPLY_MESSAGE_UNAVAILABLE}
+_LOST_REASONS = {"ClientAppCrashed"}
+_ATTEMPTS = 3
+
+Accept = Callable[[Message], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """The centre's connection to the sites, and who hears of what goes over it.
+
+    Attributes:
+        grid: Flower's connection.
+        roster: Who is who.
+        run: The run's name, for the log.
+        timeout_s: How long replies are waited for.
+        absence_s: How long a node may be offline meanwhile before it is given up.
+        audit: Log of what was sent, received and refused; None in a simulation.
+        watcher: Told who is called, and after each reply.
+    """
+
+    grid: Grid
+    roster: Roster
+    run: str
+    timeout_s: float
+    absence_s: float
+    audit: AuditLog | None
+    watcher: Watcher
+
+    def log(
+        self, direction: Direction, what: Description | None, node: int, reason: str = ""
+    ) -> None:
+        """One entry in the audit log of what `described` says."""
+        if self.audit is not None and what is not None:
+            self.audit.append(
+                direction, peer=self.roster.name_of(node), run=self.run, reason=reason, **what
+            )
+
+    def described(self, message: Message) -> Description | None:
+        """What the log will say of a message; None where there is no log."""
+        return None if self.audit is None else describe(message)
+
+
+@dataclass(kw_only=True)
+class _Errand:
+    """One node's instruction on its way, until the reply is in."""
+
+    node: int
+    content: RecordDict
+    sent_to: str = ""  # the node's start that it was sent to
+    attempts: int = 0
+    absent_since: float = 0.0
+
+
+class Exchange:
+    """One question to many sites, and their answers.
+
+    Args:
+        line: The connection.
+        number: The round; 0 before the first.
+        kind: Flower's message type.
+        accept: Takes one reply, and may use it up; raises MessageError for one that is not as
+            agreed.
+    """
+
+    def __init__(self, line: Line, number: int, kind: str, accept: Accept) -> None:
+        self._line = line
+        self._number = number
+        self._kind = kind
+        self._accept = accept
+        self._waiting: dict[str, _Errand] = {}
+        self._absent: list[_Errand] = []
+        self._failures: dict[str, str] = {}
+
+    def call(self, instructions: Mapping[int, RecordDict]) -> dict[str, str]:
+        """Send to every node, and wait for the replies within the time.
+
+        Args:
+            instructions: Content by node.
+
+        Returns:
+            Why a site's reply is missing, by site.
+        """
+        line, total = self._line, len(instructions)
+        sites = sorted(line.roster.name_of(node) for node in instructions)
+        line.watcher.sites_called(self._number, self._kind, sites)
+        started = looked = time.monotonic()
+        for node, content in instructions.items():
+            self._send(_Errand(node=node, content=content))
+        news = time.monotonic()
+        while self._open() and time.monotonic() < started + line.timeout_s:
+            before, look = self._open(), time.monotonic()
+            answered = self._pull()
+            for done, site in enumerate(answered, total - before + 1):
+                line.watcher.site_answered(self._number, site, done, total)
+            if time.monotonic() > looked + _LOOK_EVERY_S:
+                looked = time.monotonic()
+                self._look_for_nodes()
+            news = time.monotonic() if answered else news
+            if self._open():
+                now = time.monotonic()
+                # A look is a request a site: with many of them the SuperLink must get a rest.
+                time.sleep(max(now - look, pause_s(now - news, _LONGEST_PAUSE_S)))
+        for errand in [*self._waiting.values(), *self._absent]:
+            self._failures[line.roster.name_of(errand.node)] = (
+                f"no answer within {line.timeout_s:g} s"
+            )
+        return self._failures
+
+    def ask_in_passing(self, instructions: Mapping[int, RecordDict]) -> dict[str, str]:
+        """Send to nodes that are not being asked already; take what is there, wait for nothing."""
+        self._absent.clear()  # asked anew once they are there again
+        self._look_for_nodes()
+        asked = {errand.node for errand in self._waiting.values()}
+        for node, content in instructions.items():
+            if node not in asked:
+                self._send(_Errand(node=node, content=content))
+        self._pull()
+        failures, self._failures = self._failures, {}
+        return failures
+
+    def _open(self) -> int:
+        return len(self._waiting) + len(self._absent)
+
+    def _send(self, errand: _Errand) -> None:
+        line = self._line
+        message = Message(
+            errand.content,
+            errand.node,
+            self._kind,
+            ttl=line.timeout_s,
+            group_id=str(self._number),
+        )
+        # What cannot be logged is not sent.
+        line.log("sent", line.described(message), errand.node)
+        known = line.roster.online().get(errand.node)
+        (name,) = line.grid.push_messages([message])
+        errand.sent_to = known.since if known else ""
+        errand.attempts += 1
+        self._waiting[name] = errand
+
+    def _pull(self) -> list[str]:
+        """Take the replies that are there; the sites that have answered.
+
+        One at a time: no two updates are in memory together.
+        """
+        taken = (self._pull_one(name) for name in list(self._waiting))
+        return [site for site in taken if site is not None]
+
+    def _pull_one(self, name: str) -> str | None:
+        """The site whose reply to this message is here, and taken."""
+        for reply in self._line.grid.pull_messages([name]):
+            errand = self._waiting.pop(name)
+            if not (reply.has_error() and reply.error.code in _DROPPED):
+                return self._take(reply, errand)
+            errand.absent_since = time.monotonic()
+            self._absent.append(errand)
+        return None
+
+    def _take(self, reply: Message, errand: _Errand) -> str:
+        """Accept or refuse one reply; the site's name."""
+        line = self._line
+        site = line.roster.name_of(errand.node)
+        # Before it is read: reading may use it up.
+        what = line.described(reply)
+        if reply.has_error():
+            reason = reply.error.reason or f"error {reply.error.code}"
+            line.log("received", what, errand.node, reason)
+            lost = reply.error.code in _LOST or reason in _LOST_REASONS
+            if not (lost and self._ask_again(errand, reason)):
+                self._failures[site] = reason
+            return site
+        try:
+            self._accept(reply)
+        except MessageError as error:
+            self._failures[site] = str(error)
+            line.log("refused", what, errand.node, str(error))
+        else:
+            line.log("received", what, errand.node)
+        # Before its first declaration it was named by its key.
+        return line.roster.name_of(errand.node)
+
+    def _ask_again(self, errand: _Errand, why: str) -> bool:
+        """False once it has been asked often enough."""
+        if errand.attempts >= _ATTEMPTS:
+            return False
+        site = self._line.roster.name_of(errand.node)
+        log.warning("round %d: %s: %s; asked again", self._number, site, why)
+        self._send(errand)
+        return True
+
+    def _look_for_nodes(self) -> None:
+        """Ask those again that are back or were started anew; give up those that stay away."""
+        online = self._line.roster.online()
+        for errand in list(self._absent):
+            if errand.node in online and self._ask_again(errand, "is back"):
+                self._absent.remove(errand)
+            elif time.monotonic() > errand.absent_since + self._line.absence_s:
+                self._absent.remove(errand)
+                site = self._line.roster.name_of(errand.node)
+                self._failures[site] = f"offline for over {self._line.absence_s:g} s"
+        for name, errand in list(self._waiting.items()):
+            known = online.get(errand.node)
+            # A node that was started anew has forgotten what it was doing.
+            restarted = known is not None and known.since != errand.sent_to
+            if restarted and self._ask_again(errand, "was started anew"):
+                del self._waiting[name]

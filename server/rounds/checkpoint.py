@@ -1,0 +1,74 @@
+"""A study's state on disk, all of it in one file that is whole or not there.
+
+What has to be of one round is in one file: weights and what is known of them cannot be mixed.
+"""
+
+import json
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from protocol.config.study import StudyProtocol
+from protocol.model_io import ModelFileError, load_tensors, part, prefixed, save_tensors
+from protocol.wire.messages import SiteFacts
+from server.rounds.record import RoundRecord, StudyRecord
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+_Facts = TypeAdapter(dict[str, SiteFacts])
+_Rounds = TypeAdapter(list[RoundRecord])
+
+
+class CheckpointError(ModelFileError):
+    """A saved state that cannot be read, or is not of this study."""
+
+
+def save_checkpoint(folder: Path, record: StudyRecord) -> None:
+    """All that a resumed study needs, as one file in place of the last one."""
+    tensors = prefixed(
+        segmenter=record.segmenter,
+        confidence=record.confidence,
+        best_segmenter=record.best_segmenter,
+        best_confidence=record.best_confidence,
+    )
+    texts = {
+        "run": record.run,
+        "protocol": record.protocol.canonical_json(),
+        "facts": _Facts.dump_json(record.facts).decode(),
+        "rounds": _Rounds.dump_json(record.rounds).decode(),
+        "attention": json.dumps(record.attention),
+        "best": json.dumps({"round": record.best_round, "dsc": record.best_dsc}),
+    }
+    save_tensors(folder / CHECKPOINT_FILE, tensors, texts)
+
+
+def load_checkpoint(folder: Path) -> StudyRecord | None:
+    """The study as it was after its last complete round; None if none was completed.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    path = folder / CHECKPOINT_FILE
+    if not path.exists():
+        return None
+    try:
+        tensors, texts = load_tensors(path)
+    except ModelFileError as error:
+        raise CheckpointError(str(error)) from None
+    try:
+        best = json.loads(texts["best"])
+        return StudyRecord(
+            run=texts["run"],
+            protocol=StudyProtocol.model_validate_json(texts["protocol"]),
+            facts=_Facts.validate_json(texts["facts"]),
+            segmenter=part(tensors, "segmenter") or {},
+            confidence=part(tensors, "confidence"),
+            attention=json.loads(texts["attention"]),
+            rounds=_Rounds.validate_json(texts["rounds"]),
+            best_round=best["round"],
+            best_dsc=best["dsc"],
+            best_segmenter=part(tensors, "best_segmenter"),
+            best_confidence=part(tensors, "best_confidence"),
+        )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: is not a checkpoint of this version: {error}") from None

@@ -1,0 +1,64 @@
+"""Who is told how a study goes: the terminal, MLflow, the disk."""
+
+from collections.abc import Sequence
+
+from server.rounds.record import StudyRecord
+
+
+class Watcher:
+    """Who wants to know how the study goes; each overrides what it wants to hear."""
+
+    def sites_online(self, sites: Sequence[str], awaited: int) -> None:
+        """These are there, before the study begins; so many are waited for."""
+
+    def study_started(self, record: StudyRecord) -> None:
+        """Enough sites have declared themselves; a resumed study holds its earlier rounds."""
+
+    def sites_called(self, number: int, kind: str, sites: Sequence[str]) -> None:
+        """These sites are asked for a declaration (round 0), an update or scores."""
+
+    def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+        """One more reply of this round has come."""
+
+    def round_finished(self, record: StudyRecord) -> None:
+        """`record.rounds[-1]` is complete."""
+
+    def study_finished(self, record: StudyRecord) -> None:
+        """Every round is complete, or the study stopped early with what it has."""
+
+
+class Watchers(Watcher):
+    """Several watchers as one, told in this order."""
+
+    def __init__(self, each: Sequence[Watcher]) -> None:
+        self._each = tuple(each)
+
+    def sites_online(self, sites: Sequence[str], awaited: int) -> None:
+        """Tell all."""
+        for watcher in self._each:
+            watcher.sites_online(sites, awaited)
+
+    def study_started(self, record: StudyRecord) -> None:
+        """Tell all."""
+        for watcher in self._each:
+            watcher.study_started(record)
+
+    def sites_called(self, number: int, kind: str, sites: Sequence[str]) -> None:
+        """Tell all."""
+        for watcher in self._each:
+            watcher.sites_called(number, kind, sites)
+
+    def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+        """Tell all."""
+        for watcher in self._each:
+            watcher.site_answered(number, site, done, expected)
+
+    def round_finished(self, record: StudyRecord) -> None:
+        """Tell all."""
+        for watcher in self._each:
+            watcher.round_finished(record)
+
+    def study_finished(self, record: StudyRecord) -> None:
+        """Tell all."""
+        for watcher in self._each:
+            watcher.study_finished(record)

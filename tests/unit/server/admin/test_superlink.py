@@ -1,0 +1,264 @@
+"""The gate before the SuperLink, and that Flower really puts it there."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import flwr.superlink.main
+import httpx
+import pytest
+import typer
+from flwr.superlink import extensions
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from typer.testing import CliRunner
+
+import server.superlink
+from server.admin.centre import Centre, create_centre, superlink_arguments
+from server.superlink import MAX_BODY_BYTES, Gate
+
+OUTSIDE = ["203.0.113.5", "10.0.0.7", "192.168.1.2", "2001:db8::1", "fe80::1", "0.0.0.0"]
+LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1"]
+CLOSED = [
+    "/v1/control/register-node",
+    "/v1/control/start-run",
+    "/v1/runtime/pull-task",
+    "/docs",
+    "/openapi.json",
+    "/",
+    "/v1/fleet",
+    "/v1/fleetx/pull",
+    "/V1/fleet/pull",
+    "/v1/control/v1/fleet/pull",
+]
+
+
+async def echo(request: Request) -> PlainTextResponse:
+    body = await request.body()
+    return PlainTextResponse(f"{request.url.path} {len(body)}")
+
+
+def ask(
+    host: str,
+    method: str,
+    path: str,
+    *,
+    content: Any = None,
+    headers: dict[str, str] | None = None,
+) -> httpx.Response:
+    """One request from this address to an app behind the gate that answers everything."""
+    anything = Route("/{path:path}", echo, methods=["GET", "HEAD", "POST", "PUT"])
+    app = Starlette(routes=[anything], middleware=[Middleware(Gate)])
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app, client=(host, 1234))
+        async with httpx.AsyncClient(transport=transport, base_url="https://centre") as client:
+            return await client.request(method, path, content=content, headers=headers)
+
+    return asyncio.run(send())
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_is_closed_to_the_outside(
+    path: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        answer = ask("203.0.113.5", method, path, content=b"x")
+    assert answer.status_code == 403
+    assert "this API is for the centre's own machine" in answer.text
+    assert f"203.0.113.5 asked for {path}" in caplog.text
+
+
+@pytest.mark.parametrize("host", OUTSIDE)
+def test_from_wherever_outside(host: str) -> None:
+    assert ask(host, "POST", "/v1/control/start-run", content=b"x").status_code == 403
+    answer = ask(host, "POST", "/v1/fleet/pull-messages", content=b"12345")
+    assert (answer.status_code, answer.text) == (200, "/v1/fleet/pull-messages 5")
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+@pytest.mark.parametrize("path", CLOSED)
+def test_the_centres_own_machine_is_let_through(host: str, path: str) -> None:
+    answer = ask(host, "POST", path, content=bytes(MAX_BODY_BYTES + 1))
+    assert answer.status_code == 200
+    assert answer.text.endswith(f" {MAX_BODY_BYTES + 1}")
+
+
+def test_a_caller_whose_address_is_unknown_is_outside() -> None:
+    assert ask("", "POST", "/v1/control/start-run", content=b"x").status_code == 403
+    assert ask("localhost", "POST", "/v1/control/start-run", content=b"x").status_code == 403
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "Host"])
+def test_nobody_gets_in_by_what_he_says_of_himself(name: str) -> None:
+    answer = ask("203.0.113.5", "POST", "/v1/control/x", content=b"", headers={name: "127.0.0.1"})
+    assert answer.status_code == 403
+
+
+def test_the_largest_body() -> None:
+    fits = ask("203.0.113.5", "POST", "/v1/fleet/push", content=bytes(MAX_BODY_BYTES))
+    assert (fits.status_code, fits.text) == (200, f"/v1/fleet/push {MAX_BODY_BYTES}")
+    over = ask("203.0.113.5", "POST", "/v1/fleet/push", content=bytes(MAX_BODY_BYTES + 1))
+    assert over.status_code == 413
+
+
+async def endless() -> AsyncIterator[bytes]:
+    for _ in range(3):
+        yield b"x"
+    pytest.fail("the body was read")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_body_without_a_length_is_not_read(method: str) -> None:
+    answer = ask("203.0.113.5", method, "/v1/fleet/push", content=endless())
+    assert answer.status_code == 413
+    assert f"declare its length, {MAX_BODY_BYTES} bytes at most" in answer.text
+
+
+@pytest.mark.parametrize("length", ["99999999999999999999", "-1", "1e3", "", "x", "0x10", "1, 1"])
+def test_a_length_that_is_none_is_refused(length: str) -> None:
+    headers = {"Content-Length": length}
+    answer = ask("203.0.113.5", "POST", "/v1/fleet/push", content=b"x", headers=headers)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_length_beside_a_chunked_body_says_nothing(method: str) -> None:
+    headers = {"Content-Length": "1", "Transfer-Encoding": "chunked"}
+    if method == "GET":
+        del headers["Content-Length"]
+
+    async def more() -> AsyncIterator[bytes]:
+        yield bytes(MAX_BODY_BYTES)
+        yield b"more"
+
+    answer = ask("203.0.113.5", method, "/v1/fleet/push", content=more(), headers=headers)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("host", ["203.0.113.5", "127.0.0.1"])
+def test_health_is_for_all(host: str) -> None:
+    assert ask(host, "GET", "/health").status_code == 200
+    assert ask(host, "HEAD", "/health").status_code == 200
+
+
+def test_health_is_one_path() -> None:
+    assert ask("203.0.113.5", "GET", "/health").status_code == 200
+    assert ask("203.0.113.5", "GET", "/healthy-secrets").status_code == 403
+
+
+def test_what_is_not_http_passes() -> None:
+    """Starting up and shutting down are messages too."""
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    asyncio.run(Gate(app)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+    assert seen == ["lifespan"]
+
+
+# ---- Flower's hook ------------------------------------------------------------------------------
+
+
+def test_flower_asks_for_the_middleware_and_puts_it_outermost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = flwr.superlink.main._get_middleware()
+    assert all(item.cls is not Gate for item in before)
+    monkeypatch.setattr(extensions, "get_middleware", lambda: (Middleware(Gate),))
+    found = flwr.superlink.main._get_middleware()
+    assert found[0].cls is Gate
+    assert [item.cls for item in found[1:]] == [item.cls for item in before]
+
+
+@pytest.fixture
+def centre(tmp_path: Path) -> Centre:
+    made = Centre(folder=(tmp_path / "centre").resolve(), hosts=("localhost",))
+    create_centre(made, ca_days=3650, now=datetime.now(UTC))
+    return made
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What Flower's command would find, instead of its start."""
+    calls: list[dict[str, Any]] = []
+
+    def command() -> None:
+        calls.append(
+            {
+                "arguments": sys.argv[1:],
+                "middleware": flwr.superlink.main._get_middleware(),
+                "environment": dict(os.environ),
+            }
+        )
+
+    # Undone after the test: the launcher sets them for the rest of its process.
+    monkeypatch.setattr(extensions, "get_middleware", extensions.get_middleware)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    for name in ("FLWR_HOME", "ASDNET_CENTRE", "PATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.setattr("flwr.superlink.cli.flower_superlink", command)
+    return calls
+
+
+def launch(folder: Path, admit: Callable[[Path], None]) -> Any:
+    server.superlink._admit_sites, before = admit, server.superlink._admit_sites
+    try:
+        app = typer.Typer()
+        app.command()(server.superlink.run)
+        return CliRunner().invoke(app, ["--centre", str(folder)])
+    finally:
+        server.superlink._admit_sites = before
+
+
+def test_the_launcher_starts_flower_behind_the_gate(
+    centre: Centre, started: list[dict[str, Any]]
+) -> None:
+    admitted: list[Path] = []
+    result = launch(centre.folder, admitted.append)
+    assert result.exit_code == 0, result.output
+    (call,) = started
+    assert call["middleware"][0].cls is Gate
+    assert call["arguments"] == superlink_arguments(centre)
+    assert call["environment"]["FLWR_HOME"] == str(centre.flower_home)
+    assert call["environment"]["ASDNET_CENTRE"] == str(centre.folder)
+    assert call["environment"]["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_without_a_centre_nothing_is_started(tmp_path: Path, started: list[dict[str, Any]]) -> None:
+    result = launch(tmp_path, lambda _: None)
+    assert result.exit_code == 2
+    assert "is not a centre" in result.stderr
+    assert started == []
+
+
+def test_flowers_own_app_is_behind_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From outside the Control and Runtime APIs are closed, and the Fleet API is reached."""
+    monkeypatch.setattr(extensions, "get_middleware", lambda: (Middleware(Gate),))
+    app = flwr.superlink.main.create_app()
+
+    async def status(host: str, method: str, path: str) -> int:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(host, 1234))
+        async with httpx.AsyncClient(transport=transport, base_url="https://centre") as client:
+            return (await client.request(method, path, content=b"")).status_code
+
+    paths = {route.path for route in app.routes if hasattr(route, "methods")}
+    paths |= set(app.openapi()["paths"])
+    inner = sorted(path for path in paths if not path.startswith(("/v1/fleet/", "/health")))
+    assert any(path.startswith("/v1/control/") for path in inner)
+    assert any(path.startswith("/v1/runtime/") for path in inner)
+    for path in inner:
+        assert asyncio.run(status("203.0.113.5", "POST", path)) == 403
+    fleet = sorted(path for path in paths if path.startswith("/v1/fleet/"))
+    assert fleet
+    assert asyncio.run(status("203.0.113.5", "POST", fleet[0])) != 403

@@ -1,0 +1,93 @@
+"""What is printed where there is no terminal."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from asdnet_models.sums import SumCount
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import SiteFacts, TrainReport
+from server.monitoring.progress import TerminalWatcher, clock
+from server.rounds.record import RoundRecord, StudyRecord
+
+
+def report(dice: float) -> TrainReport:
+    return TrainReport(
+        labelled=2,
+        unlabelled=1,
+        steps=2,
+        seconds=1.0,
+        losses={
+            "dice": SumCount(sum=dice, count=2.0),
+            "region": SumCount(sum=0.5, count=2.0),
+            "adversarial": SumCount(),
+        },
+        trusted={
+            "background": SumCount(sum=400.0, count=400.0),
+            "ball": SumCount(sum=30.0, count=40.0),
+        },
+    )
+
+
+@pytest.fixture
+def record(make_protocol: Callable[..., StudyProtocol]) -> StudyRecord:
+    protocol = make_protocol(training={"rounds": 12})
+    facts = SiteFacts(labelled=2, unlabelled=1, validation=1, test=1)
+    finished = RoundRecord(
+        plan=plan_round(protocol, 3),
+        seconds=2.0,
+        bytes_down={},
+        bytes_up={},
+        reports={"A": report(0.4), "B": report(0.8)},
+        left_out={"C": "no answer within 5 s"},
+        validation_dsc=0.7654,
+    )
+    return StudyRecord(
+        run="tiny-1",
+        protocol=protocol,
+        facts={"A": facts, "B": facts},
+        segmenter={},
+        confidence=None,
+        rounds=[finished],
+    )
+
+
+def test_one_plain_line_a_round(record: StudyRecord) -> None:
+    out = io.StringIO()
+    watcher = TerminalWatcher(Console(file=out, width=40))
+    watcher.study_started(record)
+    watcher.sites_called(3, "train", ["A", "B"])
+    watcher.site_answered(3, "A", 1, 2)
+    watcher.round_finished(record)
+    watcher.study_finished(record)
+    lines = out.getvalue().splitlines()
+    assert lines[-1].startswith("round   3/12  sites 2  dice 0.300  region 0.250  trusted 75%")
+    assert "validation DSC 0.765" in lines[-1]
+    assert "left 0:0" in lines[-1]
+    assert lines[-1].endswith("left out: C (no answer within 5 s)")
+    assert "adversarial" not in lines[-1]
+    assert "A 2+1, B 2+1" in " ".join(" ".join(lines[:-1]).split())
+    assert "\x1b" not in out.getvalue()
+
+
+def test_what_was_not_measured_is_not_printed(record: StudyRecord) -> None:
+    out = io.StringIO()
+    watcher = TerminalWatcher(Console(file=out, width=200))
+    watcher.study_started(record)
+    record.rounds[-1] = replace(record.rounds[-1], left_out={}, validation_dsc=None, reports={})
+    watcher.round_finished(record)
+    line = out.getvalue().splitlines()[-1]
+    for word in ("dice", "trusted", "validation", "left out"):
+        assert word not in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.6, "1:00"), (187, "3:07"), (3599.4, "59:59"), (7387, "2:03:07")],
+)
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

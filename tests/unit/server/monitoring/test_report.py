@@ -1,0 +1,196 @@
+"""The report of a federation, from the MLflow that the study's own watcher wrote."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_tracking import round_record
+from typer.testing import CliRunner
+
+from asdnet_models.sums import ScoreSum
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import SiteFacts
+from server.monitoring.federation_page import scored_round, sections_of
+from server.monitoring.run_folder import RunFacts, RunFolder
+from server.monitoring.tracked import TrackedError, read_run
+from server.monitoring.tracking import MlflowWatcher
+from server.provision import app as provision
+from server.report import app, page_of
+from server.rounds.record import StudyRecord
+
+
+def make_store(folder: Path, protocol: StudyProtocol, rounds: int, name: str = "tiny-1") -> str:
+    """Site A trains and scores, B is left out of every round."""
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    facts = SiteFacts(labelled=3, unlabelled=1, validation=0, test=2)
+    record = StudyRecord(
+        run=name, protocol=protocol, facts={"A": facts, "B": facts}, segmenter={}, confidence=None
+    )
+    watcher = MlflowWatcher(uri, folder / "artifacts", "asdnet", run_name=name)
+    watcher.study_started(record)
+    for number in range(1, rounds + 1):
+        record.rounds.append(round_record(protocol, number))
+        watcher.round_finished(record)
+    record.best_round = 2 if rounds >= 2 else None
+    watcher.study_finished(record)
+    return uri
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database for all: making one takes MLflow seconds."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def uri(store: Path, make_protocol: Callable[..., StudyProtocol]) -> str:
+    return make_store(store, make_protocol(), 2)
+
+
+def test_a_study_is_read_back(uri: str) -> None:
+    study = read_run(uri, "tiny-1")
+    assert (study.name, study.status, study.rounds, study.best_round) == (
+        "tiny-1",
+        "FINISHED",
+        2,
+        2,
+    )
+    assert study.organs == ("ball", "rod")
+    assert study.series("validation_dsc") == {2: 0.7}
+    a, b = study.sites
+    assert (a.site, b.site) == ("A", "B")
+    assert a.cases == {"labelled": 3, "unlabelled": 1, "validation": 0, "test": 2}
+    assert a.series("loss/dice") == {1: 0.5, 2: 0.25}
+    assert a.series("dsc/ball") == {2: pytest.approx(0.85)}
+    assert a.series("never sent") == {}
+    assert b.left_out == {1: "ContractError", 2: "ContractError"}
+
+
+def test_the_page(uri: str) -> None:
+    page = page_of(read_run(uri, "tiny-1"))
+    assert "2 of 2 rounds, 2 sites; finished: all rounds were trained." in page
+    assert "of round 2: validation DSC 0.700" in page
+    assert "Left out of rounds: B in 2." in page
+    assert "Site B, round 1: ContractError." in page
+    assert "sites trusted 25% to 25%" in page
+    assert "No site has validation scores of round 2." in page
+    row = r'<th scope="row">A</th><td>2</td><td>0.850</td><td>1.50</td><td>0</td>'
+    assert row in page
+    assert r"<td>0.250</td><td>3.00</td><td>1</td>" in page
+    # Where all sites have drawn everything there is nothing to say of it.
+    assert "each organ is drawn" not in page
+    assert "<dt>training</dt>" in page and "rounds 2, " in page and "protocol_sha256" in page
+    # Three seconds of training, and 5 s of rounds at the centre.
+    assert "<td>3.0</td>" in page and "The rounds took 5 s" in page
+    assert "http://" not in page and "https://" not in page
+    sources = re.findall(r'src="([^"]{0,30})', page)
+    assert len(sources) == 4
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_a_site_that_has_drawn_one_organ(
+    store: Path, make_protocol: Callable[..., StudyProtocol]
+) -> None:
+    protocol = make_protocol()
+    whole = SiteFacts(labelled=3, unlabelled=1, validation=0, test=2, annotated=drawn(3, 3))
+    record = StudyRecord(
+        run="partly",
+        protocol=protocol,
+        facts={"A": whole, "B": replace(whole, annotated=drawn(3, 0))},
+        segmenter={},
+        confidence=None,
+    )
+    uri = f"sqlite:///{store / 'mlflow.db'}"
+    watcher = MlflowWatcher(uri, store / "artifacts", "asdnet", run_name="partly")
+    last = round_record(protocol, 2)
+    assert last.evaluation is not None
+    a = last.evaluation["A"]
+    tests = {"ball": a.dsc["test"]["ball"], "rod": ScoreSum()}
+    b = replace(a, dsc=a.dsc | {"test": tests}, asd_mm=a.asd_mm | {"test": tests})
+    record.rounds = [round_record(protocol, 1), replace(last, evaluation={"A": a, "B": b})]
+    record.best_round = 2
+    watcher.study_started(record)
+    watcher.study_finished(record)
+    study = read_run(uri, "partly")
+    assert [site.annotated for site in study.sites] == [drawn(3, 3), drawn(3, 0)]
+    # No score, no failure, and no nought.
+    assert not any(name.endswith("/rod") and "dsc" in name for name in study.sites[1].metrics)
+    assert study.sites[1].series("failures/rod") == {}
+    page = page_of(study)
+    assert "Labelled training cases in which each organ is drawn" in page
+    assert '<th scope="row">B</th><td>3</td><td>-</td>' in page
+    assert '<th scope="row">B</th><td>2</td><td>-</td><td>-</td><td>-</td>' in page
+
+
+def drawn(ball: int, rod: int) -> dict[str, int]:
+    return {"ball": ball, "rod": rod}
+
+
+def test_a_study_at_its_start(store: Path, make_protocol: Callable[..., StudyProtocol]) -> None:
+    study = read_run(make_store(store, make_protocol(), 0, "begun"), "begun")
+    page = page_of(study)
+    assert scored_round(study) is None
+    assert "0 of 2 rounds, 2 sites; stopped before its last round." in page
+    assert "No site has scored the model yet." in page
+    assert "MLflow has no complete round yet." in page
+
+
+def test_before_the_end_the_last_scored_round_is_shown(
+    store: Path, make_protocol: Callable[..., StudyProtocol]
+) -> None:
+    protocol = make_protocol(training={"rounds": 3})
+    study = read_run(make_store(store, protocol, 2, "short"), "short")
+    undecided = type(study)(**{**vars(study), "best_round": None})
+    assert scored_round(undecided) == 2
+    assert "The last scored model is of round 2" in str(sections_of(undecided)[0])
+
+
+def test_words_of_others_are_text(uri: str) -> None:
+    study = read_run(uri, "tiny-1")
+    evil = type(study)(**{**vars(study), "params": {"organs.ball": "1", "x": "<script>1</script>"}})
+    assert "<script" not in page_of(evil)
+
+
+def test_errors_name_the_remedy(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(TrackedError, match=r"no study 'other'; studies that it has: .*tiny-1"):
+        read_run(uri, "other")
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(TrackedError, match="cannot be read"):
+        read_run(f"sqlite:///{tmp_path / 'folder.db'}", "tiny-1")
+
+
+def test_the_command_with_an_mlflow(uri: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    done = CliRunner().invoke(app, ["tiny-1", "--mlflow-uri", uri, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "Federation report: tiny-1" in out.read_text(encoding="utf-8")
+
+
+def test_the_command_with_a_centre(
+    uri: str, tmp_path: Path, make_protocol: Callable[..., StudyProtocol]
+) -> None:
+    centre = tmp_path / "centre"
+    made = CliRunner().invoke(provision, ["init", "--host", "localhost", "--centre", str(centre)])
+    assert made.exit_code == 0, made.output
+    folder = RunFolder(centre / "runs" / "tiny-1")
+    folder.create(RunFacts(name="tiny-1", mlflow_uri=uri), make_protocol())
+    done = CliRunner().invoke(app, ["tiny-1", "--centre", str(centre)])
+    assert done.exit_code == 0, done.output
+    assert (folder.path / "report.html").is_file()
+
+
+def test_the_command_makes_no_empty_database(tmp_path: Path) -> None:
+    path = tmp_path / "none.db"
+    done = CliRunner().invoke(app, ["tiny-1", "--mlflow-uri", f"sqlite:///{path}"])
+    assert done.exit_code == 2
+    assert "is not there" in done.output
+    assert not path.exists()
+
+
+def test_a_file_that_cannot_be_written(uri: str, tmp_path: Path) -> None:
+    out = tmp_path / "no" / "out.html"
+    done = CliRunner().invoke(app, ["tiny-1", "--mlflow-uri", uri, "--out", str(out)])
+    assert done.exit_code == 2
+    assert "cannot be written (No such file or directory)" in " ".join(done.output.split())
