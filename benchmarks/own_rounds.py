@@ -59,7 +59,7 @@ def simulated(folder: Path, protocol: StudyProtocol) -> Sequence[float]:
 
 def _simulate(folder: Path) -> None:
     from server.rounds.watchers import Watcher
-    from simulation.federation import simulate
+    from simulation.engine import simulate
 
     protocol = StudyProtocol.model_validate_json((folder / "study.json").read_bytes())
     sites = {}

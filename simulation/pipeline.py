@@ -14,7 +14,7 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from simulation.cohort import Wanted, find_study_cases
 from simulation.options import StudyFolderError as StudyFolderError
-from simulation.partly import Hidden, check_choice
+from simulation.partial_labels import Hidden, check_choice
 from simulation.split import StudyCase, choose_fold, write_sites
 
 
@@ -171,7 +171,7 @@ def _train_and_report(
     from server.monitoring.run_folder import Keeper
     from server.monitoring.tracking import MlflowWatcher, package_versions
     from server.rounds.watchers import Watchers
-    from simulation.federation import gpu_share, simulate
+    from simulation.engine import gpu_share, simulate
     from simulation.local_only import train_all_alone
     from simulation.results import Outcome, print_table, result_json, write_tables
     from simulation.withheld import score_by_study, score_withheld

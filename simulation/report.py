@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from simulation.tables.report import REFERENCE, ReportError, write_report
+from simulation.experiment.report.page import REFERENCE, ReportError, write_report
 
 app = typer.Typer(add_completion=False)
 

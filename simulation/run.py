@@ -13,7 +13,7 @@ from rich.console import Console
 
 from protocol.config.presets import PresetName
 from simulation.options import TOLD, Device, Preset, base_protocol, fail, organs_of
-from simulation.partly import parse_hidden
+from simulation.partial_labels import parse_hidden
 from simulation.pipeline import Options, run_pipeline
 
 

@@ -21,7 +21,7 @@ from protocol.config.site import SiteConfig, read_site
 from simulation.layouts import SplitError as SplitError
 from simulation.layouts import StudyCase as StudyCase
 from simulation.layouts import read_cohort as read_cohort
-from simulation.partly import Hidden, write_partly
+from simulation.partial_labels import Hidden, write_partly
 
 # (labelled, unlabelled) of method section 8; other numbers of cases are dealt in proportion.
 SIX_SITES: Mapping[str, tuple[int, int]] = {

@@ -17,10 +17,8 @@ from rich.console import Console
 
 from protocol.config.presets import PresetName, as_paper
 from protocol.config.study import StudyProtocol
-from simulation.options import TOLD, Device, Preset, base_protocol, fail, organs_of
-from simulation.tables.conduct import StudyOptions, conduct, list_runs
-from simulation.tables.live import report
-from simulation.tables.plan import (
+from simulation.experiment.methods import read_own_rows
+from simulation.experiment.plan import (
     COMPARED_ROWS,
     choose_folds,
     choose_rows,
@@ -28,7 +26,9 @@ from simulation.tables.plan import (
     choose_ways,
     named_rows,
 )
-from simulation.tables.rows import read_own_rows
+from simulation.experiment.progress import report
+from simulation.experiment.runner import StudyOptions, conduct, list_runs
+from simulation.options import TOLD, Device, Preset, base_protocol, fail, organs_of
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 

@@ -24,8 +24,8 @@ from simulation.baselines.encoder import SiteScans, train_encoder
 from simulation.baselines.malf import MalfOptions
 from simulation.baselines.ssae import SsaeOptions
 from simulation.baselines.volumes import atlas_of, volume_of
+from simulation.experiment.store import CaseRow, Way
 from simulation.split import StudyCase
-from simulation.tables.store import CaseRow, Way
 
 Kind = Literal["malf", "ssae"]
 _EVERYONE = "pooled"

@@ -8,7 +8,7 @@ import torch
 
 from protocol.model_io import load_model
 from server.rounds.watchers import Watcher
-from simulation.federation import simulate
+from simulation.engine import simulate
 
 
 @pytest.mark.long

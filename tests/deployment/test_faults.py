@@ -15,7 +15,7 @@ import torch
 
 from protocol.model_io import load_model
 from server.rounds.watchers import Watcher
-from simulation.federation import simulate
+from simulation.engine import simulate
 
 KINDS = ("worker", "serverapp", "supernode", "superlink")
 PHASES: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ from protocol.config.site import read_site
 from protocol.config.study import StudyProtocol
 from protocol.wire.weights import wire_weights
 from server.rounds.watchers import Watcher
-from simulation.federation import simulate
+from simulation.engine import simulate
 from simulation.phantom.cohort import make_cohort
 
 ROOT = Path(__file__).parents[2]

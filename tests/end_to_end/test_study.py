@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from client.data.image_io import read_image
 from protocol.config.presets import preset
 from protocol.model_io import load_model
+from simulation.experiment.store import read_study
 from simulation.study import main
-from simulation.tables.store import read_study
 
 ROOT = Path(__file__).parents[2]
 FIRST = "SVNet.federated.fold1.seed1"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulation.federation import gpu_share
+from simulation.engine import gpu_share
 
 
 @pytest.mark.parametrize("sites", [1, 2, 3, 6, 7])

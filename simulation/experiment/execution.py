@@ -1,0 +1,241 @@
+"""One training run, from a fold's cases to a folder with its scores: complete, or not there."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from asdnet_models.sums import SumCount
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.model_io import save_model, write_json
+from protocol.wire.messages import TrainReport
+from protocol.wire.weights import Weights
+from server.rounds.record import StudyRecord
+from server.rounds.watchers import Watcher
+from simulation.experiment.methods import Kind
+from simulation.experiment.scoring import Model, score_model
+from simulation.experiment.store import (
+    CaseRow,
+    ConfidenceRow,
+    RoundRow,
+    RunInfo,
+    RunKey,
+    write_rows,
+)
+from simulation.local_only import Alone, train_in_place
+from simulation.split import StudyCase, write_sites
+
+log = logging.getLogger(__name__)
+
+POOLED_SITE = "P"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run and all that a process needs for it.
+
+    Attributes:
+        protocol: The row's, with the run's seed.
+        cases: With the parts of the run's fold.
+        workers: Processes that a run of this kind may use at once.
+        keep_predictions: Whether label maps of test cases stay.
+    """
+
+    key: RunKey
+    kind: Kind
+    protocol: StudyProtocol
+    cases: tuple[StudyCase, ...]
+    study: Path
+    cache: Path
+    device: str
+    workers: int
+    keep_predictions: bool
+
+    @property
+    def alone_on_machine(self) -> bool:
+        """Federated runs and baselines spread over all workers; others run side by side."""
+        return self.kind != "weights" or self.key.way == "federated"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is, once it is complete."""
+        return self.study / "runs" / self.key.folder
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What a run has found so far."""
+
+    cases: list[CaseRow]
+    confidence: list[ConfidenceRow]
+    rounds: list[RoundRow]
+    best_round: int | None = None
+
+
+def execute(job: Job, pool: Executor | None = None) -> None:
+    """Train and score; the run's folder is put in place when all of it is there.
+
+    Args:
+        job: The run.
+        pool: Processes to score in; None: this one.
+
+    Raises:
+        Exception: Whatever the training raises; nothing of the run stays.
+    """
+    started = time.monotonic()
+    draft = job.folder.with_name(f".{job.key.folder}")
+    # A folder without done.json: somebody wants the run again.
+    for old in (draft, job.folder):
+        if old.is_dir():
+            shutil.rmtree(old)
+    draft.mkdir(parents=True)
+    try:
+        write_json(draft / "protocol.json", job.protocol.model_dump(mode="json"))
+        found = _train_and_score(job, draft, pool)
+        write_rows(draft / "cases.csv", found.cases, CaseRow)
+        write_rows(draft / "confidence.csv", found.confidence, ConfidenceRow)
+        write_rows(draft / "rounds.csv", found.rounds, RoundRow)
+        shutil.rmtree(draft / "sites")
+        info = RunInfo(
+            key=job.key,
+            seconds=time.monotonic() - started,
+            best_round=found.best_round,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        write_json(draft / "done.json", info.model_dump(mode="json"))
+        os.rename(draft, job.folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _train_and_score(job: Job, draft: Path, pool: Executor | None) -> _Found:
+    predictions = draft / "predictions" if job.keep_predictions else None
+    if job.kind != "weights":
+        from simulation.baselines import run_baseline
+
+        configs = _sites(job, job.cases, draft)
+        rows = run_baseline(
+            job.kind,
+            job.key.way,
+            configs,
+            job.protocol,
+            job.cases,
+            job.workers,
+            lambda done, total: None,
+            predictions,
+        )
+        return _Found(cases=rows, confidence=[], rounds=[])
+    way = {"federated": _federated, "pooled": _pooled, "local": _local}[job.key.way]
+    return way(job, draft, predictions, pool)
+
+
+def _sites(job: Job, cases: Sequence[StudyCase], draft: Path) -> dict[str, SiteConfig]:
+    return write_sites(
+        cases,
+        draft / "sites",
+        job.cache / "scans",
+        device=job.device,
+        threads=max(1, (os.cpu_count() or 1) // job.workers),
+    )
+
+
+def _federated(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Found:
+    from simulation.engine import simulate
+
+    configs = _sites(job, job.cases, draft)
+    record = simulate(
+        job.protocol,
+        configs,
+        Watcher(),
+        workers=job.workers,
+        gpus_per_site=float(job.device == "cuda"),
+    )
+    segmenter, confidence = record.segmenter, record.confidence
+    if record.best_segmenter is not None:
+        segmenter, confidence = record.best_segmenter, record.best_confidence
+    model = _model(job, next(iter(configs.values())), segmenter, confidence)
+    _save(job, draft, model, record.best_round)
+    cases, trust = score_model(model, job.cases, predictions, pool)
+    return _Found(
+        cases=cases, confidence=trust, rounds=_record_rows(record), best_round=record.best_round
+    )
+
+
+def _pooled(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Found:
+    """All sites' cases in one place, which no hospital may do: the figure to compare with."""
+    together = [replace(case, site=POOLED_SITE) for case in job.cases]
+    config = _sites(job, together, draft)[POOLED_SITE]
+    alone = train_in_place(config, job.protocol, job.key.folder)
+    model = _model(job, config, alone.segmenter, alone.confidence)
+    _save(job, draft, model, alone.best_round)
+    cases, trust = score_model(model, job.cases, predictions, pool)
+    rounds = _alone_rows(POOLED_SITE, alone)
+    return _Found(cases=cases, confidence=trust, rounds=rounds, best_round=alone.best_round)
+
+
+def _local(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Found:
+    """Every site with labels by itself, scored on its own cases; a site without has no model."""
+    found = _Found(cases=[], confidence=[], rounds=[])
+    labelled = {case.site for case in job.cases if case.part == "labelled"}
+    for site, config in _sites(job, job.cases, draft).items():
+        if site not in labelled:
+            continue
+        alone = train_in_place(config, job.protocol, job.key.folder)
+        own = [case for case in job.cases if case.site == site]
+        model = _model(job, config, alone.segmenter, alone.confidence)
+        cases, trust = score_model(model, own, predictions, pool)
+        found.cases += cases
+        found.confidence += trust
+        found.rounds += _alone_rows(site, alone)
+    return found
+
+
+def _model(job: Job, config: SiteConfig, segmenter: Weights, confidence: Weights | None) -> Model:
+    return Model(config=config, protocol=job.protocol, segmenter=segmenter, confidence=confidence)
+
+
+def _save(job: Job, draft: Path, model: Model, best_round: int | None) -> None:
+    facts = {"run": job.key.folder, "round": best_round}
+    save_model(draft / "model", job.protocol, model.segmenter, model.confidence, facts)
+
+
+def _record_rows(record: StudyRecord) -> list[RoundRow]:
+    return [
+        _round_row(item.plan.round, site, report, item.validation_dsc)
+        for item in record.rounds
+        for site, report in item.reports.items()
+    ]
+
+
+def _alone_rows(site: str, alone: Alone) -> list[RoundRow]:
+    return [
+        _round_row(number, site, report, validation_dsc)
+        for number, (report, validation_dsc) in enumerate(alone.rounds, start=1)
+    ]
+
+
+def _round_row(
+    number: int, site: str, report: TrainReport, validation_dsc: float | None
+) -> RoundRow:
+    losses: Mapping[str, SumCount] = report.losses
+
+    def mean(name: str) -> float | None:
+        return losses.get(name, SumCount()).mean
+
+    return RoundRow(
+        round=number,
+        site=site,
+        loss_total=mean("total"),
+        loss_dice=mean("dice"),
+        loss_adversarial=mean("adversarial"),
+        loss_region=mean("region"),
+        loss_confidence=mean("confidence"),
+        trusted_fraction=report.trusted_fraction,
+        validation_dsc=validation_dsc,
+    )

@@ -1,0 +1,99 @@
+"""The folder of a study: one study, one command at a time, and what of it is complete."""
+
+import fcntl
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from protocol.model_io import write_json
+from simulation.experiment.plan import differences
+from simulation.experiment.store import RunKey, StudyInfo
+from simulation.options import StudyFolderError
+from simulation.split import StudyCase
+
+
+def refuse_foreign_folder(out: Path) -> None:
+    """A study goes into a folder of its own.
+
+    Raises:
+        StudyFolderError: If there is anything else in it.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "study.json").exists():
+        raise StudyFolderError(
+            f"{out}: is not empty and holds no study; give --out a new folder or one of a study"
+        )
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """One command at a time works on a study; the kernel gives the lock back with its holder.
+
+    A new folder in which no run has begun is taken away again.
+
+    Raises:
+        StudyFolderError: If another command holds it.
+    """
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with (out / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StudyFolderError(
+                    f"{out}: another command is at work on this study; wait for it or stop it"
+                ) from None
+            yield
+    finally:
+        if new and not (out / "runs").exists():
+            shutil.rmtree(out)
+
+
+def take_up(out: Path, info: StudyInfo, console: Console) -> None:
+    """Write study.json, or see that the one that is there is of the same study.
+
+    A study may get more rows, ways, folds or seeds; it never loses any.
+
+    Raises:
+        StudyFolderError: Naming every setting that differs.
+    """
+    path = out / "study.json"
+    if not path.exists():
+        write_json(path, info.model_dump(mode="json"))
+        return
+    before = StudyInfo.model_validate_json(path.read_bytes())
+    if found := differences(before, info):
+        raise StudyFolderError(
+            f"{out}: holds a study with other settings: {'; '.join(found)}; give the same "
+            "options again, or --out a new folder"
+        )
+    if before.versions != info.versions:
+        console.print(
+            "note: the study was begun with other versions of its packages; see study.json",
+            highlight=False,
+        )
+    kept = {"started": before.started, "versions": before.versions}
+    write_json(path, info.model_copy(update=kept).model_dump(mode="json"))
+
+
+def write_cases(out: Path, cases: Sequence[StudyCase]) -> None:
+    """Where scan and reference of each case are, for the report's pictures."""
+    write_json(
+        out / "cases.json",
+        {
+            case.name: {
+                "image": str(case.image.resolve()),
+                "reference": str(case.reference.resolve()),
+            }
+            for case in cases
+            if case.reference is not None
+        },
+    )
+
+
+def complete(out: Path, runs: Sequence[RunKey]) -> list[RunKey]:
+    """The runs that are there."""
+    return [key for key in runs if (out / "runs" / key.folder / "done.json").exists()]

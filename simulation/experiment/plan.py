@@ -1,0 +1,216 @@
+"""Which runs a study has, in which order, and whether a folder holds the same study."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from asdnet_models.catalogue import NETWORKS
+from protocol.config.presets import PresetName
+from protocol.config.study import ProtocolError, StudyProtocol, explain
+from simulation.experiment.methods import ROWS, Row, protocol_of
+from simulation.experiment.store import WAYS, RunKey, StudyInfo, Way
+from simulation.planning import plan_grid
+from simulation.split import FOLDS
+
+COMPARED_ROWS = ("ASDNet", "AttSVNet")
+TABLES = (1, 2)
+# Of a study.json, what may differ when its study goes on, and what may only get more.
+_MAY_DIFFER = {"command", "started", "versions", "notes"}
+_MAY_GROW = ("rows", "ways", "folds", "seeds", "own_rows")
+
+
+def choose_rows(
+    tables: str | None, rows: str | None, own: Mapping[str, Row] | None = None
+) -> dict[str, Row]:
+    """The rows of these tables, or those named, in the order of the tables; then one's own.
+
+    Args:
+        tables: As "1,2"; None: both, or none where there are rows of one's own.
+        rows: As "SVNet,ASDNet", instead of tables.
+        own: Rows that are in no table.
+
+    Raises:
+        ProtocolError: For an unknown table or row, or where both are given.
+    """
+    own = own or {}
+    if tables is not None and rows is not None:
+        raise ProtocolError("--rows: instead of --tables; give one of the two")
+    if rows is not None:
+        names = named_rows(rows, "--rows")
+        return {name: ROWS[name] for name in names} | dict(own)
+    wanted = _listed(tables if tables is not None else "" if own else "1,2")
+    for name in wanted:
+        if name not in map(str, TABLES):
+            raise ProtocolError(f"--tables: must be of 1,2, not {name!r}")
+    chosen = {name: r for name, r in ROWS.items() if set(map(str, r.tables)) & set(wanted)}
+    return chosen | dict(own)
+
+
+def named_rows(text: str, option: str, own: Iterable[str] = ()) -> tuple[str, ...]:
+    """Rows by name, in the order of the tables, one's own last.
+
+    Raises:
+        ProtocolError: If one is unknown, with the names that are known; or if there is none.
+    """
+    known = (*ROWS, *own)
+    wanted = _listed(text)
+    for name in wanted:
+        if name not in known:
+            raise ProtocolError(f"{option}: must be of {', '.join(known)}, not {name!r}")
+    if not wanted:
+        raise ProtocolError(f"{option}: names no row; known are {', '.join(known)}")
+    return tuple(name for name in known if name in wanted)
+
+
+def choose_ways(text: str) -> tuple[Way, ...]:
+    """Ways to train, as "federated,pooled,local".
+
+    Raises:
+        ProtocolError: If one is unknown, or there is none.
+    """
+    wanted = _listed(text)
+    for name in wanted or [""]:
+        if name not in WAYS:
+            raise ProtocolError(f"--ways: must be of {','.join(WAYS)}, not {name!r}")
+    return tuple(way for way in WAYS if way in wanted)
+
+
+def _listed(text: str) -> list[str]:
+    return [part for part in (part.strip() for part in text.split(",")) if part]
+
+
+def ways_of(name: str, row: Row, ways: Sequence[Way], compared: Iterable[str]) -> tuple[Way, ...]:
+    """The ways that a row is trained in.
+
+    Rows to be compared are trained in all the chosen ways, the others federated only, if that is
+    chosen.  MALF has nothing to average: its atlases are patients, pooled or a site's own.
+    """
+    possible = tuple(way for way in ways if way != "federated" or row.kind != "malf")
+    if name in compared or "federated" not in possible:
+        return possible
+    return ("federated",)
+
+
+def plan_runs(
+    rows: Mapping[str, Row],
+    ways: Sequence[Way],
+    compared: Iterable[str],
+    folds: Sequence[int],
+    seeds: Sequence[int],
+) -> list[RunKey]:
+    """All runs of a study in the order in which they are done.
+
+    Every fold of a seed before the next seed, so that a study that is broken off has scores of
+    every case; within a fold the federated runs first.
+    """
+    compared = set(compared)
+    return [
+        RunKey(row=name, way=way, fold=fold, seed=seed)
+        for seed in seeds
+        for fold in folds
+        for way in WAYS
+        for name, row in rows.items()
+        if way in ways_of(name, row, ways, compared)
+    ]
+
+
+def choose_folds(number: int) -> tuple[int, ...]:
+    """The first folds of five.
+
+    Raises:
+        ProtocolError: If there are not so many.
+    """
+    if not 1 <= number <= FOLDS:
+        raise ProtocolError(f"--folds: must be 1 to {FOLDS}, not {number}")
+    return tuple(range(1, number + 1))
+
+
+def choose_seeds(number: int) -> tuple[int, ...]:
+    """1, 2, ... `number`.
+
+    Raises:
+        ProtocolError: If it is none.
+    """
+    if number < 1:
+        raise ProtocolError(f"--seeds: must be 1 or more, not {number}")
+    return tuple(range(1, number + 1))
+
+
+def largest_stride(rows: Iterable[Row], base: StudyProtocol) -> int:
+    """What every edge of the patch that all these rows share must be a multiple of, voxels."""
+    architectures = [base.network.architecture]
+    architectures += [
+        row.changes["network"]["architecture"]
+        for row in rows
+        if "architecture" in row.changes.get("network", {})
+    ]
+    return max([base.confidence.stride, *(NETWORKS[name].stride for name in architectures)])
+
+
+def on_shared_grid(
+    base: StudyProtocol,
+    rows: Mapping[str, Row],
+    images: Sequence[Path],
+    preset: PresetName | None,
+) -> StudyProtocol:
+    """The protocol with the one spacing and patch on which all the rows are trained.
+
+    Args:
+        base: The study's protocol.
+        rows: Rows by name; each row's protocol is tried.
+        images: Scans that the grid is made to fit.
+        preset: Whose number of voxels is aimed at; None: the protocol's own grid stays.
+
+    Raises:
+        ProtocolError: If a row cannot be trained on this grid or breaks another rule.
+    """
+    grid = None
+    if preset is not None:
+        grid = plan_grid(preset, images, largest_stride(rows.values(), base))
+    if grid is not None:
+        base = base.model_copy(update={"spacing_mm": grid[0], "patch_voxels": grid[1]})
+    mistakes = []
+    for name, row in rows.items():
+        try:
+            protocol_of(row, base, base.seed)
+        except ValidationError as error:
+            mistakes.append(explain(error, f"row {name}"))
+    if mistakes:
+        raise ProtocolError("\n".join(mistakes))
+    return base
+
+
+def differences(old: StudyInfo, new: StudyInfo) -> list[str]:
+    """Why the new study is not the old one, or the old one with more in it.
+
+    Returns:
+        A line each: setting, old value, new value.
+    """
+    before, after = _plain(old), _plain(new)
+    for key in _MAY_GROW:
+        if isinstance(before[key], Mapping):
+            # A row that has stayed must be what it was.
+            after[key] = {k: v for k, v in after[key].items() if k in before[key]}
+        elif set(before[key]) <= set(after[key]):
+            after[key] = before[key]
+    found: list[str] = []
+    _compare("", before, after, found)
+    return found
+
+
+def _plain(info: StudyInfo) -> dict[str, Any]:
+    return info.model_dump(mode="json", exclude=_MAY_DIFFER)
+
+
+def _compare(place: str, old: Any, new: Any, found: list[str]) -> None:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            _compare(f"{place}.{key}" if place else key, old.get(key), new.get(key), found)
+    elif old != new:
+        found.append(f"{place} was {_shown(old)}, is {_shown(new)}")
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,190 @@
+"""Every ordering that the paper's tables print, and whether ours holds it."""
+
+from collections import Counter
+from itertools import combinations
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from reporting.blocks import Block, Bullets, Group, Section, Table, Text
+from simulation.experiment.methods import ROWS
+from simulation.experiment.report.formatting import signed, signed_span
+from simulation.experiment.report.published import TABLES, table_rows
+from simulation.experiment.report.results import BETTER, SCORE_NAMES, Book, Score
+from simulation.experiment.report.statistics import Difference, difference
+
+Outcome = Literal["held", "reversed", "undecided"]
+_OUTCOMES: tuple[Outcome, ...] = ("held", "reversed", "undecided")
+# The paper's argument, step by step: the better row, the worse, and what lies between them.
+LADDER = (
+    ("ASDNet", "AttSVNet+FCN", "region attention on unlabelled scans"),
+    ("AttSVNet+FCN", "AttSVNet", "the confidence network's adversarial term"),
+    ("AttSVNet+FCN", "AttSVNet+CNN", "a confidence map rather than one verdict a patch"),
+    ("ASDNet", "AttSVNet+Semi", "the adversarial term beside region attention"),
+    ("AttSVNet", "SVNet", "sample attention"),
+    ("SVNet", "VNet", "a shallower network"),
+)
+
+
+class Ordering(BaseModel):
+    """The paper has `better` above `worse`; `ours` is better minus worse, on the same cases."""
+
+    model_config = ConfigDict(frozen=True)
+
+    table: int
+    score: Score
+    organ: str
+    better: str
+    worse: str
+    paper: float
+    ours: Difference
+
+    @property
+    def outcome(self) -> Outcome:
+        """Held or reversed where the interval is all on one side of 0."""
+        if self.ours.verdict == "undecided":
+            return "undecided"
+        up = self.ours.verdict == "higher"
+        return "held" if up == (BETTER[self.score] > 0) else "reversed"
+
+
+def orderings(book: Book) -> list[Ordering]:
+    """All pairs of rows of a table that were run, by score and organ; ties of the paper aside."""
+    found = []
+    for table in TABLES:
+        rows = table_rows(book, table, "federated")
+        for score in BETTER:
+            for organ in book.info.organs:
+                for one, other in combinations(rows, 2):
+                    pair = _ordering(book, table, score, organ, one, other)
+                    if pair is not None:
+                        found.append(pair)
+    return found
+
+
+def _ordering(
+    book: Book, table: int, score: Score, organ: str, one: str, other: str
+) -> Ordering | None:
+    # Table 2 prints no ASD.
+    if table == 2 and score == "asd_mm":
+        return None
+    a, b = (_published(row, organ, score) for row in (one, other))
+    if a is None or b is None or a == b:
+        return None
+    if (a - b) * BETTER[score] < 0:
+        one, other, a, b = other, one, b, a
+    ours = difference(
+        book.scores(score, one, "federated", organ), book.scores(score, other, "federated", organ)
+    )
+    return Ordering(
+        table=table,
+        score=score,
+        organ=organ,
+        better=one,
+        worse=other,
+        paper=round(a - b, 3),
+        ours=ours,
+    )
+
+
+def _published(row: str, organ: str, score: Score) -> float | None:
+    pair = ROWS[row].published.get(organ) if row in ROWS else None
+    if pair is None:
+        return None
+    return pair[0] if score == "dsc" else pair[1]
+
+
+def orderings_section(book: Book) -> Section:
+    """The ladder of the paper's argument, then all pairs."""
+    found = orderings(book)
+    if not found:
+        text = (
+            "Nothing to compare: no two rows of a table of the paper are complete, or the "
+            "cohort's organs are not the paper's."
+        )
+        return Section(title="What did not reproduce", blocks=(Text(text=text),))
+    blocks: list[Block] = [
+        Text(
+            text="An ordering of the paper is held or reversed where the 95% interval of the "
+            "difference over the same cases is all on one side of 0, and undecided where it "
+            "includes 0. Federated rows. The intervals are not corrected for their number: of "
+            "twenty true ties, one would look decided."
+        ),
+        Bullets(items=tuple(_ladder_sentences(found))),
+    ]
+    for table in TABLES:
+        for score in BETTER:
+            pairs = [o for o in found if (o.table, o.score) == (table, score)]
+            if pairs:
+                blocks.append(_table(pairs, table, score))
+    return Section(title="What did not reproduce", blocks=tuple(blocks))
+
+
+def tally(found: list[Ordering]) -> str:
+    """How many of each outcome."""
+    count = Counter(item.outcome for item in found)
+    return ", ".join(f"{count[outcome]} {outcome}" for outcome in _OUTCOMES)
+
+
+def _ladder_sentences(found: list[Ordering]) -> list[str]:
+    sentences = [f"All {len(found)} orderings: {tally(found)}."]
+    for better, worse, what in LADDER:
+        steps = {
+            o.organ: o for o in found if o.score == "dsc" and {o.better, o.worse} == {better, worse}
+        }
+        if not steps:
+            sentences.append(f"{what[0].upper()}{what[1:]}. {better} > {worse}: not run.")
+            continue
+        by_order: dict[str, list[str]] = {}
+        for organ, o in steps.items():
+            by_order.setdefault(f"{o.better} > {o.worse}", []).append(f"{organ} {o.outcome}")
+        parts = [f"{order}: {', '.join(organs)}" for order, organs in by_order.items()]
+        sentences.append(f"{what[0].upper()}{what[1:]}. {'; '.join(parts)}.")
+    return sentences
+
+
+def _table(pairs: list[Ordering], table: int, score: Score) -> Table:
+    unit = "" if score == "dsc" else ", mm"
+    name = SCORE_NAMES[score]
+    groups = tuple(
+        Group(title=organ, rows=tuple(_cells(o) for o in pairs if o.organ == organ))
+        for organ in dict.fromkeys(o.organ for o in pairs)
+    )
+    return Table(
+        name=f"orderings_table{table}_{score}",
+        caption=f"Orderings of Table {table}, {name}: {tally(pairs)}",
+        header=(
+            f"the paper's order ({name})",
+            f"paper{unit}",
+            f"ours{unit}",
+            f"interval{unit}",
+            "cases",
+            "outcome",
+        ),
+        groups=groups,
+        records=tuple(_record(o) for o in pairs),
+    )
+
+
+def _cells(o: Ordering) -> tuple[str, ...]:
+    decimals = 3 if o.score == "dsc" else 2
+    return (
+        f"{o.better} {'>' if o.score == 'dsc' else '<'} {o.worse}",
+        signed(o.paper, 3),
+        signed(o.ours.mean, decimals),
+        signed_span(o.ours.interval, decimals),
+        str(o.ours.n),
+        o.outcome,
+    )
+
+
+def _record(o: Ordering) -> dict[str, Any]:
+    ends = o.ours.interval
+    return {
+        **o.model_dump(exclude={"ours"}),
+        "ours": o.ours.mean,
+        "low": ends.low if ends else None,
+        "high": ends.high if ends else None,
+        "n": o.ours.n,
+        "outcome": o.outcome,
+    }

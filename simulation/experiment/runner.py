@@ -1,0 +1,235 @@
+"""The steps of a study: cohort, shared grid, runs, report."""
+
+import hashlib
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from client.data.layout import content_hash
+from protocol.config.presets import PresetName
+from protocol.config.study import ProtocolError, StudyProtocol
+from simulation.cohort import Wanted, find_study_cases
+from simulation.experiment.execution import Job
+from simulation.experiment.folder import complete, held, refuse_foreign_folder, take_up, write_cases
+from simulation.experiment.methods import Row, own_rows, protocol_of
+from simulation.experiment.plan import on_shared_grid, plan_runs
+from simulation.experiment.progress import Progress, label, report
+from simulation.experiment.store import RunKey, StudyInfo, Way
+from simulation.experiment.worker_pool import do_all
+from simulation.pipeline import prepare_sites
+from simulation.split import StudyCase, choose_fold, keep_labels, write_sites
+
+_PAPER_FORM = (
+    "The tables of Nie et al. are of a private clinical cohort: no figure of another cohort "
+    "confirms or refutes them."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What the command line decided.
+
+    Attributes:
+        protocol: Before it is fitted to the scans; its seed deals cases to sites and folds.
+        fixed_grid: Whether spacing and patch stay as they are.
+        compared: Rows that are trained in all the ways.
+        training_labels: Labelled training cases that stay so; None: all.
+    """
+
+    preset: PresetName
+    protocol: StudyProtocol
+    fixed_grid: bool
+    data: Path | None
+    labelled: int | None
+    unlabelled: int | None
+    training_labels: int | None
+    sites: int
+    rows: Mapping[str, Row]
+    ways: tuple[Way, ...]
+    compared: tuple[str, ...]
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    out: Path
+    device: str
+    workers: int
+    cache: Path
+
+    @property
+    def runs(self) -> list[RunKey]:
+        """All runs, in order."""
+        return plan_runs(self.rows, self.ways, self.compared, self.folds, self.seeds)
+
+
+def conduct(options: StudyOptions, console: Console) -> bool:
+    """The whole study, or what is left of it; whether every run is complete.
+
+    Raises:
+        StudyFolderError: If the folder holds something else, or a study with other settings.
+        ProtocolError: If a row cannot be trained on the shared grid.
+        SplitError, ContractError, ScanError: If the data cannot be used.
+    """
+    if not options.runs:
+        raise ProtocolError("--ways: no row can be trained in these; add another way")
+    refuse_foreign_folder(options.out)
+    cases, cohort = _cohort(options, console)
+    protocol = on_shared_grid(
+        _with_quorum(options.protocol, cases),
+        options.rows,
+        [case.image for case in cases],
+        None if options.fixed_grid else options.preset,
+    )
+    info = _info(options, protocol, cohort)
+    jobs = [_job(options, protocol, cases, key) for key in options.runs]
+    with held(options.out):
+        take_up(options.out, info, console)
+        _prepare(options, protocol, cases, console)
+        write_cases(options.out, cases)
+        all_there = _train(options, protocol, jobs, console)
+    report(options.out, console)
+    return all_there
+
+
+def list_runs(options: StudyOptions, console: Console) -> None:
+    """What would be run, and what of it is there."""
+    runs = options.runs
+    done = complete(options.out, runs)
+    for key in runs:
+        console.print(f"{'done' if key in done else 'to do':<6} {label(key)}", highlight=False)
+    console.print(f"{len(runs)} runs, {len(done)} complete, nothing trained", highlight=False)
+
+
+def _cohort(options: StudyOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
+    wanted = Wanted(
+        preset=options.preset,
+        data=options.data,
+        labelled=options.labelled,
+        unlabelled=options.unlabelled,
+        sites=options.sites,
+        seed=options.protocol.seed,
+        cache=options.cache,
+        workers=options.workers,
+    )
+    cases, cohort = find_study_cases(wanted, console)
+    if options.data is not None:
+        cohort |= {"name": options.data.resolve().name, "sha256": _digest(cases)}
+    unlabelled = sum(case.part == "unlabelled" for case in cases)
+    cohort |= {
+        "labelled": len(cases) - unlabelled,
+        "unlabelled": unlabelled,
+        "sites": len({case.site for case in cases}),
+        "training_labels": options.training_labels,
+    }
+    return cases, cohort
+
+
+def _digest(cases: Sequence[StudyCase]) -> str:
+    """Over every scan and label map, so that a changed folder is another cohort."""
+    whole = hashlib.sha256()
+    for case in sorted(cases, key=lambda case: case.name):
+        files = [path for path in (case.image, case.label, case.reference) if path is not None]
+        whole.update(" ".join([case.name, case.site, *map(content_hash, files)]).encode())
+    return whole.hexdigest()
+
+
+def _with_quorum(protocol: StudyProtocol, cases: Sequence[StudyCase]) -> StudyProtocol:
+    sites = len({case.site for case in cases})
+    least = min(protocol.aggregation.min_sites, sites)
+    aggregation = protocol.aggregation.model_copy(update={"min_sites": least})
+    return protocol.model_copy(update={"aggregation": aggregation})
+
+
+def _info(options: StudyOptions, protocol: StudyProtocol, cohort: dict[str, Any]) -> StudyInfo:
+    from server.monitoring.tracking import package_versions
+
+    compared = [name for name in options.rows if name in options.compared]
+    return StudyInfo(
+        command=shlex.join(["python", *sys.argv]),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        cohort=cohort,
+        organs=protocol.organ_names,
+        rows=tuple(options.rows),
+        ways=options.ways,
+        folds=options.folds,
+        seeds=options.seeds,
+        own_rows=own_rows(options.rows),
+        protocol=protocol.model_dump(mode="json"),
+        versions=package_versions(),
+        notes=(_PAPER_FORM, f"Rows trained in every way: {', '.join(compared) or 'none'}."),
+    )
+
+
+def _prepare(
+    options: StudyOptions, protocol: StudyProtocol, cases: Sequence[StudyCase], console: Console
+) -> None:
+    """Every scan is read and cached once before anything is trained; all mistakes at once."""
+    folder = options.out / ".check"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        parts = _parts(options, protocol.seed, cases, options.folds[0], options.seeds[0])
+        configs = write_sites(
+            parts, folder, options.cache / "scans", device=options.device, threads=1
+        )
+        prepare_sites(configs, protocol, options.workers, console)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _parts(
+    options: StudyOptions, split_seed: int, cases: Sequence[StudyCase], fold: int, seed: int
+) -> list[StudyCase]:
+    """The fold's parts; which training cases keep their labels is drawn by the run's seed."""
+    parts = choose_fold(cases, fold, split_seed)
+    if options.training_labels is None:
+        return parts
+    return keep_labels(parts, options.training_labels, fold, seed)
+
+
+def _train(
+    options: StudyOptions, protocol: StudyProtocol, jobs: Sequence[Job], console: Console
+) -> bool:
+    runs = [job.key for job in jobs]
+    done = complete(options.out, runs)
+    (options.out / "runs").mkdir(exist_ok=True)
+    for draft in (options.out / "runs").glob(".*"):
+        shutil.rmtree(draft)
+    console.print(
+        f"study: {len(options.rows)} rows, {len(runs)} runs, {len(done)} of them complete; "
+        f"patch {protocol.patch_voxels} of {protocol.spacing_mm} mm, "
+        f"{protocol.training.rounds} rounds of {protocol.training.local_steps} steps",
+        highlight=False,
+    )
+    with Progress(options.out, runs, done, console) as progress:
+        left = [job for job in jobs if job.key not in done]
+        do_all(left, options.workers, options.out / "log.txt", progress)
+    if progress.failures:
+        console.print(
+            f"{len(progress.failures)} runs failed: failed.json says why, log.txt where; the same "
+            f"command with --out {options.out} tries them again",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return not progress.failures
+
+
+def _job(
+    options: StudyOptions, protocol: StudyProtocol, cases: Sequence[StudyCase], key: RunKey
+) -> Job:
+    row = options.rows[key.row]
+    return Job(
+        key=key,
+        kind=row.kind,
+        protocol=protocol_of(row, protocol, key.seed),
+        cases=tuple(_parts(options, protocol.seed, cases, key.fold, key.seed)),
+        study=options.out.resolve(),
+        cache=options.cache.resolve(),
+        device=options.device,
+        workers=options.workers,
+        keep_predictions=key.fold == options.folds[0] and key.seed == options.seeds[0],
+    )

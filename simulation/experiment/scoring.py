@@ -1,0 +1,182 @@
+"""A trained model on every case that the study can score: DSC, ASD, worth of its confidence."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asdnet_models.reliability import TrustScore
+from client.data.cache import CachedCase, cached_case
+from client.data.image_io import read_image, write_label_map
+from client.data.layout import Case
+from client.training.evaluation import (
+    label_map_on_scan,
+    load_confidence,
+    load_segmenter,
+    predict_on_grid,
+    score_label_map,
+    trust_maps,
+)
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.weights import Weights
+from simulation.experiment.store import CaseRow, ConfidenceRow
+from simulation.split import StudyCase
+
+_BINS = 10
+
+Scored = tuple[list[CaseRow], list[ConfidenceRow]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is scored, and where: `config` gives device, threads and cache."""
+
+    config: SiteConfig
+    protocol: StudyProtocol
+    segmenter: Weights
+    confidence: Weights | None
+
+
+def scored_cases(cases: Iterable[StudyCase]) -> list[StudyCase]:
+    """Test cases, and unlabelled training cases whose reference the study alone knows."""
+    return [
+        case for case in cases if case.reference is not None and case.part in ("test", "unlabelled")
+    ]
+
+
+def score_model(
+    model: Model,
+    cases: Sequence[StudyCase],
+    predictions: Path | None = None,
+    pool: Executor | None = None,
+) -> Scored:
+    """Scores of the cases that can be scored, by case and organ.
+
+    Args:
+        model: Weights and where to run them.
+        cases: Any cases of the study.
+        predictions: Folder for the label maps of test cases, (case).nii.gz; None: not kept.
+        pool: Processes to score in; None: this one.
+
+    Raises:
+        ScanError: If a reference cannot be used.
+    """
+    wanted = scored_cases(cases)
+    if predictions is not None:
+        predictions.mkdir(parents=True, exist_ok=True)
+    mapped = pool.map if pool else map
+    found = list(mapped(_score_one, repeat(model), wanted, repeat(predictions)))
+    return (
+        [row for rows, _ in found for row in rows],
+        [row for _, rows in found for row in rows],
+    )
+
+
+def _score_one(model: Model, study_case: StudyCase, predictions: Path | None) -> Scored:
+    protocol = model.protocol
+    case = Case(
+        name=study_case.name, part="test", image=study_case.image, label=study_case.reference
+    )
+    cached = cached_case(case, model.config.cache, protocol)
+    segmenter = load_segmenter(model.config, protocol, model.segmenter)
+    probabilities = predict_on_grid(segmenter, protocol, cached)
+    scan = read_image(case.image, case=case.name)
+    label = label_map_on_scan(probabilities[0].cpu().numpy(), protocol, cached, scan)
+    scores = score_label_map(label, protocol, cached, scan)
+    if predictions is not None and study_case.part == "test":
+        write_label_map(label, scan, predictions / f"{case.name}.nii.gz")
+    part: Literal["test", "withheld"] = "test" if study_case.part == "test" else "withheld"
+    rows = [
+        CaseRow(
+            site=study_case.site,
+            case=case.name,
+            part=part,
+            organ=organ,
+            dsc=score.dsc,
+            asd_mm=score.asd_mm,
+            failure=score.failure,
+        )
+        for organ, score in scores.organs.items()
+    ]
+    if part == "test" or model.confidence is None:
+        return rows, []
+    return rows, _confidence_of(model, study_case, cached, probabilities)
+
+
+def _confidence_of(
+    model: Model, case: StudyCase, cached: CachedCase, probabilities: torch.Tensor
+) -> list[ConfidenceRow]:
+    """Both maps of one case on the study's grid, against where the arg-max is right."""
+    assert cached.label is not None
+    confidence = load_confidence(model.config, model.protocol, model.confidence or {})
+    found = trust_maps(confidence, probabilities, model.protocol, cached)
+    maps = {score: voxels[0, 0].cpu().numpy() for score, voxels in found.items()}
+    predicted = probabilities.argmax(1)[0].cpu().numpy()
+    return confidence_rows(case.site, case.name, maps, predicted, np.asarray(cached.label))
+
+
+def confidence_rows(
+    site: str,
+    case: str,
+    maps: Mapping[TrustScore, NDArray[np.float32]],
+    predicted: NDArray[np.integer],
+    reference: NDArray[np.integer],
+) -> list[ConfidenceRow]:
+    """How well each map tells right voxels from wrong ones, over all and over predicted organs.
+
+    Args:
+        site: The case's site.
+        case: Its name.
+        maps: By score, in [0, 1], of the shape of `predicted`.
+        predicted: Class numbers, 0 is background.
+        reference: Class numbers alike.
+
+    Returns:
+        A row for each score and region; none for organs where none was predicted.
+    """
+    right = predicted == reference
+    regions: dict[Literal["all", "organs"], NDArray[np.bool_]] = {
+        "all": np.ones_like(right),
+        "organs": predicted > 0,
+    }
+    return [
+        ConfidenceRow(
+            site=site,
+            case=case,
+            score=score,
+            region=region,
+            auroc=auroc(right[inside], values[inside]),
+            calibration_error=calibration_error(right[inside], values[inside]),
+            accuracy=float(right[inside].mean()),
+            voxels=int(inside.sum()),
+        )
+        for region, inside in regions.items()
+        if inside.any()
+        for score, values in maps.items()
+    ]
+
+
+def auroc(right: NDArray[np.bool_], values: NDArray[np.float32]) -> float | None:
+    """Probability that a right voxel has the larger value; None where all are right, or wrong."""
+    from sklearn.metrics import roc_auc_score
+
+    if right.all() or not right.any():
+        return None
+    return float(roc_auc_score(right, values))
+
+
+def calibration_error(right: NDArray[np.bool_], values: NDArray[np.float32]) -> float:
+    """Mean |share of right voxels - mean value| over ten equal bins of the value, by voxels.
+
+    Source: Naeini et al., AAAI 2015 (expected calibration error).
+    """
+    bins = np.minimum((values * _BINS).astype(int), _BINS - 1)
+    excess = np.bincount(bins, right.astype(float) - values, minlength=_BINS)
+    return float(np.abs(excess).sum() / right.size)

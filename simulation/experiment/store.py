@@ -1,0 +1,219 @@
+"""What a study leaves on disk: a folder for each training run, complete or not there.
+
+STUDY/study.json                  what was run: StudyInfo
+STUDY/cases.json                  CaseFiles by case: where scans and labels are; for pictures alone
+STUDY/runs/<run>/protocol.json    the protocol of that run
+STUDY/runs/<run>/cases.csv        CaseRow: scores of every case
+STUDY/runs/<run>/confidence.csv   ConfidenceRow: what the confidence map is worth (may be empty)
+STUDY/runs/<run>/rounds.csv       RoundRow: losses and trusted fraction by round and site
+STUDY/runs/<run>/model/           save_model's files (methods with weights)
+STUDY/runs/<run>/predictions/     <case>.nii.gz, label maps of test cases on their own grid
+STUDY/runs/<run>/done.json        RunInfo; written last
+STUDY/report/                     report.html, tables/*.csv, figures/*.png
+"""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from simulation.experiment.methods import folder_name
+
+Way = Literal["federated", "pooled", "local"]
+WAYS: tuple[Way, ...] = ("federated", "pooled", "local")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Record = TypeVar("Record", bound=_Record)
+
+
+class RunKey(_Record):
+    """One training run; for the way "local" the models of all sites together are one run."""
+
+    row: str
+    way: Way
+    fold: int
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """A name that a file system takes."""
+        return f"{folder_name(self.row)}.{self.way}.fold{self.fold}.seed{self.seed}"
+
+
+class CaseRow(_Record):
+    """One organ of one case.
+
+    Attributes:
+        part: "test", or "withheld": an unlabelled training scan whose label the study alone knows.
+        asd_mm: None where either mask is empty.
+        failure: Exactly one of the two masks is empty.
+    """
+
+    site: str
+    case: str
+    part: Literal["test", "withheld"]
+    organ: str
+    dsc: float
+    asd_mm: float | None
+    failure: bool
+
+
+class ConfidenceRow(_Record):
+    """How well a map of one withheld case tells right voxels from wrong ones.
+
+    Attributes:
+        score: "confidence" (M = sigmoid(D)) or "softmax" (the largest class probability).
+        region: "all" voxels, or those that were predicted as an "organ".
+        auroc: None where all voxels of the region are right, or all wrong.
+        calibration_error: Expected calibration error in ten equal bins.
+    """
+
+    site: str
+    case: str
+    score: Literal["confidence", "softmax"]
+    region: Literal["all", "organs"]
+    auroc: float | None
+    calibration_error: float
+    accuracy: float
+    voxels: int
+
+
+class RoundRow(_Record):
+    """One site in one round; None where a term did not run."""
+
+    round: int
+    site: str
+    loss_total: float | None
+    loss_dice: float | None
+    loss_adversarial: float | None
+    loss_region: float | None
+    loss_confidence: float | None
+    trusted_fraction: float | None
+    validation_dsc: float | None
+
+
+class RunInfo(_Record):
+    """done.json: the run is complete."""
+
+    key: RunKey
+    seconds: float
+    best_round: int | None
+    finished: str
+
+
+class StudyInfo(_Record):
+    """study.json: what was asked for, on what, by which code.
+
+    Attributes:
+        own_rows: Rows that are in no table of the paper: sections of the protocol and what
+            they change in them.
+    """
+
+    command: str
+    started: str
+    cohort: dict[str, Any]
+    organs: tuple[str, ...]
+    rows: tuple[str, ...]
+    ways: tuple[Way, ...]
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    own_rows: dict[str, dict[str, dict[str, Any]]] = {}
+    protocol: dict[str, Any]
+    versions: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def write_rows(path: Path, rows: Sequence[_Record], kind: type[_Record]) -> None:
+    """A CSV with a header, None as an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(kind.model_fields))
+        writer.writeheader()
+        for row in rows:
+            content = row.model_dump()
+            writer.writerow({k: "" if v is None else v for k, v in content.items()})
+
+
+def read_rows(path: Path, kind: type[Record]) -> list[Record]:
+    """What `write_rows` wrote.
+
+    Raises:
+        pydantic.ValidationError: If the file is not of that kind.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            kind.model_validate({k: None if v == "" else v for k, v in line.items()})
+            for line in csv.DictReader(file)
+        ]
+
+
+class CaseFiles(_Record):
+    """Where one case's files are on this machine.  The report draws them and never names them."""
+
+    image: Path
+    reference: Path
+
+
+_CASES = TypeAdapter(dict[str, CaseFiles])
+
+
+def write_cases(study: Path, cases: Mapping[str, CaseFiles]) -> None:
+    """cases.json, by the case's name; relative paths are relative to the study's folder."""
+    (study / "cases.json").write_bytes(_CASES.dump_json(dict(cases), indent=1))
+
+
+def read_cases(study: Path) -> dict[str, CaseFiles]:
+    """What `write_cases` wrote, with absolute paths; empty where the study has no such file.
+
+    Raises:
+        pydantic.ValidationError: If the file is not of that kind.
+    """
+    path = study / "cases.json"
+    if not path.exists():
+        return {}
+    return {
+        name: CaseFiles(
+            image=(study / files.image).absolute(), reference=(study / files.reference).absolute()
+        )
+        for name, files in _CASES.validate_json(path.read_bytes()).items()
+    }
+
+
+class Run(_Record):
+    """A complete run, as the report reads it."""
+
+    folder: Path
+    info: RunInfo
+    cases: tuple[CaseRow, ...]
+    confidence: tuple[ConfidenceRow, ...]
+    rounds: tuple[RoundRow, ...]
+
+
+def read_study(folder: Path) -> tuple[StudyInfo, list[Run]]:
+    """Everything that is complete.
+
+    Raises:
+        FileNotFoundError: If the folder holds no study.
+    """
+    info = StudyInfo.model_validate_json((folder / "study.json").read_bytes())
+    runs = [_read_run(done.parent) for done in sorted((folder / "runs").glob("*/done.json"))]
+    return info, runs
+
+
+def _read_run(folder: Path) -> Run:
+    def rows(name: str, kind: type[Record]) -> Iterable[Record]:
+        path = folder / name
+        return tuple(read_rows(path, kind)) if path.exists() else ()
+
+    return Run(
+        folder=folder,
+        info=RunInfo.model_validate_json((folder / "done.json").read_bytes()),
+        cases=tuple(rows("cases.csv", CaseRow)),
+        confidence=tuple(rows("confidence.csv", ConfidenceRow)),
+        rounds=tuple(rows("rounds.csv", RoundRow)),
+    )

@@ -1,0 +1,132 @@
+"""The doors between the rooms: who may import whom, read from the source."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("asdnet_models", "client", "protocol", "server", "simulation")
+
+# Nothing of the key may import anything of the value.
+CLOSED = {
+    "protocol": {"asdnet_models", "client", "server", "simulation", "monai", "mlflow", "SimpleITK"},
+    "asdnet_models": {"client", "server", "simulation", "flwr", "mlflow", "ray", "SimpleITK"},
+    "client": {"server", "simulation", "mlflow", "ray"},
+    "server": {"client", "simulation", "monai", "SimpleITK"},
+}
+# The value is the complete list of files that may import the key.
+ALLOWED = {
+    "mlflow": {"server/monitoring/tracking.py"},
+    "flwr": {
+        "client/app.py",
+        "client/node/bundle.py",
+        "client/node/executor.py",
+        "client/node/egress.py",
+        "client/node/supernode.py",
+        "client/node/worker.py",
+        "protocol/wire/messages.py",
+        "flower_compat/polling.py",
+        "protocol/wire/weights.py",
+        "protocol/wire/compression.py",
+        "server/app.py",
+        "server/admin/control.py",
+        "server/rounds/channel.py",
+        "flower_compat/grid.py",
+        "server/rounds/roster.py",
+        "server/rounds/loop.py",
+        "server/superlink.py",
+        "simulation/engine.py",
+    },
+    "starlette": {"server/superlink.py"},
+    "zstandard": {"protocol/wire/compression.py"},
+}
+
+
+def imported(source: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of every import, late and conditional ones included.
+
+    A relative import has a leading dot, and so fits no rule: none is allowed.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            if name in ("import_module", "__import__") and node.args:
+                yield node.lineno, ast.unparse(node.args[0]).strip("'\"")
+
+
+@cache
+def doors() -> dict[str, list[tuple[int, str]]]:
+    """Imports of every file of the rooms, by path from the root."""
+    return {
+        path.relative_to(ROOT).as_posix(): list(imported(path.read_text(encoding="utf-8")))
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("*.py"))
+    }
+
+
+def package(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def room(file: str) -> str:
+    return file.partition("/")[0]
+
+
+def test_every_form_of_import_is_seen() -> None:
+    source = (
+        "import a.b as c, d\n"
+        "from e.f import g\n"
+        "def late():\n"
+        "    from h import i\n"
+        "    importlib.import_module('j.k')\n"
+        "if TYPE_CHECKING:\n"
+        "    import l\n"
+        "from . import m\n"
+    )
+    assert {package(name) for _, name in imported(source)} == {"a", "d", "e", "h", "j", "l", ""}
+    assert (8, ".") in imported(source)
+
+
+def test_every_room_is_looked_at() -> None:
+    assert {room(file) for file, names in doors().items() if names} == set(ROOMS)
+
+
+def test_imports_are_absolute() -> None:
+    found = [f"{f}:{line}" for f, names in doors().items() for line, n in names if n[0] == "."]
+    assert found == []
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_room_keeps_its_doors_shut(closed: str) -> None:
+    found = [
+        f"{file}:{line} imports {name}"
+        for file, names in doors().items()
+        for line, name in names
+        if room(file) == closed and package(name) in CLOSED[closed]
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("library", ALLOWED)
+def test_a_library_has_few_importers(library: str) -> None:
+    importers = {
+        file for file, names in doors().items() if library in {package(n) for _, n in names}
+    }
+    # Equal, not within: a file that imports it no longer is no reason to allow it again.
+    assert importers == ALLOWED[library]
+
+
+def test_only_the_simulation_knows_both_sides() -> None:
+    both = {
+        room(file)
+        for file, names in doors().items()
+        if {"client", "server"} <= {package(name) for _, name in names} | {room(file)}
+    }
+    assert both == {"simulation"}

@@ -1,0 +1,307 @@
+"""The report of a made-up study: its numbers, its files, and what it says when pieces lack."""
+
+import csv
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_study import make_study, write_info, write_run
+from typer.testing import CliRunner
+
+from simulation.experiment.report.confidence import trust_lines
+from simulation.experiment.report.key_findings import in_short
+from simulation.experiment.report.orderings import orderings
+from simulation.experiment.report.overlays import overlays_section
+from simulation.experiment.report.page import ReportError, write_report
+from simulation.experiment.report.published import table_rows
+from simulation.experiment.report.results import Book
+from simulation.experiment.report.unlabelled import gain_lines
+from simulation.experiment.store import (
+    CaseFiles,
+    CaseRow,
+    RunKey,
+    read_cases,
+    read_study,
+    write_cases,
+)
+from simulation.report import app
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def cells(page: str, table: str, row: str) -> list[str]:
+    """The first line of a row in a table, by its caption."""
+    body = page.split(f"<caption>{table}</caption>")[1].split("</table>")[0]
+    line = body.split(f'<th scope="row">{row}</th>')[1].split("</tr>")[0]
+    return re.findall(r"<td>(.*?)</td>", line)
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> str:
+    return write_report(study).read_text(encoding="utf-8")
+
+
+def by_hand(folder: Path, *, gap: float = 0.01, kind: str = "phantom") -> Path:
+    """Six cases, two seeds .02 apart, and AttSVNet+FCN worse by gap, 2 gap, ... 6 gap."""
+    write_info(folder, rows=("ASDNet", "AttSVNet+FCN"), organs={"bladder": 1}, kind=kind)
+    for row, step in (("ASDNet", 0.0), ("AttSVNet+FCN", gap)):
+        for seed in (1, 2):
+            lines = [
+                CaseRow(
+                    site="A",
+                    case=f"c{n}",
+                    part="test",
+                    organ="bladder",
+                    dsc=0.90 + 0.02 * (seed - 1) - 0.01 * n - step * (n + 1),
+                    # The last case of ASDNet fails in seed 2.
+                    asd_mm=None if (row, seed, n) == ("ASDNet", 2, 5) else 1.0 + n,
+                    failure=(row, seed, n) == ("ASDNet", 2, 5),
+                )
+                for n in range(6)
+            ]
+            write_run(folder, RunKey(row=row, way="federated", fold=0, seed=seed), lines)
+    return folder
+
+
+def test_numbers_worked_out_by_hand(tmp_path: Path) -> None:
+    page = write_report(by_hand(tmp_path / "study")).read_text(encoding="utf-8")
+    # ASDNet: .91, .90, ... .86: mean .885, SD .01 x sqrt(3.5). ASD 1 to 6 mm: the failed seed is
+    # left out, its case is not.
+    assert cells(page, "Table 1, federated", "ASDNet")[:2] == ["0.970", "0.885 (0.019)"]
+    line = cells(page, "Table 2, federated", "ASDNet")
+    assert (line[3], line[5], line[8]) == ("-", "3.50 (1.87)", "1 of 12")
+    other = cells(page, "Table 2, federated", "AttSVNet+FCN")
+    # .885 less the mean of .01 to .06; all six are worse: p = 2 / 64, and one comparison alone.
+    assert other[1].startswith("0.850 ")
+    assert (other[0], other[3], other[8]) == ("0.944", "0.031", "0 of 12")
+    record = read_csv(tmp_path / "study/report/tables/table2_federated.csv")[-1]
+    assert record["row"] == "ASDNet"
+    assert float(record["dsc_mean"]) == pytest.approx(0.885)
+    assert float(record["dsc_sd"]) == pytest.approx(0.01 * 3.5**0.5)
+    assert (record["failures"], record["asd_undefined"], record["p_dsc"]) == ("1", "1", "")
+    assert "mean DSC +0.035 (95% interval" in page
+    assert "the paper has +0.026; its direction is reproduced" in page
+
+
+def test_orderings_held_reversed_and_undecided(tmp_path: Path) -> None:
+    for gap, outcome in ((0.01, "held"), (-0.01, "reversed"), (0.0, "undecided")):
+        book = Book(*read_study(by_hand(tmp_path / outcome, gap=gap)))
+        found = [o for o in orderings(book) if o.table == 2]
+        assert [(o.better, o.worse, o.outcome) for o in found] == [
+            ("ASDNet", "AttSVNet+FCN", outcome)
+        ]
+        assert found[0].paper == 0.026
+        assert found[0].ours.mean == pytest.approx(3.5 * gap)
+
+
+def test_an_asd_is_better_when_smaller(study: Path, tmp_path: Path) -> None:
+    made = make_study(tmp_path / "study", rows={"VNet": 0.7, "ASDNet": 0.8}, images=False, rounds=1)
+    found = {(o.score, o.organ): o for o in orderings(Book(*read_study(made))) if o.table == 1}
+    asd = found["asd_mm", "bladder"]
+    assert (asd.better, asd.worse, asd.paper, asd.outcome) == ("ASDNet", "VNet", -0.165, "held")
+    assert asd.ours.mean == pytest.approx(-1.0, abs=0.1)
+
+
+def test_the_made_study_in_short(study: Path, page: str) -> None:
+    sentences = in_short(Book(*read_study(study)), "ASDNet")
+    assert len(sentences) == 7
+    assert sentences[0].startswith("Best of 4 federated rows: ASDNet, mean DSC over organs 0.8")
+    assert "its direction is reproduced" in sentences[1]
+    assert re.search(r"by site: higher at A \+0\.0[78]\d \(.*\), B \+0\.0[78]\d", sentences[3])
+    assert sentences[4].startswith("Federated ASDNet reaches 96.")
+    assert "worse than the maximum softmax" in sentences[5]
+    assert re.search(r"AUROC 0\.6[12]\d, difference -0\.18", sentences[5])
+    assert sentences[6].startswith("Best confidence map, AttSVNet+FCN: the confidence map tells")
+    assert all(f"<li>{sentence}</li>" in page for sentence in sentences)
+
+
+def test_rows_of_no_table_stand_in_table_two(tmp_path: Path) -> None:
+    rows = {"VNet": 0.7, "ASDNet": 0.8, "ASDNet-informed": 0.8, "mine": 0.8}
+    book = Book(*read_study(make_study(tmp_path / "study", rows=rows, images=False, rounds=1)))
+    assert table_rows(book, 2, "federated") == ("VNet", "ASDNet", "ASDNet-informed", "mine")
+    assert table_rows(book, 1, "federated") == ("VNet", "ASDNet")
+
+
+def test_what_unlabelled_scans_add(study: Path, page: str) -> None:
+    lines = {(g.part, g.way, g.row): g for g in gain_lines(Book(*read_study(study)))}
+    # Only ASDNet was pooled and local, and nothing supervised beside it.
+    assert {key[1] for key in lines} == {"federated"}
+    gain = lines["test", "federated", "ASDNet"].gain
+    assert gain.n == 16 and gain.mean == pytest.approx(0.06, abs=0.01)
+    assert gain.verdict == "higher"
+    assert lines["test", "federated", "AttSVNet+FCN"].gain.verdict == "lower"
+    assert ("withheld", "federated", "ASDNet") in lines
+    assert not {"SVNet", "AttSVNet"} & {key[2] for key in lines}
+    assert "minus AttSVNet" in page
+
+
+def test_a_study_without_a_federated_run_is_told_by_the_way_it_has(tmp_path: Path) -> None:
+    made = make_study(tmp_path / "study", rows={"AttSVNet": 0.7, "ASDNet": 0.8}, images=False)
+    for folder in (made / "runs").glob("*.federated.*"):
+        shutil.rmtree(folder)
+    book = Book(*read_study(made))
+    assert book.way == "pooled"
+    assert in_short(book, "ASDNet")[0].startswith("Best of 1 pooled rows: ASDNet")
+    assert trust_lines(book)
+
+
+def test_reversed_and_undecided_are_said(study: Path, page: str) -> None:
+    tallies = {(o.better, o.worse, o.organ): o.outcome for o in orderings(Book(*read_study(study)))}
+    assert tallies["ASDNet", "AttSVNet+FCN", "bladder"] == "held"
+    assert tallies["AttSVNet+FCN", "AttSVNet", "bladder"] == "reversed"
+    assert tallies["AttSVNet", "SVNet", "bladder"] == "undecided"
+    assert "AttSVNet+FCN &gt; AttSVNet: bladder reversed, rectum reversed." in page
+
+
+def test_failures_are_counted_and_in_no_mean(study: Path, page: str) -> None:
+    records = read_csv(study / "report/tables/table2_federated.csv")
+    line = next(r for r in records if (r["row"], r["organ"]) == ("SVNet", "rectum"))
+    # Two seeds of one case; 2 folds x 2 sites x 4 cases are 16.
+    assert (line["failures"], line["segmentations"]) == ("2", "32")
+    assert (line["dsc_n"], line["asd_mm_n"]) == ("16", "15")
+
+
+def test_the_page_needs_nothing_else(page: str) -> None:
+    assert "http://" not in page and "https://" not in page
+    assert "<script" not in page and "<link" not in page and "url(" not in page
+    sources = re.findall(r'src="([^"]{0,30})', page)
+    assert len(sources) >= 8
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_no_path_and_no_name_of_a_case_is_in_it(study: Path, page: str) -> None:
+    files = read_cases(study)
+    assert len(files) == 16
+    for content in (page, *(p.read_text() for p in (study / "report/tables").glob("*.csv"))):
+        assert "private-data" not in content
+        assert str(study) not in content
+        assert "secret-" not in content
+
+
+def test_what_is_synthetic_is_said(page: str, tmp_path: Path) -> None:
+    assert "SYNTHETIC phantoms; version 2; SHA-256 c0ffee" in page
+    real = write_report(by_hand(tmp_path / "study", kind="folder")).read_text(encoding="utf-8")
+    assert "SYNTHETIC" not in real
+
+
+def test_the_files_beside_it(study: Path, page: str) -> None:
+    tables = {path.stem for path in (study / "report/tables").glob("*.csv")}
+    assert {
+        "complete_runs",
+        "confidence",
+        "orderings_table2_dsc",
+        "sites_ASDNet",
+        "table1_federated",
+        "table2_federated",
+        "table2_local",
+        "table2_pooled",
+        "withheld",
+    } <= tables
+    figures = {path.stem for path in (study / "report/figures").glob("*.png")}
+    assert {"boxes_dsc_rectum", "curves_losses", "curves_trusted", "contours_worst_1"} <= figures
+    gains = read_csv(study / "report/tables/sites_ASDNet.csv")
+    assert [r["site"] for r in gains if r["organ"] == "rectum"] == ["A", "B", "all"]
+    trust = read_csv(study / "report/tables/confidence.csv")
+    everywhere = next(r for r in trust if (r["region"], r["map"]) == ("all", "confidence"))
+    # The AUROC of one of four scans is undefined, in both folds and seeds.
+    assert (everywhere["auroc_n"], everywhere["auroc_undefined"]) == ("3", "4")
+    assert everywhere["calibration_error_n"] == "4"
+
+
+def only_study_file(study: Path) -> None:
+    shutil.rmtree(study / "runs")
+
+
+def without_predictions(study: Path) -> None:
+    for folder in (study / "runs").glob("*/predictions"):
+        shutil.rmtree(folder)
+
+
+def without_curves(study: Path) -> None:
+    for name in ("rounds.csv", "confidence.csv"):
+        for path in (study / "runs").glob(f"*/{name}"):
+            path.unlink()
+
+
+def without_reference(study: Path) -> None:
+    for folder in (study / "runs").glob("ASDNet.*"):
+        shutil.rmtree(folder)
+
+
+def without_cases_file(study: Path) -> None:
+    (study / "cases.json").unlink()
+
+
+def half_done(study: Path) -> None:
+    for path in (study / "runs").glob("*seed2/done.json"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("mishap", "sentence"),
+    [
+        (only_study_file, "No run is complete yet"),
+        (without_predictions, "a prediction on this machine"),
+        (without_curves, "No complete federated run has figures by round"),
+        (without_curves, "No complete federated run has figures of a confidence map"),
+        (without_reference, "ASDNet has no federated run, so there are no p."),
+        (without_reference, "for ASDNet has no complete federated run"),
+        (without_cases_file, "cases.json is not there"),
+        (half_done, "Not complete: SVNet federated 2 of 4"),
+    ],
+)
+def test_what_is_missing_is_said(
+    mishap: Callable[[Path], None], sentence: str, study: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy, ignore=shutil.ignore_patterns("report"))
+    mishap(copy)
+    assert sentence in write_report(copy).read_text(encoding="utf-8")
+
+
+def test_a_scan_that_cannot_be_read_is_said(study: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"no scan")
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy, ignore=shutil.ignore_patterns("report"))
+    files = read_cases(study)
+    write_cases(copy, {n: CaseFiles(image=bad, reference=f.reference) for n, f in files.items()})
+    section = overlays_section(Book(*read_study(copy)), copy, "ASDNet")
+    assert "3 of 3 cases could not be read" in str(section.blocks[1])
+
+
+def test_cases_json_there_and_back(tmp_path: Path) -> None:
+    assert read_cases(tmp_path) == {}
+    here = CaseFiles(image=Path("scans/1.nii.gz"), reference=tmp_path / "l.nii.gz")
+    write_cases(tmp_path, {"1": here})
+    assert read_cases(tmp_path)["1"] == CaseFiles(
+        image=tmp_path / "scans/1.nii.gz", reference=tmp_path / "l.nii.gz"
+    )
+
+
+def test_organs_that_the_paper_has_not(tmp_path: Path) -> None:
+    made = make_study(tmp_path / "s", organs={"head": 1, "tail": 2}, images=False, rounds=1)
+    page = write_report(made).read_text(encoding="utf-8")
+    assert "the cohort&#39;s organs are not the paper&#39;s" in page
+    assert "; a gain." in page
+
+
+def test_the_command(study: Path, tmp_path: Path) -> None:
+    good = CliRunner().invoke(app, [str(by_hand(tmp_path / "study"))])
+    assert good.exit_code == 0
+    assert "report.html" in good.output
+    bad = CliRunner().invoke(app, [str(tmp_path)])
+    assert bad.exit_code == 2
+    assert "has no study.json, so is no study" in " ".join(bad.output.split())
+
+
+def test_a_damaged_file_is_an_error_with_its_place(tmp_path: Path) -> None:
+    made = by_hand(tmp_path / "study")
+    (made / "study.json").write_text("{}")
+    with pytest.raises(ReportError, match=r"study: command: Field required"):
+        write_report(made)

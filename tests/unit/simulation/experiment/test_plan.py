@@ -1,0 +1,245 @@
+"""Which runs a study has, scarce labels, the shared grid, and when a folder is the same study."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from protocol.config.presets import preset
+from protocol.config.study import ProtocolError, StudyProtocol
+from simulation.experiment.methods import ROWS, Row, protocol_of, read_own_rows
+from simulation.experiment.plan import (
+    choose_folds,
+    choose_rows,
+    choose_seeds,
+    choose_ways,
+    differences,
+    largest_stride,
+    named_rows,
+    on_shared_grid,
+    plan_runs,
+    ways_of,
+)
+from simulation.experiment.store import WAYS, StudyInfo, Way
+from simulation.planning import plan_grid
+from simulation.split import SplitError, StudyCase, choose_fold, keep_labels
+
+MakeProtocol = Callable[..., StudyProtocol]
+COUNTS = {"A": 15, "B": 12, "C": 10, "D": 8, "E": 5}
+
+
+def made_cases() -> list[StudyCase]:
+    def case(name: str, site: str, *, labelled: bool) -> StudyCase:
+        path = Path(f"{name}.nii.gz")
+        return StudyCase(
+            name=name,
+            image=path,
+            label=path if labelled else None,
+            reference=path,
+            site=site,
+            part="labelled" if labelled else "unlabelled",
+        )
+
+    cases = [
+        case(f"{site}_{n:02d}", site, labelled=True) for site, k in COUNTS.items() for n in range(k)
+    ]
+    return cases + [case(f"F_{n:02d}", "F", labelled=False) for n in range(15)]
+
+
+def test_tables_name_their_rows() -> None:
+    assert tuple(choose_rows("1", None)) == ("MALF", "SSAE", "UNet", "VNet", "DSResUNet", "ASDNet")
+    assert len(choose_rows("2", None)) == 9
+    # What stands in no table of the paper is run by name only.
+    assert tuple(choose_rows(None, None)) == tuple(name for name, row in ROWS.items() if row.tables)
+    assert tuple(choose_rows(None, "ASDNet-informed")) == ("ASDNet-informed",)
+    assert tuple(choose_rows(None, "ASDNet, SVNet")) == ("SVNet", "ASDNet")
+
+
+def test_wishes_that_cannot_be_met_are_told() -> None:
+    for refused, words in (
+        (lambda: choose_rows("3", None), "--tables: must be of 1,2, not '3'"),
+        (lambda: choose_rows("1", "SVNet"), "instead of --tables"),
+        (lambda: named_rows("SVNet,XNet", "--rows"), "--rows: must be of MALF, .* not 'XNet'"),
+        (lambda: named_rows(" , ", "--rows"), "names no row"),
+        (lambda: choose_ways("federated,central"), "--ways: must be of .* not 'central'"),
+        (lambda: choose_ways(""), "--ways"),
+        (lambda: choose_folds(6), "--folds: must be 1 to 5, not 6"),
+        (lambda: choose_seeds(0), "--seeds: must be 1 or more"),
+    ):
+        with pytest.raises(ProtocolError, match=words):
+            refused()  # type: ignore[no-untyped-call]
+
+
+def chosen(*names: str) -> dict[str, Row]:
+    return {name: ROWS[name] for name in names}
+
+
+def test_ways_of_a_row() -> None:
+    compared = ("ASDNet",)
+
+    def ways(name: str, wanted: tuple[Way, ...]) -> tuple[Way, ...]:
+        return ways_of(name, ROWS[name], wanted, compared)
+
+    assert ways("ASDNet", WAYS) == WAYS
+    assert ways("SVNet", WAYS) == ("federated",)
+    assert ways("MALF", WAYS) == ("pooled", "local")
+    assert ways("SVNet", ("pooled",)) == ("pooled",)
+    assert ways("MALF", ("federated",)) == ()
+
+
+def test_runs_are_in_order_and_each_is_there_once() -> None:
+    runs = plan_runs(chosen("SVNet", "ASDNet"), WAYS, ("ASDNet",), (1, 2), (1, 2))
+    assert [key.folder for key in runs[:5]] == [
+        "SVNet.federated.fold1.seed1",
+        "ASDNet.federated.fold1.seed1",
+        "ASDNet.pooled.fold1.seed1",
+        "ASDNet.local.fold1.seed1",
+        "SVNet.federated.fold2.seed1",
+    ]
+    assert len(runs) == len({key.folder for key in runs}) == 16
+    # Every fold of a seed before the next seed.
+    assert [(key.seed, key.fold) for key in runs[::4]] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+def test_row_names_make_folders_of_their_own() -> None:
+    runs = plan_runs(ROWS, WAYS, tuple(ROWS), (1,), (1,))
+    assert len({key.folder for key in runs}) == len(runs) == 3 * len(ROWS) - 1
+    assert all("+" not in key.folder for key in runs)
+
+
+@pytest.mark.parametrize("fold", [1, 2, 3, 4, 5])
+def test_scarce_labels_leave_test_and_validation_alone(fold: int) -> None:
+    parts = choose_fold(made_cases(), fold, 1)
+    scarce = keep_labels(parts, 10, fold, 1)
+    before, after = ({c.name: c for c in cases} for cases in (parts, scarce))
+    assert [case.name for case in scarce] == [case.name for case in parts]
+    counts = Counter(case.part for case in scarce)
+    assert counts == {"labelled": 10, "unlabelled": 40, "validation": 5, "test": 10}
+    for name, case in after.items():
+        if before[name].part != "labelled":
+            assert case == before[name]
+        else:
+            assert case.site == before[name].site
+            assert case.reference == before[name].reference is not None
+            assert (case.label is None) == (case.part == "unlabelled")
+    # In proportion to what the sites have.
+    kept = Counter(case.site for case in scarce if case.part == "labelled")
+    assert kept["A"] == 3 and kept["E"] == 1
+
+
+def test_scarce_labels_depend_on_seed_and_fold_alone() -> None:
+    parts = choose_fold(made_cases(), 1, 1)
+    assert keep_labels(parts, 10, 1, 1) == keep_labels(parts[::-1], 10, 1, 1)[::-1]
+    assert keep_labels(parts, 10, 1, 1) != keep_labels(parts, 10, 1, 2)
+    assert keep_labels(parts, 35, 1, 1) == parts
+    with pytest.raises(SplitError, match="has 35 labelled training cases, 36 are asked for"):
+        keep_labels(parts, 36, 1, 1)
+
+
+def test_the_largest_stride_shapes_the_patch(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(np.zeros((40, 60, 60), np.int16))
+    path = tmp_path / "scan.nii.gz"
+    sitk.WriteImage(image, str(path))
+    base = preset("smoke")
+    assert largest_stride([ROWS["SVNet"], ROWS["ASDNet"]], base) == 8
+    assert largest_stride([ROWS["SVNet"], ROWS["VNet"]], base) == 16
+    eight, sixteen = (plan_grid("smoke", [path], stride) for stride in (8, 16))
+    assert eight is not None and sixteen is not None
+    assert eight[0] == sixteen[0]
+    # 60 and 40 voxels of 1 mm, coarsened to 9000: 23.8 and 15.9 voxels of 2.52 mm.
+    assert eight[1] == (16, 16, 16) and sixteen[1] == (16, 16, 16)
+    fine = plan_grid("quick", [path], 16)
+    assert fine == (plan_grid("quick", [path])[0], (32, 32, 16))  # type: ignore[index]
+    shared = on_shared_grid(base, chosen("SVNet", "VNet"), [path], "quick")
+    assert (shared.spacing_mm, shared.patch_voxels) == fine
+    assert shared.method == base.method
+
+
+def test_a_row_that_does_not_fit_a_fixed_grid_is_named() -> None:
+    base = preset("smoke").model_copy(update={"patch_voxels": (24, 24, 16)})
+    with pytest.raises(ProtocolError, match="row VNet: patch_voxels: must be multiples of 16"):
+        on_shared_grid(base, chosen("SVNet", "VNet"), [], None)
+    assert on_shared_grid(base, chosen("SVNet", "ASDNet"), [], None) == base
+
+
+def info(protocol: StudyProtocol, **changes: object) -> StudyInfo:
+    content = {
+        "command": "python simulation/study.py",
+        "started": "2026-11-25T10:00:00+00:00",
+        "cohort": {"kind": "folder", "training_labels": None},
+        "organs": protocol.organ_names,
+        "rows": ("SVNet",),
+        "ways": ("federated",),
+        "folds": (1, 2),
+        "seeds": (1,),
+        "protocol": protocol.model_dump(mode="json"),
+        "versions": {"torch": "1"},
+    }
+    return StudyInfo.model_validate(content | changes)
+
+
+def test_other_settings_are_named(make_protocol: MakeProtocol) -> None:
+    old = info(make_protocol())
+    same = info(make_protocol(), command="again", started="later", versions={"torch": "2"})
+    assert differences(old, same) == []
+    new = info(
+        make_protocol(training={"rounds": 7}),
+        folds=(1,),
+        cohort={"kind": "folder", "training_labels": 10},
+    )
+    assert differences(old, new) == [
+        "cohort.training_labels was None, is 10",
+        "folds was 1, 2, is 1",
+        "protocol.training.rounds was 2, is 7",
+    ]
+
+
+def test_a_study_may_grow_and_never_shrinks(make_protocol: MakeProtocol) -> None:
+    own = {"mine": {"method": {"gamma": 0.2}}}
+    small = info(make_protocol(), own_rows=own)
+    more = {"rows": ("SVNet", "mine", "ASDNet"), "folds": (1, 2, 3), "seeds": (1, 2)}
+    two = own | {"yours": {"method": {"gamma": 0.9}}}
+    grown = info(make_protocol(), ways=("federated", "local"), own_rows=two, **more)
+    assert differences(small, grown) == []
+    lost = differences(grown, small)
+    assert [line.split(" was ")[0] for line in lost] == [
+        "folds",
+        "own_rows.yours",
+        "rows",
+        "seeds",
+        "ways",
+    ]
+    changed = info(make_protocol(), own_rows={"mine": {"method": {"gamma": 0.5}}})
+    assert differences(small, changed) == ["own_rows.mine.method.gamma was 0.2, is 0.5"]
+
+
+def test_rows_of_ones_own(tmp_path: Path, make_protocol: MakeProtocol) -> None:
+    path = tmp_path / "rows.yaml"
+    path.write_text(
+        "late: {training: {ramp: {region_start: 0.7}}}\n"
+        "informed: {confidence: {target: correctness}}\n"
+    )
+    own = read_own_rows(path)
+    assert tuple(choose_rows(None, None, own)) == ("late", "informed")
+    assert tuple(choose_rows(None, "SVNet", own)) == ("SVNet", "late", "informed")
+    assert named_rows("ASDNet,late", "--ways-rows", own) == ("ASDNet", "late")
+    base = make_protocol()
+    late = protocol_of(own["late"], base, 3)
+    assert late.training.ramp.region_start == 0.7
+    # The rest of what holds the changed value is as it was.
+    assert late.training.ramp.length == base.training.ramp.length
+    assert late.training.rounds == base.training.rounds
+    assert late.seed == 3 and late.method == base.method
+    for text, words in (
+        ("ASDNet: {method: {gamma: 0.2}}", "ASDNet: ASDNet is a row already"),
+        ("AttSVNet FCN: {}", r"AttSVNet FCN: AttSVNet\+FCN is a row already"),
+        ("'a/b': {method: {gamma: 0.2}}", "a/b"),
+        ("mine: {organs: {prostate: 1}}", "mine.organs"),
+        ("mine: 3", "mine"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ProtocolError, match=words):
+            read_own_rows(path)

@@ -1,0 +1,94 @@
+"""What a confidence map is worth, on maps made by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asdnet_models.inference.sliding_window import predict_confidence
+from simulation.experiment.scoring import auroc, calibration_error, confidence_rows, scored_cases
+from simulation.split import StudyCase
+
+PREDICTED = np.array([0, 0, 1, 1, 2, 0, 0, 0], np.uint8)
+REFERENCE = np.array([0, 0, 1, 0, 1, 0, 0, 0], np.uint8)
+RIGHT = REFERENCE == PREDICTED
+
+
+def maps(confidence: np.ndarray) -> dict:  # type: ignore[type-arg]
+    return {"confidence": confidence, "softmax": np.full(8, 0.75, np.float32)}
+
+
+def test_a_perfect_map_has_auroc_one() -> None:
+    rows = confidence_rows("A", "x", maps(RIGHT.astype(np.float32)), PREDICTED, REFERENCE)
+    found = {(row.score, row.region): row for row in rows}
+    assert len(found) == 4
+    whole, organs = found["confidence", "all"], found["confidence", "organs"]
+    assert (whole.auroc, whole.calibration_error, whole.voxels) == (1.0, 0.0, 8)
+    assert (organs.auroc, organs.voxels) == (1.0, 3)
+    assert organs.accuracy == pytest.approx(1 / 3)
+    # A constant map orders nothing; six of eight are right, as it says.
+    assert found["softmax", "all"].auroc == 0.5
+    assert found["softmax", "all"].calibration_error == pytest.approx(0.0)
+    assert found["softmax", "organs"].calibration_error == pytest.approx(0.75 - 1 / 3)
+
+
+def test_a_map_turned_round_has_auroc_nought() -> None:
+    assert auroc(RIGHT, 1 - RIGHT.astype(np.float32)) == 0.0
+
+
+def test_where_all_is_right_or_wrong_there_is_no_auroc() -> None:
+    rows = confidence_rows("A", "x", maps(np.zeros(8, np.float32)), PREDICTED, PREDICTED)
+    assert {row.auroc for row in rows} == {None}
+    assert {row.accuracy for row in rows} == {1.0}
+    assert auroc(np.zeros(3, bool), np.zeros(3, np.float32)) is None
+
+
+def test_without_a_predicted_organ_that_region_has_no_row() -> None:
+    nothing = np.zeros(8, np.uint8)
+    rows = confidence_rows("A", "x", maps(np.zeros(8, np.float32)), nothing, REFERENCE)
+    assert {row.region for row in rows} == {"all"}
+
+
+def test_calibration_is_by_bins() -> None:
+    # Bin 0: two values of .05, one right: off by .45.  Bin 9 (1.0 is in it): right, value 1.
+    right = np.array([True, False, True, True])
+    values = np.array([0.05, 0.05, 1.0, 1.0], np.float32)
+    assert calibration_error(right, values) == pytest.approx(0.5 * 0.45)
+
+
+def test_cases_without_reference_and_training_cases_are_not_scored() -> None:
+    there = Path("there")
+    cases = [
+        StudyCase(name=f"{part}-{bool(ref)}", image=there, label=None, reference=ref, part=part)
+        for part in ("labelled", "unlabelled", "validation", "test")
+        for ref in (there, None)
+    ]
+    assert [case.name for case in scored_cases(cases)] == ["unlabelled-True", "test-True"]
+
+
+class _FirstClass(nn.Module):
+    """A D whose logit is that of the first class's probability, or one such value a patch."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, maps: Tensor, image: Tensor) -> Tensor:
+        found = torch.logit(maps[:, :1], eps=1e-4)
+        return found.amax((2, 3, 4), keepdim=True) if self.whole else found
+
+
+def test_the_confidence_map_lies_on_the_maps_voxels() -> None:
+    first = torch.rand(1, 1, 20, 12, 9, generator=torch.Generator().manual_seed(1))
+    maps = torch.cat((first, 1 - first), 1)
+    found = predict_confidence(_FirstClass(), maps, torch.zeros_like(first), (8, 8, 8))
+    torch.testing.assert_close(found, first, atol=2e-3, rtol=0)
+
+
+def test_one_logit_a_patch_holds_for_the_patch() -> None:
+    maps = torch.full((1, 2, 8, 8, 8), 0.1)
+    maps[0, 0, 3, 3, 3] = 0.8
+    found = predict_confidence(_FirstClass(whole=True), maps, maps[:, :1], (8, 8, 8))
+    torch.testing.assert_close(found, torch.full((1, 1, 8, 8, 8), 0.8))
