@@ -1,7 +1,7 @@
 """semiFCN: train, let S label the unlabelled scans, train on both, and so on.
 
-Source: Bai et al., MICCAI 2017.  The labels are made by the site (client/training/pseudo_labels.py) at
-rounds that the server announces; here S only learns from them.
+Source: Bai et al., MICCAI 2017.  The labels are made by the site at rounds that the server
+announces (client/training/pseudo_labels.py); here S only learns from them.
 """
 
 import torch

@@ -98,7 +98,7 @@ def installed_bundle(root: Path | None = None) -> Bundle:
     # Late: it takes a second, and reading a bundle needs nothing of Flower.
     from flwr.cli.build import build_fab_from_disk
 
-    root = root or Path(__file__).resolve().parents[1]
+    root = root or Path(__file__).resolve().parents[2]
     try:
         return read_bundle(build_fab_from_disk(root))
     except (OSError, ValueError) as error:

@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("asdnet_models", "client", "protocol", "server", "simulation")
+ROOMS = (
+    "asdnet_models",
+    "client",
+    "flower_compat",
+    "protocol",
+    "reporting",
+    "server",
+    "simulation",
+)
 
 # Nothing of the key may import anything of the value.
 CLOSED = {
-    "protocol": {"asdnet_models", "client", "server", "simulation", "monai", "mlflow", "SimpleITK"},
-    "asdnet_models": {"client", "server", "simulation", "flwr", "mlflow", "ray", "SimpleITK"},
+    "protocol": {"client", "server", "simulation", "reporting", "monai", "mlflow", "SimpleITK"},
+    "asdnet_models": {*ROOMS, "flwr", "mlflow", "ray"} - {"asdnet_models", "protocol"},
+    "flower_compat": {*ROOMS, "mlflow", "monai", "SimpleITK"} - {"flower_compat"},
+    "reporting": {"client", "server", "simulation", "flwr", "mlflow", "monai", "torch"},
     "client": {"server", "simulation", "mlflow", "ray"},
     "server": {"client", "simulation", "monai", "SimpleITK"},
 }

@@ -158,7 +158,7 @@ def test_an_exceptions_text_stays_at_the_site(
     def fail(*_: Any, **__: Any) -> None:
         raise FileNotFoundError(f"{config.data}/patient-John_Doe_1950.nii.gz")
 
-    monkeypatch.setattr(client.dataset, "prepare_site", fail)
+    monkeypatch.setattr(client.data.dataset, "prepare_site", fail)
     content = instruction(protocol, 1 if kind == MessageType.TRAIN else None)
     with caplog.at_level(logging.ERROR, logger="client.app"):
         reply = ask(config, kind, content)
@@ -181,7 +181,7 @@ def test_an_unknown_exceptions_name_stays_at_the_site(
     def fail(*_: Any, **__: Any) -> None:
         raise type("John_Doe_1950", (Exception,), {})(f"{config.data}/patient-John")
 
-    monkeypatch.setattr(client.dataset, "prepare_site", fail)
+    monkeypatch.setattr(client.data.dataset, "prepare_site", fail)
     reply = ask(config, kind, instruction(protocol, 1 if kind == MessageType.TRAIN else None))
     assert (reply.error.code, reply.error.reason) == (2, "OtherError")
     assert "John" not in text_of(reply)

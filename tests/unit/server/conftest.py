@@ -1,12 +1,6 @@
 """What the server's tests share: a grid in memory and a clock that costs no time."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from memory_grid import Clock
 
 

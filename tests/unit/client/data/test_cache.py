@@ -52,7 +52,7 @@ def test_the_second_call_reads_no_scan(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the scan was read again")
 
-    monkeypatch.setattr(client.reading, "read_image", refuse)
+    monkeypatch.setattr(client.data.reading, "read_image", refuse)
     # As after a restart: nothing in memory, only the disk.
     again = cached_case(find_cases(site.data)[0], site.cache, make_protocol())
     np.testing.assert_array_equal(again.image, image)
@@ -88,7 +88,7 @@ def test_another_version_of_the_preprocessing_makes_a_new_entry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = cached_case(labelled, site.cache, make_protocol()).folder
-    monkeypatch.setattr(client.cache, "PREPROCESSING_VERSION", 10**6)
+    monkeypatch.setattr(client.data.cache, "PREPROCESSING_VERSION", 10**6)
     assert cached_case(labelled, site.cache, make_protocol()).folder != before
 
 
@@ -135,7 +135,7 @@ def test_a_faster_process_is_no_mistake(
         shutil.copytree(spare, folder)
         rename(draft, folder)
 
-    monkeypatch.setattr(client.cache, "_rename", late)
+    monkeypatch.setattr(client.data.cache, "_rename", late)
     cached_case(labelled, site.cache, make_protocol())
     assert entries(site.cache) == [name]
 

@@ -201,8 +201,8 @@ def evaluated(
     """Scores of a network that sees every organ, drawn or not, where it is."""
     whole = prepare_site(drawn_but(config), protocol)
     data = prepare_site(config, protocol)
-    monkeypatch.setattr(client.evaluation, "load_segmenter", lambda *_: Levels())
-    monkeypatch.setattr(client.evaluation, "load_confidence", lambda *_: Sure())
+    monkeypatch.setattr(client.training.evaluation, "load_segmenter", lambda *_: Levels())
+    monkeypatch.setattr(client.training.evaluation, "load_confidence", lambda *_: Sure())
     pairs = zip((*data.validation, *data.test), (*whole.validation, *whole.test), strict=True)
     for case, all_drawn in pairs:
         case.__dict__["image"] = np.array(all_drawn.label, np.float32)

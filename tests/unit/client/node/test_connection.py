@@ -215,7 +215,7 @@ def test_an_unknown_host(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_name_server_that_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    monkeypatch.setattr(client.connection, "TIME_LIMIT_S", 0.05)
+    monkeypatch.setattr(client.node.connection, "TIME_LIMIT_S", 0.05)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(10))
     try:
         status, found, _ = place.rows("centre.example.org:9092")["DNS"]
@@ -286,7 +286,7 @@ def test_a_proxy_would_be_used_in_earnest(place: Place, monkeypatch: pytest.Monk
 def test_a_port_that_accepts_and_says_nothing(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.connection, "TIME_LIMIT_S", 0.1)
+    monkeypatch.setattr(client.node.connection, "TIME_LIMIT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found = place.rows(f"127.0.0.1:{listener.getsockname()[1]}")
     assert statuses(found) == ["ok", "ok", "ok", "failed", *["skipped"] * 3]
@@ -295,7 +295,7 @@ def test_a_port_that_accepts_and_says_nothing(
 
 def test_plain_http_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     # A server that waits for the end of a line lets the handshake run into its time limit.
-    monkeypatch.setattr(client.connection, "TIME_LIMIT_S", 0.3)
+    monkeypatch.setattr(client.node.connection, "TIME_LIMIT_S", 0.3)
     found = place.rows(place.serve(None))
     assert statuses(found) == ["ok", "ok", "ok", "failed", *["skipped"] * 3]
     assert found["TLS chain"][1] == "the centre speaks plain HTTP: refused"

@@ -50,7 +50,7 @@ MakeProtocol = Callable[..., StudyProtocol]
 @pytest.fixture
 def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds less where the device is not what a test is about."""
-    monkeypatch.setattr(client.preflight, "_device", lambda *_: ("ok", "not tried", ""))
+    monkeypatch.setattr(client.node.preflight, "_device", lambda *_: ("ok", "not tried", ""))
 
 
 def put_key(config: SiteConfig, content: bytes | None = None, mode: int = 0o600) -> SiteConfig:
@@ -97,7 +97,7 @@ def test_without_a_study_the_paper_is_tried(
         tried.append(study)
         return "ok", f"done{note}", ""
 
-    monkeypatch.setattr(client.preflight, "_device", device)
+    monkeypatch.setattr(client.node.preflight, "_device", device)
     found = {check.name: check.found for check in preflight(make_site())}
     assert [study.name for study in tried] == ["paper"]
     for name in ("device", "cache disk"):
@@ -367,7 +367,7 @@ def test_a_child_that_dies(task: Any, told: str, remedy: str, make_protocol: Mak
 def test_a_child_that_takes_too_long(
     make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.preflight, "STEP_LIMIT_S", 0.1)
+    monkeypatch.setattr(client.node.preflight, "STEP_LIMIT_S", 0.1)
     started = time.monotonic()
     task: Any = InTheChild(time.sleep, 60)
     status, found, _ = client.node.preflight._device(task, make_protocol(), "")
@@ -422,7 +422,7 @@ def test_the_memory_of_a_step(
     told: str,
 ) -> None:
     figures = {"VmRSS": 1000, "VmHWM": peak, "MemAvailable": 10_000}
-    monkeypatch.setattr(client.preflight, "_proc_bytes", lambda file, key: figures[key])
+    monkeypatch.setattr(client.node.preflight, "_proc_bytes", lambda file, key: figures[key])
     end: Any = Told()
     client.node.preflight._rehearse(make_site(labelled=1), make_protocol(), end)
     assert end.result[0] == status
@@ -520,7 +520,7 @@ def test_data_that_may_not_be_read(make_site: MakeSite, monkeypatch: pytest.Monk
     def refuse(folder: Path) -> Any:
         raise PermissionError(13, "Permission denied", "/secret/patient-7")
 
-    monkeypatch.setattr(client.preflight, "find_site_cases", refuse)
+    monkeypatch.setattr(client.node.preflight, "find_site_cases", refuse)
     check = row("data", make_site(labelled=1))
     assert (check.status, check.found) == (
         "failed",
@@ -551,7 +551,7 @@ def test_a_check_that_breaks_stops_no_other(
     def broken(folder: Path) -> Any:
         raise KeyError("patient-7")
 
-    monkeypatch.setattr(client.preflight, "find_site_cases", broken)
+    monkeypatch.setattr(client.node.preflight, "find_site_cases", broken)
     checks = preflight(make_site(labelled=1))
     assert [check.name for check in checks] == ROWS
     assert (checks[-1].status, checks[-1].found) == ("failed", "this check itself broke: KeyError")

@@ -62,7 +62,7 @@ def evaluate(
     perfect: bool = False,
 ) -> EvaluationReport:
     data = prepare_site(config, protocol)
-    monkeypatch.setattr(client.evaluation, "load_segmenter", lambda *_: network)
+    monkeypatch.setattr(client.training.evaluation, "load_segmenter", lambda *_: network)
     if perfect:
         for case in (*data.validation, *data.test):
             assert case.label is not None
@@ -209,8 +209,8 @@ def test_maps_are_held_against_correctness_on_validation_cases(
 
     config, protocol = make_site(labelled=1, validation=1, test=1), make_protocol()
     data = prepare_site(config, protocol)
-    monkeypatch.setattr(client.evaluation, "load_segmenter", lambda *_: Levels())
-    monkeypatch.setattr(client.evaluation, "load_confidence", lambda *_: Sure())
+    monkeypatch.setattr(client.training.evaluation, "load_segmenter", lambda *_: Levels())
+    monkeypatch.setattr(client.training.evaluation, "load_confidence", lambda *_: Sure())
     (case,) = data.validation
     assert case.label is not None
     image = np.array(case.label, np.float32)

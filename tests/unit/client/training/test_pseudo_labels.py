@@ -153,7 +153,7 @@ def test_a_round_trained_again_gives_the_same_bits_and_draws_nothing(
     def drawn_again(*_: Any) -> None:
         raise AssertionError("what is there must be used")
 
-    monkeypatch.setattr(client.pseudo_labels, "label_case", drawn_again)
+    monkeypatch.setattr(client.training.pseudo_labels, "label_case", drawn_again)
     again = train(config, protocol, data, 2, 1)
     assert all(torch.equal(first.segmenter[n], again.segmenter[n]) for n in first.segmenter)
     assert same(stored(config, 1), labels)

@@ -5,20 +5,20 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import client.training.round.round
 import numpy as np
 import pytest
 import torch
-from client.training.round.round import (
-    NothingToTrainError,
-    RoundResult,
-    train_round,
-)
 
+import client.training.round
 from asdnet_models.catalogue import NETWORKS
 from asdnet_models.methods.common import NonFiniteLossError
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.data.dataset import PatchSampler, SiteData, prepare_site
+from client.training.round import (
+    NothingToTrainError,
+    RoundResult,
+    train_round,
+)
 from protocol.config.schedule import RoundPlan, plan_round
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
@@ -98,11 +98,11 @@ def test_two_rounds_of_one_site_are_central_training(
         drawn.append(draw(*arguments))
         return drawn[-1]
 
-    monkeypatch.setattr(client.training, "_draw", recorded)
+    monkeypatch.setattr(client.training.round, "_draw", recorded)
     federated = two_rounds(config, short, data)
     assert len(drawn) == 4
     patches = iter(drawn)
-    monkeypatch.setattr(client.training, "_draw", lambda *_: next(patches))
+    monkeypatch.setattr(client.training.round, "_draw", lambda *_: next(patches))
     long = make_protocol(training={"augment": False, "local_steps": 4})
     alone = config.model_copy(update={"state": config.state / "central"})
     central = train_round(alone, long, plan(1), data, *start(long), run=RUN)
@@ -163,7 +163,7 @@ def test_a_label_free_site_trains_s_and_leaves_d(
         seen.append(build(*arguments, **options))
         return seen[-1]
 
-    monkeypatch.setattr(client.training, "build_networks", watched)
+    monkeypatch.setattr(client.training.round, "build_networks", watched)
     result = train_round(config, protocol, plan(), data, segmenter, confidence, run=RUN)
     assert result.confidence is None
     assert not equal(result.segmenter, segmenter)

@@ -75,7 +75,7 @@ def test_a_site_name_is_short_and_plain(tmp_path: Path, name: str) -> None:
 
 
 def test_the_files_of_the_example_hospitals_are_lawful() -> None:
-    files = sorted((Path(__file__).parents[3] / "site_configs").glob("*.yaml"))
+    files = sorted((Path(__file__).parents[4] / "site_configs").glob("*.yaml"))
     assert [read_site(path).site for path in files] == ["A", "B", "C", "D", "E", "F"]
 
 

@@ -434,7 +434,7 @@ def test_tensors_are_counted_by_the_header(weights: dict[str, Tensor], count: in
 
 def test_counting_decodes_no_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     record = pack_weights(WEIGHTS)
-    monkeypatch.setattr(protocol.weights, "load", None)
+    monkeypatch.setattr(protocol.wire.weights, "load", None)
     assert count_tensors(record) == 2
 
 

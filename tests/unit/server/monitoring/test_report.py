@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_tracking import round_record
+from round_records import round_record
 from typer.testing import CliRunner
 
 from asdnet_models.sums import ScoreSum

@@ -10,49 +10,14 @@ from typing import Any
 
 import pytest
 import requests
+from round_records import round_record
 from sqlalchemy.exc import OperationalError
 
-from asdnet_models.sums import ScoreSum, SumCount
-from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.messages import SiteFacts
 from server.monitoring import tracking
 from server.monitoring.tracking import MlflowClient, MlflowException, MlflowWatcher
-from server.rounds.record import RoundRecord, StudyRecord
-
-
-def evaluation() -> EvaluationReport:
-    dsc = {"ball": ScoreSum.of([0.8, 0.9]), "rod": ScoreSum.of([0.5, 0.0], 1)}
-    asd = {"ball": ScoreSum.of([1.0, 2.0]), "rod": ScoreSum.of([3.0, None], 1)}
-    none = {"ball": ScoreSum(), "rod": ScoreSum()}
-    return EvaluationReport(
-        seconds=1.0,
-        cases={"validation": 0, "test": 2},
-        dsc={"validation": none, "test": dsc},
-        asd_mm={"validation": none, "test": asd},
-    )
-
-
-def round_record(protocol: StudyProtocol, number: int) -> RoundRecord:
-    report = TrainReport(
-        labelled=3,
-        unlabelled=1,
-        steps=2,
-        seconds=1.5,
-        losses={"dice": SumCount(sum=1.0, count=2.0 * number), "region": SumCount()},
-        trusted={"ball": SumCount(sum=1.0, count=4.0), "rod": SumCount()},
-    )
-    return RoundRecord(
-        plan=plan_round(protocol, number),
-        seconds=2.5,
-        bytes_down={"A": 70, "B": 70},
-        bytes_up={"A": 60},
-        reports={"A": report},
-        left_out={"B": "ContractError"},
-        finished_at=1.7e9 + number,
-        evaluation={"A": evaluation()} if number == 2 else None,
-        validation_dsc=0.7 if number == 2 else None,
-    )
+from server.rounds.record import StudyRecord
 
 
 @pytest.fixture(autouse=True)

@@ -76,7 +76,7 @@ def test_pooled_trains_on_the_cases_of_all_sites(
         seen.append(prepare_site(config, protocol))
         return train_in_place(config, protocol, run)
 
-    monkeypatch.setattr(simulation.tables.execute, "train_in_place", watched)
+    monkeypatch.setattr(simulation.experiment.execution, "train_in_place", watched)
     job = make_job("pooled")
     execute(job)
     assert len(seen) == 1
@@ -134,7 +134,7 @@ def test_a_run_that_fails_leaves_nothing(
     def broken(*_: object) -> None:
         raise ArithmeticError("loss is nan")
 
-    monkeypatch.setattr(simulation.tables.execute, "score_model", broken)
+    monkeypatch.setattr(simulation.experiment.execution, "score_model", broken)
     job = make_job("pooled")
     with pytest.raises(ArithmeticError):
         execute(job)

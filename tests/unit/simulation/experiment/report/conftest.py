@@ -1,12 +1,8 @@
 """The made-up study, for every test of this folder."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from made_study import make_study
 
 
