@@ -18,12 +18,16 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class SiteConfig(Frozen):
     """One site's file.  Relative paths count from the folder of the file that names them."""
 
-    site: Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
-    description: str = ""
+    site: Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")] = Field(
+        description="the site's name, equal to the file's"
+    )
+    description: str = Field("", description="a line about the site, for its own people")
     data: Path = Field(description="folder with imagesTr/, labelsTr/, imagesUn/, ...")
     cache: Path = Field(description="preprocessed scans; may be deleted at any time")
     state: Path = Field(description="optimiser states and pseudo-labels between rounds")
-    device: Literal["auto", "cpu", "cuda"] | Annotated[str, Field(pattern=r"^cuda:\d+$")] = "auto"
+    device: Literal["auto", "cpu", "cuda"] | Annotated[str, Field(pattern=r"^cuda:\d+$")] = Field(
+        "auto", description="where the networks run; auto: a GPU where there is one"
+    )
     min_cases_reported: PositiveInt = Field(
         3, description="sums over fewer cases stay at the site: a sum of one is a patient's value"
     )

@@ -154,29 +154,35 @@ class MethodConfig(Frozen):
 class RampConfig(Frozen):
     """When Eq. 5 and 6 begin, as fractions of the study's rounds (semi: Hung et al. 2018)."""
 
-    adversarial_start: Fraction = 0.05
-    region_start: Fraction = 0.25
-    length: Fraction = 0.15
+    adversarial_start: Fraction = Field(0.05, description="where Eq. 5 begins")
+    region_start: Fraction = Field(
+        0.25, description="where Eq. 6 begins; semi-embed: its embedding loss"
+    )
+    length: Fraction = Field(0.15, description="how long a term takes to reach its full weight")
 
 
 class TrainingConfig(Frozen):
     """One site's share of a round, and how the rounds are scheduled."""
 
-    rounds: PositiveInt = 60
+    rounds: PositiveInt = Field(60, description="rounds of the study")
     local_steps: PositiveInt = Field(50, description="optimiser steps a site and round")
     batch_size: PositiveInt = Field(2, description="labelled patches a step; as many unlabelled")
-    lr_segmenter: PositiveFloat = 1e-3
-    lr_confidence: PositiveFloat = 1e-4
+    lr_segmenter: PositiveFloat = Field(1e-3, description="Adam's learning rate of S")
+    lr_confidence: PositiveFloat = Field(1e-4, description="Adam's learning rate of D")
     lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         0.1, description="factor on both rates at each decay point"
     )
-    lr_decay_at: tuple[Fraction, ...] = (1 / 3, 2 / 3)
-    weight_decay: float = Field(1e-4, ge=0)
-    ramp: RampConfig = RampConfig()
+    lr_decay_at: tuple[Fraction, ...] = Field(
+        (1 / 3, 2 / 3), description="decay points, as fractions of the study's rounds"
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="Adam's weight decay, of both networks")
+    ramp: RampConfig = Field(RampConfig(), description="when the unsupervised terms begin")
     organ_patch_fraction: Fraction = Field(
         2 / 3, description="patches centred on an organ drawn uniformly; the rest lie anywhere"
     )
-    augment: bool = True
+    augment: bool = Field(
+        True, description="flip, turn, scale, gamma and noise of training patches"
+    )
     proximal_mu: float = Field(0.01, ge=0, description="pull to the global S at label-free sites")
 
 
@@ -192,8 +198,10 @@ class AggregationConfig(Frozen):
     max_norm_ratio: Annotated[float, Field(gt=1)] = Field(
         3.0, description="an update over this many times the round's median norm is left out"
     )
-    min_sites: PositiveInt = 2
-    round_timeout_s: PositiveFloat = 3600.0
+    min_sites: PositiveInt = Field(2, description="sites that a round needs")
+    round_timeout_s: PositiveFloat = Field(
+        3600.0, description="how long a round waits for the sites' replies"
+    )
     join_timeout_s: PositiveFloat = Field(
         600.0, description="how long the centre waits for enough sites, at first and later"
     )
@@ -221,8 +229,12 @@ class WireConfig(Frozen):
 class EvaluationConfig(Frozen):
     """Sliding-window inference and when the sites score their cases."""
 
-    every_rounds: PositiveInt = 5
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    every_rounds: PositiveInt = Field(
+        5, description="sites score their validation cases every so many rounds"
+    )
+    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="overlap of neighbouring windows, as a fraction of the patch"
+    )
     windows: Windows = Field(
         "all",
         description="of a scan: all (the paper), those that hold any of the body, or of these "
@@ -261,21 +273,40 @@ class ContractConfig(Frozen):
 class StudyProtocol(Frozen):
     """The whole agreement of one study."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "asdnet"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    organs: dict[str, int] = {"bladder": 1, "prostate": 2, "rectum": 3}
-    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
-    network: NetworkConfig = NetworkConfig()
-    confidence: ConfidenceConfig = ConfidenceConfig()
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        "asdnet", description="the study's name, in MLflow and in reports"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        1, description="of the first weights and, with site and round, of every random draw"
+    )
+    organs: dict[str, int] = Field(
+        {"bladder": 1, "prostate": 2, "rectum": 3},
+        description="by organ, its value in label maps; 0 is the background",
+    )
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        (1.0, 1.0, 1.0), description="voxel size that every scan is resampled to: x, y, z"
+    )
+    network: NetworkConfig = Field(NetworkConfig(), description="the segmentation network S")
+    confidence: ConfidenceConfig = Field(ConfidenceConfig(), description="the confidence network D")
     # After the networks, whose strides it must fit.
-    patch_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 64, 16)
+    patch_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+        (64, 64, 16), description="size of the training patch and of the inference window: x, y, z"
+    )
     # After D, which must give what the method reads.
-    method: MethodConfig = Field(MethodConfig(), validate_default=True)
-    training: TrainingConfig = TrainingConfig()
-    aggregation: AggregationConfig = AggregationConfig()
-    wire: WireConfig = WireConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    contract: ContractConfig = ContractConfig()
+    method: MethodConfig = Field(
+        MethodConfig(), validate_default=True, description="the losses, Eq. 1 to 7"
+    )
+    training: TrainingConfig = Field(TrainingConfig(), description="a site's share of a round")
+    aggregation: AggregationConfig = Field(
+        AggregationConfig(), description="how the centre averages the sites' weights"
+    )
+    wire: WireConfig = Field(WireConfig(), description="how weights travel")
+    evaluation: EvaluationConfig = Field(
+        EvaluationConfig(), description="inference, and when the sites score their cases"
+    )
+    contract: ContractConfig = Field(
+        ContractConfig(), description="what every site's data must meet"
+    )
 
     @field_validator("organs")
     @classmethod
