@@ -1,7 +1,7 @@
 """Flower's SuperNode as a child process: it holds the connection, and runs no code of the centre.
 
-`python -m client.node.supernode PARENT_PID ...` takes flower-supernode's own options and ends when the
-parent does, so that no orphan keeps the site's identity.
+`python -m client.node.supernode PARENT_PID ...` takes flower-supernode's own options and ends when
+the parent does, so that no orphan keeps the site's identity.
 """
 
 import protocol.telemetry  # isort: skip
