@@ -51,10 +51,8 @@ bench: $(VENV)/.installed ## Speed and memory beside peers; writes docs/results/
 bench-gpu: $(VENV)/.installed ## The training step on this machine's GPU (ARGS=--memory: what a card must hold)
 	@$(BIN)/python benchmarks/gpu.py $(ARGS)
 
-check: $(VENV)/.installed ## Lint, format check and strict types
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+check: $(VENV)/.installed ## What CI holds: lint, format, types, spelling, secrets, file sizes
+	@$(BIN)/pre-commit run --all-files $(ARGS)
 
 format: $(VENV)/.installed ## Format and mend what ruff can
 	@$(BIN)/ruff check --fix .

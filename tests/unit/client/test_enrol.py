@@ -159,6 +159,7 @@ def test_a_fingerprint_is_not_read_as_emoji(
     assert "     01:AB:02:CD:[b]\n" in enrol(configs).stdout
 
 
+# pragma: allowlist nextline secret
 @pytest.mark.parametrize("content", [b"nonsense", b"-----BEGIN PRIVATE KEY-----"])
 def test_a_wrong_ca_file_stops_before_a_key_is_made(
     configs: Path, key_file: Path, content: bytes

@@ -414,6 +414,7 @@ def test_everything_wrong_at_once_is_three_findings(place: Place) -> None:
         (None, "No such file"),
         (b"garbage", "must hold one certificate in PEM form"),
         (b"", "must hold one certificate in PEM form"),
+        # pragma: allowlist nextline secret
         (b"-----BEGIN OPENSSH PRIVATE KEY-----", "PRIVATE key where a certificate belongs"),
     ],
 )

@@ -206,6 +206,7 @@ def wrapped() -> MlflowException:
     """MLflow's own wrapping of a transport error: by context, not by cause."""
     try:
         try:
+            # pragma: allowlist nextline secret
             raise requests.ConnectionError("https://user:secret@host is away")
         except requests.ConnectionError as error:
             raise MlflowException(f"API request failed with exception {error}")  # noqa: B904
