@@ -1,11 +1,13 @@
-"""What a protocol can name: segmentation networks and ways to learn from unlabelled scans.
+"""What a configuration can name: segmentation networks and ways to learn from unlabelled scans.
 
 One line here and one file make a new one; CONTRIBUTING.md has an example.  The code is named, not
-imported: the protocol knows what may be asked for, `asdnet_models` what it does.
+imported: a configuration is read without PyTorch.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +15,7 @@ class Network:
     """A segmentation network.
 
     Attributes:
-        build: "module:function"; called with a NetworkConfig and the number of classes.
+        build: "module:class"; called with `classes`, `width`, `kernel` and `norm`.
         stride: Every patch edge must be a multiple of this many voxels.
         features: Whether it is a `features(image)` followed by a `head(features)`.
     """
@@ -45,10 +47,10 @@ class Method:
 
 
 NETWORKS: Mapping[str, Network] = {
-    "svnet": Network(build="asdnet_models.networks.svnet:build_svnet", stride=8, features=True),
-    "vnet": Network(build="asdnet_models.networks.svnet:build_vnet", stride=16, features=True),
-    "unet": Network(build="asdnet_models.networks.unet:build_unet", stride=8),
-    "dsresunet": Network(build="asdnet_models.networks.dsresunet:build_dsresunet", stride=8),
+    "svnet": Network(build="asdnet_models.networks.svnet:SVNet", stride=8, features=True),
+    "vnet": Network(build="asdnet_models.networks.svnet:VNet", stride=16, features=True),
+    "unet": Network(build="asdnet_models.networks.unet:UNet", stride=8),
+    "dsresunet": Network(build="asdnet_models.networks.dsresunet:DSResUNet", stride=8),
 }
 
 METHODS: Mapping[str, Method] = {
@@ -58,6 +60,12 @@ METHODS: Mapping[str, Method] = {
     "semi-fcn": Method(build="asdnet_models.methods.semi_fcn:SemiFCN", pseudo_labels=True),
     "semi-embed": Method(build="asdnet_models.methods.semi_embed:SemiEmbed", embedding=True),
 }
+
+
+def imported(build: str) -> Any:
+    """The class that "module:class" names."""
+    module, _, name = build.partition(":")
+    return getattr(import_module(module), name)
 
 
 def check_name(name: str, known: Mapping[str, object]) -> str:

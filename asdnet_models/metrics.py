@@ -1,8 +1,4 @@
-"""How well a segmentation agrees with its reference: DSC, and ASD in mm.  Arrays in, numbers out.
-
-Sums of scores over cases and sites are `ScoreSum`, which crosses the wire and so is part of
-the protocol; it can be imported from here.
-"""
+"""How well a segmentation agrees with its reference: DSC, and ASD in mm."""
 
 from __future__ import annotations
 
@@ -13,10 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from surface_distance import compute_surface_distances
-
-from asdnet_models.sums import ScoreSum
-
-__all__ = ["OrganScore", "ScoreSum", "average_surface_distance_mm", "dice", "score_label_maps"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ _EXAMPLE = "bladder=1,prostate=2,rectum=3"
 
 
 def check_organs(organs: Mapping[str, int]) -> dict[str, int]:
-    """The organs unchanged, where their names and values are lawful.
+    """The organs unchanged, where their names and values are valid.
 
     Raises:
         ValueError: No organ, a name outside [a-z][a-z0-9_]*, a value outside 1 to 255, or one

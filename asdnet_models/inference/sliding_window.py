@@ -13,38 +13,38 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from asdnet_models.config import ModelConfig, Windows
 from asdnet_models.inference.windows import slide
 from asdnet_models.networks.confidence import confidence_map
-from protocol.config.study import StudyProtocol, Windows
 
 # On a CPU it is the faster layout for several windows in one pass, and on tensor cores too.
 _LAYOUT = torch.channels_last_3d
 _BACKGROUND = 0
 
 
-def segment_volume(segmenter: nn.Module, image: Tensor, protocol: StudyProtocol) -> Tensor:
+def segment_volume(segmenter: nn.Module, image: Tensor, config: ModelConfig) -> Tensor:
     """`predict_probabilities` as the study has it: every prediction of a scan is made here."""
     return predict_probabilities(
         segmenter,
         image,
-        protocol.patch_voxels,
-        overlap=protocol.evaluation.overlap,
-        windows=protocol.evaluation.windows,
+        config.patch_voxels,
+        overlap=config.evaluation.overlap,
+        windows=config.evaluation.windows,
     )
 
 
 def trust_volume(
-    confidence: nn.Module, probabilities: Tensor, image: Tensor, protocol: StudyProtocol
+    confidence: nn.Module, probabilities: Tensor, image: Tensor, config: ModelConfig
 ) -> Tensor:
     """`predict_confidence` as the study has it."""
     return predict_confidence(
         confidence,
         probabilities,
         image,
-        protocol.patch_voxels,
-        overlap=protocol.evaluation.overlap,
-        softmax_prior=protocol.confidence.prior == "softmax",
-        windows=protocol.evaluation.windows,
+        config.patch_voxels,
+        overlap=config.evaluation.overlap,
+        softmax_prior=config.confidence.prior == "softmax",
+        windows=config.evaluation.windows,
     )
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.config import LossSchedule, MethodConfig
 from asdnet_models.losses import (
     adversarial_loss,
     confidence_loss,
@@ -35,8 +36,6 @@ from asdnet_models.methods.common import (
     take_step,
 )
 from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN, confidence_map
-from protocol.config.schedule import RoundPlan
-from protocol.config.study import MethodConfig
 
 
 class ASDNet:
@@ -46,7 +45,7 @@ class ASDNet:
         self,
         networks: Networks,
         config: MethodConfig,
-        plan: RoundPlan,
+        plan: LossSchedule,
         *,
         proximal: Proximal | None,
         generator: torch.Generator,
@@ -70,7 +69,7 @@ class ASDNet:
 def train_step(
     networks: Networks,
     method: MethodConfig,
-    plan: RoundPlan,
+    plan: LossSchedule,
     labelled: LabelledBatch | None,
     unlabelled: Tensor | None,
     *,
@@ -232,7 +231,7 @@ def _correctness(
 def _segmenter_loss(
     networks: Networks,
     method: MethodConfig,
-    plan: RoundPlan,
+    plan: LossSchedule,
     part: Patches,
     prediction: Prediction,
     record: StepRecord,
@@ -272,7 +271,7 @@ def _segmenter_loss(
 
 
 def _region_loss(
-    method: MethodConfig, plan: RoundPlan, own: Tensor, confidence: Tensor, record: StepRecord
+    method: MethodConfig, plan: LossSchedule, own: Tensor, confidence: Tensor, record: StepRecord
 ) -> Tensor:
     """Eq. 6 of unlabelled patches; trusted and predicted voxels by class are noted.
 

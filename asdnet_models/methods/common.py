@@ -8,14 +8,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.config import LossSchedule, MethodConfig
 from asdnet_models.losses import dice_loss, sample_attention
 from asdnet_models.methods.batches import LabelledBatch as LabelledBatch
 from asdnet_models.methods.batches import Patches as Patches
 from asdnet_models.methods.batches import UnlabelledBatch as UnlabelledBatch
 from asdnet_models.methods.record import StepRecord as StepRecord
 from asdnet_models.networks.parts import DeeplySupervised
-from protocol.config.schedule import RoundPlan
-from protocol.config.study import MethodConfig
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -79,7 +78,7 @@ class Method(Protocol):
         self,
         networks: Networks,
         config: MethodConfig,
-        plan: RoundPlan,
+        plan: LossSchedule,
         *,
         proximal: "Proximal | None",
         generator: torch.Generator,
@@ -138,7 +137,7 @@ def take_step(optimiser: torch.optim.Optimizer, loss: Tensor | Iterable[Tensor],
 
 def supervised_loss(
     method: MethodConfig,
-    plan: RoundPlan,
+    plan: LossSchedule,
     labelled: LabelledBatch,
     prediction: Prediction,
     record: StepRecord,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.config import LossSchedule, MethodConfig
 from asdnet_models.losses import embedding_loss, likeliest
 from asdnet_models.methods.common import (
     LabelledBatch,
@@ -23,8 +24,6 @@ from asdnet_models.methods.common import (
     supervised_loss,
     take_step,
 )
-from protocol.config.schedule import RoundPlan
-from protocol.config.study import MethodConfig
 
 _TEACHER_DECAY = 0.99
 # With four classes 256 voxels, 32,640 pairs, a step.
@@ -38,7 +37,7 @@ class SemiEmbed:
         self,
         networks: Networks,
         config: MethodConfig,
-        plan: RoundPlan,
+        plan: LossSchedule,
         *,
         proximal: Proximal | None,
         generator: torch.Generator,

@@ -7,6 +7,7 @@ announces (client/training/pseudo_labels.py); here S only learns from them.
 import torch
 from torch import Tensor
 
+from asdnet_models.config import LossSchedule, MethodConfig
 from asdnet_models.losses import dice_loss, one_hot_maps
 from asdnet_models.methods.common import (
     LabelledBatch,
@@ -18,8 +19,6 @@ from asdnet_models.methods.common import (
     supervised_loss,
     take_step,
 )
-from protocol.config.schedule import RoundPlan
-from protocol.config.study import MethodConfig
 
 
 class SemiFCN:
@@ -29,7 +28,7 @@ class SemiFCN:
         self,
         networks: Networks,
         config: MethodConfig,
-        plan: RoundPlan,
+        plan: LossSchedule,
         *,
         proximal: Proximal | None,
         generator: torch.Generator,

@@ -1,44 +1,34 @@
 """The networks, built by name from plain numbers."""
 
-from importlib import import_module
-from typing import Any
-
 import torch
 from torch import nn
 
-from asdnet_models.catalogue import NETWORKS
+from asdnet_models.catalogue import NETWORKS, imported
+from asdnet_models.config import ModelConfig
 from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN
-from asdnet_models.networks.svnet import SVNet
-from protocol.config.study import StudyProtocol
 
 
-def build_segmenter(protocol: StudyProtocol) -> nn.Module:
+def build_segmenter(config: ModelConfig) -> nn.Module:
     """S of this study: Xavier weights, zero biases, the same for the same seed."""
-    build = named(NETWORKS[protocol.network.architecture].build)
+    network_class = imported(NETWORKS[config.network.architecture].build)
+    options = config.network.model_dump(exclude={"architecture"})
     # Layers other than convolutions draw their own start: from the seed too.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(protocol.seed)
-        network: nn.Module = build(protocol.network, protocol.classes)
-    xavier_(network, torch.Generator().manual_seed(protocol.seed))
+        torch.manual_seed(config.seed)
+        network: nn.Module = network_class(classes=config.classes, **options)
+    xavier_(network, torch.Generator().manual_seed(config.seed))
     return network
 
 
-def named(entry: str) -> Any:
-    """What "module:name" of the catalogue stands for."""
-    module, _, name = entry.partition(":")
-    return getattr(import_module(module), name)
-
-
-def build_confidence(protocol: StudyProtocol) -> ConfidenceFCN | ConfidenceCNN:
+def build_confidence(config: ModelConfig) -> ConfidenceFCN | ConfidenceCNN:
     """D of this study, started likewise from a stream of its own."""
-    config = protocol.confidence
-    sees_image = config.input == "maps+image"
-    network: ConfidenceFCN | ConfidenceCNN
-    if config.architecture == "cnn":
-        network = ConfidenceCNN(classes=protocol.classes, width=config.width, sees_image=sees_image)
-    else:
-        network = ConfidenceFCN(classes=protocol.classes, width=config.width, sees_image=sees_image)
-    xavier_(network, torch.Generator().manual_seed(protocol.seed + 1))
+    network_class = ConfidenceCNN if config.confidence.architecture == "cnn" else ConfidenceFCN
+    network = network_class(
+        classes=config.classes,
+        width=config.confidence.width,
+        sees_image=config.confidence.input == "maps+image",
+    )
+    xavier_(network, torch.Generator().manual_seed(config.seed + 1))
     return network
 
 
@@ -49,14 +39,3 @@ def xavier_(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.xavier_uniform_(module.weight, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-__all__ = [
-    "ConfidenceCNN",
-    "ConfidenceFCN",
-    "SVNet",
-    "build_confidence",
-    "build_segmenter",
-    "named",
-    "xavier_",
-]

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from asdnet_models.networks.parts import DeeplySupervised, Norm, convolution, normalisation
-from protocol.config.study import NetworkConfig
 
 _LEVELS = 4
 
@@ -92,8 +91,3 @@ class DSResUNet(DeeplySupervised):
         )
         size = full.shape[2:]
         return full, *(interpolate(deep, size=size, mode="trilinear") for deep in (half, quarter))
-
-
-def build_dsresunet(config: NetworkConfig, classes: int) -> DSResUNet:
-    """Deeply supervised residual U-Net."""
-    return DSResUNet(classes=classes, width=config.width, kernel=config.kernel, norm=config.norm)

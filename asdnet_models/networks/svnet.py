@@ -1,4 +1,4 @@
-"""SVNet and V-Net: one class, told apart by `levels` alone.
+"""SVNet and V-Net, which differ in the number of levels alone.
 
 Sources: Milletari et al., 3DV 2016 (V-Net); Nie et al., MICCAI 2018 (SVNet: V-Net without its
 innermost pool-conv-deconv stage).
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.networks.parts import Norm, normalisation
-from protocol.config.study import NetworkConfig
 
 # Convolutions of the residual blocks, outermost level first (Milletari et al. 2016, Fig. 2).
 _DOWN_CONVS = (1, 1, 2, 3, 2)
@@ -87,7 +86,7 @@ class UpBlock(nn.Module):
 
 
 class SVNet(nn.Module):
-    """Residual encoder-decoder with `levels` resolutions: 4 is SVNet, 5 is V-Net.
+    """Residual encoder-decoder with `levels` resolutions: V-Net without its innermost one.
 
     Args:
         classes: Output channels, background included.
@@ -96,12 +95,11 @@ class SVNet(nn.Module):
         kernel: Edge of the convolution kernels in voxels.
         norm: "group" (default) or "batch".
 
-    At levels 5, kernel 5, width 16, 4 classes and batch norm it has the 45,605,916 parameters of
-    MONAI's VNet.  Dropout, which MONAI adds, is left out: the paper names none.
+    Dropout, which MONAI adds to its VNet, is left out: the paper names none.
     """
 
     def __init__(
-        self, *, classes: int, levels: int, width: int, kernel: int, norm: Norm = "group"
+        self, *, classes: int, levels: int = 4, width: int, kernel: int, norm: Norm = "group"
     ) -> None:
         super().__init__()
         if not 2 <= levels <= len(_DOWN_CONVS):
@@ -144,17 +142,11 @@ class SVNet(nn.Module):
         return features
 
 
-def build_svnet(config: NetworkConfig, classes: int) -> SVNet:
-    """SVNet: V-Net without its innermost level."""
-    return _build(config, classes, levels=4)
+class VNet(SVNet):
+    """V-Net: five levels.
 
+    At kernel 5, width 16, 4 classes and batch norm it has the 45,605,916 parameters of MONAI's.
+    """
 
-def build_vnet(config: NetworkConfig, classes: int) -> SVNet:
-    """V-Net."""
-    return _build(config, classes, levels=5)
-
-
-def _build(config: NetworkConfig, classes: int, levels: int) -> SVNet:
-    return SVNet(
-        classes=classes, levels=levels, width=config.width, kernel=config.kernel, norm=config.norm
-    )
+    def __init__(self, *, classes: int, width: int, kernel: int, norm: Norm = "group") -> None:
+        super().__init__(classes=classes, levels=5, width=width, kernel=kernel, norm=norm)

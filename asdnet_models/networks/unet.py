@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.networks.parts import Norm, convolution
-from protocol.config.study import NetworkConfig
 
 _LEVELS = 4
 
@@ -60,8 +59,3 @@ class UNet(nn.Module):
             features = up(torch.cat((grow(features), skip), dim=1))
         logits: Tensor = self.head(features)
         return logits
-
-
-def build_unet(config: NetworkConfig, classes: int) -> UNet:
-    """3-D U-Net."""
-    return UNet(classes=classes, width=config.width, kernel=config.kernel, norm=config.norm)

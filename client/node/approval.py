@@ -21,9 +21,9 @@ from typing import Literal
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
+from asdnet_models.config import Frozen
 from client.node.bundle import Bundle, BundleError, read_bundle
 from protocol.config.site import Sha256, SiteConfig
-from protocol.config.study import Frozen
 from protocol.keys import replace_file
 
 log = logging.getLogger(__name__)

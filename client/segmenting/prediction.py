@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from asdnet_models.config import Frozen
 from asdnet_models.inference.sliding_window import segment_volume, trust_volume
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.preprocessing import preprocess_image
 from client.training.evaluation import labels_on_scan
 from client.training.round import load_wire_weights
-from protocol.config.study import Frozen, StudyProtocol
+from protocol.config.study import StudyProtocol
 from protocol.model_io import (
     ModelFileError,
     load_model,

@@ -23,6 +23,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from asdnet_models.config import Frozen
 from asdnet_models.preprocessing import PREPROCESSING_VERSION
 from client.data.dicom.series import DicomSeries, find_series
 from client.data.image_io import ScanError, read_image, write_label_map
@@ -39,7 +40,6 @@ from client.segmenting.prediction import (
     segment,
 )
 from client.segmenting.sources import Source
-from protocol.config.study import Frozen
 
 RESULT_FILE = "result.json"
 

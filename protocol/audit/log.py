@@ -21,7 +21,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from protocol.config.study import Frozen, explain
+from asdnet_models.config import Frozen
+from protocol.config.study import explain
 
 ORIGIN = "0" * 64
 REPAIRED = "audit repaired"

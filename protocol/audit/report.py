@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from asdnet_models.config import Frozen
 from protocol.audit.log import (
     AuditEntry,
     AuditError,
@@ -22,7 +23,6 @@ from protocol.audit.log import (
     compare,
     verify,
 )
-from protocol.config.study import Frozen
 
 _WIDEST = 100  # columns of a table
 _MOST_FAULTS = 20  # told in full; the rest are counted

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from protocol.config.study import (
     AggregationConfig,
-    ConfidenceConfig,
     EvaluationConfig,
-    MethodConfig,
-    NetworkConfig,
     RampConfig,
     StudyProtocol,
     TrainingConfig,

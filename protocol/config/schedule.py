@@ -6,44 +6,21 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from asdnet_models.catalogue import METHODS
+from asdnet_models.config import LossSchedule
 from asdnet_models.sums import SumCount
-from protocol.config.study import Frozen, RampConfig, StudyProtocol
+from protocol.config.study import RampConfig, StudyProtocol
 
 OrganBox = tuple[float, float, float, float, float, float]
 
 
-class RoundPlan(Frozen):
+class RoundPlan(LossSchedule):
     """One round's schedule; travels with the weights as JSON."""
 
     round: int = Field(ge=1)
     lr_factor: float = Field(gt=0, le=1)
-    adversarial_ramp: float = Field(ge=0, le=1)
-    region_ramp: float = Field(ge=0, le=1)
-    embedding_ramp: float = Field(0.0, ge=0, le=1)
-    attention_scale: float = Field(1.0, gt=0, description="running mean of Eq. 2's weight")
-    gamma: float | None = Field(
-        None, ge=0, lt=1, description="calibrated threshold of Eq. 6; None: the protocol's"
-    )
-    pseudo_labels: int = Field(
-        0, ge=0, description="how often unlabelled scans have been labelled anew; 0: not yet"
-    )
     organ_box: OrganBox | None = Field(
         None, description="mean organ box over labelled sites, fractions of the scan: lo, hi"
     )
-
-    @property
-    def uses_unlabelled(self) -> bool:
-        """In warm-up every ramp is nought, no pseudo-label is there, and unlabelled scans rest."""
-        helps = self.adversarial_ramp > 0 or self.embedding_ramp > 0
-        return helps or self.learns_from_unlabelled
-
-    @property
-    def learns_from_unlabelled(self) -> bool:
-        """Whether an unlabelled scan has a target of its own: Eq. 6's region, or pseudo-labels.
-
-        Only then does a site without labels work, and does an unlabelled case weigh anything.
-        """
-        return self.region_ramp > 0 or self.pseudo_labels > 0
 
 
 def ramp(progress: float, start: float, length: float) -> float:

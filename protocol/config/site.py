@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from protocol.config.study import Frozen, ProtocolError, read_yaml
+from asdnet_models.config import Frozen
+from protocol.config.study import ProtocolError, read_yaml
 
 SITE_CONFIGS = Path("site_configs")
 

@@ -20,8 +20,9 @@ from pydantic import (
     field_validator,
 )
 
+from asdnet_models.config import Frozen
 from protocol.config.site import SiteConfig
-from protocol.config.study import Frozen, explain
+from protocol.config.study import explain
 from protocol.keys import (
     PRIVATE_MODE,
     PUBLIC_MODE,

@@ -16,7 +16,8 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from protocol.config.study import Frozen, StudyProtocol, explain
+from asdnet_models.config import Frozen
+from protocol.config.study import StudyProtocol, explain
 from protocol.model_io import save_model, write_json
 from server.monitoring.progress import round_line, sites_line
 from server.rounds.checkpoint import save_checkpoint

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from sklearn.metrics import roc_auc_score
 
+from asdnet_models.config import MethodConfig
 from asdnet_models.reliability import BINS, LOWEST, STEP, Reliability, TrustScore
-from protocol.config.study import MethodConfig
 from protocol.wire.messages import EvaluationReport
 from server.rounds.record import StudyRecord
 

@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from surface_distance import compute_surface_distances
 
-from asdnet_models.metrics import ScoreSum, average_surface_distance_mm, dice
+from asdnet_models.metrics import average_surface_distance_mm, dice
+from asdnet_models.sums import ScoreSum
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]

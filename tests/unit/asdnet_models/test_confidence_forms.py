@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.inference.sliding_window import predict_confidence
 from asdnet_models.losses import correctness_loss, one_hot_maps, rank_thresholds, trusted_voxels
 from asdnet_models.methods.asdnet import train_step
@@ -13,7 +14,7 @@ from asdnet_models.methods.common import LabelledBatch, Networks
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.networks.confidence import ConfidenceFCN, confidence_map
 from protocol.config.schedule import RoundPlan
-from protocol.config.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.study import StudyProtocol
 
 FULL = RoundPlan(round=9, lr_factor=1, adversarial_ramp=1, region_ramp=1)
 

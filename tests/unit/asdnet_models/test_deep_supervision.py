@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.losses import dice_loss, one_hot_maps, sample_attention
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import (
@@ -20,7 +21,7 @@ from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.networks.dsresunet import DSResUNet
 from asdnet_models.networks.parts import DeeplySupervised
 from protocol.config.schedule import RoundPlan
-from protocol.config.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.study import StudyProtocol
 
 PLAN = RoundPlan(round=1, lr_factor=1, adversarial_ramp=1, region_ramp=1)
 PLAIN = MethodConfig(

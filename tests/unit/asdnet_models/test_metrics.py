@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from asdnet_models.metrics import (
-    OrganScore,
-    ScoreSum,
-    average_surface_distance_mm,
-    dice,
-    score_label_maps,
-)
+from asdnet_models.metrics import OrganScore, average_surface_distance_mm, dice, score_label_maps
+from asdnet_models.sums import ScoreSum
 
 SPACING_MM = (3.0, 0.5, 0.8)
 

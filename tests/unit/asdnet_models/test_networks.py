@@ -2,21 +2,17 @@
 
 import pytest
 import torch
-from monai.networks.nets import VNet
+from monai.networks.nets import VNet as MonaiVNet
 from torch import nn
 
 from asdnet_models.catalogue import NETWORKS
-from asdnet_models.networks import (
-    ConfidenceCNN,
-    ConfidenceFCN,
-    SVNet,
-    build_confidence,
-    build_segmenter,
-    xavier_,
-)
+from asdnet_models.config import ConfidenceConfig, NetworkConfig
+from asdnet_models.networks import build_confidence, build_segmenter, xavier_
+from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN
 from asdnet_models.networks.dsresunet import DSResUNet
+from asdnet_models.networks.svnet import SVNet, VNet
 from asdnet_models.networks.unet import UNet
-from protocol.config.study import ConfidenceConfig, NetworkConfig, StudyProtocol
+from protocol.config.study import StudyProtocol
 
 TINY = StudyProtocol(
     patch_voxels=(16, 16, 16),
@@ -52,14 +48,14 @@ def parameters(network: nn.Module) -> int:
 
 def test_vnet_has_the_parameters_of_monais() -> None:
     with torch.device("meta"):
-        ours = SVNet(classes=4, levels=5, width=16, kernel=5, norm="batch")
-        theirs = VNet(in_channels=1, out_channels=4)
+        ours = VNet(classes=4, width=16, kernel=5, norm="batch")
+        theirs = MonaiVNet(in_channels=1, out_channels=4)
     assert parameters(ours) == parameters(theirs) == 45_605_916
 
 
 def test_group_norm_costs_only_the_norm_of_the_head() -> None:
     with torch.device("meta"):
-        group = SVNet(classes=4, levels=5, width=16, kernel=5)
+        group = VNet(classes=4, width=16, kernel=5)
     assert parameters(group) == 45_605_916 - 2 * 4
 
 
@@ -71,7 +67,7 @@ def test_svnet_has_the_published_size(
     width: int, kernel: int, millions: float, within: float
 ) -> None:
     with torch.device("meta"):
-        network = SVNet(classes=4, levels=4, width=width, kernel=kernel)
+        network = SVNet(classes=4, width=width, kernel=kernel)
     assert parameters(network) / 1e6 == pytest.approx(millions, abs=within)
 
 
@@ -160,8 +156,8 @@ def test_a_gradient_reaches_every_parameter_of_unet() -> None:
 
 
 def test_vnet_is_svnet_with_one_stage_more() -> None:
-    svnet = SVNet(classes=4, levels=4, width=2, kernel=3)
-    vnet = SVNet(classes=4, levels=5, width=2, kernel=3)
+    svnet = SVNet(classes=4, width=2, kernel=3)
+    vnet = VNet(classes=4, width=2, kernel=3)
     assert (len(svnet.down), len(vnet.down)) == (3, 4)
     x = torch.zeros(1, 1, 8, 8, 8)
     assert svnet(x).shape == (1, 4, 8, 8, 8)
@@ -204,9 +200,9 @@ def test_the_patch_confidence_may_see_the_scan() -> None:
 def test_layers_other_than_convolutions_follow_the_seed_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import asdnet_models.networks as rooms
+    import asdnet_models.networks as networks
 
-    monkeypatch.setattr(rooms, "named", lambda _: lambda *_: nn.Linear(3, 3))
+    monkeypatch.setattr(networks, "imported", lambda _: lambda **_: nn.Linear(3, 3))
     torch.manual_seed(1)
     first, drawn = build_segmenter(TINY), torch.rand(1)
     torch.manual_seed(2)
@@ -259,8 +255,8 @@ def test_xavier_reaches_transposed_convolutions_and_their_biases() -> None:
 
 
 def test_group_norm_keeps_no_statistics_and_batch_norm_does() -> None:
-    group = SVNet(classes=4, levels=4, width=4, kernel=3)
-    batch = SVNet(classes=4, levels=4, width=4, kernel=3, norm="batch")
+    group = SVNet(classes=4, width=4, kernel=3)
+    batch = SVNet(classes=4, width=4, kernel=3, norm="batch")
     assert list(group.buffers()) == []
     assert not any(isinstance(module, nn.BatchNorm3d) for module in group.modules())
     assert any("running_mean" in name for name, _ in batch.named_buffers())

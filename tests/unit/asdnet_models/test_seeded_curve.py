@@ -7,18 +7,12 @@ curve that the failing test prints.
 import pytest
 import torch
 
+from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import LabelledBatch, Networks
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import plan_round
-from protocol.config.study import (
-    ConfidenceConfig,
-    MethodConfig,
-    NetworkConfig,
-    RampConfig,
-    StudyProtocol,
-    TrainingConfig,
-)
+from protocol.config.study import RampConfig, StudyProtocol, TrainingConfig
 
 ROUNDS = 6
 COLUMNS = ("total", "dice", "adversarial", "region", "confidence")

@@ -5,13 +5,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
+from asdnet_models.config import MethodConfig, NetworkConfig
 from asdnet_models.losses import embedding_loss
 from asdnet_models.methods.asdnet import ASDNet
 from asdnet_models.methods.common import LabelledBatch, Networks, StepRecord, UnlabelledBatch
 from asdnet_models.methods.semi_embed import SemiEmbed, Teacher, sample_voxels
-from asdnet_models.networks import SVNet, build_segmenter
+from asdnet_models.networks import build_segmenter
+from asdnet_models.networks.svnet import SVNet
 from protocol.config.schedule import RoundPlan
-from protocol.config.study import MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.study import StudyProtocol
 
 PROTOCOL = StudyProtocol(
     organs={"bladder": 1, "prostate": 2},

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from asdnet_models.config import MethodConfig, NetworkConfig
 from asdnet_models.losses import dice_loss, one_hot_maps, sample_attention
 from asdnet_models.methods.asdnet import ASDNet
 from asdnet_models.methods.common import (
@@ -18,7 +19,7 @@ from asdnet_models.methods.common import (
 from asdnet_models.methods.semi_fcn import SemiFCN
 from asdnet_models.networks import build_segmenter
 from protocol.config.schedule import RoundPlan
-from protocol.config.study import MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.study import StudyProtocol
 
 PROTOCOL = StudyProtocol(
     organs={"bladder": 1, "prostate": 2},

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.losses import confidence_loss, dice_loss, one_hot_maps, sample_attention
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import (
@@ -17,7 +18,7 @@ from asdnet_models.methods.common import (
 )
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import RoundPlan, plan_round
-from protocol.config.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.study import StudyProtocol
 
 PROTOCOL = StudyProtocol(
     organs={"bladder": 1, "prostate": 2},

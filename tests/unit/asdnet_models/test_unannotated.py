@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.losses import dice_loss, merge_undrawn, one_hot_maps, sample_attention
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.common import (
@@ -20,7 +21,7 @@ from asdnet_models.methods.semi_embed import SemiEmbed
 from asdnet_models.methods.semi_fcn import SemiFCN
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import RoundPlan
-from protocol.config.study import ConfidenceConfig, MethodConfig, NetworkConfig, StudyProtocol
+from protocol.config.study import StudyProtocol
 
 # Background, bladder, prostate, rectum; here the prostate alone is drawn.
 CLASSES = 4

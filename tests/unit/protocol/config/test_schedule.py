@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from asdnet_models.config import MethodConfig
 from protocol.config.schedule import RoundPlan, plan_round, ramp
-from protocol.config.study import MethodConfig, StudyProtocol, TrainingConfig
+from protocol.config.study import StudyProtocol, TrainingConfig
 
 PAPER = StudyProtocol()  # 60 rounds: L_ADV from round 4, L_semi from round 16, each over 9 rounds
 E5 = math.exp(-5)
