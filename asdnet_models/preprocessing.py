@@ -11,6 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from asdnet_models.geometry import usable_geometry
+
 # Raise this whenever an array that this module makes would change: it is part of the cache's key.
 PREPROCESSING_VERSION = 1
 
@@ -24,20 +26,25 @@ Triple = tuple[float, float, float]
 
 
 def preprocess_image(image: sitk.Image, spacing_mm: Triple) -> sitk.Image:
-    """Oriented, resampled (linear, smoothed first where voxels grow) and normalised; float32."""
+    """Oriented, resampled (linear, smoothed first where voxels grow) and normalised; float32.
+
+    Raises:
+        GeometryError: The image's geometry cannot be used.
+    """
     # Not by a name of its own: each step lets go of the volume before.
-    resampled = _resample(
-        _smoothed(sitk.DICOMOrient(image, "LPS"), spacing_mm), spacing_mm, sitk.sitkLinear
-    )
+    resampled = _resample(_smoothed(_oriented(image), spacing_mm), spacing_mm, sitk.sitkLinear)
     normalised = sitk.GetImageFromArray(normalise(sitk.GetArrayViewFromImage(resampled)))
     normalised.CopyInformation(resampled)
     return normalised
 
 
 def preprocess_label(label: sitk.Image, spacing_mm: Triple) -> sitk.Image:
-    """Oriented and resampled; each voxel takes the label with the largest linear share."""
-    oriented = sitk.DICOMOrient(label, "LPS")
-    return _resample(oriented, spacing_mm, sitk.sitkLabelLinear)
+    """Oriented and resampled; each voxel takes the label with the largest linear share.
+
+    Raises:
+        GeometryError: The label map's geometry cannot be used.
+    """
+    return _resample(_oriented(label), spacing_mm, sitk.sitkLabelLinear)
 
 
 def normalise(array_zyx: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -129,7 +136,11 @@ def probabilities_to_grid(
 
     Returns:
         Class numbers, (Z, Y, X) of the scan; background outside the study's grid.
+
+    Raises:
+        GeometryError: The geometry of one of the two cannot be used.
     """
+    study_grid, scan = usable_geometry(study_grid), usable_geometry(scan)
     best: NDArray[np.float32] | None = None
     label = np.zeros(scan.GetSize()[::-1], np.uint8)
     for index, channel in enumerate(probabilities_xyz):
@@ -145,6 +156,10 @@ def probabilities_to_grid(
         label[wins] = index
         best[wins] = on_scan[wins]
     return label
+
+
+def _oriented(image: sitk.Image) -> sitk.Image:
+    return sitk.DICOMOrient(usable_geometry(image), "LPS")
 
 
 def _smoothed(image: sitk.Image, spacing_mm: Triple) -> sitk.Image:

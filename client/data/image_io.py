@@ -18,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from asdnet_models.geometry import GeometryError, usable_geometry
 from client.data.dicom.series import is_dicom, is_dicom_folder, read_series
 from client.data.integrity import Problem, check_intact
 from client.data.integrity import ScanError as ScanError  # raised here, so imported from here
@@ -270,12 +271,14 @@ def _read(path: Path, place: str, patterns: Sequence[str] = ()) -> sitk.Image:
             image = read_series(path, place=place, patterns=patterns)
         else:
             image = _read_file(path, place)
-    geometry = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
-    if not np.all(np.isfinite(geometry)):
+    try:
+        return usable_geometry(image)
+    except GeometryError as error:
         raise ScanError(
-            place, "has a NaN or infinite geometry in its header; export it again", rule="undefined"
-        )
-    return image
+            place,
+            f"has a geometry that cannot be used: {error}; export it again",
+            rule="undefined",
+        ) from error
 
 
 def _read_file(path: Path, place: str) -> sitk.Image:

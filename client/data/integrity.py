@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,12 @@ _CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
 _HEADER_LIMIT = 1 << 20  # bytes; a text header longer than this is none
 _NIFTI_HEADER = 348  # bytes; NIfTI-2, of 540, is nothing that ITK reads
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by NIfTI's code of the voxel type
+# Where a MetaImage or NRRD header says where its voxels lie.
+_GEOMETRY_FIELDS = (
+    *("elementspacing", "elementsize", "transformmatrix", "rotation", "orientation"),
+    *("offset", "position", "origin", "spacings", "space directions", "space origin"),
+)
+_LARGEST_NUMBER = 1e30  # the NRRD library's squares of larger ones overflow, and become 1 mm
 _SEVERAL_FILES = "its voxels are spread over several files; save it as one .mha or .nrrd file"
 
 
@@ -91,6 +98,8 @@ def check_intact(path: Path, *, place: str) -> None:
             _check_nifti(path, place)
             return
         fields, start = _text_header(path)
+        words = " ".join(fields.get(name, "") for name in _GEOMETRY_FIELDS)
+        _check_geometry(map(_number, re.split(r"[\s(),]+", words)), place)
         data = data_file(path, place=place)
         with (data or path).open("rb") as stream:
             stream.seek(0 if data else start)
@@ -147,11 +156,13 @@ def _check_nifti(path: Path, place: str) -> None:
         )
     with path.open("rb") as raw:
         stream: BinaryIO = gzip.GzipFile(fileobj=raw) if compressed else raw  # type: ignore[assignment]
-        layout = _nifti_layout(stream.read(_NIFTI_HEADER))
+        header = stream.read(_NIFTI_HEADER)
+        layout = _nifti_layout(header)
         if layout is None:
             raise ScanError(
                 place, "is not a single-file NIfTI-1 image; convert it to .nii.gz", rule="format"
             )
+        _check_nifti_geometry(header, layout.byte_order, place)
         stream.seek(layout.offset)
         length = undefined = 0
         while chunk := stream.read(_CHUNK):
@@ -179,6 +190,7 @@ def _check_nifti(path: Path, place: str) -> None:
 class _NiftiLayout:
     """Where the voxels of a NIfTI file lie, in bytes; `floats` where they are floats."""
 
+    byte_order: str
     offset: int
     length: int
     floats: np.dtype[np.floating] | None
@@ -197,11 +209,48 @@ def _nifti_layout(header: bytes) -> _NiftiLayout | None:
         (offset,) = struct.unpack_from(order + "f", header, 108)
         if 1 <= dim[0] <= 7 and min(dim[1 : dim[0] + 1]) > 0 and 0 <= offset < _HEADER_LIMIT:
             return _NiftiLayout(
+                byte_order=order,
                 offset=max(int(offset), _NIFTI_HEADER),
                 length=math.prod(dim[1 : dim[0] + 1]) * bits // 8,
                 floats=np.dtype(order + _NIFTI_FLOATS[kind]) if kind in _NIFTI_FLOATS else None,
             )
     return None
+
+
+def _check_nifti_geometry(header: bytes, byte_order: str, place: str) -> None:
+    """The NIfTI library reads NaN as 0 and a spacing of 0 as 1 mm, in silence."""
+    spacing_mm = struct.unpack_from(byte_order + "3f", header, 80)
+    by_quaternion, by_matrix = struct.unpack_from(byte_order + "2h", header, 252)
+    used = [*spacing_mm]
+    if by_quaternion > 0:
+        used += struct.unpack_from(byte_order + "6f", header, 256)
+    if by_matrix > 0:
+        used += struct.unpack_from(byte_order + "12f", header, 280)
+    _check_geometry(used, place)
+    if 0 in spacing_mm:
+        raise ScanError(
+            place,
+            f"has a voxel spacing of 0 mm, {spacing_mm}; export it again",
+            rule="undefined",
+        )
+
+
+def _check_geometry(numbers: Iterable[float], place: str) -> None:
+    """Raise where a header's number would be read as another one."""
+    if any(not abs(number) <= _LARGEST_NUMBER for number in numbers):
+        raise ScanError(
+            place,
+            "has a NaN, infinite or overflowing geometry in its header; export it again",
+            rule="undefined",
+        )
+
+
+def _number(word: str) -> float:
+    """0 for a word that is no number, such as `none`."""
+    try:
+        return float(word)
+    except ValueError:
+        return 0.0
 
 
 def _text_header(path: Path) -> tuple[Mapping[str, str], int]:

@@ -14,7 +14,7 @@ from server.rounds.aggregation import average, average_stored, capped_shares, ou
 sites = st.text("ABCDEFGH", min_size=1, max_size=3)
 amounts = st.dictionaries(sites, st.floats(0, 1e4, allow_subnormal=False), max_size=8)
 caps = st.floats(0.05, 1.0)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 
 @quick
@@ -99,7 +99,7 @@ def test_fewer_than_half_of_the_updates_are_left_out(norms: dict[str, float], ra
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 40),
     st.lists(st.sampled_from([0, 1, 2, 3, 17, 65, 511, 513, 1025, 5000]), min_size=1, max_size=4),

@@ -47,7 +47,7 @@ def test_the_real_log_has_no_faults(folder: Path, content: bytes) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_changed_byte_is_found(folder: Path, content: bytes, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(content) - 1))
     byte = data.draw(st.one_of(st.sampled_from(b'0123456789abcdef ",:{}\\\n'), st.integers(0, 255)))
@@ -56,7 +56,7 @@ def test_any_changed_byte_is_found(folder: Path, content: bytes, data: st.DataOb
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_inserted_or_removed_byte_is_found(
     folder: Path, content: bytes, data: st.DataObject
 ) -> None:
@@ -89,7 +89,7 @@ def test_lines_in_any_other_order_or_number_are_found(
     ),
     torn=st.binary(max_size=40).filter(lambda torn: b"\n" not in torn),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_is_appended_verifies(
     tmp_path_factory: pytest.TempPathFactory, entries: list[tuple], torn: bytes
 ) -> None:
@@ -115,7 +115,7 @@ def test_whatever_is_appended_verifies(
     sent=st.lists(st.sampled_from("abc"), max_size=8),
     received=st.lists(st.sampled_from("abc"), max_size=8),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_comparison_counts_every_message_once(
     folder: Path, content: bytes, sent: list[str], received: list[str]
 ) -> None:

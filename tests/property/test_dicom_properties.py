@@ -21,7 +21,7 @@ spacings = st.floats(0.2, 6.0)
 origins = st.floats(-900.0, 900.0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(0, 10**6), st.integers(1, 24), st.integers(1, 24), st.sampled_from([0.1, 0.5, 0.9])
 )
@@ -36,7 +36,7 @@ def test_outlines_hold_what_they_were_drawn_around(
     np.testing.assert_array_equal(found, mask)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10**6),
     st.tuples(st.integers(2, 5), st.integers(3, 16), st.integers(3, 16)),

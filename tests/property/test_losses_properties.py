@@ -18,7 +18,7 @@ from asdnet_models.losses import (
 )
 
 kinds: Any = st.sampled_from(["inverse-square", "inverse", "uniform"])
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 
 
 @st.composite

@@ -18,7 +18,7 @@ edges = st.floats(0.3, 5.0)
 spacings = st.tuples(edges, edges, edges)
 shapes = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7)
 pairs = shapes.flatmap(lambda shape: st.tuples(hnp.arrays(bool, shape), hnp.arrays(bool, shape)))
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 
 
 @quick

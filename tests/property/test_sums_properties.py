@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from asdnet_models.sums import ScoreSum, SumCount
 
 values = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=10)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 
 def close(a: ScoreSum, b: ScoreSum) -> bool:

@@ -20,7 +20,7 @@ from protocol.wire.weights import (
 LIKE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([0.5, -0.5])}
 FILE = save(LIKE)
 STORED = pack_weights(LIKE)["safetensors"].data
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=200)
 
 names = st.text(max_size=20).filter(lambda name: name != "__metadata__")
 shapes = st.lists(st.integers(0, 4), max_size=4)

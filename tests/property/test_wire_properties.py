@@ -23,7 +23,7 @@ from protocol.wire.compression import (
 )
 from protocol.wire.weights import MessageError, Weights
 
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=150)
 names = st.text(max_size=20)
 shapes = st.lists(st.integers(0, 4), max_size=4)
 forms = st.sampled_from(["fp32", "bf16", "int8"])

@@ -260,7 +260,7 @@ def test_a_manifest_must_be_there_and_be_true() -> None:
         assert named in str(caught.value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_damage_gives_a_bundle_or_its_error_and_nothing_else(data: st.DataObject) -> None:
     packed = bytearray(fab(FILES))

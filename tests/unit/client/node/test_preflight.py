@@ -564,7 +564,7 @@ CENTRES = st.sampled_from(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(centre=CENTRES, ca=FILES, key=FILES, state=FILES, cache=FILES, data=FILES, scan=FILES)
 def test_nothing_that_is_wrong_raises(no_step: None, centre: str | None, **files: Any) -> None:
     with tempfile.TemporaryDirectory() as name:

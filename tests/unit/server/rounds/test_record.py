@@ -84,7 +84,7 @@ dsc = st.integers(0, 8).map(lambda eighths: eighths / 8)
 evaluations = st.dictionaries(
     st.sampled_from("ABCDEF"), st.lists(dsc, max_size=3).map(lambda v: scored(*v))
 )
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=200)
 
 
 def validated(evaluation: Mapping[str, EvaluationReport]) -> set[str]:
