@@ -19,7 +19,9 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.supercore.task_identity import TaskIdentity
 
-_ROOMS = ("asdnet_models", "client", "protocol", "server", "simulation")
+_ROOMS = frozenset(
+    {"asdnet_models", "client", "flower_compat", "protocol", "reporting", "server", "simulation"}
+)
 _APP = "client.app"
 
 

@@ -140,3 +140,9 @@ def test_only_the_simulation_knows_both_sides() -> None:
         if {"client", "server"} <= {package(name) for _, name in names} | {room(file)}
     }
     assert both == {"simulation"}
+
+
+def test_a_warm_worker_forgets_every_room_of_other_code() -> None:
+    from client.node.worker import _ROOMS
+
+    assert set(ROOMS) == _ROOMS

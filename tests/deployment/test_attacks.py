@@ -221,7 +221,8 @@ def test_a_bundle_that_nobody_approved(fed: harness.Deployment, tmp_path: Path) 
 def copy_of_checkout(folder: Path) -> Path:
     """The code that a bundle is made of, and the launchers."""
     folder.mkdir(parents=True)
-    for room in ("asdnet_models", "client", "protocol", "server"):
+    rooms = ("asdnet_models", "client", "flower_compat", "protocol", "reporting", "server")
+    for room in rooms:
         shutil.copytree(
             harness.ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__")
         )
