@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help install simulate smoke study test test-deployment bench bench-gpu check format clean
+.PHONY: help install simulate smoke study test test-deployment bench bench-gpu check docs format clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -54,10 +54,14 @@ bench-gpu: $(VENV)/.installed ## The training step on this machine's GPU (ARGS=-
 check: $(VENV)/.installed ## What CI holds: lint, format, types, spelling, secrets, file sizes
 	@$(BIN)/pre-commit run --all-files $(ARGS)
 
+docs: $(VENV)/.installed ## Build the documentation into site/, without the network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open site/index.html"
+
 format: $(VENV)/.installed ## Format and mend what ruff can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and build files; results in runs/ stay
-	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
+	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

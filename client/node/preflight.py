@@ -189,7 +189,7 @@ def _disk(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
         return "warning", found, remedy
     if len(known) < len(needs):
         found = f"{found}; {len(needs) - len(known)} scans left out, whose headers are unreadable"
-        return "warning", found, "docs/hospital.md has the formats; export these scans again"
+        return "warning", found, "docs/guides/hospital.md has the formats; export these scans again"
     return "ok", found, ""
 
 

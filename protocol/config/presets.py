@@ -32,7 +32,7 @@ INFORMED: Mapping[str, Mapping[str, Any]] = {
     "training": {"lr_confidence": 2e-3},
 }
 
-# What trains well in minutes on two cores; docs/results.md says what it was chosen by.
+# What trains well in minutes on two cores; docs/results/index.md says what it was chosen by.
 _QUICK_AS_PAPER = StudyProtocol(
     name="quick",
     spacing_mm=(4.0, 4.0, 4.0),
@@ -44,7 +44,7 @@ _QUICK_AS_PAPER = StudyProtocol(
         rounds=20,
         local_steps=10,
         batch_size=2,
-        # A few hundred steps are too few for random views to pay: docs/results.md.
+        # A few hundred steps are too few for random views to pay: docs/results/index.md.
         augment=False,
         lr_segmenter=3e-3,
         lr_decay=0.3,

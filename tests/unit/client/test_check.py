@@ -25,7 +25,7 @@ from protocol.config.study import StudyProtocol
 from protocol.wire.messages import pack_instruction
 
 ROOT = Path(__file__).parents[3]
-TABLE = ROOT / "docs" / "data-check.md"
+TABLE = ROOT / "docs" / "guides" / "data-check.md"
 MakeSite = Callable[..., SiteConfig]
 MakeProtocol = Callable[..., StudyProtocol]
 
