@@ -172,7 +172,7 @@ def _train_and_report(
     from server.monitoring.tracking import MlflowWatcher, package_versions
     from server.rounds.watchers import Watchers
     from simulation.engine import gpu_share, simulate
-    from simulation.local_only import train_all_alone
+    from simulation.experiment.training import train_all_alone
     from simulation.results import Outcome, print_table, result_json, write_tables
     from simulation.withheld import score_by_study, score_withheld
 

@@ -15,6 +15,8 @@ from asdnet_models.sums import ScoreSum, SumCount
 from protocol.wire.messages import EvaluationReport
 from server.rounds.calibration import auroc, pooled
 from server.rounds.record import RoundRecord, StudyRecord
+from simulation.experiment.execution import round_rows
+from simulation.experiment.store import RoundRow, write_rows
 
 _LITTLE, _NEARLY_ALL = 0.02, 0.98
 _KNOWS_NOTHING = 2 * math.log(2)
@@ -197,34 +199,7 @@ def write_tables(outcome: Outcome, folder: Path) -> None:
     """tables/sites.csv and tables/rounds.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "sites.csv", _HEADER, score_rows(outcome))
-    rounds = []
-    for item in outcome.record.rounds:
-        for site, report in item.reports.items():
-            losses = {
-                name: report.losses.get(name, SumCount()).mean
-                for name in ("total", "dice", "adversarial", "region", "confidence")
-            }
-            rounds.append(
-                (
-                    item.plan.round,
-                    site,
-                    *losses.values(),
-                    report.trusted_fraction,
-                    item.validation_dsc,
-                )
-            )
-    header = (
-        "round",
-        "site",
-        "loss_total",
-        "loss_dice",
-        "loss_adversarial",
-        "loss_region",
-        "loss_confidence",
-        "trusted_fraction",
-        "validation_dsc",
-    )
-    _write_csv(folder / "rounds.csv", header, rounds)
+    write_rows(folder / "rounds.csv", round_rows(outcome.record), RoundRow)
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

@@ -11,15 +11,15 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from asdnet_models.networks import build_confidence, build_segmenter
-from asdnet_models.sums import SumCount
 from protocol.audit.log import AuditLog
-from protocol.config.schedule import OrganBox, RoundPlan, mean_box, plan_round
+from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import as_sent, read_update
 from protocol.wire.messages import (
@@ -36,12 +36,12 @@ from protocol.wire.messages import (
 )
 from protocol.wire.weights import MessageError, bytes_sent, wire_weights
 from server.rounds.aggregation import confidence_weights, segmenter_weights
-from server.rounds.calibration import round_gamma
 from server.rounds.channel import Exchange, Line
 from server.rounds.errors import QuorumError, UnmetContractError
-from server.rounds.record import RoundRecord, StudyRecord, better_than, macro_validation_dsc
+from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
 from server.rounds.requirements import unmet
 from server.rounds.roster import Roster
+from server.rounds.schedule import add_round, evaluation_is_due, keep_if_best, next_plan
 from server.rounds.updates import RoundUpdates
 from server.rounds.watchers import Watcher
 
@@ -99,22 +99,10 @@ def run_study(
 
 
 def _all_rounds(centre: "_Centre", record: StudyRecord, watcher: Watcher) -> None:
-    protocol = record.protocol
-    for number in range(len(record.rounds) + 1, protocol.training.rounds + 1):
-        if number > 1:
+    while len(record.rounds) < record.protocol.training.rounds:
+        if record.rounds:
             centre.ask_facts(wait=False)
-        plan = plan_round(
-            protocol,
-            number,
-            attention_scale=max(record.attention, 1e-3),
-            gamma=round_gamma(record),
-            organ_box=_mean_box(record.facts),
-        )
-        finished = centre.run_round(plan)
-        measured = sum((r.attention for r in finished.reports.values()), SumCount()).mean
-        if measured is not None:
-            record.attention = (record.attention + measured) / 2
-        record.rounds.append(finished)
+        add_round(record, centre.run_round(next_plan(record)))
         watcher.round_finished(record)
 
 
@@ -226,8 +214,7 @@ class _Centre:
             left_out=left_out,
             finished_at=time.time(),
         )
-        rounds, every = self._protocol.training.rounds, self._protocol.evaluation.every_rounds
-        if plan.round % every and plan.round != rounds:
+        if not evaluation_is_due(self._protocol, plan.round):
             return finished
         return self._evaluate(finished, started)
 
@@ -369,18 +356,14 @@ class _Centre:
         if missing:
             log.warning("round %d: not evaluated: %s", finished.plan.round, _listed(missing))
         reports = dict(sorted(reports.items()))
-        dsc = macro_validation_dsc(reports)
-        if better_than(reports, record.best_evaluation):
-            record.best_round, record.best_dsc = finished.plan.round, dsc
-            # What was scored is what the sites had.
-            wire, confidence = self._protocol.wire, record.confidence
-            record.best_segmenter = as_sent(record.segmenter, wire)
-            record.best_confidence = None if confidence is None else as_sent(confidence, wire)
+        # What was scored is what the sites had.
+        scored = partial(as_sent, wire=self._protocol.wire)
+        keep_if_best(record, finished.plan.round, reports, scored)
         return replace(
             finished,
             seconds=time.monotonic() - started,
             evaluation=reports,
-            validation_dsc=dsc,
+            validation_dsc=macro_validation_dsc(reports),
             finished_at=time.time(),
         )
 
@@ -425,8 +408,3 @@ def _refuse_implausible(site: str, report: EvaluationReport, facts: SiteFacts) -
 
 def _listed(failures: Mapping[str, str]) -> str:
     return ", ".join(f"{site} ({reason})" for site, reason in sorted(failures.items()))
-
-
-def _mean_box(facts: Mapping[str, SiteFacts]) -> OrganBox | None:
-    """Mean organ box over all labelled cases of all sites."""
-    return mean_box(sum((f.box[i] for f in facts.values()), SumCount()) for i in range(6))

@@ -15,11 +15,10 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.model_io import save_model, write_json
 from protocol.wire.messages import TrainReport
-from protocol.wire.weights import Weights
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
 from simulation.experiment.methods import Kind
-from simulation.experiment.scoring import Model, score_model
+from simulation.experiment.scoring import best_model, score_model
 from simulation.experiment.store import (
     CaseRow,
     ConfidenceRow,
@@ -28,7 +27,7 @@ from simulation.experiment.store import (
     RunKey,
     write_rows,
 )
-from simulation.local_only import Alone, train_in_place
+from simulation.experiment.training import train_in_place
 from simulation.split import StudyCase, write_sites
 
 log = logging.getLogger(__name__)
@@ -156,27 +155,16 @@ def _federated(job: Job, draft: Path, predictions: Path | None, pool: Executor |
         workers=job.workers,
         gpus_per_site=float(job.device == "cuda"),
     )
-    segmenter, confidence = record.segmenter, record.confidence
-    if record.best_segmenter is not None:
-        segmenter, confidence = record.best_segmenter, record.best_confidence
-    model = _model(job, next(iter(configs.values())), segmenter, confidence)
-    _save(job, draft, model, record.best_round)
-    cases, trust = score_model(model, job.cases, predictions, pool)
-    return _Found(
-        cases=cases, confidence=trust, rounds=_record_rows(record), best_round=record.best_round
-    )
+    config = next(iter(configs.values()))
+    return _keep_and_score(job, draft, config, record, predictions, pool)
 
 
 def _pooled(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Found:
     """All sites' cases in one place, which no hospital may do: the figure to compare with."""
     together = [replace(case, site=POOLED_SITE) for case in job.cases]
     config = _sites(job, together, draft)[POOLED_SITE]
-    alone = train_in_place(config, job.protocol, job.key.folder)
-    model = _model(job, config, alone.segmenter, alone.confidence)
-    _save(job, draft, model, alone.best_round)
-    cases, trust = score_model(model, job.cases, predictions, pool)
-    rounds = _alone_rows(POOLED_SITE, alone)
-    return _Found(cases=cases, confidence=trust, rounds=rounds, best_round=alone.best_round)
+    record = train_in_place(config, job.protocol, job.key.folder)
+    return _keep_and_score(job, draft, config, record, predictions, pool)
 
 
 def _local(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Found:
@@ -186,37 +174,38 @@ def _local(job: Job, draft: Path, predictions: Path | None, pool: Executor | Non
     for site, config in _sites(job, job.cases, draft).items():
         if site not in labelled:
             continue
-        alone = train_in_place(config, job.protocol, job.key.folder)
+        record = train_in_place(config, job.protocol, job.key.folder)
         own = [case for case in job.cases if case.site == site]
-        model = _model(job, config, alone.segmenter, alone.confidence)
-        cases, trust = score_model(model, own, predictions, pool)
+        cases, trust = score_model(best_model(record, config), own, predictions, pool)
         found.cases += cases
         found.confidence += trust
-        found.rounds += _alone_rows(site, alone)
+        found.rounds += round_rows(record)
     return found
 
 
-def _model(job: Job, config: SiteConfig, segmenter: Weights, confidence: Weights | None) -> Model:
-    return Model(config=config, protocol=job.protocol, segmenter=segmenter, confidence=confidence)
-
-
-def _save(job: Job, draft: Path, model: Model, best_round: int | None) -> None:
-    facts = {"run": job.key.folder, "round": best_round}
+def _keep_and_score(
+    job: Job,
+    draft: Path,
+    config: SiteConfig,
+    record: StudyRecord,
+    predictions: Path | None,
+    pool: Executor | None,
+) -> _Found:
+    """Save the one model of all sites and score it on everyone's cases."""
+    model = best_model(record, config)
+    facts = {"run": job.key.folder, "round": record.best_round}
     save_model(draft / "model", job.protocol, model.segmenter, model.confidence, facts)
+    cases, trust = score_model(model, job.cases, predictions, pool)
+    rounds, best_round = round_rows(record), record.best_round
+    return _Found(cases=cases, confidence=trust, rounds=rounds, best_round=best_round)
 
 
-def _record_rows(record: StudyRecord) -> list[RoundRow]:
+def round_rows(record: StudyRecord) -> list[RoundRow]:
+    """Losses and trusted fraction by round and site."""
     return [
         _round_row(item.plan.round, site, report, item.validation_dsc)
         for item in record.rounds
         for site, report in item.reports.items()
-    ]
-
-
-def _alone_rows(site: str, alone: Alone) -> list[RoundRow]:
-    return [
-        _round_row(number, site, report, validation_dsc)
-        for number, (report, validation_dsc) in enumerate(alone.rounds, start=1)
     ]
 
 

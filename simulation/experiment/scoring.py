@@ -26,6 +26,7 @@ from client.training.evaluation import (
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.weights import Weights
+from server.rounds.record import StudyRecord
 from simulation.experiment.store import CaseRow, ConfidenceRow
 from simulation.split import StudyCase
 
@@ -42,6 +43,17 @@ class Model:
     protocol: StudyProtocol
     segmenter: Weights
     confidence: Weights | None
+
+
+def best_model(record: StudyRecord, config: SiteConfig) -> Model:
+    """The best model of a study; the last one where no round was evaluated."""
+    best = record.best_segmenter is not None
+    return Model(
+        config=config,
+        protocol=record.protocol,
+        segmenter=record.best_segmenter or record.segmenter,
+        confidence=record.best_confidence if best else record.confidence,
+    )
 
 
 def scored_cases(cases: Iterable[StudyCase]) -> list[StudyCase]:

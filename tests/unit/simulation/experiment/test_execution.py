@@ -16,10 +16,11 @@ from client.data.layout import find_cases
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model
+from server.rounds.record import StudyRecord
 from simulation.experiment.execution import Job, execute
 from simulation.experiment.store import CaseRow, ConfidenceRow, RoundRow, RunInfo, RunKey, read_rows
+from simulation.experiment.training import train_in_place
 from simulation.experiment.worker_pool import Failure, do_all
-from simulation.local_only import Alone, train_in_place
 from simulation.split import StudyCase
 
 MakeProtocol = Callable[..., StudyProtocol]
@@ -72,7 +73,7 @@ def test_pooled_trains_on_the_cases_of_all_sites(
 ) -> None:
     seen: list[SiteData] = []
 
-    def watched(config: SiteConfig, protocol: StudyProtocol, run: str) -> Alone:
+    def watched(config: SiteConfig, protocol: StudyProtocol, run: str) -> StudyRecord:
         seen.append(prepare_site(config, protocol))
         return train_in_place(config, protocol, run)
 

@@ -1,15 +1,19 @@
 """A hospital's own model, trained without a server."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-import simulation.local_only
+import simulation.experiment.training
+from asdnet_models.sums import ScoreSum
 from client.data.dataset import prepare_site
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from simulation.local_only import _own_box, train_alone
+from protocol.wire.messages import EvaluationReport
+from simulation.experiment.training import train_alone, train_in_place
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]
@@ -30,18 +34,20 @@ def test_the_best_round_is_reported(
     make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, protocol = make_site(), make_protocol(training={"rounds": 3, "local_steps": 1})
-    values = iter([0.2, 0.9, 0.4])
-    reports = []
-    evaluate = simulation.local_only.evaluate_site
+    values, evaluated = iter([0.2, 0.9, 0.4]), []
+    evaluate = simulation.experiment.training.evaluate_site
 
-    def counted(*arguments: object) -> object:
-        reports.append(evaluate(*arguments))  # type: ignore[arg-type]
-        return reports[-1]
+    def scored(*arguments: Any) -> EvaluationReport:
+        evaluated.append(arguments[3])
+        report: EvaluationReport = evaluate(*arguments)
+        found = {"ball": ScoreSum.of([next(values)]), "rod": ScoreSum()}
+        return replace(report, dsc={**report.dsc, "validation": found})
 
-    monkeypatch.setattr(simulation.local_only, "evaluate_site", counted)
-    monkeypatch.setattr(simulation.local_only, "macro_validation_dsc", lambda _: next(values))
-    assert train_alone(config, protocol) is reports[1]
-    assert len(reports) == 3
+    monkeypatch.setattr(simulation.experiment.training, "evaluate_site", scored)
+    record = train_in_place(config, protocol, "here")
+    assert [item.validation_dsc for item in record.rounds] == [0.2, 0.9, 0.4]
+    assert (record.best_round, record.best_dsc) == (2, 0.9)
+    assert record.best_segmenter is evaluated[1]
 
 
 def test_without_validation_cases_the_last_model_counts(
@@ -49,9 +55,9 @@ def test_without_validation_cases_the_last_model_counts(
 ) -> None:
     config = make_site(labelled=1, test=1)
     calls = []
-    evaluate = simulation.local_only.evaluate_site
+    evaluate = simulation.experiment.training.evaluate_site
     monkeypatch.setattr(
-        simulation.local_only, "evaluate_site", lambda *a: calls.append(1) or evaluate(*a)
+        simulation.experiment.training, "evaluate_site", lambda *a: calls.append(1) or evaluate(*a)
     )
     report = train_alone(config, make_protocol(training={"local_steps": 1}))
     assert report.cases == {"validation": 0, "test": 1}
@@ -59,14 +65,11 @@ def test_without_validation_cases_the_last_model_counts(
 
 
 def test_the_box_is_the_sites_own(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
-    protocol = make_protocol()
-    data = prepare_site(make_site(labelled=2), protocol)
-    boxes = [case.organ_box for case in data.labelled]
-    assert all(box is not None for box in boxes)
+    config, protocol = make_site(labelled=2), make_protocol(training={"rounds": 1})
+    boxes = [case.organ_box for case in prepare_site(config, protocol).labelled]
     means = [sum(edge) / 2 for edge in zip(*[box for box in boxes if box], strict=True)]
-    assert _own_box(data, protocol) == pytest.approx(tuple(means))
-    free = prepare_site(make_site("F", unlabelled=1), protocol)
-    assert _own_box(free, protocol) is None
+    record = train_in_place(config, protocol, "here")
+    assert record.rounds[0].plan.organ_box == pytest.approx(tuple(means))
 
 
 def test_gamma_is_calibrated_on_the_places_own_validation_cases(
@@ -78,13 +81,13 @@ def test_gamma_is_calibrated_on_the_places_own_validation_cases(
         evaluation={"every_rounds": 1},
     )
     gammas = []
-    train = simulation.local_only.train_round
+    train = simulation.experiment.training.train_round
 
     def noted(config: object, protocol: object, plan: RoundPlan, *rest: object, run: str) -> object:
         gammas.append(plan.gamma)
         return train(config, protocol, plan, *rest, run=run)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(simulation.local_only, "train_round", noted)
+    monkeypatch.setattr(simulation.experiment.training, "train_round", noted)
     report = train_alone(make_site(), protocol)
     assert sum(report.reliability["confidence"].right) > 0
     # None until the first scores: the protocol's own holds.

@@ -1,0 +1,67 @@
+"""What follows from the rounds so far: the next round's plan, and whether a model is the best yet.
+
+The federation's loop and training in one place (simulation) both ask here.  The loops themselves
+stay apart: a federation waits for sites, counts a quorum and aggregates; one place has none of it.
+"""
+
+from collections.abc import Callable, Mapping
+
+from asdnet_models.sums import SumCount
+from protocol.config.schedule import OrganBox, RoundPlan, mean_box, plan_round
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import EvaluationReport, SiteFacts
+from protocol.wire.weights import Weights
+from server.rounds.calibration import round_gamma
+from server.rounds.record import RoundRecord, StudyRecord, better_than, macro_validation_dsc
+
+_LEAST_ATTENTION = 1e-3
+
+
+def next_plan(record: StudyRecord) -> RoundPlan:
+    """The plan of the first round that the record does not hold."""
+    return plan_round(
+        record.protocol,
+        len(record.rounds) + 1,
+        attention_scale=max(record.attention, _LEAST_ATTENTION),
+        gamma=round_gamma(record),
+        organ_box=_mean_box(record.facts),
+    )
+
+
+def add_round(record: StudyRecord, finished: RoundRecord) -> None:
+    """Append a round; Eq. 2's running mean goes half of the way to what the round measured."""
+    measured = sum((r.attention for r in finished.reports.values()), SumCount()).mean
+    if measured is not None:
+        record.attention = (record.attention + measured) / 2
+    record.rounds.append(finished)
+
+
+def evaluation_is_due(protocol: StudyProtocol, round_number: int) -> bool:
+    """Every so many rounds, and after the last."""
+    last = round_number == protocol.training.rounds
+    return last or round_number % protocol.evaluation.every_rounds == 0
+
+
+def keep_if_best(
+    record: StudyRecord,
+    round_number: int,
+    evaluation: Mapping[str, EvaluationReport],
+    as_scored: Callable[[Weights], Weights] = lambda weights: weights,
+) -> None:
+    """Keep the record's weights where none before them had a better mean validation DSC.
+
+    Args:
+        record: The study.
+        round_number: After which they were evaluated.
+        evaluation: Their scores by site.
+        as_scored: What was evaluated, from the record's weights: sending may round them.
+    """
+    if better_than(evaluation, record.best_evaluation):
+        record.best_round, record.best_dsc = round_number, macro_validation_dsc(evaluation)
+        record.best_segmenter = as_scored(record.segmenter)
+        record.best_confidence = record.confidence and as_scored(record.confidence)
+
+
+def _mean_box(facts: Mapping[str, SiteFacts]) -> OrganBox | None:
+    """Mean organ box over all labelled cases of all sites."""
+    return mean_box(sum((f.box[i] for f in facts.values()), SumCount()) for i in range(6))

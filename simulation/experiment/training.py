@@ -1,0 +1,107 @@
+"""What a hospital has without the federation: its own model, trained for the same steps."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from client.data.dataset import SiteData, prepare_site
+from client.data.declaration import declare
+from client.training.evaluation import evaluate_site
+from client.training.round import train_round
+from protocol.config.schedule import RoundPlan
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import EvaluationReport
+from server.rounds.loop import new_record
+from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
+from server.rounds.schedule import add_round, evaluation_is_due, keep_if_best, next_plan
+
+
+def train_alone(config: SiteConfig, protocol: StudyProtocol) -> EvaluationReport:
+    """The same rounds at one site, without a server; scores of its best model."""
+    return train_in_place(config, protocol, "alone").best_evaluation[config.site]
+
+
+def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str) -> StudyRecord:
+    """All rounds of the study in one place, without a server.
+
+    The best model is chosen on this place's own validation cases, as the federation chooses on
+    all of its sites'; without any the last one is kept.
+
+    Args:
+        config: A site, or the one place that holds the cases of all (pooled).
+        protocol: The study.
+        run: Name that the optimiser states are kept by.
+
+    Returns:
+        As of a federation of one site; its best model is what counts.
+
+    Raises:
+        NothingToTrainError: If the place has no labelled case and unlabelled ones rest.
+        NonFiniteLossError: If training breaks down.
+    """
+    data = prepare_site(config, protocol)
+    record = new_record(protocol, run)
+    facts = declare(
+        config,
+        protocol.organ_names,
+        labelled=data.labelled,
+        unlabelled=len(data.unlabelled),
+        validation=len(data.validation),
+        test=len(data.test),
+        refused=(),
+        excluded=data.excluded,
+    )
+    record.facts = {config.site: facts}
+    while len(record.rounds) < protocol.training.rounds:
+        plan = next_plan(record)
+        # Here it is the running mean that has a lower bound, not only what is made of it.
+        record.attention = plan.attention_scale
+        add_round(record, _round(record, config, data, plan))
+    return record
+
+
+def _round(record: StudyRecord, config: SiteConfig, data: SiteData, plan: RoundPlan) -> RoundRecord:
+    protocol, started = record.protocol, time.monotonic()
+    result = train_round(
+        config, protocol, plan, data, record.segmenter, record.confidence, run=record.run
+    )
+    record.segmenter = result.segmenter
+    record.confidence = result.confidence or record.confidence
+    evaluation = None
+    last = plan.round == protocol.training.rounds
+    # Without validation cases no round is better than the last one.
+    if last or (data.validation and evaluation_is_due(protocol, plan.round)):
+        report = evaluate_site(config, protocol, data, record.segmenter, record.confidence)
+        evaluation = {config.site: report}
+        keep_if_best(record, plan.round, evaluation)
+    return RoundRecord(
+        plan=plan,
+        seconds=time.monotonic() - started,
+        bytes_down={},
+        bytes_up={},
+        reports={config.site: result.report},
+        left_out={},
+        evaluation=evaluation,
+        validation_dsc=macro_validation_dsc(evaluation or {}),
+    )
+
+
+def train_all_alone(
+    configs: Mapping[str, SiteConfig],
+    protocol: StudyProtocol,
+    workers: int,
+    progress: Callable[[str], None],
+) -> dict[str, EvaluationReport]:
+    """`train_alone` at every site, `workers` sites at a time; `progress` gets each site's name."""
+    context = multiprocessing.get_context("spawn")
+    reports: dict[str, EvaluationReport] = {}
+    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+        jobs = {
+            pool.submit(train_alone, config, protocol): site for site, config in configs.items()
+        }
+        for job in as_completed(jobs):
+            reports[jobs[job]] = job.result()
+            progress(jobs[job])
+    return dict(sorted(reports.items()))
