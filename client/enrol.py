@@ -13,6 +13,7 @@ from rich.console import Console
 
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import ProtocolError
+from protocol.files import write_bytes
 from protocol.keys import (
     PRIVATE_MODE,
     PUBLIC_MODE,
@@ -24,7 +25,6 @@ from protocol.keys import (
     openssh_private,
     read_certificate,
     read_private_key,
-    replace_file,
 )
 
 app = typer.Typer(add_completion=False)
@@ -79,15 +79,15 @@ def enrol(config: SiteConfig, *, replace: bool) -> tuple[ec.EllipticCurvePrivate
         for old, mode in ((path, PRIVATE_MODE), (public, PUBLIC_MODE)):
             if old.exists():
                 previous = old.with_name(f"{old.name}.previous")
-                replace_file(previous, old.read_bytes(), mode)
+                write_bytes(previous, old.read_bytes(), mode)
                 done = (
                     f"a new key is made, the old one is kept as {path.name}.previous; the centre"
                     f" must remove-site {config.site} before it adds the new one"
                 )
-        replace_file(path, openssh_private(key), PRIVATE_MODE)
+        write_bytes(path, openssh_private(key), PRIVATE_MODE)
     line = f"{openssh_line(key.public_key(), config.site)}\n".encode()
     if not public.exists() or public.read_bytes() != line:
-        replace_file(public, line, PUBLIC_MODE)
+        write_bytes(public, line, PUBLIC_MODE)
     return key, done
 
 

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from client.data.pseudonyms import KEY_FILE, Pseudonyms, personal_key_file, read_or_make_key
 from client.segmenting.options import FORMATS, NOTICE, Format, Options
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.files import remove_drafts
 
 if TYPE_CHECKING:
     from client.segmenting.batch import Outcome
@@ -70,7 +71,6 @@ def predict(
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
     from client.segmenting.prediction import open_model
-    from client.segmenting.results import remove_left_behind
     from client.segmenting.sources import find_sources
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -85,7 +85,7 @@ def predict(
         pseudonyms = _pseudonyms(key or _key_file(config), out, sources)
         opened = open_model(model, *_device(config, device, threads))
         out.mkdir(parents=True, exist_ok=True)
-        remove_left_behind(out)
+        remove_drafts(out)
     except (ValueError, OSError) as error:  # every mistake of a command is one of these
         for line in str(error).splitlines():
             console.print(f"error: {line}", style="red")

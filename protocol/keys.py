@@ -1,7 +1,5 @@
 """Keys and certificates as files: what the centre and the sites must read and write alike."""
 
-import os
-import uuid
 from base64 import b64encode
 from pathlib import Path
 
@@ -138,20 +136,6 @@ def read_certificate(path: Path) -> x509.Certificate:
 def certificate_fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 as `openssl x509 -noout -fingerprint -sha256` prints it: AA:BB:..."""
     return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
-
-
-def replace_file(path: Path, content: bytes, mode: int) -> None:
-    """Put a whole file in place of the old one at once; it has `mode` from the first byte."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:

@@ -6,9 +6,7 @@ and what has to be of one round is in one file.
 
 import hashlib
 import json
-import os
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from protocol.config.study import StudyProtocol
+from protocol.files import atomic_file, write_json
 from protocol.wire.weights import Weights
 
 MODEL_FILE = "model.safetensors"
@@ -25,12 +24,6 @@ PROTOCOL_FILE = "protocol.json"
 
 class ModelFileError(ValueError):
     """Saved weights that cannot be read, or are not of their study."""
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Sorted and indented, put in place of the old file at once."""
-    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    _replace(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def save_model(
@@ -111,7 +104,8 @@ def save_tensors(path: Path, tensors: Weights, texts: dict[str, str]) -> None:
     """One safetensors file with these texts in its header, put in place of the old one at once."""
     # safetensors refuses tensors that share memory, as the best model's do with the last one's.
     own = {name: tensor.clone() for name, tensor in tensors.items()}
-    _replace(path, lambda draft: save_file(own, draft, metadata=texts))
+    with atomic_file(path) as draft:
+        save_file(own, draft, metadata=texts)
 
 
 def load_tensors(path: Path) -> tuple[Weights, dict[str, str]]:
@@ -126,24 +120,3 @@ def load_tensors(path: Path) -> tuple[Weights, dict[str, str]]:
         return load_file(path), texts
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: cannot be read: {error}") from None
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Written beside, brought to the disk, then put in place at once."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        write(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        _sync_folder(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -166,7 +166,7 @@ def _train_and_report(
     cohort: dict[str, Any],
     console: Console,
 ) -> None:
-    from protocol.model_io import write_json
+    from protocol.files import write_json
     from server.monitoring.progress import TerminalWatcher
     from server.monitoring.run_folder import Keeper
     from server.monitoring.tracking import MlflowWatcher, package_versions

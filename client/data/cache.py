@@ -8,9 +8,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import shutil
-import uuid
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +23,7 @@ from client.data.image_io import voxel_hash
 from client.data.integrity import ScanError
 from client.data.layout import Case, content_hash
 from protocol.config.study import ContractConfig, StudyProtocol
+from protocol.files import atomic_folder
 
 # Raise this whenever the files of an entry change.
 _ENTRY_VERSION = 2
@@ -201,32 +199,22 @@ def _write(
     places: dict[str, NDArray[np.int32]],
     facts: dict[str, Any],
 ) -> None:
-    """All files of an entry or none: written beside it, then renamed."""
-    draft = folder.parent / f".{uuid.uuid4().hex}"
+    """All files of an entry or none."""
     try:
-        draft.mkdir(parents=True)
-        for name, array in arrays.items():
-            np.save(draft / name, array)
-        np.savez(draft / "places.npz", **places)  # type: ignore[arg-type]
-        (draft / "facts.json").write_text(json.dumps(facts))
         # Another process of this site may have been faster; its entry is as good.
-        with contextlib.suppress(FileExistsError):
-            _rename(draft, folder)
+        with (
+            contextlib.suppress(FileExistsError),
+            atomic_folder(folder, overwrite=False, durable=False) as draft,
+        ):
+            for name, array in arrays.items():
+                np.save(draft / name, array)
+            np.savez(draft / "places.npz", **places)  # type: ignore[arg-type]
+            (draft / "facts.json").write_text(json.dumps(facts))
     except OSError as error:
         raise CacheError(
             f"cache {folder.parent}: cannot be written ({error.strerror}); free space on that "
             "disk or set `cache` in the site's file to another one"
         ) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _rename(draft: Path, folder: Path) -> None:
-    try:
-        os.rename(draft, folder)
-    except OSError:
-        if not folder.exists():
-            raise
 
 
 def _mapped(path: Path) -> dict[str, NDArray[Any]]:

@@ -7,8 +7,6 @@ refused here, with what to do about it, so that nothing behind this door checks 
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,7 @@ from client.data.dicom.series import is_dicom, is_dicom_folder, read_series
 from client.data.integrity import Problem, check_intact
 from client.data.integrity import ScanError as ScanError  # raised here, so imported from here
 from client.data.label_map import study_dictionary
+from protocol.files import atomic_file
 
 _IMAGE_IO = {
     ".nii.gz": "NiftiImageIO",
@@ -180,17 +179,13 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
         raise ScanError(place, "holds values that are not integers from 0 to 255", rule="values")
     image = sitk.GetImageFromArray(as_bytes)
     image.CopyInformation(like)
-    # The same folder: a rename over file systems is a copy, and can be seen half done.
-    temporary = path.with_name(f".{uuid.uuid4().hex}{suffix}")
     try:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
-        os.replace(temporary, path)
+        with atomic_file(path) as draft:
+            sitk.WriteImage(image, str(draft), useCompression=True)
     except (RuntimeError, OSError) as error:
         raise ScanError(
             place, "cannot be written; check its folder and the disk", rule="closed"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def scan_files(folder: Path) -> dict[str, Path]:

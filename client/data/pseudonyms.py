@@ -10,9 +10,10 @@ import hmac
 import os
 import secrets
 import stat
-import uuid
+from contextlib import suppress
 from pathlib import Path
 
+from protocol.files import atomic_file
 from protocol.keys import PRIVATE_MODE
 
 KEY_BYTES = 32
@@ -94,16 +95,5 @@ def read_or_make_key(path: Path) -> bytes:
 def _make(path: Path) -> None:
     """Whole or not at all, and never in place of a key that is there."""
     path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(f"{secrets.token_hex(KEY_BYTES)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)  # unlike a rename, it fails where another process was faster
-        except FileExistsError:
-            return
-    finally:
-        draft.unlink(missing_ok=True)
+    with suppress(FileExistsError), atomic_file(path, mode=PRIVATE_MODE, overwrite=False) as draft:
+        draft.write_text(f"{secrets.token_hex(KEY_BYTES)}\n", "ascii")

@@ -17,7 +17,8 @@ from client.datacheck.site import SiteCheck
 from client.datacheck.summary import Summary
 from client.datacheck.text import measured, summary_lines
 from protocol.config.study import StudyProtocol
-from protocol.keys import PRIVATE_MODE, replace_file
+from protocol.files import write_text
+from protocol.keys import PRIVATE_MODE
 
 
 def write_page(
@@ -61,7 +62,7 @@ def write_page(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     # It shows scans: nobody else's to read.
-    replace_file(path, text.encode("utf-8"), PRIVATE_MODE)
+    write_text(path, text, PRIVATE_MODE)
 
 
 def _verdict(check: SiteCheck) -> str:

@@ -11,9 +11,7 @@ import logging
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -24,7 +22,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from asdnet_models.config import Frozen
 from client.node.bundle import Bundle, BundleError, read_bundle
 from protocol.config.site import Sha256, SiteConfig
-from protocol.keys import replace_file
+from protocol.files import append_line, atomic_folder, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +191,7 @@ def _file(config: SiteConfig, folder: str, digest: str) -> Path:
 def _put(path: Path, fab: bytes) -> None:
     for folder in (path.parent.parent, path.parent):
         folder.mkdir(parents=True, mode=_PRIVATE_FOLDER, exist_ok=True)
-    replace_file(path, fab, _PRIVATE_FILE)
+    write_bytes(path, fab, _PRIVATE_FILE)
 
 
 def _keep(path: Path, fab: bytes) -> None:
@@ -243,13 +241,7 @@ def _record(config: SiteConfig, digest: str, action: Literal["approved", "revoke
     except (KeyError, OSError):  # a container's user without a name
         user = "unknown"
     line = Decision(time=datetime.now(UTC), digest=digest, action=action, user=user)
-    with (config.bundles / _DECISIONS).open("ab+") as file:
-        # A line that a power cut left unfinished must not swallow this one.
-        file.seek(max(0, file.tell() - 1))
-        start = b"" if file.read() in (b"", b"\n") else b"\n"
-        file.write(start + line.model_dump_json().encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(config.bundles / _DECISIONS, line.model_dump_json())
 
 
 def _decisions(config: SiteConfig) -> list[Decision]:
@@ -301,18 +293,11 @@ def _holds(folder: Path, bundle: Bundle) -> bool:
 
 def _rebuild(folder: Path, bundle: Bundle) -> None:
     folder.parent.mkdir(parents=True, mode=_PRIVATE_FOLDER, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=".", dir=folder.parent, ignore_cleanup_errors=True
-    ) as work:
-        draft = Path(work, "new")
-        draft.mkdir(mode=_PRIVATE_FOLDER)
-        for path, content in bundle.files.items():
-            (draft / path).parent.mkdir(parents=True, exist_ok=True)
-            (draft / path).write_bytes(content)
-        with suppress(FileNotFoundError):
-            folder.rename(Path(work, "old"))
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not _holds(folder, bundle):  # else another process was faster, and right
-                raise
+    try:
+        with atomic_folder(folder, mode=_PRIVATE_FOLDER, durable=False) as draft:
+            for path, content in bundle.files.items():
+                (draft / path).parent.mkdir(parents=True, exist_ok=True)
+                (draft / path).write_bytes(content)
+    except OSError:
+        if not _holds(folder, bundle):  # else another process was faster, and right
+            raise

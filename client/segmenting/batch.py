@@ -17,7 +17,8 @@ from client.segmenting.options import Options
 from client.segmenting.prediction import Model
 from client.segmenting.results import CaseResult, made_from, make_result, read_result
 from client.segmenting.sources import Source
-from protocol.keys import PUBLIC_MODE, replace_file
+from protocol.files import write_text
+from protocol.keys import PUBLIC_MODE
 
 SUMMARY_FILE = "summary.csv"
 
@@ -97,7 +98,7 @@ def write_summary(out: Path, outcomes: Sequence[Outcome], organs: Iterable[str])
     writer = csv.DictWriter(text, [*columns, "model_sha256"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(_row(outcome, named) for outcome in in_order(outcomes))
-    replace_file(out / SUMMARY_FILE, text.getvalue().encode("utf-8"), PUBLIC_MODE)
+    write_text(out / SUMMARY_FILE, text.getvalue(), PUBLIC_MODE)
 
 
 def in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:

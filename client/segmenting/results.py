@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shutil
 import struct
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -40,13 +36,12 @@ from client.segmenting.prediction import (
     segment,
 )
 from client.segmenting.sources import Source
+from protocol.files import atomic_folder
 
 RESULT_FILE = "result.json"
 
 # Raise it whenever the files of the same prediction would change: older results are made anew.
 _LAYOUT_VERSION = 1
-_DRAFT, _OLD = ".draft-", ".old-"
-_LEFT_BEHIND_S = 24 * 3600.0
 _NIFTI_SLOPE = 112  # byte of scl_slope, which scl_inter follows (nifti1.h)
 _PNG_LEVEL = 1  # a scan is noise, of which a higher level saves 5 % in five times the time
 
@@ -128,7 +123,7 @@ def make_result(
     keep_one = _largest_component(model, options)
     found = segment(model, scan, largest_component=keep_one)
     organs = model.protocol.organs
-    with _whole_folder(out / pseudonym) as folder:
+    with atomic_folder(out / pseudonym) as folder:
         if "nifti" in options.formats:
             write_label_map(found.label_zyx, scan, folder / "segmentation.nii.gz")
             write_confidence(found.confidence_zyx, scan, folder / "confidence.nii.gz")
@@ -174,15 +169,6 @@ def write_confidence(confidence_zyx: NDArray[np.float32], scan: sitk.Image, path
         plain.unlink(missing_ok=True)
     struct.pack_into("<2f", content, _NIFTI_SLOPE, 1 / 255, 0.0)
     path.write_bytes(gzip.compress(bytes(content), 6, mtime=0))  # and no file name in its header
-
-
-def remove_left_behind(out: Path) -> None:
-    """Clear away what a process that was killed left half written, a day ago or longer."""
-    for folder in out.iterdir():
-        if folder.name.startswith((_DRAFT, _OLD)):
-            with suppress(OSError):  # it may be another process's, and gone by now
-                if time.time() - folder.stat().st_mtime > _LEFT_BEHIND_S:
-                    shutil.rmtree(folder)
 
 
 def software() -> str:
@@ -242,27 +228,3 @@ def _write_dicom(
         path = folder / f"segmentation.{name}.dcm"
         write(path, label, scan, series, organs, model=model.title)
     return {}
-
-
-@contextmanager
-def _whole_folder(place: Path) -> Iterator[Path]:
-    """A folder to write into: beside its place, on the disk, then in its place, or not at all."""
-    draft = place.with_name(f"{_DRAFT}{uuid.uuid4().hex}")
-    old = place.with_name(f"{_OLD}{uuid.uuid4().hex}")
-    try:
-        draft.mkdir()
-        yield draft
-        for file in draft.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        if place.exists():
-            place.rename(old)
-        try:
-            draft.rename(place)
-        except OSError:
-            if old.exists():
-                old.rename(place)
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

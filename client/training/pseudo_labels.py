@@ -17,9 +17,10 @@ from asdnet_models.crf import refine
 from asdnet_models.inference.sliding_window import segment_volume
 from client.data.cache import CachedCase
 from client.data.dataset import PseudoLabels
-from client.training.state_folder import forget_old_runs, written_whole
+from client.training.state_folder import forget_old_runs
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol
+from protocol.files import atomic_file
 
 
 def pseudo_labels_of(
@@ -56,8 +57,8 @@ def pseudo_labels_of(
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             label = label_case(segmenter, protocol, case)
-            with written_whole(path) as file:
-                np.save(file, label)
+            with atomic_file(path) as draft:
+                np.save(draft, label)
         labels[case.key] = np.load(path, mmap_mode="r")
     if labels:
         forget_old_runs(everything)

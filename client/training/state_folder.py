@@ -1,6 +1,5 @@
-"""How a site's state folder is written: whole files, and only those of the last few runs."""
+"""What a site's state folder keeps: files of the last rounds, of the last few runs."""
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -8,21 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from protocol.files import atomic_file, remove_drafts
+
 # A site may serve a few studies in turn; what older ones left behind is of no more use.
 _RUNS_KEPT = 4
 # The last round's, and the one before it for a round that is trained again.
 _ROUNDS_KEPT = 2
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to: beside its place, on the disk, then in its place, or not at all."""
-    draft = path.with_name(f"draft{path.suffix}")
-    with draft.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def forget_old_runs(folder: Path) -> None:
@@ -63,7 +53,9 @@ class RoundFiles:
     def written(self, number: int) -> Iterator[BinaryIO]:
         """This round's file, to write to; older rounds and runs are cleared away after it."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(self._folder / f"round-{number:05d}{self._suffix}") as file:
+        remove_drafts(self._folder)
+        path = self._folder / f"round-{number:05d}{self._suffix}"
+        with atomic_file(path) as draft, draft.open("wb") as file:
             yield file
         for old in [path for path in self.kept() if _round_of(path) <= number][:-_ROUNDS_KEPT]:
             old.unlink()

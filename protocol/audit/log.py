@@ -7,13 +7,11 @@ that: a last hash which was kept elsewhere, and `compare` with the other side's 
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from asdnet_models.config import Frozen
 from protocol.config.study import explain
+from protocol.files import locked, sync_folder
 
 ORIGIN = "0" * 64
 REPAIRED = "audit repaired"
@@ -32,7 +31,6 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 # Half a UTF-16 pair, which JSON can write but not read, must not spoil a line.
 Text = Annotated[str, AfterValidator(lambda t: t.encode(errors="backslashreplace").decode())]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_NEW = os.O_RDWR | os.O_CREAT | os.O_APPEND
 _NOTHING = {"peer": "", "run": "", "round": 0, "bytes": 0, "sha256": "", "items": {}, "reason": ""}
 _BLOCK = 8192  # bytes read at a time from the end of the log
 
@@ -138,13 +136,13 @@ class AuditLog:
         }
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _locked(self._path, _NEW, fcntl.LOCK_EX) as file:
+            with locked(self._path, mode=0o600) as file:
                 end, last, torn = _read_tail(self._path, file)
                 if torn:
                     last = _repair(file, end, last, torn)
                 entry = _write(file, _following(last, fields))
                 if last is None:
-                    _sync_folder(self._path.parent)
+                    sync_folder(self._path.parent)
                 return entry
         except ValidationError as error:
             raise AuditError(explain(error, "audit entry")) from None
@@ -314,24 +312,11 @@ def _link_flaws(before: AuditEntry | None, entry: AuditEntry) -> list[str]:
 # ---- the file -----------------------------------------------------------------------------------
 
 
-@contextmanager
-def _locked(path: Path, flags: int, lock: int) -> Iterator[int]:
-    file = os.open(path, flags, 0o600)
-    try:
-        fcntl.flock(file, lock)
-        yield file
-    finally:
-        # Closing alone would not do: a process that another thread forked meanwhile shares the
-        # open file, and with it the lock.
-        fcntl.flock(file, fcntl.LOCK_UN)
-        os.close(file)
-
-
 def _read_lines(path: Path) -> tuple[list[bytes], int]:
     """Whole lines with their ends, and the number of torn bytes behind the last."""
     try:
         # Shared lock: an entry that is just being written is not a torn one.
-        with _locked(path, os.O_RDONLY, fcntl.LOCK_SH):
+        with locked(path, os.O_RDONLY, shared=True):
             content = path.read_bytes()
     except FileNotFoundError:
         return [], 0
@@ -362,15 +347,6 @@ def _read_tail(path: Path, file: int) -> tuple[int, AuditEntry | None, int]:
             "file as evidence under another name, then a new log begins"
         )
     return size - len(torn), entry, len(torn)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file's name is on the disk only when its folder is."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _repair(file: int, end: int, last: AuditEntry | None, torn: int) -> AuditEntry:

@@ -23,6 +23,7 @@ from pydantic import (
 from asdnet_models.config import Frozen
 from protocol.config.site import SiteConfig
 from protocol.config.study import explain
+from protocol.files import write_bytes, write_text
 from protocol.keys import (
     PRIVATE_MODE,
     PUBLIC_MODE,
@@ -30,7 +31,6 @@ from protocol.keys import (
     openssh_fingerprint,
     parse_openssh_line,
     read_certificate,
-    replace_file,
 )
 from server.admin.certificates import Identity, check_hosts, issue_server, make_ca
 
@@ -177,10 +177,10 @@ def create_centre(centre: Centre, ca_days: int, now: datetime) -> None:
     ca = make_ca(ca_days, now)
     server = issue_server(ca, centre.hosts, centre.days, now)
     try:
-        replace_file(centre.ca_key, ca.key_pem, PRIVATE_MODE)
-        replace_file(centre.ca_file, ca.certificate_pem, PUBLIC_MODE)
-        replace_file(centre.server_key, server.key_pem, PRIVATE_MODE)
-        replace_file(centre.server_file, server.certificate_pem, PUBLIC_MODE)
+        write_bytes(centre.ca_key, ca.key_pem, PRIVATE_MODE)
+        write_bytes(centre.ca_file, ca.certificate_pem, PUBLIC_MODE)
+        write_bytes(centre.server_key, server.key_pem, PRIVATE_MODE)
+        write_bytes(centre.server_file, server.certificate_pem, PUBLIC_MODE)
         write_sites(centre, {})
         for inner in (centre.flower_home, centre.runs, centre.logs):
             inner.mkdir(mode=0o700)
@@ -208,12 +208,12 @@ def renew_server(centre: Centre, now: datetime) -> Identity:
     server = issue_server(ca, centre.hosts, centre.days, now)
     for path, mode in ((centre.server_key, PRIVATE_MODE), (centre.server_file, PUBLIC_MODE)):
         if path.exists():
-            replace_file(_beside(path, "previous"), path.read_bytes(), mode)
+            write_bytes(_beside(path, "previous"), path.read_bytes(), mode)
     # Both are whole on the disk before either takes its place: what can go wrong goes wrong here.
     new_key, new_file = _beside(centre.server_key, "new"), _beside(centre.server_file, "new")
     try:
-        replace_file(new_key, server.key_pem, PRIVATE_MODE)
-        replace_file(new_file, server.certificate_pem, PUBLIC_MODE)
+        write_bytes(new_key, server.key_pem, PRIVATE_MODE)
+        write_bytes(new_file, server.certificate_pem, PUBLIC_MODE)
         os.replace(new_key, centre.server_key)
         os.replace(new_file, centre.server_file)
     finally:
@@ -251,7 +251,7 @@ def read_sites(centre: Centre) -> dict[str, SiteKey]:
 def write_sites(centre: Centre, sites: Mapping[str, SiteKey]) -> None:
     """Replace sites.json at once, in order of the names."""
     content = _Sites.dump_json(dict(sorted(sites.items())), indent=2)
-    replace_file(centre.sites_file, content + b"\n", PUBLIC_MODE)
+    write_bytes(centre.sites_file, content + b"\n", PUBLIC_MODE)
 
 
 def superlink_arguments(centre: Centre) -> list[str]:
@@ -272,8 +272,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _write_facts(centre: Centre) -> None:
-    content = centre.model_dump_json(indent=2) + "\n"
-    replace_file(centre.facts_file, content.encode(), PUBLIC_MODE)
+    write_text(centre.facts_file, centre.model_dump_json(indent=2) + "\n", PUBLIC_MODE)
 
 
 def _read_ca(centre: Centre) -> Identity:

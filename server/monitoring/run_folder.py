@@ -4,21 +4,19 @@ The ServerApp, started by Flower, writes; `server/run.py`, at the same machine, 
 that the kernel gives back when its holder dies says whether a ServerApp is at work.
 """
 
-import fcntl
 import json
-import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from asdnet_models.config import Frozen
 from protocol.config.study import StudyProtocol, explain
-from protocol.model_io import save_model, write_json
+from protocol.files import LockedError, append_line, is_locked, locked, write_json
+from protocol.model_io import save_model
 from server.monitoring.progress import round_line, sites_line
 from server.rounds.checkpoint import save_checkpoint
 from server.rounds.record import StudyRecord
@@ -102,41 +100,24 @@ class RunFolder:
         Raises:
             RunError: If somebody else does.
         """
-        with (self.path / "lock").open("a") as file:
-            deadline = time.monotonic() + _LOOKERS_S
-            while not _taken(file, fcntl.LOCK_EX):
-                if time.monotonic() > deadline:
-                    raise RunError(
-                        f"run {self.path.name}: a ServerApp is at work on it; follow it with "
-                        "--follow, or end it with --stop"
-                    )
-                time.sleep(_LOOKERS_S / 20)
-            yield
+        try:
+            with locked(self.path / "lock", timeout_s=_LOOKERS_S):
+                yield
+        except LockedError:
+            raise RunError(
+                f"run {self.path.name}: a ServerApp is at work on it; follow it with --follow, or "
+                "end it with --stop"
+            ) from None
 
     def at_work(self) -> bool:
         """Whether a ServerApp holds the run; who asks holds it, with others, for an instant."""
-        with (self.path / "lock").open("a") as file:
-            return not _taken(file, fcntl.LOCK_SH)
+        return is_locked(self.path / "lock")
 
     def tell(self, kind: str, **facts: Any) -> None:
         """Append one event."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        line = json.dumps({"time": now, "kind": kind, **facts}, sort_keys=True) + "\n"
-        with self.events.open("a+b") as file:
-            # A line that a crash tore must not take the next one with it.
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-                line = "\n" + line
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _taken(file: IO[str], how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        event = {"time": now, "kind": kind, **facts}
+        append_line(self.events, json.dumps(event, sort_keys=True))
 
 
 class Keeper(Watcher):

@@ -13,7 +13,8 @@ from pathlib import Path
 from asdnet_models.sums import SumCount
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.model_io import save_model, write_json
+from protocol.files import atomic_folder, write_json
+from protocol.model_io import save_model
 from protocol.wire.messages import TrainReport
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
@@ -88,13 +89,10 @@ def execute(job: Job, pool: Executor | None = None) -> None:
         Exception: Whatever the training raises; nothing of the run stays.
     """
     started = time.monotonic()
-    draft = job.folder.with_name(f".{job.key.folder}")
     # A folder without done.json: somebody wants the run again.
-    for old in (draft, job.folder):
-        if old.is_dir():
-            shutil.rmtree(old)
-    draft.mkdir(parents=True)
-    try:
+    if job.folder.is_dir():
+        shutil.rmtree(job.folder)
+    with atomic_folder(job.folder) as draft:
         write_json(draft / "protocol.json", job.protocol.model_dump(mode="json"))
         found = _train_and_score(job, draft, pool)
         write_rows(draft / "cases.csv", found.cases, CaseRow)
@@ -108,9 +106,6 @@ def execute(job: Job, pool: Executor | None = None) -> None:
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_json(draft / "done.json", info.model_dump(mode="json"))
-        os.rename(draft, job.folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _train_and_score(job: Job, draft: Path, pool: Executor | None) -> _Found:

@@ -1,6 +1,5 @@
 """The folder of a study: one study, one command at a time, and what of it is complete."""
 
-import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from protocol.model_io import write_json
+from protocol.files import LockedError, locked, remove_drafts, write_json
 from simulation.experiment.plan import differences
 from simulation.experiment.store import RunKey, StudyInfo
 from simulation.options import StudyFolderError
@@ -39,14 +38,13 @@ def held(out: Path) -> Iterator[None]:
     new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with (out / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StudyFolderError(
-                    f"{out}: another command is at work on this study; wait for it or stop it"
-                ) from None
+        with locked(out / "lock", timeout_s=0):
+            remove_drafts(out / "runs", older_than_s=0)
             yield
+    except LockedError:
+        raise StudyFolderError(
+            f"{out}: another command is at work on this study; wait for it or stop it"
+        ) from None
     finally:
         if new and not (out / "runs").exists():
             shutil.rmtree(out)

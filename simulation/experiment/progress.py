@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from protocol.model_io import write_json
+from protocol.files import write_json
 from server.monitoring.progress import clock
 from simulation.experiment.store import WAYS, CaseRow, RunKey, Way, read_rows, read_study
 from simulation.experiment.worker_pool import Failure, failures_json

@@ -7,8 +7,6 @@ and hash.
 import hashlib
 import multiprocessing
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
+from protocol.files import atomic_folder
 from simulation.phantom.acquisition import ORGANS, Acquired, Scanner, acquire
 from simulation.phantom.anatomy import draw_subject
 from simulation.phantom.contrast import T2_LEVELS
@@ -151,10 +150,9 @@ def make_cohort(
     _check(voxel_mm, wanted)
     if folder.exists():
         return _reused(folder, seed, voxel_mm, wanted)
-    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
-    for name in ("imagesTr", "labelsTr", "labelsRef", "imagesUn", "labelsUn"):
-        (draft / name).mkdir(parents=True)
-    try:
+    with atomic_folder(folder, overwrite=False, durable=False) as draft:
+        for name in ("imagesTr", "labelsTr", "labelsRef", "imagesUn", "labelsUn"):
+            (draft / name).mkdir()
         entries = _make_cases(draft, seed, voxel_mm, wanted, workers, progress)
         digest = hashlib.sha256(
             "".join(e.image_sha256 + e.label_sha256 for e in entries).encode()
@@ -169,9 +167,6 @@ def make_cohort(
             sha256=digest,
         )
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        os.rename(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return manifest
 
 

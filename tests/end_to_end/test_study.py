@@ -87,7 +87,8 @@ def stop_after_first(arguments: list[str], out: Path) -> tuple[Any, list[int]]:
     )  # fmt: skip
     deadline = time.monotonic() + 600  # a loaded machine
     # In the middle of the second run: its draft is there.
-    while not (out / "runs" / ".ASDNet.federated.fold1.seed1").exists():
+    runs = out / "runs"
+    while not ((runs / FIRST).exists() and list(runs.glob(".draft-*/new/protocol.json"))):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from client.data.dicom.headers import load
 from client.data.dicom.series import DicomSeries, series_grid
 from client.data.image_io import same_grid_error
 from client.data.integrity import ScanError
+from protocol.files import atomic_file
 
 NOT_CLINICAL = "AI-made, not for clinical use"
 MANUFACTURER = "asdnet-federated"
@@ -79,14 +78,10 @@ def save(dataset: Dataset, path: Path, *, place: str) -> None:
     Raises:
         ScanError: It cannot be written.
     """
-    # The same folder: a rename over file systems is a copy, and can be seen half done.
-    temporary = path.with_name(f".{uuid.uuid4().hex}.dcm")
     try:
-        dataset.save_as(temporary, enforce_file_format=True)
-        os.replace(temporary, path)
+        with atomic_file(path) as draft:
+            dataset.save_as(draft, enforce_file_format=True)
     except OSError as error:
         raise ScanError(
             place, "cannot be written; check its folder and the disk", rule="closed"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from client.data.dicom.series import find_series
 from client.data.image_io import read_image, same_grid_error
 from client.data.pseudonyms import Pseudonyms, read_or_make_key
 from client.predict import predict
-from client.segmenting.results import CaseResult, read_result, remove_left_behind, write_confidence
+from client.segmenting.results import CaseResult, read_result, write_confidence
 from protocol.config.study import StudyProtocol
 from protocol.model_io import model_digest, save_model
 
@@ -319,15 +319,6 @@ def test_nothing_half_written_stays_and_an_older_result_does(
     assert "/home/x" not in ran.output
     assert names(bench.out) == sorted([bench.case("a").name, "summary.csv"])
     assert {name: (bench.case("a") / name).read_bytes() for name in FILES} == before
-
-
-def test_drafts_of_a_killed_process_are_cleared_away_after_a_day(tmp_path: Path) -> None:
-    for name in (".draft-old", ".old-old", ".draft-new", "case-0"):
-        (tmp_path / name).mkdir()
-    for name in (".draft-old", ".old-old", "case-0"):
-        os.utime(tmp_path / name, (0, 0))
-    remove_left_behind(tmp_path)
-    assert names(tmp_path) == [".draft-new", "case-0"]
 
 
 # ---- the command --------------------------------------------------------------------------------

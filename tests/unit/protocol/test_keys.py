@@ -1,8 +1,6 @@
 """Keys and certificates as files: what is read, what is refused, and with what mode it is made."""
 
-import os
 import shutil
-import stat
 import subprocess
 from pathlib import Path
 
@@ -131,52 +129,6 @@ def test_what_is_no_certificate_is_refused(tmp_path: Path) -> None:
     path.write_text(LINE, encoding="utf-8")
     with pytest.raises(keys.KeyFileError, match="must hold one certificate in PEM form"):
         keys.read_certificate(path)
-
-
-def test_a_private_file_is_never_open_to_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seen at the moment between writing and moving in place, under the widest umask."""
-    seen: list[int] = []
-    replace = os.replace
-
-    def note(draft: Path, path: Path) -> None:
-        seen.append(stat.S_IMODE(draft.stat().st_mode))
-        replace(draft, path)
-
-    modes: list[int] = []
-    opened = os.open
-
-    def note_open(path: Path, flags: int, mode: int) -> int:
-        assert flags & os.O_EXCL
-        modes.append(mode)
-        return opened(path, flags, mode)
-
-    monkeypatch.setattr("protocol.keys.os.replace", note)
-    monkeypatch.setattr("protocol.keys.os.open", note_open)
-    before = os.umask(0)
-    try:
-        keys.replace_file(tmp_path / "key", b"secret", keys.PRIVATE_MODE)
-    finally:
-        os.umask(before)
-    assert (modes, seen) == ([0o600], [0o600])
-    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
-
-
-def test_a_write_that_fails_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "key"
-    path.write_bytes(b"old")
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("protocol.keys.os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        keys.replace_file(path, b"new", keys.PRIVATE_MODE)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen on this machine")

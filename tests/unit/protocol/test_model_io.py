@@ -19,7 +19,6 @@ from protocol.model_io import (
     model_digest,
     save_model,
     saved_protocol_digest,
-    write_json,
 )
 from protocol.wire.weights import Weights
 
@@ -75,13 +74,13 @@ def test_a_later_round_replaces_the_earlier(tmp_path: Path) -> None:
     assert names(tmp_path) == FILES
 
 
-@pytest.mark.parametrize("failing", ["os.replace", "os.fsync", "save_file"])
+@pytest.mark.parametrize("failing", ["os.replace", "os.fsync", "protocol.model_io.save_file"])
 def test_a_failure_in_the_middle_leaves_the_old_model_and_no_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
     before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
-    monkeypatch.setattr(f"protocol.model_io.{failing}", fails)
+    monkeypatch.setattr(failing, fails)
     with pytest.raises(OSError, match="No space left"):
         save_model(tmp_path, PROTOCOL, {n: t * 2 for n, t in S.items()}, D, {"round": 2})
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
@@ -110,31 +109,10 @@ def test_model_json_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         replaced.append(Path(target).name)
         replace(source, target)
 
-    monkeypatch.setattr("protocol.model_io.os.replace", note)
+    monkeypatch.setattr(os, "replace", note)
     save_model(tmp_path, PROTOCOL, S, D, {"round": 1})
     assert sorted(replaced) == names(tmp_path)
     assert replaced[-1] == "model.json"
-
-
-def test_json_is_sorted_so_that_two_runs_can_be_compared(tmp_path: Path) -> None:
-    path = tmp_path / "facts.json"
-    write_json(path, {"b": 1, "a": {"d": None, "c": [1]}})
-    text = path.read_text()
-    assert text == json.dumps({"a": {"c": [1], "d": None}, "b": 1}, indent=2) + "\n"
-
-
-@pytest.mark.parametrize("cause", ["replace", "content"])
-def test_json_that_cannot_be_written_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
-) -> None:
-    path = tmp_path / "facts.json"
-    write_json(path, {"round": 1})
-    if cause == "replace":
-        monkeypatch.setattr("protocol.model_io.os.replace", fails)
-    with pytest.raises((OSError, TypeError)):
-        write_json(path, {"round": 2 if cause == "replace" else object()})
-    assert json.loads(path.read_text()) == {"round": 1}
-    assert names(tmp_path) == ["facts.json"]
 
 
 @pytest.mark.parametrize("missing", [PROTOCOL_FILE, MODEL_FILE])

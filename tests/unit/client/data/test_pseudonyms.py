@@ -85,7 +85,7 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("client.data.pseudonyms.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(PseudonymKeyError, match="No space left"):
         read_or_make_key(tmp_path / "pseudonym.key")
     assert os.listdir(tmp_path) == []

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -136,7 +137,7 @@ def test_a_process_that_died_while_it_saved_costs_nothing(
         dying.setattr(torch, "save", die)
         with pytest.raises(KeyboardInterrupt):
             train(config, protocol, 2, first)
-    assert kept(config) == ["draft.pt", "round-00001.pt"]
+    assert kept(config) == ["round-00001.pt"]
     assert same_bits(train(config, protocol, 2, first).segmenter, expected.segmenter)
     assert kept(config) == ["round-00001.pt", "round-00002.pt"]
 
@@ -208,20 +209,26 @@ def test_states_are_on_the_disk_before_they_have_their_name(
 ) -> None:
     folder = tmp_path / "optimisers" / RUN
     synced: list[tuple[int, int, list[str]]] = []
+    folders: list[list[str]] = []
 
     def fsync(descriptor: int) -> None:
         status = os.fstat(descriptor)
-        synced.append((status.st_ino, status.st_size, os.listdir(folder)))
+        if stat.S_ISDIR(status.st_mode):
+            folders.append(os.listdir(folder))
+        else:
+            synced.append((status.st_ino, status.st_size, os.listdir(folder)))
 
     monkeypatch.setattr(os, "fsync", fsync)
     OptimiserStore(tmp_path, RUN).save(networks_with_moments(protocol, 0.5), 1)
     kept = (folder / "round-00001.pt").stat()
     # The whole of the file, under its passing name.
-    assert synced == [(kept.st_ino, kept.st_size, ["draft.pt"])]
-    assert os.listdir(folder) == ["round-00001.pt"]
+    ((inode, size, (draft,)),) = synced
+    assert (inode, size) == (kept.st_ino, kept.st_size)
+    assert draft.startswith(".draft-")
+    assert folders == [["round-00001.pt"]]
 
 
-@pytest.mark.parametrize("stray", ["draft.pt", "notes.txt", "round-00002.pt.bak", "x-00002.pt"])
+@pytest.mark.parametrize("stray", [".draft-0.pt", "notes.txt", "round-00002.pt.bak", "x-00002.pt"])
 def test_stray_files_are_passed_over(tmp_path: Path, protocol: StudyProtocol, stray: str) -> None:
     store = OptimiserStore(tmp_path, RUN)
     store.save(networks_with_moments(protocol, 0.5), 1)

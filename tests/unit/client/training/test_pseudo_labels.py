@@ -179,8 +179,8 @@ def test_a_process_that_died_while_it_labelled_costs_nothing(
     last = config.state / "pseudo-labels" / RUN / "1" / f"{data.unlabelled[1].key}.npy"
     last.unlink()
 
-    def die(file: Any, label: Any) -> None:
-        file.write(b"half a file")
+    def die(draft: Path, label: Any) -> None:
+        draft.write_bytes(b"half a file")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

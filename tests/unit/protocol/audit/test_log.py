@@ -1,6 +1,7 @@
 """The audit log: a chain that shows every change, and survives what stops a process."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -13,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from protocol.audit import log as audit
 from protocol.audit.log import (
     ORIGIN,
     AuditEntry,
@@ -406,16 +406,16 @@ def test_reading_stops_at_a_line_that_is_no_entry(path: Path) -> None:
 def test_a_reader_waits_for_a_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(path, 1)
     taken: list[int] = []
-    flock = audit.fcntl.flock
+    flock = fcntl.flock
 
     def noticed(file: int, lock: int) -> None:
         taken.append(lock)
         flock(file, lock)
 
-    monkeypatch.setattr(audit.fcntl, "flock", noticed)
+    monkeypatch.setattr(fcntl, "flock", noticed)
     verify(path)
     AuditLog(path).append("note", "x", peer="")
-    shared, exclusive, release = audit.fcntl.LOCK_SH, audit.fcntl.LOCK_EX, audit.fcntl.LOCK_UN
+    shared, exclusive, release = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_UN
     assert taken == [shared, release, exclusive, release]
 
 

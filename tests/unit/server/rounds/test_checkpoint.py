@@ -135,13 +135,13 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path, damage: str) -> None:
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("failing", ["os.replace", "os.fsync", "save_file"])
+@pytest.mark.parametrize("failing", ["os.replace", "os.fsync", "protocol.model_io.save_file"])
 def test_a_death_in_the_middle_leaves_the_old_checkpoint_and_no_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     record = study()
     save_checkpoint(tmp_path, record)
-    monkeypatch.setattr(f"protocol.model_io.{failing}", fails)
+    monkeypatch.setattr(failing, fails)
     record.attention = 0.5
     record.segmenter = {name: tensor * 3 for name, tensor in record.segmenter.items()}
     with pytest.raises(OSError, match="No space left"):
