@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
-from unittest import mock
 
-from benchmarks.common import ROOT, RUNS, Report, Row, Target, in_child, status_mib
+from benchmarks.common import ROOT, RUNS, Report, Row, Target, in_child, replaced, status_mib
 from server.admin.centre import RETURN_LARGE_BLOCKS
 
 SITES = (2, 10, 50, 200)
@@ -126,11 +125,12 @@ def _plot(found: list[dict[str, Any]]) -> None:
 def child(count: int) -> None:
     """One study of one round; prints what it took."""
     import torch
-    from flwr.supercore.task_identity import TaskIdentity
+
+    from flower_compat.task_identity import work_for
 
     # With two, and other work on the machine, they mostly wait for each other.
     torch.set_num_threads(1)
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 3, 2, 1
+    work_for((3, 2, 1))
     # A tiny study first: what is loaded once, for a model of any size, is not of the round.
     _study(2, {"kernel": 3, "width": 2})
     print(json.dumps(_study(count, NETWORK)))
@@ -191,14 +191,13 @@ def _watched() -> Iterator[tuple[list[int], list[float]]]:
         seconds.append(time.perf_counter() - started)
         return result
 
-    with mock.patch.object(RoundUpdates, "average", watched):
+    with replaced(RoundUpdates, "average", watched):
         yield disk, seconds
 
 
 def site_files(count: int, record: Any, folder: Path) -> Any:
     """A grid of sites whose update, made beforehand, is read from a file."""
     from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
-    from flwr.proto.node_pb2 import NodeInfo
     from flwr.serverapp import Grid
 
     from protocol.wire.messages import SiteFacts, TrainReport, pack_facts, pack_training
@@ -234,9 +233,6 @@ def site_files(count: int, record: Any, folder: Path) -> Any:
 
         def get_node_ids(self) -> Iterable[int]:
             return range(1, count + 1)
-
-        def get_nodes(self) -> Iterable[NodeInfo]:
-            return [NodeInfo(node_id=node) for node in self.get_node_ids()]
 
         def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
             names = []

@@ -10,7 +10,8 @@ import gc
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -77,6 +78,17 @@ def status_mib(key: str) -> float:
     """A figure of this process as the kernel keeps it, such as VmHWM, in MiB."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
+
+
+@contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """`owner.name` is `value` meanwhile: a part is left out of what is measured, or watched."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def in_child(*arguments: str, environment: Mapping[str, str] | None = None) -> str:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import SimpleITK as sitk
@@ -22,8 +21,9 @@ from monai.transforms import (
     Spacingd,
 )
 
+from asdnet_models import preprocessing
 from asdnet_models.preprocessing import _filled, preprocess_image  # one step is measured alone
-from benchmarks.common import Report, Row, Target, in_turn
+from benchmarks.common import Report, Row, Target, in_turn, replaced
 from benchmarks.scans import SIZE_XYZ, Once, once, phantom
 from client.data.image_io import read_image
 from client.datacheck.site import check_site
@@ -78,9 +78,7 @@ def _ours(path: Path) -> sitk.Image:
 
 def _without_mask(path: Path) -> sitk.Image:
     """The job that MONAI has transforms for: percentiles and SD are of all voxels."""
-    with mock.patch(
-        "asdnet_models.preprocessing.body_mask", lambda array: np.ones(array.shape, bool)
-    ):
+    with replaced(preprocessing, "body_mask", lambda array: np.ones(array.shape, bool)):
         return _ours(path)
 
 

@@ -12,7 +12,6 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from flwr.app import Message
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 # A reply that is all there is usually here by then; one that is not is looked at again.
@@ -70,10 +69,9 @@ class PromptGrid(Grid):
         """As Flower's."""
         return self._grid.push_messages(messages)
 
-    def get_nodes(self) -> Iterable[NodeInfo]:
+    def get_nodes(self) -> Iterable[Any]:
         """As Flower's."""
-        nodes: Iterable[NodeInfo] = self._grid.get_nodes()
-        return nodes
+        return self._grid.get_nodes()
 
     def get_node_ids(self) -> Iterable[int]:
         """As Flower's."""

@@ -32,7 +32,7 @@ def pull_objects_soon() -> None:
     defaults.update(_OBJECTS)
 
 
-class SuperNodePace:
+class SuperNodePolling:
     """Stands where a SuperNode's loop has the module `time`, of which it uses `sleep` alone.
 
     It sleeps shortly (0.5 s) while its site answers a message, and long (3 s) while there is none.

@@ -197,7 +197,8 @@ def tell_superlink(centre: Centre) -> list[str]:
         CentreError: If it refuses a key, or does not do as it is told.
     """
     # Late: it imports Flower, which takes seconds that `--help` and `list` should not.
-    from server.admin.registry import SuperLinkRefused, SuperLinkUnreachable, sync_sites
+    from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
+    from server.admin.registry import sync_sites
 
     try:
         return sync_sites(centre)

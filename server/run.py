@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable, connect
 from protocol.config.presets import PRESET_NAMES, preset
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
 from protocol.wire.messages import RUN_NAME
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre, read_sites
-from server.admin.control import SuperLinkRefused, SuperLinkUnreachable, connect
 from server.monitoring.follow import Outcome, follow, read_events
 from server.monitoring.run_folder import RunError, RunFacts, RunFolder
 
@@ -127,7 +127,7 @@ def _start(centre: Centre, folder: RunFolder) -> None:
     facts, _ = folder.read()
     if folder.at_work():
         raise RunError(f"run {facts.name}: a ServerApp is at work on it; use --follow")
-    with connect(centre) as control:
+    with connect(centre.port, centre.ca_file) as control:
         if facts.flower_run_id is not None:
             control.stop_run(facts.flower_run_id)
         number = control.start_run(APP, {"run": facts.name})
@@ -136,7 +136,7 @@ def _start(centre: Centre, folder: RunFolder) -> None:
 
 def _stop(centre: Centre, folder: RunFolder, console: Console) -> None:
     facts, _ = folder.read()
-    with connect(centre) as control:
+    with connect(centre.port, centre.ca_file) as control:
         stopped = facts.flower_run_id is not None and control.stop_run(facts.flower_run_id)
     words = "stopped" if stopped else "was not running"
     console.print(f"run {facts.name}: {words}; go on with: --resume {facts.name}")

@@ -18,7 +18,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -84,18 +83,16 @@ def run(
     # Its children are found on the path: they must be of this environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
-    from flwr.superlink import extensions
-    from flwr.superlink.cli import flower_superlink
+    from flower_compat.superlink import run_superlink
 
-    extensions.get_middleware = lambda: (Middleware(Gate),)
     threading.Thread(target=_admit_sites, args=(found.folder,), daemon=True).start()
-    sys.argv = ["flower-superlink", *superlink_arguments(found)]
-    flower_superlink()
+    run_superlink(superlink_arguments(found), Gate)
 
 
 def _admit_sites(folder: Path) -> None:
     """Once the SuperLink answers: what was added or removed while it was down."""
-    from server.admin.registry import SuperLinkRefused, SuperLinkUnreachable, sync_sites
+    from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
+    from server.admin.registry import sync_sites
 
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:

@@ -9,11 +9,9 @@ pinned.
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import protocol.telemetry  # isort: skip
 
@@ -92,19 +90,3 @@ def gpu_share(device: str, sites_per_gpu: int) -> float:
 def _site_of_partition(sites: Mapping[str, SiteConfig], context: Context) -> SiteConfig:
     """Flower numbers its virtual nodes; the sites are taken in the order of their names."""
     return sites[sorted(sites)[int(context.node_config["partition-id"])]]
-
-
-@contextmanager
-def one_engine() -> Iterator[None]:
-    """Ray, which Flower starts for a study and shuts down after it, serves all within.
-
-    Its start is a third of a short study.  Each study has actors of its own all the same.
-    """
-    import ray
-
-    shutdown = ray.shutdown
-    try:
-        with mock.patch.object(ray, "shutdown"):
-            yield
-    finally:
-        shutdown()

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from flower_compat.bundle import build_bundle
+
 MAX_PACKED_BYTES = 10 * 2**20
 MAX_UNPACKED_BYTES = 50 * 2**20
 SUFFIXES = frozenset({".json", ".jsonl", ".md", ".py", ".toml", ".yaml", ".yml"})
@@ -95,12 +97,9 @@ def installed_bundle(root: Path | None = None) -> Bundle:
     Raises:
         BundleError: No bundle can be made of the checkout.
     """
-    # Late: it takes a second, and reading a bundle needs nothing of Flower.
-    from flwr.cli.build import build_fab_from_disk
-
     root = root or Path(__file__).resolve().parents[2]
     try:
-        return read_bundle(build_fab_from_disk(root))
+        return read_bundle(build_bundle(root))
     except (OSError, ValueError) as error:
         raise BundleError(
             f"installed version in {root}: {error}; install it from a clean checkout with"

@@ -9,6 +9,7 @@ import logging
 
 from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
 
+from flower_compat.error_codes import CLIENT_APP_RAISED
 from protocol.config.study import WireConfig
 from protocol.wire.compression import remade
 from protocol.wire.messages import (
@@ -28,7 +29,6 @@ from protocol.wire.weights import MessageError, Weights, raw_weights, read_weigh
 
 log = logging.getLogger(__name__)
 
-_CLIENT_APP_RAISED = 2
 NOT_APPROVED, REFUSED = "NotApproved", "OutgoingRefused"
 CRASHED, STOPPED = "ClientAppCrashed", "SiteStopped"
 # The complete list of the words that may say why a site did not answer.
@@ -46,7 +46,7 @@ _REASONS = frozenset(
 def error_reply(instruction: Message, reason: str) -> Message:
     """An answer of one word; one that is not on the list becomes "OtherError"."""
     word = reason if reason in _REASONS else "OtherError"
-    return Message(Error(code=_CLIENT_APP_RAISED, reason=word), reply_to=instruction)
+    return Message(Error(code=CLIENT_APP_RAISED, reason=word), reply_to=instruction)
 
 
 def only_agreed(reply: Message, instruction: Message, site: str) -> Message:

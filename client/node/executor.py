@@ -6,34 +6,19 @@ lets out what `client.node.egress` made anew, once it stands in the audit log.
 """
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Callable
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
 from pathlib import Path
 
-import httpx
 from flwr.app import Context, Message
-from flwr.common.constant import SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
-from flwr.supercore.constant import TaskType
-from flwr.supercore.fab import Fab
-from flwr.supercore.interceptors import (
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
-from flwr.supercore.run import Run
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.node.approval import NotApprovedError, check_bundle
 from client.node.bundle import BundleError, installed_bundle
 from client.node.egress import CRASHED, NOT_APPROVED, REFUSED, STOPPED, error_reply, only_agreed
 from client.node.worker import SiteStopped, Worker
+from flower_compat.runtime import RuntimeApi
 from protocol.audit.log import AuditError, AuditLog, Direction
 from protocol.config.site import SiteConfig
 from protocol.wire.messages import describe, read_protocol, read_run
@@ -44,11 +29,8 @@ log = logging.getLogger(__name__)
 Stop = Callable[[], bool]
 
 _POLL_S = 1.0
-# Flower takes a task for dead after two of its 30 s heartbeats.
-_HEARTBEAT_S = 15.0
 # The SuperNode looks for replies twice a second; told to stop, it should take the last one along.
 _LAST_WORD_S = 2.0
-_ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 
 class Executor:
@@ -62,12 +44,7 @@ class Executor:
 
     def __init__(self, config: SiteConfig, address: str, secret: bytes) -> None:
         self._config = config
-        self._address = address
-        self._acquirer = self._client(
-            SuperExecAuthHttpInterceptor(
-                master_secret=secret, protected_methods=frozenset([_ACQUIRE])
-            )
-        )
+        self._runtime = RuntimeApi(address, secret)
         self._audit = AuditLog(config.audit_file)
         self._installed = installed_bundle().digest
         self._worker = Worker()
@@ -82,7 +59,7 @@ class Executor:
         """
         newer = ""
         while not stop():
-            token = newer or self._acquire()
+            token = newer or self._runtime.acquire()
             if not token:
                 return
             newer = ""
@@ -95,38 +72,25 @@ class Executor:
     def close(self) -> None:
         """End the worker."""
         self._worker.close()
-        self._acquirer.close()
-
-    def _acquire(self) -> str:
-        """The token of the oldest message that waits; empty if none does."""
-        request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-        try:
-            return str(self._acquirer.AcquireTask(request).token)
-        except (httpx.HTTPError, ValueError) as error:
-            log.debug("the SuperNode does not answer: %s", error)
-            return ""
+        self._runtime.close()
 
     def _serve(self, token: str, stop: Stop) -> str:
         """Answer one message; the token of a newer one for which it was given up, if any."""
-        with (
-            closing(self._client(RuntimeTokenHttpInterceptor(token))) as client,
-            _heartbeat(client),
-        ):
-            taking = _in_background(client)
-            while not wait([taking], _POLL_S).done and not stop():
+        with self._runtime.task(token) as task:
+            pulling = task.pull()
+            while not wait([pulling], _POLL_S).done and not stop():
                 # The SuperNode brings one message at a time: where there is a newer one, it has
                 # given up this one's content, as it does when the centre's run has ended.
-                newer = self._acquire()
+                newer = self._runtime.acquire()
                 if newer:
                     log.warning("a message was withdrawn before it was here; on to the next")
-                    push_task_output(client, None, SubStatus.FAILED, "withdrawn")
+                    task.give_up("withdrawn")
                     return newer
-            if not taking.done():
+            if not pulling.done():
                 return ""
-            message, context, _, fab = taking.result()
-            reply = self._answer(message, context, fab.content, stop)
-            push_message(client, reply, context)
-            push_task_output(client, context, SubStatus.COMPLETED, "")
+            taken = pulling.result()
+            reply = self._answer(taken.message, taken.context, taken.bundle, stop)
+            task.complete(reply, taken.context)
             if stop():
                 time.sleep(_LAST_WORD_S)
         return ""
@@ -193,55 +157,9 @@ class Executor:
             **describe(what),
         )
 
-    def _client(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
-        return RuntimeHttpClient.from_server_address(
-            server_address=self._address,
-            insecure=True,
-            root_certificates=None,
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
-                *interceptors,
-            ],
-        )
-
 
 def _run_of(instruction: Message) -> str:
     try:
         return read_run(instruction.content)
     except (MessageError, ValueError):
         return ""
-
-
-def _in_background(client: RuntimeHttpClient) -> Future[tuple[Message, Context, Run, Fab]]:
-    """What `pull_task_input` gives; its thread ends, if nothing comes, with the client."""
-    future: Future[tuple[Message, Context, Run, Fab]] = Future()
-
-    def take() -> None:
-        try:
-            future.set_result(pull_task_input(client))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=take, daemon=True).start()
-    return future
-
-
-@contextmanager
-def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
-    """Tells the SuperNode, while a message is answered, that somebody is at it."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(_HEARTBEAT_S):
-            try:
-                client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
-            except httpx.HTTPError as error:
-                log.warning("the SuperNode did not take a heartbeat: %s", error)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

@@ -78,14 +78,9 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    from flwr.supernode import start_client_internal
-    from flwr.supernode.cli import flower_supernode
+    from flower_compat.supernode import run_supernode
 
-    from flower_compat.polling import SuperNodePace, pull_objects_soon
-
-    pull_objects_soon()
-    vars(start_client_internal)["time"] = SuperNodePace()
     # The terminal's Ctrl-C is for the parent, which ends this process itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(int(sys.argv.pop(1)),), daemon=True).start()
-    flower_supernode()
+    run_supernode()

@@ -17,14 +17,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from flwr.app import Context, Message
-from flwr.supercore.task_identity import TaskIdentity
+
+from flower_compat.task_identity import Identity, current_task, work_for
 
 _ROOMS = frozenset(
     {"asdnet_models", "client", "flower_compat", "protocol", "reporting", "server", "simulation"}
 )
 _APP = "client.app"
-
-
 _POLL_S = 0.2
 
 
@@ -60,9 +59,8 @@ class Worker:
             self._pool = ProcessPoolExecutor(
                 1, mp_context=get_context("spawn"), initializer=_prepare, initargs=(code,)
             )
-        identity = TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id
         try:
-            answer = self._pool.submit(_answer, message, context, identity)
+            answer = self._pool.submit(_answer, message, context, current_task())
             while not stop():
                 with suppress(TimeoutError):
                     return answer.result(_POLL_S)
@@ -95,8 +93,8 @@ def _prepare(code: Path | None) -> None:
         importlib.invalidate_caches()
 
 
-def _answer(message: Message, context: Context, identity: tuple[int, int, int]) -> Message:
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = identity
+def _answer(message: Message, context: Context, identity: Identity) -> Message:
+    work_for(identity)
     app = importlib.import_module(_APP).app
     reply: Message = app(message=message, context=context)
     return reply

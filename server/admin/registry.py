@@ -1,9 +1,10 @@
 """Makes the SuperLink admit exactly the sites of sites.json."""
 
-from server.admin.centre import Centre, read_sites
-from server.admin.control import Node, SuperLinkRefused, SuperLinkUnreachable, connect, key_bytes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-__all__ = ["SuperLinkRefused", "SuperLinkUnreachable", "sync_sites"]
+from flower_compat.control import Node, SuperLinkRefused, connect
+from protocol.keys import parse_openssh_line
+from server.admin.centre import Centre, read_sites
 
 
 def sync_sites(centre: Centre) -> list[str]:
@@ -16,24 +17,24 @@ def sync_sites(centre: Centre) -> list[str]:
         SuperLinkUnreachable: If it is not running.
         SuperLinkRefused: If it does not take a site's key; the other sites are in order then.
     """
-    wanted = {key_bytes(key.public_key): (site, key) for site, key in read_sites(centre).items()}
+    wanted = {public_key_pem(key.public_key): site for site, key in read_sites(centre).items()}
     done: list[str] = []
     refused: list[str] = []
-    with connect(centre) as control:
+    with connect(centre.port, centre.ca_file) as control:
         present: dict[bytes, Node] = {node.public_key: node for node in control.nodes()}
         for key, node in present.items():
-            if wanted.get(key, ("", None))[0] != node.name:
+            if wanted.get(key) != node.name:
                 try:
                     control.unregister(node.node_id)
                 except SuperLinkRefused as error:
                     refused.append(f"site {node.name}: STILL admitted: {error}")
                 else:
                     done.append(f"site {node.name}: no longer admitted")
-        for key, (site, entry) in wanted.items():
+        for key, site in wanted.items():
             if key in present and present[key].name == site:
                 continue
             try:
-                control.register(site, entry.public_key)
+                control.register(site, key)
             except SuperLinkRefused as error:
                 refused.append(
                     f"site {site}: NOT admitted: the SuperLink refuses its key ({error}). A key "
@@ -46,3 +47,9 @@ def sync_sites(centre: Centre) -> list[str]:
     if refused:
         raise SuperLinkRefused("\n".join([*done, *refused]))
     return done
+
+
+def public_key_pem(openssh_line: str) -> bytes:
+    """A site's public key in the form that Flower stores."""
+    key = parse_openssh_line(openssh_line)
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from flower_compat.error_codes import INSTRUCTION_DROPPED, REPLY_LOST
 from flower_compat.polling import pause_s
 from protocol.audit.log import AuditLog, Direction
 from protocol.wire.messages import Description, describe
@@ -21,10 +21,6 @@ log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 1.0
 # Asking who is online costs a request.
 _LOOK_EVERY_S = 2.0
-# The SuperLink drops the instruction of a node that it has not heard of for a minute.
-_DROPPED = {ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE}
-# The worker died, or the reply was lost on the way: the next attempt may succeed.
-_LOST = {ErrorCode.CLIENT_APP_CRASHED, ErrorCode.REPLY_MESSAGE_UNAVAILABLE}
 _LOST_REASONS = {"ClientAppCrashed"}
 _ATTEMPTS = 3
 
@@ -177,7 +173,7 @@ class Exchange:
         """The site whose reply to this message is here, and taken."""
         for reply in self._line.grid.pull_messages([name]):
             errand = self._waiting.pop(name)
-            if not (reply.has_error() and reply.error.code in _DROPPED):
+            if not (reply.has_error() and reply.error.code in INSTRUCTION_DROPPED):
                 return self._take(reply, errand)
             errand.absent_since = time.monotonic()
             self._absent.append(errand)
@@ -192,7 +188,7 @@ class Exchange:
         if reply.has_error():
             reason = reply.error.reason or f"error {reply.error.code}"
             line.log("received", what, errand.node, reason)
-            lost = reply.error.code in _LOST or reason in _LOST_REASONS
+            lost = reply.error.code in REPLY_LOST or reason in _LOST_REASONS
             if not (lost and self._ask_again(errand, reason)):
                 self._failures[site] = reason
             return site

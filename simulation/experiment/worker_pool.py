@@ -202,7 +202,7 @@ def _serve(connection: "Connection", log: Path, parent: int, whole_machine: bool
 
 def _equip(stack: contextlib.ExitStack, workers: int) -> Executor | None:
     """Ray and helpers for scoring, which all runs of this process share."""
-    from simulation.engine import one_engine
+    from flower_compat.engine import one_engine
 
     stack.enter_context(one_engine())
     if workers == 1:

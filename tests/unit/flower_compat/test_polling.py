@@ -12,7 +12,7 @@ from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, pull_objects
 from flwr.supernode import start_client_internal
 
-from flower_compat import polling as pace
+from flower_compat import polling
 
 
 class Clock:
@@ -32,7 +32,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(pace, "time", made)
+    monkeypatch.setattr(polling, "time", made)
     return made
 
 
@@ -60,26 +60,27 @@ def defaults() -> Iterator[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    ("waited", "pause"), [(0.0, pace.SHORTEST_S), (1.0, 0.1), (10.0, 1.0), (29.0, 2.9), (600, 3.0)]
+    ("waited", "pause"),
+    [(0.0, polling.SHORTEST_S), (1.0, 0.1), (10.0, 1.0), (29.0, 2.9), (600, 3.0)],
 )
 def test_a_pause_is_a_tenth_of_the_wait_within_bounds(waited: float, pause: float) -> None:
-    assert pace.pause_s(waited, 3.0) == pytest.approx(pause)
+    assert polling.pause_s(waited, 3.0) == pytest.approx(pause)
 
 
 def test_a_supernode_asks_soon_after_an_answer_and_seldom_while_idle(clock: Clock) -> None:
-    node = pace.SuperNodePace()
+    node = polling.SuperNodePolling()
     while clock.now < 50 + 60:
         node.sleep(3)
     assert clock.slept[-1] == 3  # as seldom as Flower's own
     asked = len(clock.slept)
     assert asked < 70  # in the first minute, where a second apart would be 60
     node.sleep(0.5)  # a message has come: its answer is looked for
-    assert clock.slept[-1] == pace.SHORTEST_S
+    assert clock.slept[-1] == polling.SHORTEST_S
     while clock.now < 50 + 90:
         node.sleep(0.5)
     assert clock.slept[-1] == 0.5
     node.sleep(3)  # answered; the next message may follow at once
-    assert clock.slept[-1] == pace.SHORTEST_S
+    assert clock.slept[-1] == polling.SHORTEST_S
 
 
 def test_flowers_supernode_sleeps_where_we_think_and_takes_nothing_else_of_time() -> None:
@@ -96,7 +97,7 @@ def test_an_object_that_is_on_its_way_is_looked_for_at_short_intervals(
     defaults: dict[str, object],
 ) -> None:
     assert defaults["initial_backoff"] == 1
-    pace.pull_objects_soon()
+    polling.pull_objects_soon()
     tries: list[float] = []
     lock = threading.Lock()
 
@@ -115,7 +116,7 @@ def test_an_object_that_is_on_its_way_is_looked_for_at_short_intervals(
 
 
 def test_a_slow_line_is_given_as_long_as_flower_gives_it(defaults: dict[str, object]) -> None:
-    pace.pull_objects_soon()
+    polling.pull_objects_soon()
     now = pull_objects.__kwdefaults__
     assert now["max_time"] == defaults["max_time"] == inflatable_utils.PULL_MAX_TIME
     assert now["max_tries_per_object"] is None
@@ -126,4 +127,4 @@ def test_a_flower_that_pulls_otherwise_is_refused(
 ) -> None:
     del pull_objects.__kwdefaults__["backoff_cap"]
     with pytest.raises(RuntimeError, match="backoff_cap"):
-        pace.pull_objects_soon()
+        polling.pull_objects_soon()

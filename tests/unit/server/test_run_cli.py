@@ -15,9 +15,9 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
+from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
 from protocol.config.study import StudyProtocol
 from server.admin.centre import Centre, create_centre
-from server.admin.control import SuperLinkRefused, SuperLinkUnreachable
 from server.monitoring.run_folder import RunFacts, RunFolder
 from server.run import APP, app
 
@@ -62,8 +62,8 @@ def control(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> FakeControl:
     fake = FakeControl(centre)
 
     @contextmanager
-    def connect(of: Centre) -> Iterator[FakeControl]:
-        assert of == centre
+    def connect(port: int, ca_file: Path) -> Iterator[FakeControl]:
+        assert (port, ca_file) == (centre.port, centre.ca_file)
         yield fake
 
     monkeypatch.setattr("server.run.connect", connect)
@@ -375,4 +375,4 @@ def test_the_real_connection_says_that_nobody_answers(centre: Centre) -> None:
         result = call(centre, "--stop", "one")
     assert result.exit_code == 2
     assert "the SuperLink does not answer (ConnectError)" in result.stderr
-    assert "python server/superlink.py" in result.stderr
+    assert "asdnet-centre superlink" in result.stderr

@@ -11,6 +11,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 
 import client.node.executor
+import flower_compat.runtime
 from client.node.approval import ApprovedCode, NotApprovedError
 from client.node.bundle import BundleError
 from client.node.executor import Executor
@@ -162,11 +163,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             raise world.code
         return world.code
 
-    monkeypatch.setattr(client.node.executor, "RuntimeHttpClient", RuntimeHttpClient)
+    monkeypatch.setattr(flower_compat.runtime, "RuntimeHttpClient", RuntimeHttpClient)
     monkeypatch.setattr(client.node.executor, "Worker", Worker)
-    monkeypatch.setattr(client.node.executor, "pull_task_input", pull)
-    monkeypatch.setattr(client.node.executor, "push_message", push)
-    monkeypatch.setattr(client.node.executor, "push_task_output", push_output)
+    monkeypatch.setattr(flower_compat.runtime, "pull_task_input", pull)
+    monkeypatch.setattr(flower_compat.runtime, "push_message", push)
+    monkeypatch.setattr(flower_compat.runtime, "push_task_output", push_output)
     monkeypatch.setattr(client.node.executor, "check_bundle", check)
     monkeypatch.setattr(
         client.node.executor, "installed_bundle", lambda: SimpleNamespace(digest=INSTALLED)
@@ -203,7 +204,7 @@ def test_the_log_is_written_before_the_message_leaves(
 ) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(
-        client.node.executor,
+        flower_compat.runtime,
         "push_message",
         lambda *_: seen.append([entry.direction for entry in world.entries]),
     )
@@ -397,7 +398,7 @@ def test_an_answer_that_cannot_be_pushed_does_not_end_it(
         if len(world.pushed) == 1:
             raise httpx.ConnectError("the SuperNode ended")
 
-    monkeypatch.setattr(client.node.executor, "push_message", push)
+    monkeypatch.setattr(flower_compat.runtime, "push_message", push)
     world.serve(instruction(1), instruction(2))
     assert [reply.metadata.group_id for reply in world.pushed] == ["1", "2"]
     assert len(world.outputs) == 1
@@ -456,7 +457,7 @@ def test_after_a_stop_nothing_more_is_taken(world: World) -> None:
 def test_the_supernode_hears_that_somebody_is_at_it(
     world: World, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    monkeypatch.setattr(client.node.executor, "_HEARTBEAT_S", 0.001)
+    monkeypatch.setattr(flower_compat.runtime, "_HEARTBEAT_S", 0.001)
     world.beat_fails = fails
     before = threading.active_count()
 
@@ -477,14 +478,14 @@ def test_a_message_that_the_supernode_withdrew_does_not_hold_up_the_next(
 ) -> None:
     """Its content never comes: the centre's run ended while it was on its way."""
     never_comes = threading.Event()
-    pull = client.node.executor.pull_task_input
+    pull = flower_compat.runtime.pull_task_input
 
     def stuck(taken: Any) -> Any:
         if taken.token == "token-0":
             never_comes.wait(10)
         return pull(taken)
 
-    monkeypatch.setattr(client.node.executor, "pull_task_input", stuck)
+    monkeypatch.setattr(flower_compat.runtime, "pull_task_input", stuck)
     monkeypatch.setattr(client.node.executor, "_POLL_S", 0.01)
     world.serve(instruction(1), instruction(2))
     never_comes.set()

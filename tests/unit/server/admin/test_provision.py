@@ -28,6 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from typer.testing import CliRunner
 
+from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
 from protocol.keys import (
     KeyFileError,
     certificate_fingerprint,
@@ -52,14 +53,6 @@ HOSTS = ("centre.example.org", "10.1.2.3", "fd00::7")
 PRIVATE_FILES = {"ca.key", "server.key"}
 
 
-class SuperLinkUnreachable(RuntimeError):
-    """Stands for the registry's."""
-
-
-class SuperLinkRefused(RuntimeError):
-    """Stands for the registry's."""
-
-
 @pytest.fixture(autouse=True)
 def told(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """A registry whose SuperLink runs; the sites that it was told of, call by call."""
@@ -70,11 +63,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         return [f"the SuperLink now admits {len(calls[-1])}"]
 
     registry = ModuleType("server.admin.registry")
-    vars(registry).update(
-        sync_sites=sync_sites,
-        SuperLinkUnreachable=SuperLinkUnreachable,
-        SuperLinkRefused=SuperLinkRefused,
-    )
+    vars(registry).update(sync_sites=sync_sites)
     monkeypatch.setitem(sys.modules, "server.admin.registry", registry)
     return calls
 

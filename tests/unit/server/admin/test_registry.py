@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
+from flower_compat.control import Node, SuperLinkRefused, SuperLinkUnreachable
 from protocol.keys import make_key, openssh_fingerprint, openssh_line
 from server.admin.centre import Centre, SiteKey, create_centre, write_sites
-from server.admin.control import Node, SuperLinkRefused, SuperLinkUnreachable, key_bytes
-from server.admin.registry import sync_sites
+from server.admin.registry import public_key_pem, sync_sites
 
 
 class FakeControl:
@@ -29,9 +30,8 @@ class FakeControl:
             raise SuperLinkUnreachable("the SuperLink does not answer")
         return list(self.present.values())
 
-    def register(self, name: str, line: str) -> None:
+    def register(self, name: str, key: bytes) -> None:
         self.calls.append(("register", name))
-        key = key_bytes(line)
         if key in self.revoked or key in {node.public_key for node in self.nodes()}:
             raise SuperLinkRefused("public key already in use")
         number = next(self._numbers)
@@ -57,8 +57,8 @@ def control(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> FakeControl:
     fake = FakeControl()
 
     @contextmanager
-    def connect(of: Centre) -> Iterator[FakeControl]:
-        assert of == centre
+    def connect(port: int, ca_file: Path) -> Iterator[FakeControl]:
+        assert (port, ca_file) == (centre.port, centre.ca_file)
         yield fake
 
     monkeypatch.setattr("server.admin.registry.connect", connect)
@@ -193,3 +193,8 @@ def test_a_superlink_that_is_down_is_told(
     with pytest.raises(SuperLinkUnreachable):
         sync_sites(centre)
     assert control.calls == []
+
+
+def test_a_key_is_given_as_flower_keeps_it() -> None:
+    public = make_key().public_key()
+    assert public_key_pem(openssh_line(public)) == public_key_to_bytes(public)

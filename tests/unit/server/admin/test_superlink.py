@@ -207,7 +207,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(sys, "argv", sys.argv)
     for name in ("FLWR_HOME", "ASDNET_CENTRE", "PATH"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
-    monkeypatch.setattr("flwr.superlink.cli.flower_superlink", command)
+    monkeypatch.setattr("flower_compat.superlink.flower_superlink", command)
     return calls
 
 

@@ -1,6 +1,7 @@
-"""Flower's Control API at this centre: which nodes are registered, and starting and stopping runs.
+"""The SuperLink's Control API: which nodes are registered, and starting and stopping runs.
 
-It is reached over loopback alone; the gate in server/superlink.py refuses it to everybody else.
+Flower has it in its command `flwr` alone, which cannot be asked for an answer.  It is reached over
+loopback only.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import httpx
-from flwr.cli.build import build_fab_from_disk
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -22,14 +22,12 @@ from flwr.proto.control_pb2 import (
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-from protocol.keys import parse_openssh_line
-from server.admin.centre import Centre
+from flower_compat.bundle import build_bundle
 
 
 class SuperLinkUnreachable(RuntimeError):
-    """The SuperLink of this centre does not answer."""
+    """The SuperLink does not answer."""
 
 
 class SuperLinkRefused(RuntimeError):
@@ -38,7 +36,7 @@ class SuperLinkRefused(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One SuperNode that the SuperLink knows."""
+    """One SuperNode that the SuperLink knows; its public key as PEM."""
 
     node_id: int
     name: str
@@ -54,19 +52,17 @@ class Control:
     def nodes(self) -> list[Node]:
         """All registered nodes, online or not."""
         with _explained():
-            found = self._client.ListNodes(ListNodesRequest()).nodes_info
+            infos = self._client.ListNodes(ListNodesRequest()).nodes_info
         return [
             Node(node_id=n.node_id, name=n.name, public_key=n.public_key)
-            for n in found
+            for n in infos
             if n.status != "unregistered"
         ]
 
-    def register(self, name: str, openssh_line: str) -> None:
-        """Admit the node with this public key."""
+    def register(self, name: str, public_key: bytes) -> None:
+        """Admit the node with this public key (PEM)."""
         with _explained():
-            self._client.RegisterNode(
-                RegisterNodeRequest(public_key=key_bytes(openssh_line), name=name)
-            )
+            self._client.RegisterNode(RegisterNodeRequest(public_key=public_key, name=name))
 
     def unregister(self, node_id: int) -> None:
         """Admit this node no longer."""
@@ -75,7 +71,7 @@ class Control:
 
     def start_run(self, app: Path, config: Mapping[str, str]) -> int:
         """Bundle the app in this folder and start it; Flower's id of the run."""
-        bundle = build_fab_from_disk(app)
+        bundle = build_bundle(app)
         with _explained():
             answer = self._client.StartRun(
                 StartRunRequest(
@@ -95,28 +91,23 @@ class Control:
 
 
 @contextmanager
-def connect(centre: Centre) -> Iterator[Control]:
-    """The Control API of this centre's SuperLink.
+def connect(port: int, ca_file: Path) -> Iterator[Control]:
+    """The Control API of the SuperLink on this port of this machine.
 
     Raises:
         SuperLinkUnreachable: By each call, if the SuperLink is not running.
         SuperLinkRefused: By each call that the SuperLink refuses.
     """
     client = ControlHttpClient.from_server_address(
-        server_address=f"127.0.0.1:{centre.port}",
+        server_address=f"127.0.0.1:{port}",
         insecure=False,
-        root_certificates=centre.ca_file.read_bytes(),
+        root_certificates=ca_file.read_bytes(),
         interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
     )
     try:
         yield Control(client)
     finally:
         client.close()
-
-
-def key_bytes(openssh_line: str) -> bytes:
-    """A public key in the form that Flower stores."""
-    return public_key_to_bytes(parse_openssh_line(openssh_line))
 
 
 @contextmanager
@@ -128,5 +119,5 @@ def _explained() -> Iterator[None]:
     except httpx.TransportError as error:
         raise SuperLinkUnreachable(
             f"the SuperLink does not answer ({type(error).__name__}); start it: "
-            "python server/superlink.py"
+            "asdnet-centre superlink"
         ) from error

@@ -1,0 +1,212 @@
+"""Every name of Flower that is not of its public API, with the reason why it is used.
+
+Public are `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.simulation`, and the commands.
+`python -m flower_compat.private_names` prints the list.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateName:
+    """One name.
+
+    Attributes:
+        name: Module and attribute.
+        used_by: Our module, in flower_compat.
+        reason: What for, and which public way is missing.
+        parameters: Of a function that is called or changed, all of them in order.
+        attributes: That are used of a class or module.
+    """
+
+    name: str
+    used_by: str
+    reason: str
+    parameters: tuple[str, ...] | None = None
+    attributes: tuple[str, ...] = ()
+
+
+_CONTROL = "`flwr register` and `flwr run` print for people; there is no API to call them"
+_EXECUTOR = (
+    "flwr-clientapp imports whatever the centre sends and returns exception texts; "
+    "no other executor can be configured"
+)
+_GATE = "the SuperLink's Control and Runtime APIs ask no caller for a key; no option closes them"
+_INTERVALS = "fixed pauses of seconds are most of a short round; no option sets them"
+
+PRIVATE_NAMES = (
+    PrivateName(
+        name="flwr.cli.build.build_fab_from_disk",
+        used_by="bundle",
+        reason="the digest that a site approves is of a bundle in memory; `flwr build` writes one",
+        parameters=("app",),
+    ),
+    PrivateName(
+        name="flwr.common.serde.fab_to_proto",
+        used_by="control",
+        reason=_CONTROL,
+        parameters=("fab",),
+    ),
+    PrivateName(
+        name="flwr.common.serde.user_config_to_proto",
+        used_by="control",
+        reason=_CONTROL,
+        parameters=("user_config",),
+    ),
+    *(
+        PrivateName(name=f"flwr.proto.control_pb2.{name}", used_by="control", reason=_CONTROL)
+        for name in (
+            "ListNodesRequest",
+            "RegisterNodeRequest",
+            "StartRunRequest",
+            "StopRunRequest",
+            "UnregisterNodeRequest",
+        )
+    ),
+    PrivateName(
+        name="flwr.supercore.control.ControlHttpClient",
+        used_by="control",
+        reason=_CONTROL,
+        attributes=(
+            "ListNodes",
+            "RegisterNode",
+            "StartRun",
+            "StopRun",
+            "UnregisterNode",
+            "close",
+            "from_server_address",
+        ),
+    ),
+    PrivateName(
+        name="flwr.supercore.fab.Fab",
+        used_by="control",
+        reason=_CONTROL,
+        parameters=("hash_str", "content", "verifications"),
+    ),
+    PrivateName(
+        name="flwr.supercore.interceptors.RuntimeVersionHttpInterceptor",
+        used_by="control, runtime",
+        reason="a client of either API has to say its version",
+        parameters=("component_name",),
+    ),
+    PrivateName(
+        name="flwr.common.constant.ErrorCode",
+        used_by="error_codes",
+        reason="flwr.app.Error has a code, and no public name for what it means",
+        attributes=(
+            "CLIENT_APP_CRASHED",
+            "CLIENT_APP_RAISED_EXCEPTION",
+            "MESSAGE_UNAVAILABLE",
+            "NODE_UNAVAILABLE",
+            "REPLY_MESSAGE_UNAVAILABLE",
+        ),
+    ),
+    PrivateName(
+        name="flwr.supercore.inflatable.inflatable_utils.pull_objects",
+        used_by="polling",
+        reason=f"patched: {_INTERVALS}",
+        parameters=(
+            "object_ids",
+            "pull_object_fn",
+            "max_concurrent_pulls",
+            "max_time",
+            "max_tries_per_object",
+            "initial_backoff",
+            "backoff_cap",
+        ),
+    ),
+    PrivateName(
+        name="flwr.common.constant.SubStatus",
+        used_by="runtime",
+        reason=_EXECUTOR,
+        attributes=("COMPLETED", "FAILED"),
+    ),
+    PrivateName(
+        name="flwr.proto.runtime_pb2.AcquireTaskRequest", used_by="runtime", reason=_EXECUTOR
+    ),
+    PrivateName(
+        name="flwr.proto.runtime_pb2.SendTaskHeartbeatRequest", used_by="runtime", reason=_EXECUTOR
+    ),
+    PrivateName(
+        name="flwr.supercore.constant.TaskType",
+        used_by="runtime",
+        reason=_EXECUTOR,
+        attributes=("CLIENT_APP",),
+    ),
+    PrivateName(
+        name="flwr.supercore.interceptors.RuntimeTokenHttpInterceptor",
+        used_by="runtime",
+        reason=_EXECUTOR,
+        parameters=("token",),
+    ),
+    PrivateName(
+        name="flwr.supercore.interceptors.SuperExecAuthHttpInterceptor",
+        used_by="runtime",
+        reason=_EXECUTOR,
+        parameters=("master_secret", "protected_methods"),
+    ),
+    PrivateName(
+        name="flwr.supercore.protobuf.client.ProtobufClientInterceptor",
+        used_by="runtime",
+        reason=_EXECUTOR,
+    ),
+    PrivateName(
+        name="flwr.supercore.runtime.RuntimeHttpClient",
+        used_by="runtime",
+        reason=_EXECUTOR,
+        attributes=("AcquireTask", "SendTaskHeartbeat", "close", "from_server_address"),
+    ),
+    PrivateName(
+        name="flwr.supernode.runtime.run_clientapp.pull_task_input",
+        used_by="runtime",
+        reason=_EXECUTOR,
+        parameters=("client",),
+    ),
+    PrivateName(
+        name="flwr.supernode.runtime.run_clientapp.push_message",
+        used_by="runtime",
+        reason=_EXECUTOR,
+        parameters=("client", "message", "context"),
+    ),
+    PrivateName(
+        name="flwr.supernode.runtime.run_clientapp.push_task_output",
+        used_by="runtime",
+        reason=_EXECUTOR,
+        parameters=("client", "context", "sub_status", "details"),
+    ),
+    PrivateName(
+        name="flwr.superlink.extensions",
+        used_by="superlink",
+        reason=f"patched: {_GATE}",
+        attributes=("get_middleware",),
+    ),
+    PrivateName(
+        name="flwr.superlink.cli.flower_superlink",
+        used_by="superlink",
+        reason="the command, in the process in which the gate is set",
+        parameters=(),
+    ),
+    PrivateName(
+        name="flwr.supernode.start_client_internal",
+        used_by="supernode",
+        reason=f"patched: {_INTERVALS}",
+        attributes=("time",),
+    ),
+    PrivateName(
+        name="flwr.supernode.cli.flower_supernode",
+        used_by="supernode",
+        reason="the command, in the process in which the pauses are set",
+        parameters=(),
+    ),
+    PrivateName(
+        name="flwr.supercore.task_identity.TaskIdentity",
+        used_by="task_identity",
+        reason="the executor answers in a process of its own, which has to know the task",
+        attributes=("node_id", "run_id", "task_id"),
+    ),
+)
+
+
+if __name__ == "__main__":
+    for private in PRIVATE_NAMES:
+        print(f"{private.name}\n    flower_compat/{private.used_by}: {private.reason}")
