@@ -144,11 +144,7 @@ def probabilities_to_grid(
     best: NDArray[np.float32] | None = None
     label = np.zeros(scan.GetSize()[::-1], np.uint8)
     for index, channel in enumerate(probabilities_xyz):
-        image = sitk.GetImageFromArray(np.ascontiguousarray(channel.transpose(2, 1, 0)))
-        image.CopyInformation(study_grid)
-        on_scan = sitk.GetArrayFromImage(
-            sitk.Resample(image, scan, sitk.Transform(), sitk.sitkLinear, float(index == 0))
-        )
+        on_scan = map_to_grid(channel, study_grid, scan, outside=float(index == 0))
         if best is None:
             best = on_scan
             continue
@@ -160,6 +156,17 @@ def probabilities_to_grid(
 
 def _oriented(image: sitk.Image) -> sitk.Image:
     return sitk.DICOMOrient(usable_geometry(image), "LPS")
+
+
+def map_to_grid(
+    map_xyz: NDArray[np.float32], study_grid: sitk.Image, scan: sitk.Image, *, outside: float = 0.0
+) -> NDArray[np.float32]:
+    """A map on the study's grid, linearly on the scan's own, (Z, Y, X)."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(map_xyz.transpose(2, 1, 0)))
+    image.CopyInformation(study_grid)
+    resampled = sitk.Resample(image, scan, sitk.Transform(), sitk.sitkLinear, outside)
+    on_scan: NDArray[np.float32] = sitk.GetArrayFromImage(resampled)
+    return on_scan
 
 
 def _smoothed(image: sitk.Image, spacing_mm: Triple) -> sitk.Image:

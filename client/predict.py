@@ -111,7 +111,7 @@ def _run(
     """All cases, a line each; the summary tells of those that were looked at, even if stopped."""
     from client.segmenting.batch import predict_all, write_summary
 
-    console.print(f"{model.title} ({NOTICE}); confidence: {model.confidence_map}")
+    console.print(f"{model.title} ({NOTICE}); confidence: {model.networks.confidence_map}")
     outcomes: list[Outcome] = []
     try:
         # A bar in a terminal; where there is none, plain lines.

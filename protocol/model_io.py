@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from asdnet_models.model_files import (
+    MODEL_FILE,
+    PROTOCOL_FILE,
+    ModelFileError,
+    ModelFiles,
+    prefixed,
+    read_model_files,
+)
 from protocol.config.study import StudyProtocol
 from protocol.files import atomic_file, write_json
 from protocol.wire.weights import Weights
-
-MODEL_FILE = "model.safetensors"
-PROTOCOL_FILE = "protocol.json"
-
-
-class ModelFileError(ValueError):
-    """Saved weights that cannot be read, or are not of their study."""
 
 
 def save_model(
@@ -53,29 +53,22 @@ def load_model(folder: Path) -> tuple[StudyProtocol, Weights, Weights | None]:
         FileNotFoundError: If the folder holds no model.
         ModelFileError: If its files are damaged or of two studies.
     """
-    for name in (PROTOCOL_FILE, MODEL_FILE):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder}: has no {name}; name a folder such as model/best")
-    try:
-        protocol = StudyProtocol.model_validate_json((folder / PROTOCOL_FILE).read_bytes())
-    except ValidationError as error:
-        raise ModelFileError(f"{folder / PROTOCOL_FILE}: is not a protocol: {error}") from None
-    tensors, texts = load_tensors(folder / MODEL_FILE)
-    if f'"{saved_protocol_digest(folder)}"' not in texts.get("facts", ""):
-        raise ModelFileError(
-            f"{folder}: {MODEL_FILE} and {PROTOCOL_FILE} are of two studies; copy both from one"
-        )
-    return protocol, part(tensors, "segmenter") or {}, part(tensors, "confidence")
+    files = read_model_files(folder)
+    return study_of(files), files.segmenter, files.confidence
 
 
-def saved_protocol_digest(folder: Path) -> str:
-    """The digest of a saved protocol as it was when it was saved.
+def study_of(files: ModelFiles) -> StudyProtocol:
+    """The whole protocol of a saved model.
 
-    Taken from the file: a later version of the protocol's form, read back, has further settings.
+    Raises:
+        ModelFileError: If it breaks a rule.
     """
-    content = json.loads((folder / PROTOCOL_FILE).read_bytes())
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    try:
+        return StudyProtocol.model_validate(files.protocol)
+    except ValidationError as error:
+        raise ModelFileError(
+            f"{files.folder / PROTOCOL_FILE}: is not a protocol: {error}"
+        ) from None
 
 
 def model_digest(folder: Path) -> str:
@@ -84,39 +77,9 @@ def model_digest(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def prefixed(**parts: Weights | None) -> Weights:
-    """Several networks' weights as one set, each name behind that of its network."""
-    return {
-        f"{network}/{name}": tensor
-        for network, weights in parts.items()
-        for name, tensor in (weights or {}).items()
-    }
-
-
-def part(tensors: Weights, network: str) -> Weights | None:
-    """One network's weights out of what `prefixed` made; None where it has none."""
-    prefix = f"{network}/"
-    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    return found or None
-
-
 def save_tensors(path: Path, tensors: Weights, texts: dict[str, str]) -> None:
     """One safetensors file with these texts in its header, put in place of the old one at once."""
     # safetensors refuses tensors that share memory, as the best model's do with the last one's.
     own = {name: tensor.clone() for name, tensor in tensors.items()}
     with atomic_file(path) as draft:
         save_file(own, draft, metadata=texts)
-
-
-def load_tensors(path: Path) -> tuple[Weights, dict[str, str]]:
-    """Tensors and texts of one safetensors file.
-
-    Raises:
-        ModelFileError: If it is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            texts = dict(file.metadata() or {})
-        return load_file(path), texts
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path}: cannot be read: {error}") from None

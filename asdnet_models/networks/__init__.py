@@ -1,7 +1,9 @@
 """The networks, built by name from plain numbers."""
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asdnet_models.catalogue import NETWORKS, imported
 from asdnet_models.config import ModelConfig
@@ -30,6 +32,18 @@ def build_confidence(config: ModelConfig) -> ConfidenceFCN | ConfidenceCNN:
     )
     xavier_(network, torch.Generator().manual_seed(config.seed + 1))
     return network
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Into the network in place; counters, which are no floating tensors, keep their values.
+
+    Raises:
+        RuntimeError: If a floating tensor of the network is missing, has another shape, or is none
+            of the network's.
+    """
+    state = network.state_dict()
+    counters = {name: t for name, t in state.items() if not t.is_floating_point()}
+    network.load_state_dict({**counters, **weights}, strict=True)
 
 
 def xavier_(network: nn.Module, generator: torch.Generator) -> None:

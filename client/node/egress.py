@@ -38,7 +38,7 @@ _REASONS = frozenset(
         *(NOT_APPROVED, REFUSED, CRASHED, STOPPED, "OtherError"),
         *("AuditError", "CacheError", "ContractError", "MessageError", "ProtocolError"),
         *("NonFiniteLossError", "NothingToTrainError", "ScanError", "ValidationError"),
-        *("AcceleratorError", "OutOfMemoryError"),
+        *("AcceleratorError", "DeviceError", "OutOfMemoryError"),
     ]
 )
 

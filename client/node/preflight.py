@@ -280,12 +280,13 @@ def _rehearse(config: SiteConfig, study: StudyProtocol, sender: Connection) -> N
     """In the child: send how the step went, a `Result`."""
     import torch
 
-    from client.training.device import choose_device
+    from asdnet_models.device import DeviceError, torch_device
 
-    device = choose_device(config)
+    device: torch.device | str = config.device
     try:
-        sender.send(_missing(device) or _step(config, study, device))
-    except ProtocolError as error:
+        device = torch_device(config.device)
+        sender.send(_step(config, study, device))
+    except (DeviceError, ProtocolError) as error:
         rule, _, remedy = str(error).rpartition("; ")
         sender.send(("failed", rule, remedy))
     except (RuntimeError, MemoryError, ArithmeticError) as error:
@@ -304,18 +305,6 @@ def _out_of_memory(found: str, note: str) -> Result:
         "study's decision"
     )
     return "failed", found + note, remedy
-
-
-def _missing(device: torch.device) -> Result | None:
-    import torch
-
-    if device.type != "cuda":
-        return None
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (device.index or 0) < count:
-        return None
-    found = f"{device} is not there: PyTorch sees {count} GPUs"
-    return "failed", found, "set `device: auto` or cpu, or install the GPU's driver"
 
 
 def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Result:

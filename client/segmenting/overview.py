@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from client.segmenting.prediction import LOW_CONFIDENCE, Segmentation
+from asdnet_models.inference.predictor import Segmentation
+from client.segmenting.prediction import LOW_CONFIDENCE
 from reporting.figure_layout import stacked
 from reporting.overlay import Doubt, Place, three_planes
 
@@ -21,24 +22,24 @@ _WHOLE_PX, _CLOSE_PX = 280, 360
 
 
 def draw_overview(
-    scan: sitk.Image, found: Segmentation, organs: Mapping[str, int], title: str
+    scan: sitk.Image, prediction: Segmentation, organs: Mapping[str, int], title: str
 ) -> Image.Image:
     """Contours on the whole scan, then close up through the least confident place, veiled.
 
     Args:
         scan: As acquired.
-        found: The model's, on the scan's grid.
+        prediction: The model's, on the scan's grid.
         organs: Value of each organ.
         title: The only text of the case in the picture.
     """
-    image, spacing_mm_xyz = _oriented(sitk.GetArrayFromImage(scan), scan)
-    label, _ = _oriented(found.label_zyx, scan)
+    image, spacing_mm_xyz = _oriented(scan)
+    label, _ = _oriented(prediction.label)
     whole = three_planes(
         image, spacing_mm_xyz, [(label, "solid")], organs, height_px=_WHOLE_PX, title=title
     )
     if not label.any():
         return whole
-    confidence, _ = _oriented(found.confidence_zyx, scan)
+    confidence, _ = _oriented(prediction.confidence)
     near = _near(label > 0, spacing_mm_xyz)
     close = three_planes(
         image,
@@ -71,10 +72,8 @@ def least_confident_place(
     return z, y, x
 
 
-def _oriented(array_zyx: NDArray[Any], scan: sitk.Image) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """An array on the scan's grid with its axes turned to LPS, and the spacing (x, y, z) in mm."""
-    image = sitk.GetImageFromArray(array_zyx)
-    image.CopyInformation(scan)
+def _oriented(image: sitk.Image) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Voxels with their axes turned to LPS, (Z, Y, X), and the spacing (x, y, z) in mm."""
     turned = sitk.DICOMOrient(image, "LPS")
     return sitk.GetArrayFromImage(turned), turned.GetSpacing()
 

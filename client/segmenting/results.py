@@ -27,14 +27,7 @@ from client.data.layout import content_hash
 from client.data.pseudonyms import Pseudonyms
 from client.segmenting.options import NOTICE, Options
 from client.segmenting.overview import draw_overview
-from client.segmenting.prediction import (
-    LOW_CONFIDENCE,
-    Model,
-    OrganMeasures,
-    Segmentation,
-    measure,
-    segment,
-)
+from client.segmenting.prediction import LOW_CONFIDENCE, Model, OrganMeasures, measure
 from client.segmenting.sources import Source
 from protocol.files import atomic_folder
 
@@ -121,14 +114,16 @@ def make_result(
     series = _series(source, model, options)
     scan = read_image(source.path, case=source.name, series_patterns=options.series)
     keep_one = _largest_component(model, options)
-    found = segment(model, scan, largest_component=keep_one)
+    prediction = model.networks.predict(scan, largest_component=keep_one)
+    label_zyx = sitk.GetArrayViewFromImage(prediction.label)
+    confidence_zyx = sitk.GetArrayViewFromImage(prediction.confidence)
     organs = model.protocol.organs
     with atomic_folder(out / pseudonym) as folder:
         if "nifti" in options.formats:
-            write_label_map(found.label_zyx, scan, folder / "segmentation.nii.gz")
-            write_confidence(found.confidence_zyx, scan, folder / "confidence.nii.gz")
-        not_written = _write_dicom(folder, series, scan, found, model, options)
-        picture = draw_overview(scan, found, organs, f"{pseudonym}: {NOTICE}")
+            write_label_map(label_zyx, scan, folder / "segmentation.nii.gz")
+            write_confidence(confidence_zyx, scan, folder / "confidence.nii.gz")
+        not_written = _write_dicom(folder, series, scan, label_zyx, model, options)
+        picture = draw_overview(scan, prediction, organs, f"{pseudonym}: {NOTICE}")
         picture.save(folder / "overview.png", compress_level=_PNG_LEVEL)
         result = CaseResult(
             case=pseudonym,
@@ -138,8 +133,8 @@ def make_result(
             software=software(),
             seconds=round(time.perf_counter() - started, 3),
             largest_component=keep_one,
-            confidence_map=model.confidence_map,
-            organs=measure(found, scan.GetSpacing(), organs),
+            confidence_map=model.networks.confidence_map,
+            organs=measure(label_zyx, confidence_zyx, scan.GetSpacing(), organs),
             files=tuple(sorted(path.name for path in folder.iterdir())),
             not_written=not_written,
             made_from=seal,
@@ -210,7 +205,7 @@ def _write_dicom(
     folder: Path,
     series: DicomSeries | None,
     scan: sitk.Image,
-    found: Segmentation,
+    label_zyx: NDArray[np.uint8],
     model: Model,
     options: Options,
 ) -> dict[str, str]:
@@ -222,9 +217,9 @@ def _write_dicom(
     from client.data.dicom.contours import write_structures
     from client.data.dicom.segments import write_segments
 
-    label, organs = found.label_zyx, model.protocol.organs
+    organs = model.protocol.organs
     for name in wanted:
         write = write_segments if name == "seg" else write_structures
         path = folder / f"segmentation.{name}.dcm"
-        write(path, label, scan, series, organs, model=model.title)
+        write(path, label_zyx, scan, series, organs, model=model.title)
     return {}

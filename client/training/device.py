@@ -1,4 +1,4 @@
-"""What a machine does with the networks: its device, memory layout and way to take a step.
+"""What a machine does with the networks: memory layout, kernels and way to take a step.
 
 Facts of a site, not of the study: on any of them a step has the same gradients to rounding.
 """
@@ -14,13 +14,6 @@ from protocol.config.study import ProtocolError, StudyProtocol
 
 # Tensor cores want this layout, and on a CPU it spares PyTorch's slow fallback convolution.
 _LAYOUT = torch.channels_last_3d
-
-
-def choose_device(config: SiteConfig) -> torch.device:
-    """The site's device; "auto" is the GPU where there is one."""
-    if config.device != "auto":
-        return torch.device(config.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_accumulate(config: SiteConfig, protocol: StudyProtocol) -> None:

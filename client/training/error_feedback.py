@@ -5,9 +5,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save
 
+from asdnet_models.model_files import part, prefixed
 from client.training.state_folder import RoundFiles
 from protocol.config.study import WireConfig
-from protocol.model_io import part, prefixed
 from protocol.wire.compression import Packed, pack_update
 from protocol.wire.weights import Weights
 

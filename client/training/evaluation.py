@@ -10,17 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from asdnet_models.device import torch_device
+from asdnet_models.inference.predictor import labels_on_scan
 from asdnet_models.inference.sliding_window import segment_volume, trust_volume
 from asdnet_models.metrics import OrganScore, score_label_maps
-from asdnet_models.networks import build_confidence, build_segmenter
-from asdnet_models.preprocessing import probabilities_to_grid
+from asdnet_models.networks import build_confidence, build_segmenter, load_weights
 from asdnet_models.reliability import BINS, LOWEST, SCORES, STEP, Reliability, TrustScore
 from asdnet_models.sums import ScoreSum
 from client.data.cache import CachedCase
 from client.data.dataset import SiteData
 from client.data.declaration import count_drawn
-from client.training.device import choose_device
-from client.training.round import load_wire_weights
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import EvaluationReport
@@ -40,15 +39,15 @@ def load_segmenter(config: SiteConfig, protocol: StudyProtocol, weights: Weights
     if config.threads:
         torch.set_num_threads(config.threads)
     segmenter = build_segmenter(protocol)
-    load_wire_weights(segmenter, weights)
-    return segmenter.to(choose_device(config)).eval()
+    load_weights(segmenter, weights)
+    return segmenter.to(torch_device(config.device)).eval()
 
 
 def load_confidence(config: SiteConfig, protocol: StudyProtocol, weights: Weights) -> nn.Module:
     """D, likewise."""
     confidence = build_confidence(protocol)
-    load_wire_weights(confidence, weights)
-    return confidence.to(choose_device(config)).eval()
+    load_weights(confidence, weights)
+    return confidence.to(torch_device(config.device)).eval()
 
 
 def evaluate_site(
@@ -205,41 +204,11 @@ def label_map_on_scan(
     case: CachedCase,
     scan: sitk.Image,
 ) -> NDArray[np.uint8]:
-    """From (C, X, Y, Z) on the study's grid to label values on the scan's own, (Z, Y, X).
-
-    Every method's predictions take this path, so none gains by another interpolation.
-    """
+    """`labels_on_scan` of a cached case, as the study has it."""
     largest_component = protocol.evaluation.largest_component
     return labels_on_scan(
         probabilities_xyz, protocol, case.grid(), scan, largest_component=largest_component
     )
-
-
-def labels_on_scan(
-    probabilities_xyz: NDArray[np.float32],
-    protocol: StudyProtocol,
-    study_grid: sitk.Image,
-    scan: sitk.Image,
-    *,
-    largest_component: bool,
-) -> NDArray[np.uint8]:
-    """The same of a scan that is in no cache; `study_grid` is any image of that grid's geometry."""
-    channels = probabilities_to_grid(probabilities_xyz, study_grid, scan)
-    if largest_component:
-        channels = largest_components(channels, protocol.classes)
-    values = np.array([0, *(protocol.organs[organ] for organ in protocol.organ_names)], np.uint8)
-    label: NDArray[np.uint8] = values[channels]
-    return label
-
-
-def largest_components(channels: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
-    """One connected component an organ; smaller pieces become background.  Any axis order."""
-    kept = np.zeros_like(channels)
-    for value in range(1, classes):
-        mask = sitk.GetImageFromArray((channels == value).astype(np.uint8))
-        ranked = sitk.RelabelComponent(sitk.ConnectedComponent(mask), sortByObjectSize=True)
-        kept[sitk.GetArrayViewFromImage(ranked) == 1] = value
-    return kept
 
 
 def dsc_sums(protocol: StudyProtocol, scores: Sequence[CaseScores]) -> dict[str, ScoreSum]:

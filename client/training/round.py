@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
+from asdnet_models.device import torch_device
 from asdnet_models.methods import method_named
 from asdnet_models.methods.common import (
     LabelledBatch,
@@ -19,10 +19,11 @@ from asdnet_models.methods.common import (
     StepRecord,
     UnlabelledBatch,
 )
+from asdnet_models.networks import load_weights
 from asdnet_models.sums import SumCount
 from client.data.dataset import PatchSampler, PseudoLabels, SiteData
 from client.training.augmentation import augment
-from client.training.device import build_networks, check_accumulate, choose_device, on_device
+from client.training.device import build_networks, check_accumulate, on_device
 from client.training.optimiser_state import OptimiserStore
 from client.training.prefetch import drawn_ahead
 from client.training.pseudo_labels import pseudo_labels_of
@@ -84,7 +85,7 @@ def train_round(
     check_accumulate(config, protocol)
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = choose_device(config)
+    device = torch_device(config.device)
     networks = build_networks(
         protocol,
         device,
@@ -92,9 +93,9 @@ def train_round(
         compiled=config.compile,
         parts=config.accumulate,
     )
-    load_wire_weights(networks.segmenter, segmenter)
+    load_weights(networks.segmenter, segmenter)
     if networks.confidence is not None:
-        load_wire_weights(networks.confidence, confidence or {})
+        load_weights(networks.confidence, confidence or {})
     # Before any step: with the global weights, and at a crash again with the same ones.
     pseudo = pseudo_labels_of(
         config.state, run, plan, networks.segmenter, protocol, data.unlabelled
@@ -152,15 +153,6 @@ def _method(
         # A stream of its own: a method that draws does not change which patches are drawn.
         generator=torch.Generator().manual_seed(int(rng.spawn(1)[0].integers(2**62))),
     )
-
-
-def load_wire_weights(network: nn.Module, weights: Weights) -> None:
-    """Into the network in place; tensors that do not travel keep their values.
-
-    Raises:
-        RuntimeError: If a floating tensor of the network is missing or has another shape.
-    """
-    network.load_state_dict({**network.state_dict(), **weights}, strict=True)
 
 
 def _set_rates(networks: Networks, protocol: StudyProtocol, plan: RoundPlan) -> None:

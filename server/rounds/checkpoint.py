@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from asdnet_models.model_files import ModelFileError, load_tensors, part, prefixed
 from protocol.config.study import StudyProtocol
-from protocol.model_io import ModelFileError, load_tensors, part, prefixed, save_tensors
+from protocol.model_io import save_tensors
 from protocol.wire.messages import SiteFacts
 from server.rounds.record import RoundRecord, StudyRecord
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 from torch import Tensor
 
-from client.training.evaluation import largest_components
+from asdnet_models.inference.predictor import largest_components
 from protocol.wire.weights import Weights
 from simulation.baselines.encoder import EncoderOptions, dense_features, load_encoder
 from simulation.baselines.malf import most_similar, on_whole_grid

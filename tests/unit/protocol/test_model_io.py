@@ -10,15 +10,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from protocol.config.study import StudyProtocol
-from protocol.model_io import (
+from asdnet_models.model_files import (
     MODEL_FILE,
     PROTOCOL_FILE,
     ModelFileError,
+    read_model_files,
+)
+from protocol.config.study import StudyProtocol
+from protocol.model_io import (
     load_model,
     model_digest,
     save_model,
-    saved_protocol_digest,
 )
 from protocol.wire.weights import Weights
 
@@ -123,9 +125,19 @@ def test_a_folder_without_a_model_is_told(tmp_path: Path, missing: str) -> None:
         load_model(tmp_path)
 
 
+def write_files(folder: Path, content: dict[str, Any]) -> str:
+    """A protocol, and S's weights that say that they are of it; its digest."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    (folder / PROTOCOL_FILE).write_text(json.dumps(content))
+    tensors = {f"segmenter/{name}": tensor for name, tensor in S.items()}
+    facts = {"facts": json.dumps({"protocol_sha256": digest})}
+    safetensors.torch.save_file(tensors, folder / MODEL_FILE, facts)
+    return digest
+
+
 def test_a_protocol_that_is_none_is_refused(tmp_path: Path) -> None:
-    save_model(tmp_path, PROTOCOL, S, D, {})
-    (tmp_path / PROTOCOL_FILE).write_text('{"sed": 1}')
+    write_files(tmp_path, {"sed": 1})
     with pytest.raises(ModelFileError, match=f"{PROTOCOL_FILE}: is not a protocol"):
         load_model(tmp_path)
 
@@ -189,17 +201,12 @@ def test_a_model_of_an_earlier_form_of_the_protocol_is_still_read(tmp_path: Path
     save_model(tmp_path, PROTOCOL, S, D, {})
     content = json.loads((tmp_path / PROTOCOL_FILE).read_text())
     del content["contract"]
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    (tmp_path / PROTOCOL_FILE).write_text(json.dumps(content))
-    tensors = {f"segmenter/{name}": tensor for name, tensor in S.items()}
-    facts = {"facts": json.dumps({"protocol_sha256": digest})}
-    safetensors.torch.save_file(tensors, tmp_path / MODEL_FILE, facts)
+    digest = write_files(tmp_path, content)
     protocol, segmenter, _ = load_model(tmp_path)
-    assert (protocol, saved_protocol_digest(tmp_path)) == (PROTOCOL, digest)
+    assert (protocol, read_model_files(tmp_path).protocol_sha256) == (PROTOCOL, digest)
     assert same(segmenter, S)
 
 
 def test_the_saved_protocol_s_digest_is_the_protocol_s(tmp_path: Path) -> None:
     save_model(tmp_path, PROTOCOL, S, D, {})
-    assert saved_protocol_digest(tmp_path) == PROTOCOL.digest
+    assert read_model_files(tmp_path).protocol_sha256 == PROTOCOL.digest

@@ -562,10 +562,9 @@ def test_a_word_of_the_list_is_kept(word: str) -> None:
 # own ("NotApproved"): none of them is raised by what answers a message.
 NEVER_IN_AN_ANSWER = {
     "client.predict.UsageError",
-    "client.segmenting.prediction.DeviceError",
     "client.data.pseudonyms.PseudonymKeyError",
     "client.segmenting.sources.SourceError",
-    "protocol.model_io.ModelFileError",
+    "asdnet_models.model_files.ModelFileError",
     "client.node.approval.ApprovalError",
     "client.node.approval.NotApprovedError",
     "client.node.bundle.BundleError",

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 import client.training.evaluation
+from asdnet_models.inference.predictor import largest_components
 from asdnet_models.networks import build_segmenter
 from asdnet_models.reliability import LOWEST, STEP
 from client.data.dataset import prepare_site
 from client.data.image_io import read_image
 from client.training.evaluation import (
     evaluate_site,
-    largest_components,
     predict_label_map,
     score_case,
 )

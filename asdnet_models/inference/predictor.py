@@ -1,0 +1,215 @@
+"""A trained model on one scan: label map and confidence map on the scan's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
+
+from asdnet_models.config import InferenceConfig, ModelConfig
+from asdnet_models.device import torch_device
+from asdnet_models.geometry import usable_geometry
+from asdnet_models.inference.sliding_window import segment_volume, trust_volume
+from asdnet_models.model_files import PROTOCOL_FILE, ModelFileError, ModelFiles, read_model_files
+from asdnet_models.networks import build_confidence, build_segmenter, load_weights
+from asdnet_models.preprocessing import map_to_grid, preprocess_image, probabilities_to_grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """What a model says of one scan, on the scan's own grid.
+
+    Attributes:
+        label: The study's values of the organs, 8 bits; 0 is background.
+        confidence: In [0, 1], float32; 0 where nothing was predicted, outside the study's grid.
+        probabilities: Background and the organs in the order of their values, (C, Z, Y, X), where
+            they were asked for.
+    """
+
+    label: sitk.Image
+    confidence: sitk.Image
+    probabilities: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationModel:
+    """A trained model, ready on its device.
+
+    Attributes:
+        config: Its classes, grid, networks and inference.
+        segmenter: S.
+        confidence: D; None where the study trained none.
+    """
+
+    config: ModelConfig
+    segmenter: nn.Module
+    confidence: nn.Module | None
+
+    @classmethod
+    def from_files(cls, files: ModelFiles, config: ModelConfig, device: str) -> SegmentationModel:
+        """The networks of this configuration with a saved model's weights, on a device.
+
+        Raises:
+            ModelFileError: The weights are of other networks.
+            DeviceError: The device is not there.
+        """
+        on = torch_device(device)
+        networks = [build_segmenter(config)]
+        parts = [files.segmenter]
+        if files.confidence is not None and config.method.trains_confidence:
+            networks.append(build_confidence(config))
+            parts.append(files.confidence)
+        try:
+            for network, weights in zip(networks, parts, strict=True):
+                load_weights(network, weights)
+        except RuntimeError:
+            raise ModelFileError(
+                f"{files.folder}: its weights are not of the network that its protocol names; copy"
+                " the whole folder again, or use the version of this software that made it"
+            ) from None
+        ready = [network.to(on).eval() for network in networks]
+        return cls(config=config, segmenter=ready[0], confidence=ready[1] if ready[1:] else None)
+
+    @property
+    def confidence_map(self) -> Literal["confidence network", "maximum softmax"]:
+        """What the confidence map of this model is."""
+        return "maximum softmax" if self.confidence is None else "confidence network"
+
+    def predict(
+        self,
+        image: sitk.Image,
+        *,
+        largest_component: bool | None = None,
+        probabilities: bool = False,
+    ) -> Segmentation:
+        """Preprocess, predict and bring back to the scan's own grid.
+
+        Args:
+            image: One scan as acquired, any orientation and spacing.
+            largest_component: Keep one connected component an organ; None: as the model's study.
+            probabilities: Give the classes' probabilities too.
+
+        Raises:
+            GeometryError: The image's geometry cannot be used.
+            ValueError: It is not a scan of three axes and one channel.
+        """
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+            raise ValueError(
+                f"image: has {image.GetDimension()} axes and "
+                f"{image.GetNumberOfComponentsPerPixel()} channels; give one volume of one channel"
+            )
+        if largest_component is None:
+            largest_component = self.config.evaluation.largest_component
+        scan = usable_geometry(image)
+        on_grid = preprocess_image(scan, self.config.spacing_mm)
+        array_xyz = sitk.GetArrayFromImage(on_grid).transpose(2, 1, 0).copy()
+        volume = torch.from_numpy(array_xyz)[None, None]
+        volume = volume.to(next(self.segmenter.parameters()).device)
+        found = segment_volume(self.segmenter, volume, self.config)
+        trust_xyz = self._confidence(found, volume)[0, 0].cpu().numpy()
+        maps_xyz = found[0].cpu().numpy()
+        label_zyx = labels_on_scan(
+            maps_xyz, self.config, on_grid, scan, largest_component=largest_component
+        )
+        return Segmentation(
+            label=_like(image, label_zyx),
+            confidence=_like(image, np.clip(map_to_grid(trust_xyz, on_grid, scan), 0.0, 1.0)),
+            probabilities=np.stack(
+                [
+                    map_to_grid(channel, on_grid, scan, outside=float(index == 0))
+                    for index, channel in enumerate(maps_xyz)
+                ]
+            )
+            if probabilities
+            else None,
+        )
+
+    def _confidence(self, probabilities: Tensor, volume: Tensor) -> Tensor:
+        """M, or the maximum softmax where there is no D, (1, 1, X, Y, Z) on the study's grid."""
+        if self.confidence is None:
+            return probabilities.amax(1, keepdim=True)
+        return trust_volume(self.confidence, probabilities, volume, self.config)
+
+
+def load_model(folder: str | Path, *, device: str = "auto") -> SegmentationModel:
+    """A saved model on a device.
+
+    Args:
+        folder: Holds model.safetensors and protocol.json, such as `model/best` of a run.
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        FileNotFoundError: The folder holds no model.
+        ModelFileError: Its files are damaged, of two studies, or of other networks.
+        DeviceError: The device is not there.
+    """
+    files = read_model_files(Path(folder))
+    return SegmentationModel.from_files(files, _config_of(files), device)
+
+
+def _config_of(files: ModelFiles) -> ModelConfig:
+    """What a model needs of its study's protocol, which decides more."""
+    content = _known(files.protocol, ModelConfig)
+    if isinstance(content.get("evaluation"), dict):
+        content["evaluation"] = _known(content["evaluation"], InferenceConfig)
+    try:
+        return ModelConfig.model_validate(content)
+    except ValidationError as error:
+        raise ModelFileError(
+            f"{files.folder / PROTOCOL_FILE}: is not a protocol: {error}"
+        ) from None
+
+
+def _known(content: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key in model.model_fields}
+
+
+def labels_on_scan(
+    probabilities_xyz: NDArray[np.float32],
+    config: ModelConfig,
+    study_grid: sitk.Image,
+    scan: sitk.Image,
+    *,
+    largest_component: bool,
+) -> NDArray[np.uint8]:
+    """From (C, X, Y, Z) on the study's grid to label values on the scan's own, (Z, Y, X).
+
+    Every method's predictions take this path, so none gains by another interpolation.
+
+    Args:
+        probabilities_xyz: In [0, 1].
+        config: Says the organs' values.
+        study_grid: Any image of that grid's geometry.
+        scan: As acquired.
+        largest_component: Keep one connected component an organ.
+    """
+    channels = probabilities_to_grid(probabilities_xyz, study_grid, scan)
+    if largest_component:
+        channels = largest_components(channels, config.classes)
+    values = np.array([0, *(config.organs[organ] for organ in config.organ_names)], np.uint8)
+    label: NDArray[np.uint8] = values[channels]
+    return label
+
+
+def largest_components(channels: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
+    """One connected component an organ; smaller pieces become background.  Any axis order."""
+    kept = np.zeros_like(channels)
+    for value in range(1, classes):
+        mask = sitk.GetImageFromArray((channels == value).astype(np.uint8))
+        ranked = sitk.RelabelComponent(sitk.ConnectedComponent(mask), sortByObjectSize=True)
+        kept[sitk.GetArrayViewFromImage(ranked) == 1] = value
+    return kept
+
+
+def _like(scan: sitk.Image, array_zyx: NDArray[np.generic]) -> sitk.Image:
+    image = sitk.GetImageFromArray(array_zyx)
+    image.CopyInformation(scan)
+    return image
