@@ -18,9 +18,7 @@ import yaml
 from client.data.integrity import ScanError, data_file
 from client.data.layout import LAYOUT, Case, Part, duplicate_mistakes
 from protocol.config.site import SiteConfig, read_site
-from simulation.layouts import SplitError as SplitError
-from simulation.layouts import StudyCase as StudyCase
-from simulation.layouts import read_cohort as read_cohort
+from simulation.layouts import SplitError, StudyCase
 from simulation.partial_labels import Hidden, write_partly
 
 # (labelled, unlabelled) of method section 8; other numbers of cases are dealt in proportion.

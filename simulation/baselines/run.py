@@ -25,7 +25,7 @@ from simulation.baselines.malf import MalfOptions
 from simulation.baselines.ssae import SsaeOptions
 from simulation.baselines.volumes import atlas_of, volume_of
 from simulation.experiment.store import CaseRow, Way
-from simulation.split import StudyCase
+from simulation.layouts import StudyCase
 
 Kind = Literal["malf", "ssae"]
 _EVERYONE = "pooled"

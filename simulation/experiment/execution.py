@@ -1,24 +1,21 @@
 """One training run, from a fold's cases to a folder with its scores: complete, or not there."""
 
-import logging
-import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from asdnet_models.sums import SumCount
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import atomic_folder, write_json
 from protocol.model_io import save_model
-from protocol.wire.messages import TrainReport
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
 from simulation.experiment.methods import Kind
+from simulation.experiment.preparation import threads_of_site
 from simulation.experiment.scoring import best_model, score_model
 from simulation.experiment.store import (
     CaseRow,
@@ -28,10 +25,9 @@ from simulation.experiment.store import (
     RunKey,
     write_rows,
 )
-from simulation.experiment.training import train_in_place
-from simulation.split import StudyCase, write_sites
-
-log = logging.getLogger(__name__)
+from simulation.experiment.training import round_rows, train_in_place
+from simulation.layouts import StudyCase
+from simulation.split import write_sites
 
 POOLED_SITE = "P"
 
@@ -135,7 +131,7 @@ def _sites(job: Job, cases: Sequence[StudyCase], draft: Path) -> dict[str, SiteC
         draft / "sites",
         job.cache / "scans",
         device=job.device,
-        threads=max(1, (os.cpu_count() or 1) // job.workers),
+        threads=threads_of_site(job.workers),
     )
 
 
@@ -193,33 +189,3 @@ def _keep_and_score(
     cases, trust = score_model(model, job.cases, predictions, pool)
     rounds, best_round = round_rows(record), record.best_round
     return _Found(cases=cases, confidence=trust, rounds=rounds, best_round=best_round)
-
-
-def round_rows(record: StudyRecord) -> list[RoundRow]:
-    """Losses and trusted fraction by round and site."""
-    return [
-        _round_row(item.plan.round, site, report, item.validation_dsc)
-        for item in record.rounds
-        for site, report in item.reports.items()
-    ]
-
-
-def _round_row(
-    number: int, site: str, report: TrainReport, validation_dsc: float | None
-) -> RoundRow:
-    losses: Mapping[str, SumCount] = report.losses
-
-    def mean(name: str) -> float | None:
-        return losses.get(name, SumCount()).mean
-
-    return RoundRow(
-        round=number,
-        site=site,
-        loss_total=mean("total"),
-        loss_dice=mean("dice"),
-        loss_adversarial=mean("adversarial"),
-        loss_region=mean("region"),
-        loss_confidence=mean("confidence"),
-        trusted_fraction=report.trusted_fraction,
-        validation_dsc=validation_dsc,
-    )

@@ -4,27 +4,25 @@ import hashlib
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from client.data.layout import content_hash
-from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol
-from simulation.cohort import Wanted, find_study_cases
+from simulation.cohort import find_cohort
 from simulation.experiment.execution import Job
 from simulation.experiment.folder import complete, held, refuse_foreign_folder, take_up, write_cases
-from simulation.experiment.methods import Row, own_rows, protocol_of
-from simulation.experiment.plan import on_shared_grid, plan_runs
+from simulation.experiment.methods import own_rows, protocol_of
+from simulation.experiment.options import ExperimentOptions
+from simulation.experiment.preparation import fitted_protocol, prepare_sites
 from simulation.experiment.progress import Progress, label, report
-from simulation.experiment.store import RunKey, StudyInfo, Way
+from simulation.experiment.store import RunKey, StudyInfo
 from simulation.experiment.worker_pool import do_all
-from simulation.pipeline import prepare_sites
-from simulation.split import StudyCase, choose_fold, keep_labels, write_sites
+from simulation.layouts import StudyCase
+from simulation.split import choose_fold, keep_labels, write_sites
 
 _PAPER_FORM = (
     "The tables of Nie et al. are of a private clinical cohort: no figure of another cohort "
@@ -32,39 +30,7 @@ _PAPER_FORM = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyOptions:
-    """What the command line decided.
-
-    Attributes:
-        protocol: Before it is fitted to the scans; its seed deals cases to sites and folds.
-        fixed_grid: Whether spacing and patch stay as they are.
-        compared: Rows that are trained in all the ways.
-        training_labels: Labelled training cases that stay so; None: all.
-    """
-
-    preset: PresetName
-    protocol: StudyProtocol
-    fixed_grid: bool
-    data: Path | None
-    labelled: int | None
-    unlabelled: int | None
-    training_labels: int | None
-    sites: int
-    rows: Mapping[str, Row]
-    ways: tuple[Way, ...]
-    compared: tuple[str, ...]
-    folds: tuple[int, ...]
-    seeds: tuple[int, ...]
-    out: Path
-    device: str
-    workers: int
-    cache: Path
-
-    @property
-    def runs(self) -> list[RunKey]:
-        """All runs, in order."""
-        return plan_runs(self.rows, self.ways, self.compared, self.folds, self.seeds)
+StudyOptions = ExperimentOptions
 
 
 def conduct(options: StudyOptions, console: Console) -> bool:
@@ -79,12 +45,7 @@ def conduct(options: StudyOptions, console: Console) -> bool:
         raise ProtocolError("--ways: no row can be trained in these; add another way")
     refuse_foreign_folder(options.out)
     cases, cohort = _cohort(options, console)
-    protocol = on_shared_grid(
-        _with_quorum(options.protocol, cases),
-        options.rows,
-        [case.image for case in cases],
-        None if options.fixed_grid else options.preset,
-    )
+    protocol = fitted_protocol(options, options.rows, cases)
     info = _info(options, protocol, cohort)
     jobs = [_job(options, protocol, cases, key) for key in options.runs]
     with held(options.out):
@@ -106,17 +67,7 @@ def list_runs(options: StudyOptions, console: Console) -> None:
 
 
 def _cohort(options: StudyOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
-    wanted = Wanted(
-        preset=options.preset,
-        data=options.data,
-        labelled=options.labelled,
-        unlabelled=options.unlabelled,
-        sites=options.sites,
-        seed=options.protocol.seed,
-        cache=options.cache,
-        workers=options.workers,
-    )
-    cases, cohort = find_study_cases(wanted, console)
+    cases, cohort = find_cohort(options, console)
     if options.data is not None:
         cohort |= {"name": options.data.resolve().name, "sha256": _digest(cases)}
     unlabelled = sum(case.part == "unlabelled" for case in cases)
@@ -136,13 +87,6 @@ def _digest(cases: Sequence[StudyCase]) -> str:
         files = [path for path in (case.image, case.label, case.reference) if path is not None]
         whole.update(" ".join([case.name, case.site, *map(content_hash, files)]).encode())
     return whole.hexdigest()
-
-
-def _with_quorum(protocol: StudyProtocol, cases: Sequence[StudyCase]) -> StudyProtocol:
-    sites = len({case.site for case in cases})
-    least = min(protocol.aggregation.min_sites, sites)
-    aggregation = protocol.aggregation.model_copy(update={"min_sites": least})
-    return protocol.model_copy(update={"aggregation": aggregation})
 
 
 def _info(options: StudyOptions, protocol: StudyProtocol, cohort: dict[str, Any]) -> StudyInfo:

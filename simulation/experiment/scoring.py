@@ -1,6 +1,6 @@
 """A trained model on every case that the study can score: DSC, ASD, worth of its confidence."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import repeat
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from asdnet_models.reliability import TrustScore
+from asdnet_models.sums import ScoreSum
 from client.data.cache import CachedCase, cached_case
 from client.data.image_io import read_image, write_label_map
 from client.data.layout import Case
@@ -28,11 +29,13 @@ from protocol.config.study import StudyProtocol
 from protocol.wire.weights import Weights
 from server.rounds.record import StudyRecord
 from simulation.experiment.store import CaseRow, ConfidenceRow
-from simulation.split import StudyCase
+from simulation.layouts import StudyCase
 
 _BINS = 10
 
+Part = Literal["test", "withheld"]
 Scored = tuple[list[CaseRow], list[ConfidenceRow]]
+Scores = Mapping[str, Mapping[str, ScoreSum]]  # "dsc" and "asd_mm", by organ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +50,11 @@ class Model:
 
 def best_model(record: StudyRecord, config: SiteConfig) -> Model:
     """The best model of a study; the last one where no round was evaluated."""
-    best = record.best_segmenter is not None
+    segmenter, confidence = record.best_segmenter, record.best_confidence
+    if segmenter is None:
+        segmenter, confidence = record.segmenter, record.confidence
     return Model(
-        config=config,
-        protocol=record.protocol,
-        segmenter=record.best_segmenter or record.segmenter,
-        confidence=record.best_confidence if best else record.confidence,
+        config=config, protocol=record.protocol, segmenter=segmenter, confidence=confidence
     )
 
 
@@ -91,6 +93,33 @@ def score_model(
     )
 
 
+def score_sums(rows: Iterable[CaseRow], part: Part, organs: Collection[str]) -> dict[str, Scores]:
+    """The scores of one part's cases as sums, by site.
+
+    Args:
+        rows: Of any cases.
+        part: "test" or "withheld".
+        organs: The study's; one that no case has a score of has a count of zero.
+    """
+    by_site: dict[str, list[CaseRow]] = {}
+    for row in rows:
+        if row.part == part:
+            by_site.setdefault(row.site, []).append(row)
+    return {
+        site: {
+            score: {organ: _sum(of_site, organ, score) for organ in organs}
+            for score in ("dsc", "asd_mm")
+        }
+        for site, of_site in sorted(by_site.items())
+    }
+
+
+def _sum(rows: Iterable[CaseRow], organ: str, score: str) -> ScoreSum:
+    of_organ = [row for row in rows if row.organ == organ]
+    failures = sum(row.failure for row in of_organ)
+    return ScoreSum.of((getattr(row, score) for row in of_organ), failures)
+
+
 def _score_one(model: Model, study_case: StudyCase, predictions: Path | None) -> Scored:
     protocol = model.protocol
     case = Case(
@@ -104,7 +133,7 @@ def _score_one(model: Model, study_case: StudyCase, predictions: Path | None) ->
     scores = score_label_map(label, protocol, cached, scan)
     if predictions is not None and study_case.part == "test":
         write_label_map(label, scan, predictions / f"{case.name}.nii.gz")
-    part: Literal["test", "withheld"] = "test" if study_case.part == "test" else "withheld"
+    part: Part = "test" if study_case.part == "test" else "withheld"
     rows = [
         CaseRow(
             site=study_case.site,

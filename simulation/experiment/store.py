@@ -25,14 +25,16 @@ Way = Literal["federated", "pooled", "local"]
 WAYS: tuple[Way, ...] = ("federated", "pooled", "local")
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What is stored: a line of a table, or a JSON file."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Record = TypeVar("Record", bound=_Record)
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-class RunKey(_Record):
+class RunKey(Record):
     """One training run; for the way "local" the models of all sites together are one run."""
 
     row: str
@@ -46,7 +48,7 @@ class RunKey(_Record):
         return f"{folder_name(self.row)}.{self.way}.fold{self.fold}.seed{self.seed}"
 
 
-class CaseRow(_Record):
+class CaseRow(Record):
     """One organ of one case.
 
     Attributes:
@@ -64,7 +66,7 @@ class CaseRow(_Record):
     failure: bool
 
 
-class ConfidenceRow(_Record):
+class ConfidenceRow(Record):
     """How well a map of one withheld case tells right voxels from wrong ones.
 
     Attributes:
@@ -84,7 +86,7 @@ class ConfidenceRow(_Record):
     voxels: int
 
 
-class RoundRow(_Record):
+class RoundRow(Record):
     """One site in one round; None where a term did not run."""
 
     round: int
@@ -98,7 +100,7 @@ class RoundRow(_Record):
     validation_dsc: float | None
 
 
-class RunInfo(_Record):
+class RunInfo(Record):
     """done.json: the run is complete."""
 
     key: RunKey
@@ -107,7 +109,7 @@ class RunInfo(_Record):
     finished: str
 
 
-class StudyInfo(_Record):
+class StudyInfo(Record):
     """study.json: what was asked for, on what, by which code.
 
     Attributes:
@@ -129,7 +131,7 @@ class StudyInfo(_Record):
     notes: tuple[str, ...] = ()
 
 
-def write_rows(path: Path, rows: Sequence[_Record], kind: type[_Record]) -> None:
+def write_rows(path: Path, rows: Sequence[Record], kind: type[Record]) -> None:
     """A CSV with a header, None as an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(kind.model_fields))
@@ -139,7 +141,7 @@ def write_rows(path: Path, rows: Sequence[_Record], kind: type[_Record]) -> None
             writer.writerow({k: "" if v is None else v for k, v in content.items()})
 
 
-def read_rows(path: Path, kind: type[Record]) -> list[Record]:
+def read_rows(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     """What `write_rows` wrote.
 
     Raises:
@@ -152,7 +154,7 @@ def read_rows(path: Path, kind: type[Record]) -> list[Record]:
         ]
 
 
-class CaseFiles(_Record):
+class CaseFiles(Record):
     """Where one case's files are on this machine.  The report draws them and never names them."""
 
     image: Path
@@ -184,7 +186,7 @@ def read_cases(study: Path) -> dict[str, CaseFiles]:
     }
 
 
-class Run(_Record):
+class Run(Record):
     """A complete run, as the report reads it."""
 
     folder: Path
@@ -206,7 +208,7 @@ def read_study(folder: Path) -> tuple[StudyInfo, list[Run]]:
 
 
 def _read_run(folder: Path) -> Run:
-    def rows(name: str, kind: type[Record]) -> Iterable[Record]:
+    def rows(name: str, kind: type[AnyRecord]) -> Iterable[AnyRecord]:
         path = folder / name
         return tuple(read_rows(path, kind)) if path.exists() else ()
 

@@ -1,10 +1,9 @@
 """What a hospital has without the federation: its own model, trained for the same steps."""
 
-import multiprocessing
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping
 
+from asdnet_models.sums import SumCount
 from client.data.dataset import SiteData, prepare_site
 from client.data.declaration import declare
 from client.training.evaluation import evaluate_site
@@ -12,10 +11,11 @@ from client.training.round import train_round
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport
+from protocol.wire.messages import EvaluationReport, TrainReport
 from server.rounds.loop import new_record
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
 from server.rounds.schedule import add_round, evaluation_is_due, keep_if_best, next_plan
+from simulation.experiment.store import RoundRow
 
 
 def train_alone(config: SiteConfig, protocol: StudyProtocol) -> EvaluationReport:
@@ -88,20 +88,31 @@ def _round(record: StudyRecord, config: SiteConfig, data: SiteData, plan: RoundP
     )
 
 
-def train_all_alone(
-    configs: Mapping[str, SiteConfig],
-    protocol: StudyProtocol,
-    workers: int,
-    progress: Callable[[str], None],
-) -> dict[str, EvaluationReport]:
-    """`train_alone` at every site, `workers` sites at a time; `progress` gets each site's name."""
-    context = multiprocessing.get_context("spawn")
-    reports: dict[str, EvaluationReport] = {}
-    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
-        jobs = {
-            pool.submit(train_alone, config, protocol): site for site, config in configs.items()
-        }
-        for job in as_completed(jobs):
-            reports[jobs[job]] = job.result()
-            progress(jobs[job])
-    return dict(sorted(reports.items()))
+def round_rows(record: StudyRecord) -> list[RoundRow]:
+    """Losses and trusted fraction by round and site."""
+    return [
+        _round_row(item.plan.round, site, report, item.validation_dsc)
+        for item in record.rounds
+        for site, report in item.reports.items()
+    ]
+
+
+def _round_row(
+    number: int, site: str, report: TrainReport, validation_dsc: float | None
+) -> RoundRow:
+    losses: Mapping[str, SumCount] = report.losses
+
+    def mean(name: str) -> float | None:
+        return losses.get(name, SumCount()).mean
+
+    return RoundRow(
+        round=number,
+        site=site,
+        loss_total=mean("total"),
+        loss_dice=mean("dice"),
+        loss_adversarial=mean("adversarial"),
+        loss_region=mean("region"),
+        loss_confidence=mean("confidence"),
+        trusted_fraction=report.trusted_fraction,
+        validation_dsc=validation_dsc,
+    )

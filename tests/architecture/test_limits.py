@@ -25,7 +25,6 @@ LONG_FUNCTIONS = {
     "client/predict.py:predict",
     "client/training/round.py:train_round",
     "server/run.py:run",
-    "simulation/pipeline.py:_train_and_report",
     "simulation/run.py:main",
     "simulation/study.py:main",
 }
@@ -51,15 +50,12 @@ LONG_FILES = {
     "server/rounds/loop.py",
     "simulation/phantom/anatomy.py",
     "simulation/phantom/cohort.py",
-    "simulation/results.py",
 }
 RENAMED_TO_ITSELF = {
     "asdnet_models/methods/common.py",
     "client/data/dicom/contours.py",
     "client/data/image_io.py",
     "client/data/layout.py",
-    "simulation/pipeline.py",
-    "simulation/split.py",
 }
 MOCKED = {"simulation/engine.py"}
 

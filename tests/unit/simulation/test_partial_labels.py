@@ -8,8 +8,9 @@ import SimpleITK as sitk
 
 from client.data.image_io import read_image, read_label_map
 from client.data.layout import find_cases
+from simulation.layouts import SplitError, StudyCase
 from simulation.partial_labels import check_choice, parse_hidden
-from simulation.split import SplitError, StudyCase, write_sites
+from simulation.split import write_sites
 
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}
 SPACING = (0.7, 0.8, 3.3)

@@ -10,8 +10,9 @@ import SimpleITK as sitk
 from client.data.image_io import read_image, read_label_map
 from client.data.layout import find_cases
 from protocol.config.study import ProtocolError
+from simulation.layouts import SplitError, read_cohort
 from simulation.options import organs_of
-from simulation.split import SplitError, choose_fold, deal_to_sites, read_cohort, write_sites
+from simulation.split import choose_fold, deal_to_sites, write_sites
 
 
 @pytest.fixture

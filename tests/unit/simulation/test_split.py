@@ -12,14 +12,12 @@ import SimpleITK as sitk
 
 from client.data.image_io import read_image
 from client.data.layout import find_cases
+from simulation.layouts import SplitError, StudyCase, read_cohort
 from simulation.split import (
     FOLDS,
     SIX_SITES,
-    SplitError,
-    StudyCase,
     choose_fold,
     deal_to_sites,
-    read_cohort,
     refuse_duplicates,
     write_sites,
 )

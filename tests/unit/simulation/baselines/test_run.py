@@ -16,7 +16,7 @@ from protocol.wire.weights import Weights
 from simulation.baselines import BaselineError, BaselineOptions, run, run_baseline
 from simulation.baselines.encoder import EncoderOptions, SiteScans
 from simulation.baselines.ssae import SsaeOptions
-from simulation.split import StudyCase
+from simulation.layouts import StudyCase
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

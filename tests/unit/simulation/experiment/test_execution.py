@@ -21,7 +21,7 @@ from simulation.experiment.execution import Job, execute
 from simulation.experiment.store import CaseRow, ConfidenceRow, RoundRow, RunInfo, RunKey, read_rows
 from simulation.experiment.training import train_in_place
 from simulation.experiment.worker_pool import Failure, do_all
-from simulation.split import StudyCase
+from simulation.layouts import StudyCase
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]

@@ -24,8 +24,9 @@ from simulation.experiment.plan import (
     ways_of,
 )
 from simulation.experiment.store import WAYS, StudyInfo, Way
+from simulation.layouts import SplitError, StudyCase
 from simulation.planning import plan_grid
-from simulation.split import SplitError, StudyCase, choose_fold, keep_labels
+from simulation.split import choose_fold, keep_labels
 
 MakeProtocol = Callable[..., StudyProtocol]
 COUNTS = {"A": 15, "B": 12, "C": 10, "D": 8, "E": 5}

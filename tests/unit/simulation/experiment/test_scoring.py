@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asdnet_models.inference.sliding_window import predict_confidence
 from simulation.experiment.scoring import auroc, calibration_error, confidence_rows, scored_cases
-from simulation.split import StudyCase
+from simulation.layouts import StudyCase
 
 PREDICTED = np.array([0, 0, 1, 1, 2, 0, 0, 0], np.uint8)
 REFERENCE = np.array([0, 0, 1, 0, 1, 0, 0, 0], np.uint8)

@@ -16,15 +16,8 @@ from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
 from server.rounds.record import RoundRecord, StudyRecord
-from simulation.results import (
-    Outcome,
-    gain_lines,
-    health_lines,
-    print_table,
-    result_json,
-    score_rows,
-    write_tables,
-)
+from simulation.experiment.single_result import Outcome, result_json, site_rows, write_tables
+from simulation.experiment.single_summary import gain_lines, health_lines, print_summary
 
 
 def scored(*dsc: float) -> EvaluationReport:
@@ -42,7 +35,7 @@ def scored(*dsc: float) -> EvaluationReport:
 
 @pytest.fixture
 def outcome(make_protocol: Callable[..., StudyProtocol]) -> Outcome:
-    protocol = make_protocol()
+    protocol = make_protocol(seed=4)
     report = TrainReport(
         labelled=3,
         unlabelled=1,
@@ -81,7 +74,6 @@ def outcome(make_protocol: Callable[..., StudyProtocol]) -> Outcome:
     withheld["asd_mm"] = {"ball": ScoreSum.of([3.0]), "rod": ScoreSum.of([4.0])}
     return Outcome(
         record=record,
-        seed=4,
         versions={"flwr": "1.41.0"},
         cohort={"kind": "phantom"},
         withheld={"F": withheld},
@@ -141,7 +133,7 @@ def test_the_tables(outcome: Outcome, tmp_path: Path) -> None:
         ("A", "local_only", "ball"),
         ("A", "local_only", "rod"),
     ]
-    assert len(rows) == len(score_rows(outcome)) == 10
+    assert len(rows) == len(site_rows(outcome)) == 10
     assert float(rows[0]["dsc_mean"]) == pytest.approx(0.85)
     assert (rows[1]["asd_mm_mean"], rows[1]["failures"]) == ("", "2")
     assert rows[-1]["model"] == "federated_on_withheld"
@@ -162,7 +154,7 @@ def test_who_gained(outcome: Outcome) -> None:
         "1 of 2 labelled sites gained from the federation "
         "(mean DSC against local only: A +0.075, B -0.025)"
     ]
-    assert gain_lines(Outcome(record=outcome.record, seed=4, versions={}, cohort={})) == []
+    assert gain_lines(Outcome(record=outcome.record, versions={}, cohort={})) == []
 
 
 def last_round(outcome: Outcome, **report: object) -> None:
@@ -211,7 +203,7 @@ def test_what_the_map_knows_is_told(outcome: Outcome) -> None:
 
 def test_what_is_printed(outcome: Outcome) -> None:
     out = io.StringIO()
-    print_table(outcome, Console(file=out, width=160))
+    print_summary(outcome, Console(file=out, width=160))
     text = out.getvalue()
     assert "0.850 (2.00)" in text
     assert "0.000 (-) 2 failed" in text

@@ -1,0 +1,81 @@
+"""What a simulation and an experiment are asked to do, as the commands decide it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from protocol.config.presets import PresetName
+from protocol.config.study import StudyProtocol
+from simulation.experiment.methods import Row
+from simulation.experiment.plan import plan_runs
+from simulation.experiment.store import RunKey, Way
+from simulation.partial_labels import Hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """The cohort, the study and the machine.
+
+    Attributes:
+        preset: Which phantom cohort, and how many voxels the grid aims at.
+        protocol: Before it is fitted to the scans; its seed assigns cases to sites and folds.
+        fixed_grid: Whether spacing and patch stay as they are.
+        data: Folder of scans; None: the phantom cohort of the preset, made in the cache.
+        labelled: How many cases; None: what is usual for the folder's layout; unlabelled alike.
+        out: Result folder.
+        workers: Processes.
+        cache: Made cohorts and preprocessed scans.
+    """
+
+    preset: PresetName
+    protocol: StudyProtocol
+    fixed_grid: bool
+    data: Path | None
+    labelled: int | None
+    unlabelled: int | None
+    sites: int
+    out: Path
+    device: str
+    workers: int
+    cache: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(CommonOptions):
+    """One federated study of one fold.
+
+    Attributes:
+        mlflow_uri: None: a store in the result folder.
+        local_only: Also train each site with labels by itself.
+        hidden: By site, organs that it has not drawn.
+        left_out: Sites that do not take part.
+    """
+
+    fold: int
+    mlflow_uri: str | None
+    local_only: bool
+    hidden: Hidden = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+    sites_per_gpu: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentOptions(CommonOptions):
+    """Many methods over settings, folds and seeds.
+
+    Attributes:
+        compared: Methods that are trained in all the settings.
+        training_labels: Labelled training cases that stay so; None: all.
+    """
+
+    training_labels: int | None
+    rows: Mapping[str, Row]
+    ways: tuple[Way, ...]
+    compared: tuple[str, ...]
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def runs(self) -> list[RunKey]:
+        """All runs, in order."""
+        return plan_runs(self.rows, self.ways, self.compared, self.folds, self.seeds)

@@ -1,0 +1,175 @@
+"""One federated study on one machine: cohort, sites, federation, comparison, result."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.files import write_json
+from protocol.wire.messages import EvaluationReport
+from server.monitoring.progress import TerminalWatcher
+from server.monitoring.run_folder import Keeper
+from server.monitoring.tracking import MlflowWatcher, package_versions
+from server.rounds.record import StudyRecord
+from server.rounds.watchers import Watchers
+from simulation.cohort import find_cohort
+from simulation.engine import gpu_share, simulate
+from simulation.experiment.methods import Row
+from simulation.experiment.options import RunOptions
+from simulation.experiment.preparation import fitted_protocol, prepare_sites, threads_of_site
+from simulation.experiment.scoring import Scores, best_model, score_model, score_sums
+from simulation.experiment.single_result import Outcome, result_json, write_tables
+from simulation.experiment.single_summary import print_summary
+from simulation.experiment.training import train_alone
+from simulation.layouts import StudyCase
+from simulation.options import StudyFolderError
+from simulation.partial_labels import check_choice
+from simulation.processes import all_results, spawned_pool
+from simulation.split import choose_fold, write_sites
+
+
+def run_single(options: RunOptions, console: Console) -> None:
+    """One study; leaves `options.out` complete, or removed where nothing was trained yet.
+
+    Raises:
+        StudyFolderError: If the result folder is in use.
+        SplitError, ContractError, ScanError: If the data cannot be used.
+        ProtocolError: If the networks do not fit the grid.
+        QuorumError: If too few sites answer; model/ and the MLflow store keep what there is.
+    """
+    if options.out.exists() and any(options.out.iterdir()):
+        raise StudyFolderError(
+            f"{options.out}: is not empty; give --out a new folder, nothing is overwritten"
+        )
+    cases, cohort = _cases(options, console)
+    method = options.protocol.method.name
+    protocol = fitted_protocol(options, {method: Row()}, cases, options.left_out)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        configs = write_sites(
+            [case for case in cases if case.site not in options.left_out],
+            options.out / "sites",
+            options.cache / "scans",
+            device=options.device,
+            threads=threads_of_site(options.workers),
+            hidden=options.hidden,
+            organs=protocol.organs,
+        )
+        prepare_sites(configs, protocol, options.workers, console)
+    except BaseException:
+        shutil.rmtree(options.out)
+        raise
+    _say_plan(options, protocol, console)
+    record = _federate(options, protocol, configs, cohort, console)
+    with spawned_pool(options.workers) as pool:
+        withheld, by_study = _score(options, record, configs, cases, pool)
+        alone = _train_alone(options, record, configs, pool, console)
+    outcome = Outcome(
+        record=record,
+        versions=package_versions(),
+        cohort=cohort,
+        withheld=withheld,
+        local_only=alone,
+        by_study=by_study,
+    )
+    write_tables(outcome, options.out / "tables")
+    write_json(options.out / "result.json", result_json(outcome))
+    print_summary(outcome, console)
+    for line in (
+        f"result: {options.out}",
+        f"look:   mlflow ui --backend-store-uri {_store(options)}",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _cases(options: RunOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
+    """The cases with their sites and parts, and what result.json says of the cohort."""
+    cases, cohort = find_cohort(options, console)
+    cohort |= {"fold": options.fold}
+    if options.hidden:
+        cohort["hidden"] = {site: sorted(names) for site, names in options.hidden.items()}
+    if options.left_out:
+        cohort["left_out"] = sorted(options.left_out)
+    sites = {case.site for case in cases}
+    check_choice(options.hidden, options.left_out, sites, options.protocol.organ_names)
+    return choose_fold(cases, options.fold, options.protocol.seed), cohort
+
+
+def _say_plan(options: RunOptions, protocol: StudyProtocol, console: Console) -> None:
+    console.print(
+        f"study {protocol.name}: {protocol.training.rounds} rounds of "
+        f"{protocol.training.local_steps} steps, patch {protocol.patch_voxels} of "
+        f"{protocol.spacing_mm} mm, seed {protocol.seed}, {options.workers} sites at a time",
+        highlight=False,
+    )
+
+
+def _store(options: RunOptions) -> str:
+    return options.mlflow_uri or f"sqlite:///{(options.out / 'mlflow.db').resolve()}"
+
+
+def _federate(
+    options: RunOptions,
+    protocol: StudyProtocol,
+    configs: Mapping[str, SiteConfig],
+    cohort: Mapping[str, Any],
+    console: Console,
+) -> StudyRecord:
+    write_json(options.out / "protocol.json", protocol.model_dump(mode="json"))
+    artifacts = None if options.mlflow_uri else options.out / "mlartifacts"
+    tags = {key: str(value) for key, value in cohort.items()}
+    tracker = MlflowWatcher(_store(options), artifacts, "asdnet", tags)
+    return simulate(
+        protocol,
+        configs,
+        Watchers([Keeper(options.out), tracker, TerminalWatcher(console)]),
+        workers=options.workers,
+        gpus_per_site=gpu_share(options.device, options.sites_per_gpu),
+    )
+
+
+def _score(
+    options: RunOptions,
+    record: StudyRecord,
+    configs: Mapping[str, SiteConfig],
+    cases: Sequence[StudyCase],
+    pool: Executor,
+) -> tuple[dict[str, Scores], dict[str, Scores]]:
+    """By site: scores of withheld cases, and of test cases where a site's own do not say all.
+
+    No site ever sees these labels.
+    """
+    # A site that is left out has no file; all simulated sites share device and cache.
+    model = replace(best_model(record, next(iter(configs.values()))), confidence=None)
+    withheld = [case for case in cases if case.part == "unlabelled" and case.site in configs]
+    tests: list[StudyCase] = []
+    if options.hidden or options.left_out:
+        tests = [case for case in cases if case.part == "test"]
+    rows, _ = score_model(model, [*withheld, *tests], pool=pool)
+    organs = record.protocol.organ_names
+    return score_sums(rows, "withheld", organs), score_sums(rows, "test", organs)
+
+
+def _train_alone(
+    options: RunOptions,
+    record: StudyRecord,
+    configs: Mapping[str, SiteConfig],
+    pool: Executor,
+    console: Console,
+) -> dict[str, EvaluationReport]:
+    """Scores of each labelled site's own model, by site."""
+    if not options.local_only:
+        return {}
+    labelled = [site for site in configs if record.facts[site].labelled]
+    jobs = [pool.submit(train_alone, configs[site], record.protocol) for site in labelled]
+    with console.status("local-only models") as status:
+
+        def progress(done: int, total: int) -> None:
+            status.update(f"local-only models: {done}/{total} sites")
+
+        return dict(zip(labelled, all_results(jobs, progress), strict=True))

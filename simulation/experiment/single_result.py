@@ -1,0 +1,198 @@
+"""What one study leaves: result.json and the tables."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from asdnet_models.sums import ScoreSum
+from protocol.wire.messages import EvaluationReport
+from server.rounds.record import RoundRecord, StudyRecord
+from simulation.experiment.scoring import Scores
+from simulation.experiment.store import Record, RoundRow, write_rows
+from simulation.experiment.training import round_rows
+
+ModelName = Literal["federated", "local_only", "federated_on_withheld", "federated_by_study"]
+# Keys of result.json; the federated model's own scores stand there without a key.
+_KEYS: Mapping[ModelName, str] = {
+    "federated_on_withheld": "withheld",
+    "local_only": "local_only",
+    "federated_by_study": "by_study",
+}
+
+
+class SiteRow(Record):
+    """One organ of one model at one site, over its cases: a line of tables/sites.csv."""
+
+    site: str
+    cases: int
+    model: ModelName
+    organ: str
+    dsc_mean: float | None
+    dsc_sd: float | None
+    asd_mm_mean: float | None
+    asd_mm_sd: float | None
+    asd_n: int
+    failures: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The federation's record, and what the study measured besides.
+
+    Attributes:
+        withheld: Scores of unlabelled training scans, by site.
+        local_only: Of each labelled site's own model, by site.
+        by_study: Scores of test cases against all organs, also those that their site has not
+            drawn, and of sites that were left out; {} where all sites drew all and took part.
+    """
+
+    record: StudyRecord
+    versions: Mapping[str, str]
+    cohort: Mapping[str, Any]
+    withheld: Mapping[str, Scores] = field(default_factory=dict)
+    local_only: Mapping[str, EvaluationReport] = field(default_factory=dict)
+    by_study: Mapping[str, Scores] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> dict[ModelName, Mapping[str, Scores]]:
+        """Scores of cases that no model was trained or chosen on, by model and site."""
+        return {
+            "federated": {s: _tested(r) for s, r in self.record.best_evaluation.items()},
+            "local_only": {s: _tested(r) for s, r in self.local_only.items()},
+            "federated_on_withheld": self.withheld,
+            "federated_by_study": self.by_study,
+        }
+
+
+def _tested(report: EvaluationReport) -> Scores:
+    """The sums over a report's test cases."""
+    return {"dsc": report.dsc["test"], "asd_mm": report.asd_mm["test"]}
+
+
+def result_json(outcome: Outcome) -> dict[str, Any]:
+    """The content of result.json; the same for the same seed, but for "seconds"."""
+    record, scores = outcome.record, outcome.scores
+    overall = _scores_json(added(scores["federated"].values()))
+    for model, key in _KEYS.items():
+        if scores[model]:
+            overall[key] = _scores_json(added(scores[model].values()))
+    return {
+        "protocol": record.protocol.model_dump(mode="json"),
+        "protocol_sha256": record.protocol.digest,
+        "seed": record.protocol.seed,
+        "versions": dict(outcome.versions),
+        "cohort": dict(outcome.cohort),
+        "best_round": record.best_round,
+        "rounds": [_round_json(item) for item in record.rounds],
+        "sites": {site: _site_json(outcome, site) for site in record.facts},
+        "overall": overall,
+        "by_study": {site: _scores_json(found) for site, found in outcome.by_study.items()},
+    }
+
+
+def _round_json(item: RoundRecord) -> dict[str, Any]:
+    return {
+        "round": item.plan.round,
+        "seconds": round(item.seconds, 3),
+        "bytes_up": sum(item.bytes_up.values()),
+        "bytes_down": sum(item.bytes_down.values()),
+        "validation_dsc": item.validation_dsc,
+        "left_out": dict(item.left_out),
+        "sites": {
+            site: {
+                "loss": {
+                    name: total.mean
+                    for name, total in report.losses.items()
+                    if total.mean is not None
+                },
+                "trusted_fraction": report.trusted_fraction,
+                "labelled": report.labelled,
+                "unlabelled": report.unlabelled,
+                "seconds": round(report.seconds, 3),
+            }
+            for site, report in item.reports.items()
+        },
+    }
+
+
+def _site_json(outcome: Outcome, site: str) -> dict[str, Any]:
+    facts = outcome.record.facts[site]
+    evaluation = outcome.record.best_evaluation.get(site)
+    content: dict[str, Any] = {
+        "labelled": facts.labelled,
+        "unlabelled": facts.unlabelled,
+        "validation_cases": facts.validation,
+        "test_cases": evaluation.cases["test"] if evaluation else 0,
+        "annotated": dict(facts.annotated),
+        **_scores_json(outcome.scores["federated"].get(site, {"dsc": {}, "asd_mm": {}})),
+    }
+    for model, key in _KEYS.items():
+        # What the study measured of the test cases stands beside the sites.
+        if site in outcome.scores[model] and model != "federated_by_study":
+            content[key] = _scores_json(outcome.scores[model][site])
+    return content
+
+
+def added(tables: Iterable[Scores]) -> Scores:
+    """The sums over sites."""
+    total: dict[str, dict[str, ScoreSum]] = {"dsc": {}, "asd_mm": {}}
+    for table in tables:
+        for score, organs in table.items():
+            for organ, value in organs.items():
+                total[score][organ] = total[score].get(organ, ScoreSum()) + value
+    return total
+
+
+def _scores_json(scores: Scores) -> dict[str, Any]:
+    """Means by organ; of an organ that was not scored there is nothing, not even a zero."""
+    scored = [organ for organ, total in scores["dsc"].items() if total.count]
+    dsc = {organ: scores["dsc"][organ] for organ in scored}
+    asd = {organ: scores["asd_mm"][organ] for organ in scored}
+    return {
+        "dsc": {organ: {"mean": t.mean, "sd": t.sd, "n": t.count} for organ, t in dsc.items()},
+        "asd_mm": {
+            organ: {"mean": t.mean, "sd": t.sd, "n": t.count, "failures": t.failures}
+            for organ, t in asd.items()
+        },
+    }
+
+
+def site_rows(outcome: Outcome) -> list[SiteRow]:
+    """One row a site, model and organ; none of an organ that the site has not drawn."""
+    organs, scores = outcome.record.protocol.organ_names, outcome.scores
+    return [
+        row
+        for site in sorted({*outcome.record.facts, *outcome.by_study})
+        for model in get_args(ModelName)
+        if site in scores[model]
+        for row in model_rows(site, model, scores[model][site], organs)
+    ]
+
+
+def model_rows(site: str, model: ModelName, scores: Scores, organs: Iterable[str]) -> list[SiteRow]:
+    """The rows of one model at one site, in the order of the study's organs."""
+    sums = [(organ, scores["dsc"].get(organ), scores["asd_mm"].get(organ)) for organ in organs]
+    return [
+        SiteRow(
+            site=site,
+            cases=dsc.count,
+            model=model,
+            organ=organ,
+            dsc_mean=dsc.mean,
+            dsc_sd=dsc.sd,
+            asd_mm_mean=asd.mean,
+            asd_mm_sd=asd.sd,
+            asd_n=asd.count,
+            failures=asd.failures,
+        )
+        for organ, dsc, asd in sums
+        if dsc and asd and dsc.count
+    ]
+
+
+def write_tables(outcome: Outcome, folder: Path) -> None:
+    """tables/sites.csv and tables/rounds.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder / "sites.csv", site_rows(outcome), SiteRow)
+    write_rows(folder / "rounds.csv", round_rows(outcome.record), RoundRow)

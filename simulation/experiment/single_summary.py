@@ -1,0 +1,126 @@
+"""What is printed at the end of one study: scores by site and organ, and what they say."""
+
+import math
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+
+from asdnet_models.reliability import SCORES
+from asdnet_models.sums import SumCount
+from server.rounds.calibration import auroc, pooled
+from simulation.experiment.scoring import Scores
+from simulation.experiment.single_result import (
+    ModelName,
+    Outcome,
+    SiteRow,
+    added,
+    model_rows,
+    site_rows,
+)
+
+_LITTLE, _NEARLY_ALL = 0.02, 0.98
+_KNOWS_NOTHING = 2 * math.log(2)
+_MODEL_NAMES: dict[ModelName, str] = {
+    "federated": "federated",
+    "local_only": "local only",
+    "federated_on_withheld": "federated, withheld*",
+    "federated_by_study": "federated, by study**",
+}
+
+
+def print_summary(outcome: Outcome, console: Console) -> None:
+    """DSC and ASD by site and organ, federated beside local-only, and who gained."""
+    organs = outcome.record.protocol.organ_names
+    table = Table(title="DSC (ASD in mm), mean over test cases", title_justify="left")
+    for name in ("site", "cases", "model", *organs):
+        table.add_column(name, justify="left" if name in ("site", "model") else "right")
+    rows = site_rows(outcome)
+    for model, by_site in outcome.scores.items():
+        rows += model_rows("all", model, added(by_site.values()), organs)
+    for site, of_site in groupby(rows, key=lambda row: row.site):
+        table.add_section()
+        shown = site
+        for model, of_model in groupby(of_site, key=lambda row: row.model):
+            by_organ = {row.organ: row for row in of_model}
+            count = max(row.cases for row in by_organ.values())
+            cells = (_cell(by_organ.get(organ)) for organ in organs)
+            table.add_row(shown, str(count), _MODEL_NAMES[model], *cells)
+            shown = ""
+    console.print(table)
+    lines = [*gain_lines(outcome), *health_lines(outcome)]
+    if outcome.by_study:
+        lines.insert(
+            0, "** by study: every test case against all organs, with labels that no site was given"
+        )
+    if outcome.withheld:
+        lines.insert(
+            0, "* withheld: unlabelled training scans, scored with labels known to the study alone"
+        )
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+def gain_lines(outcome: Outcome) -> list[str]:
+    """Which sites the federation helped, by mean DSC over organs of their test cases."""
+    scores = outcome.scores
+    gains: dict[str, float] = {}
+    for site, alone in scores["local_only"].items():
+        a, b = _macro(alone), _macro(scores["federated"].get(site, {"dsc": {}}))
+        if a is not None and b is not None:
+            gains[site] = b - a
+    if not gains:
+        return []
+    named = ", ".join(f"{site} {gain:+.3f}" for site, gain in sorted(gains.items()))
+    gained = sum(gain > 0 for gain in gains.values())
+    return [
+        f"{gained} of {len(gains)} labelled sites gained from the federation "
+        f"(mean DSC against local only: {named})"
+    ]
+
+
+def health_lines(outcome: Outcome) -> list[str]:
+    """Whether semi-supervision did what it says, from the last round; said, never hidden."""
+    if not outcome.record.rounds:
+        return []
+    reports = outcome.record.rounds[-1].reports.values()
+    lines = []
+    shares = [r.trusted_fraction for r in reports if r.trusted_fraction is not None]
+    if shares and not any(_LITTLE < share < _NEARLY_ALL for share in shares):
+        lines.append(
+            f"region attention trusted {min(shares):.0%} to {max(shares):.0%} of what is predicted "
+            "as an organ in unlabelled scans: the confidence map did not choose; change gamma"
+        )
+    loss = sum((r.losses.get("confidence", SumCount()) for r in reports), SumCount()).mean
+    if loss is not None and abs(loss - _KNOWS_NOTHING) < 0.02:
+        lines.append(
+            f"the confidence network's loss is {loss:.3f}, 2 ln 2: it cannot tell predictions from "
+            "labels, and its map says little about where to trust them"
+        )
+    return [*lines, *_map_lines(outcome)]
+
+
+def _map_lines(outcome: Outcome) -> list[str]:
+    """What the best round's confidence map knew, against what costs nothing to have."""
+    evaluation = outcome.record.best_evaluation
+    by_score = {score: auroc(pooled(evaluation, score)) for score in SCORES}
+    confidence, softmax = by_score["confidence"], by_score["softmax"]
+    if confidence is None or softmax is None:
+        return []
+    return [
+        "right and wrong voxels of predicted organs, validation cases: AUROC "
+        f"{confidence:.3f} by the confidence map, {softmax:.3f} by the largest softmax"
+    ]
+
+
+def _macro(scores: Scores) -> float | None:
+    means = [t.mean for t in scores["dsc"].values() if t.mean is not None]
+    return sum(means) / len(means) if means else None
+
+
+def _cell(row: SiteRow | None) -> str:
+    if row is None or row.dsc_mean is None:
+        return "-"
+    asd_mm = "-" if row.asd_mm_mean is None else f"{row.asd_mm_mean:.2f}"
+    text = f"{row.dsc_mean:.3f} ({asd_mm})"
+    return f"{text} {row.failures} failed" if row.failures else text

@@ -1,0 +1,37 @@
+"""Processes side by side: spawned, because a forked child of a process with threads may hang."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def spawned_pool(
+    workers: int | None, initializer: Callable[[], None] | None = None
+) -> ProcessPoolExecutor:
+    """So many processes; None: one a core."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=initializer)
+
+
+def all_results(
+    futures: Sequence[Future[Result]], progress: Callable[[int, int], None] | None = None
+) -> list[Result]:
+    """The results in this order; where one fails, what has not begun is not begun any more.
+
+    Args:
+        futures: Of a pool.
+        progress: Called with (done, in all) as each is done.
+    """
+    try:
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            if progress:
+                progress(done, len(futures))
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+    return [future.result() for future in futures]
