@@ -1,6 +1,7 @@
 """What a confidence map is worth, on maps made by hand."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.inference.sliding_window import predict_confidence
-from simulation.experiment.scoring import auroc, calibration_error, confidence_rows, scored_cases
+from asdnet_models.sums import ScoreSum
+from simulation.experiment.scoring import (
+    auroc,
+    calibration_error,
+    confidence_rows,
+    score_sums,
+    scored_cases,
+)
+from simulation.experiment.store import CaseRow
 from simulation.layouts import StudyCase
 
 PREDICTED = np.array([0, 0, 1, 1, 2, 0, 0, 0], np.uint8)
@@ -66,6 +75,21 @@ def test_cases_without_reference_and_training_cases_are_not_scored() -> None:
         for ref in (there, None)
     ]
     assert [case.name for case in scored_cases(cases)] == ["unlabelled-True", "test-True"]
+
+
+def test_sums_are_by_site_over_the_cases_of_one_part() -> None:
+    def row(site: str, part: Literal["test", "withheld"], asd_mm: float | None) -> CaseRow:
+        return CaseRow(
+            site=site, case="x", part=part, organ="ball", dsc=0.5, asd_mm=asd_mm,
+            failure=asd_mm is None,
+        )  # fmt: skip
+
+    rows = [row("B", "test", 1.0), row("A", "test", 2.0), row("A", "test", None)]
+    sums = score_sums([*rows, row("A", "withheld", 9.0)], "test", ["ball", "rod"])
+    assert list(sums) == ["A", "B"]
+    assert sums["A"]["dsc"]["ball"] == ScoreSum.of([0.5, 0.5], failures=1)
+    assert sums["A"]["asd_mm"]["ball"] == ScoreSum.of([2.0], failures=1)
+    assert sums["A"]["dsc"]["rod"] == ScoreSum()
 
 
 class _FirstClass(nn.Module):
