@@ -17,7 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from flower_compat.grid import PromptGrid
 from flower_compat.polling import pull_objects_soon
 from protocol.audit.log import AuditLog
-from server.monitoring.run_folder import EventWriter, Keeper, RunFolder
+from server.monitoring.run_folder import CheckpointWatcher, EventWriter, RunFolder
 from server.monitoring.tracking import MlflowWatcher
 from server.rounds.checkpoint import CheckpointError, load_checkpoint
 from server.rounds.errors import QuorumError
@@ -53,7 +53,7 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
             tracker = MlflowWatcher(
                 facts.mlflow_uri, centre / "mlartifacts", agreed.name, run_name=run
             )
-            watchers = Watchers([Keeper(folder.path), EventWriter(folder), tracker])
+            watchers = Watchers([CheckpointWatcher(folder.path), EventWriter(folder), tracker])
             audit = AuditLog(centre / "audit.jsonl")
             run_study(
                 PromptGrid(grid),

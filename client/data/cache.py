@@ -22,7 +22,7 @@ from asdnet_models.preprocessing import PREPROCESSING_VERSION, preprocess_image,
 from client.data.image_io import voxel_hash
 from client.data.integrity import ScanError
 from client.data.layout import Case, content_hash
-from protocol.config.study import ContractConfig, StudyProtocol
+from protocol.config.study import DataRequirements, StudyProtocol
 from protocol.files import atomic_folder
 
 # Raise this whenever the files of an entry change.
@@ -159,7 +159,7 @@ def entry_bytes(voxels: float, *, labelled: bool) -> int:
     return int(voxels * (5 if labelled else 4))
 
 
-def check_demands(case: Case, scan: sitk.Image, contract: ContractConfig) -> None:
+def check_demands(case: Case, scan: sitk.Image, contract: DataRequirements) -> None:
     """Whether a scan is what the study wants.
 
     Raises:

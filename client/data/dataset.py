@@ -18,7 +18,7 @@ from client.data.layout import ContractError, Part, Refusal, survey_folder
 from client.data.leakage import Together
 from protocol.config.schedule import OrganBox
 from protocol.config.site import SiteConfig
-from protocol.config.study import ContractConfig, StudyProtocol
+from protocol.config.study import DataRequirements, StudyProtocol
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = 
     )
 
 
-def tolerable(refused: Sequence[Refusal], used: int, contract: ContractConfig) -> bool:
+def tolerable(refused: Sequence[Refusal], used: int, contract: DataRequirements) -> bool:
     """Whether a site may take part although some of its cases are refused."""
     about_cases = [refusal for refusal in refused if refusal.case]
     if len(about_cases) < len(refused):

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
 
 from flower_compat.error_codes import CLIENT_APP_RAISED
 from protocol.config.study import WireConfig
-from protocol.wire.compression import remade
+from protocol.wire.compression import reencode
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
@@ -49,7 +49,7 @@ def error_reply(instruction: Message, reason: str) -> Message:
     return Message(Error(code=CLIENT_APP_RAISED, reason=word), reply_to=instruction)
 
 
-def only_agreed(reply: Message, instruction: Message, site: str) -> Message:
+def filter_reply(reply: Message, instruction: Message, site: str) -> Message:
     """The reply, made anew of what is agreed; an error of one word where that cannot be.
 
     Args:
@@ -60,7 +60,7 @@ def only_agreed(reply: Message, instruction: Message, site: str) -> Message:
     try:
         if reply.has_error():
             return error_reply(instruction, reply.error.reason or "OtherError")
-        content = _remade(reply.content, instruction, site)
+        content = _reencode(reply.content, instruction, site)
     except Exception as error:
         # What an app hands over may be anything; whatever it breaks, it does not leave.
         log.error("a reply was refused on its way out: %s", error)
@@ -68,7 +68,7 @@ def only_agreed(reply: Message, instruction: Message, site: str) -> Message:
     return Message(content, reply_to=instruction)
 
 
-def _remade(content: RecordDict, instruction: Message, site: str) -> RecordDict:
+def _reencode(content: RecordDict, instruction: Message, site: str) -> RecordDict:
     name = read_site_name(content)
     if name != site:
         raise MessageError(f"reply: is in the name of site {name!r}, this is {site!r}")
@@ -81,7 +81,7 @@ def _remade(content: RecordDict, instruction: Message, site: str) -> RecordDict:
     if kind == MessageType.TRAIN:
         report = read_training(content, protocol)
         segmenter, confidence = (
-            _update_remade(content, instruction.content, name, protocol.wire)
+            _reencode_update(content, instruction.content, name, protocol.wire)
             for name in (SEGMENTER, CONFIDENCE)
         )
         if segmenter is None:
@@ -90,10 +90,10 @@ def _remade(content: RecordDict, instruction: Message, site: str) -> RecordDict:
     raise MessageError(f"reply: nothing may leave in answer to a {kind!r} message")
 
 
-def _update_remade(
+def _reencode_update(
     content: RecordDict, asked: RecordDict, name: str, wire: WireConfig
 ) -> Weights | ArrayRecord | None:
     """One network's update, of the names and shapes that the centre sent, and no others."""
     if wire.plain:
         return read_weights(content, name, raw_weights(asked, name) or {})
-    return remade(content, name, sent_shapes(asked).get(name, {}), wire)
+    return reencode(content, name, sent_shapes(asked).get(name, {}), wire)

@@ -16,7 +16,7 @@ from flwr.app import Context, Message
 
 from client.node.approval import NotApprovedError, check_bundle
 from client.node.bundle import BundleError, installed_bundle
-from client.node.egress import CRASHED, NOT_APPROVED, REFUSED, STOPPED, error_reply, only_agreed
+from client.node.egress import CRASHED, NOT_APPROVED, REFUSED, STOPPED, error_reply, filter_reply
 from client.node.worker import SiteStopped, Worker
 from flower_compat.runtime import RuntimeApi
 from protocol.audit.log import AuditError, AuditLog, Direction
@@ -142,7 +142,7 @@ class Executor:
             # An app's exit is its own; this site stays.
             log.exception("the app could not be run")
             return error_reply(message, type(error).__name__)
-        reply = only_agreed(answer, message, self._config.site)
+        reply = filter_reply(answer, message, self._config.site)
         if reply.has_error() and reply.error.reason == REFUSED:
             # An app may hand over anything; what is no message has nothing to describe.
             self._log("refused", answer if isinstance(answer, Message) else reply, message)

@@ -112,7 +112,7 @@ class EvaluationConfig(InferenceConfig):
     )
 
 
-class ContractConfig(Frozen):
+class DataRequirements(Frozen):
     """What the study demands of every site's data."""
 
     modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")] | None = Field(
@@ -151,8 +151,8 @@ class StudyProtocol(ModelConfig):
     evaluation: EvaluationConfig = Field(
         EvaluationConfig(), description="inference, and when the sites score their cases"
     )
-    contract: ContractConfig = Field(
-        ContractConfig(), description="what every site's data must meet"
+    contract: DataRequirements = Field(
+        DataRequirements(), description="what every site's data must meet"
     )
 
     def canonical_json(self) -> str:

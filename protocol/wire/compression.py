@@ -132,7 +132,9 @@ def _tensors(
         start = end
 
 
-def remade(content: RecordDict, name: str, shapes: Shapes, wire: WireConfig) -> ArrayRecord | None:
+def reencode(
+    content: RecordDict, name: str, shapes: Shapes, wire: WireConfig
+) -> ArrayRecord | None:
     """A site's update, made anew of its values alone: every byte of them has one meaning.
 
     Raises:

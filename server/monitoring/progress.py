@@ -24,10 +24,10 @@ class TerminalWatcher(Watcher):
             self._status = self._console.status("round 1")
             self._status.start()
 
-    def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+    def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
         """Move the live line."""
         if self._status:
-            self._status.update(f"round {number}/{self._rounds}  sites {done}/{expected}")
+            self._status.update(f"round {round_number}/{self._rounds}  sites {done}/{expected}")
 
     def round_finished(self, record: StudyRecord) -> None:
         """The round's line."""

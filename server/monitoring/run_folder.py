@@ -120,7 +120,7 @@ class RunFolder:
         append_line(self.events, json.dumps(event, sort_keys=True))
 
 
-class Keeper(Watcher):
+class CheckpointWatcher(Watcher):
     """Brings every finished round to the disk: the checkpoint first, then the models."""
 
     def __init__(self, folder: Path) -> None:
@@ -152,13 +152,13 @@ class EventWriter(Watcher):
             line=sites_line(record),
         )
 
-    def sites_called(self, number: int, kind: str, sites: Sequence[str]) -> None:
+    def sites_called(self, round_number: int, kind: str, sites: Sequence[str]) -> None:
         """Who is asked for what."""
-        self._folder.tell("called", round=number, what=kind, sites=list(sites))
+        self._folder.tell("called", round=round_number, what=kind, sites=list(sites))
 
-    def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+    def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
         """Who has answered."""
-        self._folder.tell("answered", round=number, site=site, done=done, expected=expected)
+        self._folder.tell("answered", round=round_number, site=site, done=done, expected=expected)
 
     def round_finished(self, record: StudyRecord) -> None:
         """The round's numbers, as a line."""

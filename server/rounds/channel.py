@@ -28,7 +28,7 @@ Accept = Callable[[Message], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class Channel:
     """The centre's connection to the sites, and who hears of what goes over it.
 
     Attributes:
@@ -64,8 +64,8 @@ class Line:
 
 
 @dataclass(kw_only=True)
-class _Errand:
-    """One node's instruction on its way, until the reply is in."""
+class PendingRequest:
+    """One node's instruction, until its reply is accepted."""
 
     node: int
     content: RecordDict
@@ -75,26 +75,26 @@ class _Errand:
 
 
 class Exchange:
-    """One question to many sites, and their answers.
+    """One request to many sites, and their replies.
 
     Args:
-        line: The connection.
-        number: The round; 0 before the first.
+        channel: The connection.
+        round_number: 0 before the first.
         kind: Flower's message type.
         accept: Takes one reply, and may use it up; raises MessageError for one that is not as
             agreed.
     """
 
-    def __init__(self, line: Line, number: int, kind: str, accept: Accept) -> None:
-        self._line = line
-        self._number = number
+    def __init__(self, channel: Channel, round_number: int, kind: str, accept: Accept) -> None:
+        self._channel = channel
+        self._round_number = round_number
         self._kind = kind
         self._accept = accept
-        self._waiting: dict[str, _Errand] = {}
-        self._absent: list[_Errand] = []
+        self._waiting: dict[str, PendingRequest] = {}
+        self._absent: list[PendingRequest] = []
         self._failures: dict[str, str] = {}
 
-    def call(self, instructions: Mapping[int, RecordDict]) -> dict[str, str]:
+    def request(self, instructions: Mapping[int, RecordDict]) -> dict[str, str]:
         """Send to every node, and wait for the replies within the time.
 
         Args:
@@ -103,40 +103,40 @@ class Exchange:
         Returns:
             Why a site's reply is missing, by site.
         """
-        line, total = self._line, len(instructions)
-        sites = sorted(line.roster.name_of(node) for node in instructions)
-        line.watcher.sites_called(self._number, self._kind, sites)
+        channel, total = self._channel, len(instructions)
+        sites = sorted(channel.roster.name_of(node) for node in instructions)
+        channel.watcher.sites_called(self._round_number, self._kind, sites)
         started = looked = time.monotonic()
         for node, content in instructions.items():
-            self._send(_Errand(node=node, content=content))
+            self._send(PendingRequest(node=node, content=content))
         news = time.monotonic()
-        while self._open() and time.monotonic() < started + line.timeout_s:
+        while self._open() and time.monotonic() < started + channel.timeout_s:
             before, look = self._open(), time.monotonic()
             answered = self._pull()
             for done, site in enumerate(answered, total - before + 1):
-                line.watcher.site_answered(self._number, site, done, total)
+                channel.watcher.site_answered(self._round_number, site, done, total)
             if time.monotonic() > looked + _LOOK_EVERY_S:
                 looked = time.monotonic()
-                self._look_for_nodes()
+                self._check_nodes()
             news = time.monotonic() if answered else news
             if self._open():
                 now = time.monotonic()
                 # A look is a request a site: with many of them the SuperLink must get a rest.
                 time.sleep(max(now - look, pause_s(now - news, _LONGEST_PAUSE_S)))
-        for errand in [*self._waiting.values(), *self._absent]:
-            self._failures[line.roster.name_of(errand.node)] = (
-                f"no answer within {line.timeout_s:g} s"
+        for request in [*self._waiting.values(), *self._absent]:
+            self._failures[channel.roster.name_of(request.node)] = (
+                f"no answer within {channel.timeout_s:g} s"
             )
         return self._failures
 
-    def ask_in_passing(self, instructions: Mapping[int, RecordDict]) -> dict[str, str]:
+    def request_without_waiting(self, instructions: Mapping[int, RecordDict]) -> dict[str, str]:
         """Send to nodes that are not being asked already; take what is there, wait for nothing."""
         self._absent.clear()  # asked anew once they are there again
-        self._look_for_nodes()
-        asked = {errand.node for errand in self._waiting.values()}
+        self._check_nodes()
+        asked = {request.node for request in self._waiting.values()}
         for node, content in instructions.items():
             if node not in asked:
-                self._send(_Errand(node=node, content=content))
+                self._send(PendingRequest(node=node, content=content))
         self._pull()
         failures, self._failures = self._failures, {}
         return failures
@@ -144,22 +144,22 @@ class Exchange:
     def _open(self) -> int:
         return len(self._waiting) + len(self._absent)
 
-    def _send(self, errand: _Errand) -> None:
-        line = self._line
+    def _send(self, request: PendingRequest) -> None:
+        channel = self._channel
         message = Message(
-            errand.content,
-            errand.node,
+            request.content,
+            request.node,
             self._kind,
-            ttl=line.timeout_s,
-            group_id=str(self._number),
+            ttl=channel.timeout_s,
+            group_id=str(self._round_number),
         )
         # What cannot be logged is not sent.
-        line.log("sent", line.described(message), errand.node)
-        known = line.roster.online().get(errand.node)
-        (name,) = line.grid.push_messages([message])
-        errand.sent_to = known.since if known else ""
-        errand.attempts += 1
-        self._waiting[name] = errand
+        channel.log("sent", channel.described(message), request.node)
+        known = channel.roster.online().get(request.node)
+        (name,) = channel.grid.push_messages([message])
+        request.sent_to = known.since if known else ""
+        request.attempts += 1
+        self._waiting[name] = request
 
     def _pull(self) -> list[str]:
         """Take the replies that are there; the sites that have answered.
@@ -171,59 +171,59 @@ class Exchange:
 
     def _pull_one(self, name: str) -> str | None:
         """The site whose reply to this message is here, and taken."""
-        for reply in self._line.grid.pull_messages([name]):
-            errand = self._waiting.pop(name)
+        for reply in self._channel.grid.pull_messages([name]):
+            request = self._waiting.pop(name)
             if not (reply.has_error() and reply.error.code in INSTRUCTION_DROPPED):
-                return self._take(reply, errand)
-            errand.absent_since = time.monotonic()
-            self._absent.append(errand)
+                return self._take(reply, request)
+            request.absent_since = time.monotonic()
+            self._absent.append(request)
         return None
 
-    def _take(self, reply: Message, errand: _Errand) -> str:
+    def _take(self, reply: Message, request: PendingRequest) -> str:
         """Accept or refuse one reply; the site's name."""
-        line = self._line
-        site = line.roster.name_of(errand.node)
+        channel = self._channel
+        site = channel.roster.name_of(request.node)
         # Before it is read: reading may use it up.
-        what = line.described(reply)
+        what = channel.described(reply)
         if reply.has_error():
             reason = reply.error.reason or f"error {reply.error.code}"
-            line.log("received", what, errand.node, reason)
+            channel.log("received", what, request.node, reason)
             lost = reply.error.code in REPLY_LOST or reason in _LOST_REASONS
-            if not (lost and self._ask_again(errand, reason)):
+            if not (lost and self._send_again(request, reason)):
                 self._failures[site] = reason
             return site
         try:
             self._accept(reply)
         except MessageError as error:
             self._failures[site] = str(error)
-            line.log("refused", what, errand.node, str(error))
+            channel.log("refused", what, request.node, str(error))
         else:
-            line.log("received", what, errand.node)
+            channel.log("received", what, request.node)
         # Before its first declaration it was named by its key.
-        return line.roster.name_of(errand.node)
+        return channel.roster.name_of(request.node)
 
-    def _ask_again(self, errand: _Errand, why: str) -> bool:
+    def _send_again(self, request: PendingRequest, why: str) -> bool:
         """False once it has been asked often enough."""
-        if errand.attempts >= _ATTEMPTS:
+        if request.attempts >= _ATTEMPTS:
             return False
-        site = self._line.roster.name_of(errand.node)
-        log.warning("round %d: %s: %s; asked again", self._number, site, why)
-        self._send(errand)
+        site = self._channel.roster.name_of(request.node)
+        log.warning("round %d: %s: %s; asked again", self._round_number, site, why)
+        self._send(request)
         return True
 
-    def _look_for_nodes(self) -> None:
+    def _check_nodes(self) -> None:
         """Ask those again that are back or were started anew; give up those that stay away."""
-        online = self._line.roster.online()
-        for errand in list(self._absent):
-            if errand.node in online and self._ask_again(errand, "is back"):
-                self._absent.remove(errand)
-            elif time.monotonic() > errand.absent_since + self._line.absence_s:
-                self._absent.remove(errand)
-                site = self._line.roster.name_of(errand.node)
-                self._failures[site] = f"offline for over {self._line.absence_s:g} s"
-        for name, errand in list(self._waiting.items()):
-            known = online.get(errand.node)
+        online = self._channel.roster.online()
+        for request in list(self._absent):
+            if request.node in online and self._send_again(request, "is back"):
+                self._absent.remove(request)
+            elif time.monotonic() > request.absent_since + self._channel.absence_s:
+                self._absent.remove(request)
+                site = self._channel.roster.name_of(request.node)
+                self._failures[site] = f"offline for over {self._channel.absence_s:g} s"
+        for name, request in list(self._waiting.items()):
+            known = online.get(request.node)
             # A node that was started anew has forgotten what it was doing.
-            restarted = known is not None and known.since != errand.sent_to
-            if restarted and self._ask_again(errand, "was started anew"):
+            restarted = known is not None and known.since != request.sent_to
+            if restarted and self._send_again(request, "was started anew"):
                 del self._waiting[name]

@@ -29,8 +29,8 @@ class Roster:
             for node in self._grid.get_nodes()
         }
 
-    def introduce(self, node: int, site: str) -> None:
-        """Note that this node is this site.
+    def register(self, node: int, site: str) -> None:
+        """This node is this site from now on.
 
         Raises:
             MessageError: If the centre knows its key by another name, or the site is there already.
@@ -61,6 +61,6 @@ class Roster:
         """Declared sites that are there now, sorted."""
         return sorted(self._site_of[node] for node in self.online() if node in self._site_of)
 
-    def strangers(self) -> list[int]:
+    def unregistered(self) -> list[int]:
         """Nodes that are there and have not declared themselves, sorted."""
         return sorted(set(self.online()) - set(self._site_of))

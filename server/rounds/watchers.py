@@ -1,4 +1,4 @@
-"""Who is told how a study goes: the terminal, MLflow, the disk."""
+"""Listeners to a study's progress: the terminal, MLflow, the disk."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from server.rounds.record import StudyRecord
 
 
 class Watcher:
-    """Who wants to know how the study goes; each overrides what it wants to hear."""
+    """Listens to a study's events; each overrides what it needs."""
 
     def sites_online(self, sites: Sequence[str], awaited: int) -> None:
         """These are there, before the study begins; so many are waited for."""
@@ -14,10 +14,10 @@ class Watcher:
     def study_started(self, record: StudyRecord) -> None:
         """Enough sites have declared themselves; a resumed study holds its earlier rounds."""
 
-    def sites_called(self, number: int, kind: str, sites: Sequence[str]) -> None:
+    def sites_called(self, round_number: int, kind: str, sites: Sequence[str]) -> None:
         """These sites are asked for a declaration (round 0), an update or scores."""
 
-    def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+    def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
         """One more reply of this round has come."""
 
     def round_finished(self, record: StudyRecord) -> None:
@@ -28,37 +28,31 @@ class Watcher:
 
 
 class Watchers(Watcher):
-    """Several watchers as one, told in this order."""
+    """Several watchers as one, in this order."""
 
     def __init__(self, each: Sequence[Watcher]) -> None:
         self._each = tuple(each)
 
     def sites_online(self, sites: Sequence[str], awaited: int) -> None:
-        """Tell all."""
         for watcher in self._each:
             watcher.sites_online(sites, awaited)
 
     def study_started(self, record: StudyRecord) -> None:
-        """Tell all."""
         for watcher in self._each:
             watcher.study_started(record)
 
-    def sites_called(self, number: int, kind: str, sites: Sequence[str]) -> None:
-        """Tell all."""
+    def sites_called(self, round_number: int, kind: str, sites: Sequence[str]) -> None:
         for watcher in self._each:
-            watcher.sites_called(number, kind, sites)
+            watcher.sites_called(round_number, kind, sites)
 
-    def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
-        """Tell all."""
+    def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
         for watcher in self._each:
-            watcher.site_answered(number, site, done, expected)
+            watcher.site_answered(round_number, site, done, expected)
 
     def round_finished(self, record: StudyRecord) -> None:
-        """Tell all."""
         for watcher in self._each:
             watcher.round_finished(record)
 
     def study_finished(self, record: StudyRecord) -> None:
-        """Tell all."""
         for watcher in self._each:
             watcher.study_finished(record)

@@ -13,7 +13,7 @@ from protocol.config.study import StudyProtocol
 from protocol.files import write_json
 from protocol.wire.messages import EvaluationReport
 from server.monitoring.progress import TerminalWatcher
-from server.monitoring.run_folder import Keeper
+from server.monitoring.run_folder import CheckpointWatcher
 from server.monitoring.tracking import MlflowWatcher, package_versions
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watchers
@@ -127,7 +127,7 @@ def _federate(
     return simulate(
         protocol,
         configs,
-        Watchers([Keeper(options.out), tracker, TerminalWatcher(console)]),
+        Watchers([CheckpointWatcher(options.out), tracker, TerminalWatcher(console)]),
         workers=options.workers,
         gpus_per_site=gpu_share(options.device, options.sites_per_gpu),
     )

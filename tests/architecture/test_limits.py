@@ -21,7 +21,6 @@ LINES_OF_A_FILE = 300
 
 # What is above a limit today. These lists only shrink: whoever mends one takes its line out.
 LONG_FUNCTIONS = {
-    "client/app.py:build_client_app",
     "client/predict.py:predict",
     "client/training/round.py:train_round",
     "server/run.py:run",
@@ -47,7 +46,6 @@ LONG_FILES = {
     "protocol/wire/messages.py",
     "server/monitoring/tracking.py",
     "server/provision.py",
-    "server/rounds/loop.py",
     "simulation/phantom/anatomy.py",
     "simulation/phantom/cohort.py",
 }
@@ -57,7 +55,6 @@ RENAMED_TO_ITSELF = {
     "client/data/image_io.py",
     "client/data/layout.py",
 }
-MOCKED = {"simulation/engine.py"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -140,4 +137,4 @@ def test_product_code_mocks_nothing() -> None:
         for file, text in sources().items()
         if any(module.startswith("unittest") for module, _ in imports(text))
     }
-    assert found <= MOCKED
+    assert found == set()

@@ -54,7 +54,7 @@ def _spoiled(reply, instruction, site):  # type: ignore[no-untyped-def]
     return reply
 
 
-only_agreed = _spoiled
+filter_reply = _spoiled
 
 
 def check_bundle(config, fab, installed):  # type: ignore[no-untyped-def]

@@ -301,10 +301,10 @@ class Witness(Watcher):
     def study_started(self, record: StudyRecord) -> None:
         self.events.append("started")
 
-    def sites_called(self, number: int, kind: str, sites: Sequence[str]) -> None:
-        self.called.append((number, kind, list(sites)))
+    def sites_called(self, round_number: int, kind: str, sites: Sequence[str]) -> None:
+        self.called.append((round_number, kind, list(sites)))
 
-    def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+    def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
         assert 0 <= done <= expected
         assert site
 

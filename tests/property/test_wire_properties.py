@@ -18,7 +18,7 @@ from protocol.wire.compression import (
     pack_update,
     read_global,
     read_update,
-    remade,
+    reencode,
     shapes_of,
 )
 from protocol.wire.weights import MessageError, Weights
@@ -69,7 +69,7 @@ def test_an_update_and_what_is_left_make_the_whole(weights: Weights, wire: WireC
     assert again == record
     assert all(torch.equal(same[name], left[name]) for name in left)
     if not wire.plain:
-        assert remade(RecordDict({"s": record}), "s", shapes_of(weights), wire) == record
+        assert reencode(RecordDict({"s": record}), "s", shapes_of(weights), wire) == record
 
 
 @quick
@@ -104,7 +104,7 @@ def test_any_bytes_are_an_update_or_an_error(form: Any, compress: int, data: st.
     body = data.draw(st.one_of(st.just(body), st.binary(min_size=size, max_size=size)))
     content = RecordDict({"s": ArrayRecord(array_dict={key: Array(np.frombuffer(body, np.uint8))})})
     try:
-        record = remade(content, "s", shapes_of(LIKE), wire)
+        record = reencode(content, "s", shapes_of(LIKE), wire)
     except MessageError:
         with pytest.raises(MessageError):
             read_update(content, "s", LIKE, wire)

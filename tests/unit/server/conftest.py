@@ -9,5 +9,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The round loop's clock; waiting is done at once."""
     made = Clock()
     monkeypatch.setattr("server.rounds.channel.time", made)
-    monkeypatch.setattr("server.rounds.loop.time", made)
+    monkeypatch.setattr("server.rounds.membership.time", made)
+    monkeypatch.setattr("server.rounds.round.time", made)
     return made

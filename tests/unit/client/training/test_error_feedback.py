@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.app import build_client_app
-from client.node.egress import REFUSED, only_agreed
+from client.node.egress import REFUSED, filter_reply
 from client.training.error_feedback import pack_with_feedback
 from protocol.config.schedule import plan_round
 from protocol.config.site import SiteConfig
@@ -56,7 +56,7 @@ def train(config: SiteConfig, protocol: StudyProtocol, number: int) -> RecordDic
     app = build_client_app(lambda _: config)
     asked = instruction(protocol, number)
     context = Context(run_id=1, node_id=17, node_config={}, state=RecordDict(), run_config={})
-    reply = only_agreed(app(asked, context), asked, config.site)
+    reply = filter_reply(app(asked, context), asked, config.site)
     assert reply.has_content(), reply.error
     return reply.content
 
@@ -147,7 +147,7 @@ def test_an_instruction_tells_the_door_the_shapes(
         SEGMENTER: shapes_of(build_segmenter(protocol).state_dict()),
         CONFIDENCE: shapes_of(build_confidence(protocol).state_dict()),
     }
-    out = only_agreed(Message(content, reply_to=asked), asked, "A")
+    out = filter_reply(Message(content, reply_to=asked), asked, "A")
     assert out.content == content
 
 
@@ -175,7 +175,7 @@ def test_a_malformed_reply_does_not_leave(
 ) -> None:
     asked, content, _ = answered
     spoil(content)
-    out = only_agreed(Message(content, reply_to=asked), asked, "A")
+    out = filter_reply(Message(content, reply_to=asked), asked, "A")
     assert out.has_error()
     assert out.error.reason == REFUSED
 
@@ -189,7 +189,7 @@ def test_without_the_agreed_shapes_nothing_leaves(
         del asked.content["study"]["weights"]
     else:
         asked.content["study"]["weights"] = text
-    out = only_agreed(Message(content, reply_to=asked), asked, "A")
+    out = filter_reply(Message(content, reply_to=asked), asked, "A")
     assert (out.has_error(), out.error.reason) == (True, REFUSED)
 
 
@@ -203,5 +203,5 @@ def test_an_arrays_head_is_made_anew(
     )
     spoilt = RecordDict(dict(content))
     spoilt[SEGMENTER] = ArrayRecord(array_dict={"int8.zst": padded})
-    out = only_agreed(Message(spoilt, reply_to=asked), asked, "A")
+    out = filter_reply(Message(spoilt, reply_to=asked), asked, "A")
     assert out.content[SEGMENTER]["int8.zst"] == honest

@@ -19,7 +19,7 @@ from protocol.wire.compression import (
     read_global,
     read_shapes,
     read_update,
-    remade,
+    reencode,
     shapes_of,
     shapes_text,
 )
@@ -195,12 +195,12 @@ def test_over_the_rounds_what_arrives_is_what_was_meant(wire: WireConfig) -> Non
 
 
 @pytest.mark.parametrize("wire", SHORT, ids=name_of)
-def test_a_good_update_is_remade_equal(wire: WireConfig) -> None:
+def test_a_good_update_is_reencoded_equal(wire: WireConfig) -> None:
     record, _ = pack_update(WEIGHTS, zeros(), wire)
-    again = remade(holding(record), NAME, SHAPES, wire)
+    again = reencode(holding(record), NAME, SHAPES, wire)
     assert again == record
     assert again is not record
-    assert remade(RecordDict(), NAME, SHAPES, wire) is None
+    assert reencode(RecordDict(), NAME, SHAPES, wire) is None
 
 
 def int8(change: Callable[[bytearray], object]) -> bytes:
@@ -249,7 +249,7 @@ def test_a_malformed_int8_update_is_refused_at_both_doors(kind: str, compress: i
     wire = wire_of("int8", compress)
     content = with_body(body, "int8.zst" if compress else "int8")
     with pytest.raises(MessageError, match=reason):
-        remade(content, NAME, SHAPES, wire)
+        reencode(content, NAME, SHAPES, wire)
     with pytest.raises(MessageError, match=reason):
         read_update(content, NAME, WEIGHTS, wire)
 
@@ -261,7 +261,7 @@ def test_values_that_are_not_finite_are_refused(form: str, value: float) -> None
     wire = wire_of(form, 3)
     content = holding(pack_global(weights, wire))
     for read in (
-        lambda: remade(content, NAME, SHAPES, wire),
+        lambda: reencode(content, NAME, SHAPES, wire),
         lambda: read_update(content, NAME, WEIGHTS, wire),
     ):
         with pytest.raises(MessageError, match=r"segmenter: b.weight holds NaN or infinity"):
@@ -307,7 +307,7 @@ def unsized(body: bytes) -> bytes:
 def test_no_other_stream_is_decompressed(stream: bytes) -> None:
     content = with_body(stream, "int8.zst")
     for read in (
-        lambda: remade(content, NAME, SHAPES, wire_of("int8", 3)),
+        lambda: reencode(content, NAME, SHAPES, wire_of("int8", 3)),
         lambda: read_update(content, NAME, WEIGHTS, wire_of("int8", 3)),
     ):
         with pytest.raises(MessageError, match=r"segmenter: (decompresses|cannot be dec|is of)"):
@@ -325,7 +325,7 @@ def test_nothing_rides_in_how_a_stream_is_compressed() -> None:
     honest, _ = pack_update(WEIGHTS, zeros(), wire_of("int8", 3))
     for level in (1, 19):
         other = zstandard.ZstdCompressor(level=level, write_checksum=True).compress(HONEST)
-        again = remade(with_body(other, "int8.zst"), NAME, SHAPES, wire_of("int8", 3))
+        again = reencode(with_body(other, "int8.zst"), NAME, SHAPES, wire_of("int8", 3))
         assert again == honest
 
 

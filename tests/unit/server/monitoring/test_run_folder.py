@@ -18,7 +18,13 @@ from memory_grid import RUN, MemoryGrid, Site, same
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model
 from server.monitoring.follow import read_events
-from server.monitoring.run_folder import EventWriter, Keeper, RunError, RunFacts, RunFolder
+from server.monitoring.run_folder import (
+    CheckpointWatcher,
+    EventWriter,
+    RunError,
+    RunFacts,
+    RunFolder,
+)
 from server.rounds.checkpoint import load_checkpoint
 from server.rounds.loop import new_record, run_study
 from server.rounds.record import StudyRecord
@@ -195,7 +201,7 @@ def test_what_a_study_leaves_in_its_folder(make_protocol: MakeProtocol, tmp_path
     record = run_study(
         MemoryGrid(sites),
         new_record(protocol, run=RUN),
-        Watchers([Keeper(folder.path), EventWriter(folder), Reader()]),
+        Watchers([CheckpointWatcher(folder.path), EventWriter(folder), Reader()]),
         expected_sites=2,
     )
     assert seen == [(1, 1), (2, 2), (3, 2)]

@@ -170,8 +170,8 @@ def test_the_watcher_is_told_of_every_call_and_every_answer(
     class Counting(Witness):
         answers: list[tuple[int, str, int, int]]
 
-        def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
-            self.answers.append((number, site, done, expected))
+        def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
+            self.answers.append((round_number, site, done, expected))
 
     protocol = make_protocol(training={"rounds": 1})
     watcher = Counting()

@@ -142,7 +142,7 @@ def test_updates_are_on_the_disk_while_the_round_lasts(
     seen: list[list[str]] = []
 
     class Looking(Witness):
-        def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+        def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
             seen.append(sorted(os.listdir(folder)))
 
     grid = MemoryGrid([Site(n, protocol) for n in "AB"])
@@ -199,9 +199,9 @@ def test_a_study_ended_within_a_round_and_resumed_gives_the_same_bits(
         pass
 
     class Killer(Witness):
-        def site_answered(self, number: int, site: str, done: int, expected: int) -> None:
+        def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
             # Of the round's training: its scores are asked for when there are no updates left.
-            if number == 2 and done == 1 and os.listdir(folder):
+            if round_number == 2 and done == 1 and os.listdir(folder):
                 raise Killed
 
     with pytest.raises(Killed):

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from memory_grid import RUN, Clock, MemoryGrid, Site, Witness
 
-from protocol.config.study import ContractConfig, StudyProtocol
+from protocol.config.study import DataRequirements, StudyProtocol
 from protocol.wire.messages import SiteFacts
-from server.rounds.errors import UnmetContractError
+from server.rounds.errors import RequirementsNotMetError
 from server.rounds.loop import new_record, run_study
 from server.rounds.record import StudyRecord
-from server.rounds.requirements import unmet
+from server.rounds.requirements import broken_requirements
 
 MakeProtocol = Callable[..., StudyProtocol]
 
@@ -19,31 +19,36 @@ GOOD = SiteFacts(labelled=6, unlabelled=2, validation=1, test=1)
 
 
 def protocol(**contract: object) -> StudyProtocol:
-    return StudyProtocol(contract=ContractConfig.model_validate(contract))
+    return StudyProtocol(contract=DataRequirements.model_validate(contract))
 
 
 def test_a_site_without_refusals_meets_the_default() -> None:
-    assert unmet("A", GOOD, protocol()) == []
-    assert unmet("A", SiteFacts(labelled=0, unlabelled=1, validation=0, test=0), protocol()) == []
+    assert broken_requirements("A", GOOD, protocol()) == []
+    assert (
+        broken_requirements(
+            "A", SiteFacts(labelled=0, unlabelled=1, validation=0, test=0), protocol()
+        )
+        == []
+    )
 
 
 def test_site_rule_and_count_are_named() -> None:
     facts = SiteFacts(
         labelled=5, unlabelled=2, validation=1, test=0, refused={"grid": 1, "pair": 1}
     )
-    assert unmet("A", facts, protocol()) == [
+    assert broken_requirements("A", facts, protocol()) == [
         "site A: rule grid (a label map lies on its scan's grid): 1 of 10 cases refused, at most"
         " 0% may be",
         "site A: rule pair (a labelled scan has one label, a label one scan): 1 of 10 cases"
         " refused, at most 0% may be",
     ]
-    assert unmet("A", facts, protocol(max_refused_share=0.2)) == []
-    assert len(unmet("A", facts, protocol(max_refused_share=0.19))) == 2
+    assert broken_requirements("A", facts, protocol(max_refused_share=0.2)) == []
+    assert len(broken_requirements("A", facts, protocol(max_refused_share=0.19))) == 2
 
 
 @pytest.mark.parametrize(("least", "met"), [(6, True), (7, False)])
 def test_labelled_cases_that_are_demanded(least: int, met: bool) -> None:
-    found = unmet("B", GOOD, protocol(min_labelled=least))
+    found = broken_requirements("B", GOOD, protocol(min_labelled=least))
     assert found == (
         []
         if met
@@ -53,7 +58,7 @@ def test_labelled_cases_that_are_demanded(least: int, met: bool) -> None:
 
 def test_nothing_to_train_on() -> None:
     facts = SiteFacts(labelled=0, unlabelled=0, validation=1, test=1)
-    assert unmet("A", facts, protocol()) == ["site A: rule missing: no training case"]
+    assert broken_requirements("A", facts, protocol()) == ["site A: rule missing: no training case"]
 
 
 # ---- in the round loop --------------------------------------------------------------------------
@@ -75,11 +80,11 @@ def test_a_study_is_not_begun_on_data_that_break_its_contract(
 ) -> None:
     agreed = make_protocol()
     sites = [Site("A", agreed), spoilt(Site("B", agreed)), Site("C", agreed)]
-    with pytest.raises(UnmetContractError) as caught:
+    with pytest.raises(RequirementsNotMetError) as caught:
         begun(MemoryGrid(sites), agreed, Witness())
     told = str(caught.value)
     assert "site B: rule grid (a label map lies on its scan's grid): 2 of 7 cases refused" in told
-    assert "site B: rule slices" in told and "client/check.py" in told
+    assert "site B: rule slices" in told and "asdnet-site check" in told
     assert "site A" not in told
     assert [site.rounds for site in sites] == [[], [], []]
 

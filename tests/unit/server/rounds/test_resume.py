@@ -10,7 +10,7 @@ import torch
 from memory_grid import RUN, Learner, MemoryGrid, Site, Witness, same
 
 from protocol.config.study import StudyProtocol
-from server.monitoring.run_folder import Keeper
+from server.monitoring.run_folder import CheckpointWatcher
 from server.rounds.checkpoint import load_checkpoint
 from server.rounds.loop import new_record, run_study
 from server.rounds.record import RoundRecord, StudyRecord
@@ -95,7 +95,7 @@ def go_on(protocol: StudyProtocol, folder: Path) -> StudyRecord:
     """By a new ServerApp, to which the nodes come in another order."""
     record = load_checkpoint(folder) or new_record(protocol, run=RUN)
     grid = MemoryGrid(reversed(sites(protocol)))
-    return run_study(grid, record, Keeper(folder), expected_sites=3)
+    return run_study(grid, record, CheckpointWatcher(folder), expected_sites=3)
 
 
 def test_the_study_that_is_compared_with_is_telling(make_protocol: MakeProtocol) -> None:
@@ -113,7 +113,7 @@ def test_the_study_that_is_compared_with_is_telling(make_protocol: MakeProtocol)
 @pytest.mark.parametrize("number", range(1, ROUNDS + 1))
 def test_after_every_round(make_protocol: MakeProtocol, tmp_path: Path, number: int) -> None:
     protocol = protocol_of(make_protocol)
-    watchers = Watchers([Keeper(tmp_path), DiesAfter(number)])
+    watchers = Watchers([CheckpointWatcher(tmp_path), DiesAfter(number)])
     record = new_record(protocol, run=RUN)
     with pytest.raises(PowerCut):
         run_study(MemoryGrid(sites(protocol)), record, watchers, expected_sites=3)
@@ -134,7 +134,10 @@ def test_in_the_middle_of_every_round(
     group[1] = last
     with pytest.raises(PowerCut):
         run_study(
-            MemoryGrid(group), new_record(protocol, run=RUN), Keeper(tmp_path), expected_sites=3
+            MemoryGrid(group),
+            new_record(protocol, run=RUN),
+            CheckpointWatcher(tmp_path),
+            expected_sites=3,
         )
     saved = load_checkpoint(tmp_path)
     assert (len(saved.rounds) if saved else 0) == number - 1
@@ -145,7 +148,7 @@ def test_after_each_round_anew(make_protocol: MakeProtocol, tmp_path: Path) -> N
     protocol = protocol_of(make_protocol)
     for number in range(1, ROUNDS + 1):
         record = load_checkpoint(tmp_path) or new_record(protocol, run=RUN)
-        watchers = Watchers([Keeper(tmp_path), DiesAfter(number)])
+        watchers = Watchers([CheckpointWatcher(tmp_path), DiesAfter(number)])
         with pytest.raises(PowerCut):
             run_study(MemoryGrid(sites(protocol)), record, watchers, expected_sites=3)
     check_equal(go_on(protocol, tmp_path), uninterrupted(protocol))
@@ -166,14 +169,16 @@ def test_a_resumed_study_goes_on_without_a_site_that_is_gone(
     make_protocol: MakeProtocol, tmp_path: Path
 ) -> None:
     protocol = protocol_of(make_protocol)
-    watchers = Watchers([Keeper(tmp_path), DiesAfter(3)])
+    watchers = Watchers([CheckpointWatcher(tmp_path), DiesAfter(3)])
     with pytest.raises(PowerCut):
         run_study(
             MemoryGrid(sites(protocol)), new_record(protocol, run=RUN), watchers, expected_sites=3
         )
     record = load_checkpoint(tmp_path)
     assert record is not None
-    run_study(MemoryGrid(sites(protocol)[:2]), record, Keeper(tmp_path), expected_sites=2)
+    run_study(
+        MemoryGrid(sites(protocol)[:2]), record, CheckpointWatcher(tmp_path), expected_sites=2
+    )
     assert [dict(item.left_out) for item in record.rounds[3:]] == [{"C": "offline"}] * 2
     assert list(record.facts) == ["A", "B", "C"]
 

@@ -38,13 +38,13 @@ def test_who_is_there(grid: MemoryGrid) -> None:
     assert roster.online()[C].since == "second start"
 
 
-def test_strangers_become_sites(grid: MemoryGrid) -> None:
+def test_unregistered_nodes_become_sites(grid: MemoryGrid) -> None:
     roster = Roster(grid)
-    assert roster.strangers() == [A, B, C]
+    assert roster.unregistered() == [A, B, C]
     assert roster.sites_online() == []
-    roster.introduce(B, "B")
-    roster.introduce(A, "A")
-    assert roster.strangers() == [C]
+    roster.register(B, "B")
+    roster.register(A, "A")
+    assert roster.unregistered() == [C]
     assert roster.sites_online() == ["A", "B"]
     assert (roster.node_of("A"), roster.node_of("B"), roster.node_of("C")) == (A, B, None)
 
@@ -52,7 +52,7 @@ def test_strangers_become_sites(grid: MemoryGrid) -> None:
 def test_a_node_has_a_name_before_it_says_so(grid: MemoryGrid) -> None:
     roster = Roster(grid)
     assert [roster.name_of(node) for node in (A, C, 999)] == ["A", "node 102", "node 999"]
-    roster.introduce(C, "C")
+    roster.register(C, "C")
     assert roster.name_of(C) == "C"
     grid.sites[C].goes("offline")
     assert roster.name_of(C) == "C"
@@ -61,29 +61,29 @@ def test_a_node_has_a_name_before_it_says_so(grid: MemoryGrid) -> None:
 def test_a_site_that_is_away_stays_the_same_site(grid: MemoryGrid) -> None:
     roster = Roster(grid)
     for node, site in ((A, "A"), (B, "B")):
-        roster.introduce(node, site)
+        roster.register(node, site)
     grid.sites[A].goes("offline")
     assert roster.sites_online() == ["B"]
-    assert roster.strangers() == [C]
+    assert roster.unregistered() == [C]
     assert roster.node_of("A") == A
     grid.sites[A].goes("online")
     assert roster.sites_online() == ["A", "B"]
-    assert roster.strangers() == [C]
+    assert roster.unregistered() == [C]
 
 
 def test_a_node_answers_by_the_name_of_its_key_alone(grid: MemoryGrid) -> None:
     roster = Roster(grid)
     with pytest.raises(MessageError, match="registered as site B answered in the name of site A"):
-        roster.introduce(B, "A")
+        roster.register(B, "A")
     assert roster.node_of("A") is None
-    assert B in roster.strangers()
+    assert B in roster.unregistered()
 
 
 def test_a_site_is_one_node(grid: MemoryGrid) -> None:
     roster = Roster(grid)
-    roster.introduce(A, "A")
-    roster.introduce(A, "A")  # a second declaration of the same is none of two
+    roster.register(A, "A")
+    roster.register(A, "A")  # a second declaration of the same is none of two
     with pytest.raises(MessageError, match="site A has joined twice"):
-        roster.introduce(C, "A")
+        roster.register(C, "A")
     assert roster.node_of("A") == A
-    assert C in roster.strangers()
+    assert C in roster.unregistered()
