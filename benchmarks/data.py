@@ -91,8 +91,13 @@ def write_scans(folder: Path, count: int, voxels: tuple[int, int, int]) -> list[
             places[str(organ)] = found[np.linspace(0, len(found) - 1, 4096).astype(int)]
         np.save(entry / "image.npy", rng.standard_normal(voxels, np.float32))
         np.save(entry / "label.npy", label)
-        np.savez(entry / "places.npz", **places)
-        facts = {"annotated": ["bladder", "prostate", "rectum"], "lowest": 0.0, "organ_box": None}
+        np.save(entry / "places.npy", np.concatenate(list(places.values())))
+        facts = {
+            "annotated": ["bladder", "prostate", "rectum"],
+            "lowest": 0.0,
+            "organ_box": None,
+            "organ_places": {organ: len(voxels) for organ, voxels in places.items()},
+        }
         (entry / "facts.json").write_text(json.dumps(facts))
         cases.append(_case(entry))
     return cases

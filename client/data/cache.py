@@ -7,8 +7,6 @@ spacing or version of the preprocessing makes a new entry and a restart finds th
 import contextlib
 import hashlib
 import json
-import math
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +24,7 @@ from protocol.config.study import DataRequirements, StudyProtocol
 from protocol.files import atomic_folder
 
 # Raise this whenever the files of an entry change.
-_ENTRY_VERSION = 2
+_ENTRY_VERSION = 3
 _ROUNDING_MM = 1e-3
 _DEMANDS = {"modality", "max_spacing_mm", "min_extent_mm"}
 # Enough places to centre a patch on; sampled evenly, the same for the same label map.
@@ -69,7 +67,13 @@ class CachedCase:
     @cached_property
     def organ_places(self) -> dict[int, NDArray[np.int32]]:
         """For each class present, (n, 3) voxels of it, memory-mapped."""
-        return {int(key): array for key, array in _mapped(self.folder / "places.npz").items()}
+        counts: dict[str, int] = self.facts["organ_places"]
+        if not counts:
+            return {}
+        # One file for all organs, because a memory map keeps its file open.
+        places = np.load(self.folder / "places.npy", mmap_mode="r")
+        ends = np.cumsum(list(counts.values()))
+        return dict(zip(map(int, counts), np.split(places, ends[:-1]), strict=True))
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -140,6 +144,8 @@ def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
         classes = _study_classes(label, protocol)
         arrays["label.npy"] = classes
         places = _places(classes, protocol.classes)
+        if places:
+            arrays["places.npy"] = np.concatenate(list(places.values()))
         box = _box(classes)
     facts = {
         "size_xyz": image.GetSize(),
@@ -149,9 +155,10 @@ def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
         "voxel_hash": voxel_hash(scan),
         "lowest": float(arrays["image.npy"].min()),
         "organ_box": box,
+        "organ_places": {value: len(voxels) for value, voxels in places.items()},
         "annotated": sorted(case.annotated(protocol.organs)),
     }
-    _write(folder, arrays, places, facts)
+    _write(folder, arrays, facts)
 
 
 def entry_bytes(voxels: float, *, labelled: bool) -> int:
@@ -193,12 +200,7 @@ def check_demands(case: Case, scan: sitk.Image, contract: DataRequirements) -> N
         )
 
 
-def _write(
-    folder: Path,
-    arrays: dict[str, NDArray[Any]],
-    places: dict[str, NDArray[np.int32]],
-    facts: dict[str, Any],
-) -> None:
+def _write(folder: Path, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> None:
     """All files of an entry or none."""
     try:
         # Another process of this site may have been faster; its entry is as good.
@@ -208,31 +210,12 @@ def _write(
         ):
             for name, array in arrays.items():
                 np.save(draft / name, array)
-            np.savez(draft / "places.npz", **places)  # type: ignore[arg-type]
             (draft / "facts.json").write_text(json.dumps(facts))
     except OSError as error:
         raise CacheError(
             f"cache {folder.parent}: cannot be written ({error.strerror}); free space on that "
             "disk or set `cache` in the site's file to another one"
         ) from None
-
-
-def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an uncompressed .npz, on the disk's pages: read, they would grow with cases."""
-    whole = np.memmap(path, np.uint8, "r")
-    arrays = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as file:
-                np.lib.format.read_magic(file)
-                shape, _, kind = np.lib.format.read_array_header_1_0(file)
-                header = file.tell()
-            # A member's own header: 30 bytes, the name, and fields that only it has at this length.
-            lengths = whole[member.header_offset + 26 : member.header_offset + 30].view("<u2")
-            start = member.header_offset + 30 + int(lengths.sum()) + header
-            data = whole[start : start + kind.itemsize * math.prod(shape)]
-            arrays[member.filename.removesuffix(".npy")] = data.view(kind).reshape(shape)
-    return arrays
 
 
 def _xyz(image: sitk.Image) -> NDArray[Any]:

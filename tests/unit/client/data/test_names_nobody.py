@@ -74,7 +74,7 @@ def test_cache_states_page_and_json(tmp_path: Path, make_protocol: MakeProtocol)
         path for path in folder.rglob("*") if path.is_file() and config.data not in path.parents
     ]
     kept = [path for path in files if path.suffix != ".yaml"]
-    assert {path.suffix for path in kept} >= {".npy", ".npz", ".json", ".key", ".html"}
+    assert {path.suffix for path in kept} >= {".npy", ".json", ".key", ".html"}
     contents = {path.name: path.read_bytes() for path in kept} | {"json": told.stdout.encode()}
     for name, content in contents.items():
         # The page and the JSON name the header's fields, which is the point of it.
