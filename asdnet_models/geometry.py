@@ -34,7 +34,7 @@ def usable_geometry(image: sitk.Image) -> sitk.Image:
     low, high = _SPACING_MM
     if not all(low <= mm <= high for mm in spacing_mm):
         raise GeometryError(
-            f"spacing {_numbers(spacing_mm)} mm is not between {low:g} and {high:g} mm"
+            f"spacing {format_numbers(spacing_mm)} mm is not between {low:g} and {high:g} mm"
         )
     tiny = (cosines != 0) & (np.abs(cosines) < _NO_COSINE)  # -0.0 stays as it is
     if tiny.any():
@@ -42,13 +42,13 @@ def usable_geometry(image: sitk.Image) -> sitk.Image:
         try:
             image.SetDirection(np.where(tiny, 0.0, cosines).tolist())
         except RuntimeError as error:
-            raise GeometryError(f"direction {_numbers(cosines)} is singular") from error
+            raise GeometryError(f"direction {format_numbers(cosines)} is singular") from error
     missed = _round_trip_error(image)
     if not missed <= _ROUND_TRIP_VOXELS:  # NaN too
         raise GeometryError(
             f"index to world and back misses by {missed:.3g} voxels: spacing"
-            f" {_numbers(spacing_mm)} mm, origin {_numbers(origin_mm)} mm, direction"
-            f" {_numbers(cosines)}"
+            f" {format_numbers(spacing_mm)} mm, origin {format_numbers(origin_mm)} mm, direction"
+            f" {format_numbers(cosines)}"
         )
     return image
 
@@ -67,5 +67,6 @@ def _round_trip_error(image: sitk.Image) -> float:
     return float(np.abs(errors).max())
 
 
-def _numbers(values: Iterable[float]) -> str:
+def format_numbers(values: Iterable[float]) -> str:
+    """Numbers of a header, for a message."""
     return f"({', '.join(f'{value:.6g}' for value in values)})"

@@ -32,8 +32,8 @@ from monai.transforms import (
 from benchmarks.common import Report, Row, Target, in_child, in_turn, status_mib
 from benchmarks.step import asdnet_step, one_thread
 from client.data.cache import CachedCase
+from client.data.case import Case
 from client.data.dataset import PatchSampler
-from client.data.layout import Case
 from client.training.augmentation import augment
 from client.training.prefetch import drawn_ahead
 from protocol.config.presets import preset

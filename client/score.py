@@ -15,7 +15,9 @@ from rich.table import Table
 
 from asdnet_models.metrics import OrganScore, score_label_maps
 from asdnet_models.organs import parse_organs
-from client.data.image_io import ScanError, load_label_map, same_grid_error
+from client.data.errors import ScanError
+from client.data.geometry import same_grid_error
+from client.data.image_io import load_label_map
 
 app = typer.Typer(add_completion=False)
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.data.image_io import scan_files
-from client.data.integrity import ScanError, data_file
-from client.data.layout import Part
+from client.data.case import Part
+from client.data.entries import scan_files
+from client.data.errors import ScanError
+from client.data.integrity import data_file
 
 _PROMISE12 = re.compile(r"(Case[0-9]+)(_segmentation)?\.mhd", re.IGNORECASE)
 _DECATHLON_COUNTS = (50, 20)

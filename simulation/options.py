@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from asdnet_models.organs import parse_organs
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 from client.data.layout import ContractError
 from protocol.config.presets import PresetName, preset
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml

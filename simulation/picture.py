@@ -14,8 +14,10 @@ import typer
 from numpy.typing import NDArray
 
 from client.data.cache import cached_case
-from client.data.image_io import read_image, read_label_map, scan_files
-from client.data.layout import Case, find_site_cases
+from client.data.case import Case
+from client.data.entries import scan_files
+from client.data.image_io import read_image, read_label_map
+from client.data.layout import find_cases
 from client.training.evaluation import load_segmenter, predict_label_map
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
@@ -68,7 +70,7 @@ def main(
 
 
 def _case(config: SiteConfig, withheld: Path | None) -> Case:
-    cases = find_site_cases(config)
+    cases = find_cases(config.data, config)
     for case in cases:
         if case.part == "test":
             return case

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from client.data.integrity import ScanError, data_file
-from client.data.layout import LAYOUT, Case, Part, duplicate_mistakes
+from client.data.case import Case, Part
+from client.data.errors import ScanError
+from client.data.integrity import data_file
+from client.data.layout import LAYOUT
+from client.data.leakage import duplicate_mistakes
 from protocol.config.site import SiteConfig, read_site
 from simulation.layouts import SplitError, StudyCase
 from simulation.partial_labels import Hidden, write_partly

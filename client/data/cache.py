@@ -17,9 +17,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from asdnet_models.preprocessing import PREPROCESSING_VERSION, preprocess_image, preprocess_label
-from client.data.image_io import voxel_hash
-from client.data.integrity import ScanError
-from client.data.layout import Case, content_hash
+from client.data.case import Case
+from client.data.errors import ScanError
+from client.data.hashing import content_hash, voxel_hash
 from protocol.config.study import DataRequirements, StudyProtocol
 from protocol.files import atomic_folder
 

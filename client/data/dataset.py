@@ -12,9 +12,10 @@ from torch import Tensor
 
 from asdnet_models.methods.common import LabelledBatch, UnlabelledBatch
 from client.data.cache import CachedCase, cached_case
-from client.data.integrity import Problem, ScanError
+from client.data.case import Part
+from client.data.errors import Problem, ScanError
 from client.data.label_map import site_dictionary
-from client.data.layout import ContractError, Part, Refusal, survey_folder
+from client.data.layout import ContractError, Refusal, survey_folder
 from client.data.leakage import Together
 from protocol.config.schedule import OrganBox
 from protocol.config.site import SiteConfig

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from asdnet_models.sums import SumCount
-from client.data.integrity import Problem
+from client.data.errors import Problem
 from protocol.config.site import SiteConfig
 from protocol.wire.messages import SiteFacts
 

@@ -6,7 +6,6 @@ refused here, with what to do about it, so that nothing behind this door checks 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,24 +15,16 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from asdnet_models.geometry import GeometryError, usable_geometry
-from client.data.dicom.series import is_dicom, is_dicom_folder, read_series
-from client.data.integrity import Problem, check_intact
-from client.data.integrity import ScanError as ScanError  # raised here, so imported from here
+from asdnet_models.geometry import GeometryError, format_numbers, usable_geometry
+from client.data.dicom.series import is_dicom, read_series
+from client.data.entries import IMAGE_IO, suffix_of
+from client.data.errors import ScanError
+from client.data.geometry import put_on_grid, same_grid_error
+from client.data.integrity import check_intact
 from client.data.label_map import study_dictionary
 from protocol.files import atomic_file
 
-_IMAGE_IO = {
-    ".nii.gz": "NiftiImageIO",
-    ".nii": "NiftiImageIO",
-    ".mha": "MetaImageIO",
-    ".mhd": "MetaImageIO",
-    ".nrrd": "NrrdImageIO",
-    ".nhdr": "NrrdImageIO",
-}
 _WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")  # one file each, so that it can be replaced
-_SAME_MM = 1e-3
-_SAME_COSINE = 3e-4
 _INTEGER_TOLERANCE = 1e-3  # a label stored with a slope comes back as 0.9999999
 
 
@@ -55,7 +46,9 @@ def read_image(path: Path, *, case: str, series_patterns: Sequence[str] = ()) ->
     voxels = _finite_voxels(image, place)
     if min(image.GetSize()) < 2:
         raise ScanError(
-            place, f"is one voxel thin, {_tuple(image.GetSize())}; give a volume", rule="dimensions"
+            place,
+            f"is one voxel thin, {format_numbers(image.GetSize())}; give a volume",
+            rule="dimensions",
         )
     if voxels.min() == voxels.max():
         raise ScanError(
@@ -83,22 +76,6 @@ def read_label_map(
     label = load_label_map(path, organs, case=case)
     put_on_grid(label, image, place=f"case {case}: label map")
     return label
-
-
-def put_on_grid(label: sitk.Image, image: sitk.Image, *, place: str) -> None:
-    """Give a label map exactly the geometry of its image, from which it may differ by rounding.
-
-    Raises:
-        ScanError: Its grid is another one.
-    """
-    difference = same_grid_error(label, image)
-    if difference is not None:
-        raise ScanError(
-            place,
-            f"is not on the image grid: {difference}; resample it with nearest neighbour",
-            rule="grid",
-        )
-    label.CopyInformation(image)
 
 
 def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.Image:
@@ -129,24 +106,6 @@ def load_numbers(path: Path, place: str) -> sitk.Image:
     return sitk.Cast(sitk.Round(image), sitk.sitkInt32)
 
 
-def same_grid_error(label: sitk.Image, image: sitk.Image) -> str | None:
-    """The first difference of two grids, for a message; None where they count as equal.
-
-    Equal: the same size, spacing and origin to 1e-3 mm, direction cosines to 3e-4.  The last is
-    wide enough for NIfTI, whose 32-bit quaternion turns a grid by up to 2e-4 (seen in public
-    masks of one scan), which is harmless: a tenth of a voxel at the corners of 200 mm.
-    """
-    for what, unit, tolerance, of_label, of_image in (
-        ("size", "", 0.0, label.GetSize(), image.GetSize()),
-        ("spacing", " mm", _SAME_MM, label.GetSpacing(), image.GetSpacing()),
-        ("origin", " mm", _SAME_MM, label.GetOrigin(), image.GetOrigin()),
-        ("direction cosines", "", _SAME_COSINE, label.GetDirection(), image.GetDirection()),
-    ):
-        if not np.allclose(of_label, of_image, rtol=0, atol=tolerance):
-            return f"{what} {_tuple(of_label)}{unit} against {_tuple(of_image)}{unit}"
-    return None
-
-
 def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Path) -> None:
     """Write a label map with the geometry of an image; readers see the old file or the new.
 
@@ -160,7 +119,7 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
             file that cannot be written.
     """
     place = f"label map {path.name}"
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if suffix not in _WRITABLE:
         raise ScanError(
             place, f": cannot write this format; name it {', '.join(_WRITABLE)}", rule="format"
@@ -188,75 +147,6 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
         ) from error
 
 
-def scan_files(folder: Path) -> dict[str, Path]:
-    """Readable scans of a folder by case name, sorted: files without suffix, DICOM folders.
-
-    Hidden files (macOS's `._*` among them) and files of other kinds are passed over.
-
-    Raises:
-        ScanError: The folder is missing, or two of its entries have one case name.
-    """
-    found = scan_entries(folder)
-    for case, paths in found.items():
-        if len(paths) > 1:
-            raise ScanError(**vars(double_problem(folder, case, paths)))
-    return {case: paths[0] for case, paths in found.items()}
-
-
-def scan_entries(folder: Path) -> dict[str, list[Path]]:
-    """As `scan_files`, with every entry that has the case's name.
-
-    Raises:
-        ScanError: The folder is missing.
-    """
-    if not folder.is_dir():
-        raise ScanError(
-            f"folder {folder.name}",
-            ": does not exist; create it or correct the path",
-            rule="missing",
-        )
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = _suffix(path)
-        if path.name.startswith("."):
-            continue
-        if suffix is None and path.is_file() and is_dicom(path):
-            suffix = path.suffix
-        if path.is_file() and suffix is not None:
-            found.setdefault(path.name[: -len(suffix)], []).append(path)
-        elif path.is_dir() and is_dicom_folder(path):
-            found.setdefault(path.name, []).append(path)
-    return dict(sorted(found.items()))
-
-
-def case_name(path: Path) -> str:
-    """A scan file's name without the suffix of its format; any other name as it is."""
-    return path.name[: len(path.name) - len(_suffix(path) or "")]
-
-
-def double_problem(folder: Path, case: str, paths: Sequence[Path]) -> Problem:
-    """What is said of a case that several entries of a folder could be."""
-    return Problem(
-        rule="name",
-        place=f"folder {folder.name}: case {case}",
-        said="is there more than once; keep one",
-        detail=", ".join(path.name for path in paths),
-    )
-
-
-def voxel_hash(image: sitk.Image) -> str:
-    """SHA-256 of what a scan shows: voxels (as 32-bit floats), size and spacing (to 0.01 mm).
-
-    The same for a copy that was compressed or converted. Origin and direction are left out:
-    conversion and de-identification rewrite them, and the scan is still the same one.
-    """
-    digest = hashlib.sha256()
-    digest.update(repr((image.GetSize(), [f"{mm:.2f}" for mm in image.GetSpacing()])).encode())
-    for voxels in sitk.GetArrayViewFromImage(image):  # slice by slice: no copy of the whole
-        digest.update(np.ascontiguousarray(voxels.astype("<f4") + np.float32(0)).data)  # no -0
-    return digest.hexdigest()
-
-
 def _read(path: Path, place: str, patterns: Sequence[str] = ()) -> sitk.Image:
     """One file or series as ITK reads it, of one channel and three dimensions."""
     if not path.exists():
@@ -277,15 +167,15 @@ def _read(path: Path, place: str, patterns: Sequence[str] = ()) -> sitk.Image:
 
 
 def _read_file(path: Path, place: str) -> sitk.Image:
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if suffix is None:
-        known = ", ".join(_IMAGE_IO)
+        known = ", ".join(IMAGE_IO)
         raise ScanError(
             place, f"is of no known format; give {known} or a DICOM folder", rule="format"
         )
     check_intact(path, place=place)
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(_IMAGE_IO[suffix])
+    reader.SetImageIO(IMAGE_IO[suffix])
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -305,7 +195,7 @@ def _check_kind(reader: sitk.ImageFileReader, place: str) -> None:
     if reader.GetDimension() != 3:
         raise ScanError(
             place,
-            f"is {reader.GetDimension()}-D, {_tuple(reader.GetSize())}; give a 3-D image",
+            f"is {reader.GetDimension()}-D, {format_numbers(reader.GetSize())}; give a 3-D image",
             rule="dimensions",
         )
     channels = reader.GetNumberOfComponents()
@@ -336,12 +226,3 @@ def _itk_quiet() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
-
-
-def _suffix(path: Path) -> str | None:
-    name = path.name.lower()
-    return next((suffix for suffix in _IMAGE_IO if name.endswith(suffix)), None)
-
-
-def _tuple(values: tuple[float, ...]) -> str:
-    return f"({', '.join(f'{value:.6g}' for value in values)})"

@@ -15,13 +15,12 @@ import struct
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from protocol.config.rules import Rule
+from client.data.errors import ScanError
 
 _CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
 _HEADER_LIMIT = 1 << 20  # bytes; a text header longer than this is none
@@ -34,49 +33,6 @@ _GEOMETRY_FIELDS = (
 )
 _LARGEST_NUMBER = 1e30  # the NRRD library's squares of larger ones overflow, and become 1 mm
 _SEVERAL_FILES = "its voxels are spread over several files; save it as one .mha or .nrrd file"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """Why a file or case cannot be used, in parts, so that one may be left away.
-
-    Attributes:
-        rule: The rule that it breaks.
-        place: Where; holds names of the site's files.
-        said: Rule, value and remedy, without a name of the site's; may begin with a colon.
-        detail: Names that help the reader at the site; they may identify a patient.
-    """
-
-    rule: Rule
-    place: str
-    said: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        """The whole line, for the site's own screen."""
-        joint = "" if self.said.startswith(":") else " "
-        return f"{self.place}{joint}{self.said}{f' ({self.detail})' if self.detail else ''}"
-
-    @property
-    def anonymous(self) -> str:
-        """The line without any name of the site's."""
-        return self.said.lstrip(": ")
-
-
-class ScanError(ValueError):
-    """A scan or label map that cannot be used; says place, rule, value and remedy.
-
-    Attributes:
-        problem: The same in parts.
-    """
-
-    def __init__(self, place: str, said: str, *, rule: Rule, detail: str = "") -> None:
-        self.problem = Problem(rule=rule, place=place, said=said, detail=detail)
-        super().__init__(str(self.problem))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Crosses a process border whole."""
-        return partial(ScanError, **vars(self.problem)), ()
 
 
 def check_intact(path: Path, *, place: str) -> None:

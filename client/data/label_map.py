@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError
 

@@ -13,17 +13,16 @@ contours or segments that lie in it are its label where the labels' folder has n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.data.dicom.series import dicom_files, label_objects
-from client.data.image_io import ScanError, double_problem, scan_entries, voxel_hash
-from client.data.integrity import Problem, data_file
-from client.data.reading import Case as Case  # a folder's cases, so imported from here
-from client.data.reading import Part as Part
+from client.data.case import Case, Part
+from client.data.dicom.series import label_objects
+from client.data.entries import double_problem, scan_entries
+from client.data.errors import Problem, ScanError
+from client.data.integrity import data_file
 from protocol.config.rules import Rule
 from protocol.config.site import SiteConfig
 
@@ -91,26 +90,19 @@ class Survey:
         self.refused.append(Refusal(case=case, part=part, problem=problem))
 
 
-def find_cases(folder: Path) -> tuple[Case, ...]:
-    """The cases of a data folder, labels in the study's own numbers; files are not opened.
+def find_cases(folder: Path, config: SiteConfig | None = None) -> tuple[Case, ...]:
+    """The cases of a data folder; files are not opened.
+
+    Args:
+        folder: With the layout above.
+        config: The site's file, which says how they are read; None: labels are in the study's own
+            numbers.
 
     Raises:
         ContractError: With all mistakes: no folder or no training case, an image without label
             or a label without image, one case name twice.
     """
-    return _all_or_nothing(survey_folder(folder))
-
-
-def find_site_cases(config: SiteConfig) -> tuple[Case, ...]:
-    """The cases of a site, as its file has them read.
-
-    Raises:
-        ContractError: As of `find_cases`.
-    """
-    return _all_or_nothing(survey_folder(config.data, config))
-
-
-def _all_or_nothing(survey: Survey) -> tuple[Case, ...]:
+    survey = survey_folder(folder, config)
     if survey.refused:
         raise ContractError(str(refusal.problem) for refusal in survey.refused)
     return tuple(survey.cases)
@@ -161,51 +153,6 @@ def _sort_out(found: list[Case], survey: Survey, config: SiteConfig | None) -> N
     for name in sorted(set(exclude) - {case.name for case in found}):
         said = f": exclude names a case that is not there: {name}; correct the name or remove it"
         survey.refuse("missing", f"{config.site if config else ''}.yaml", said)
-
-
-def duplicate_mistakes(cases: Iterable[tuple[str, Case]]) -> list[str]:
-    """Scans that are there twice, in one site or in two, by what they show and not by name.
-
-    A test scan that is also trained on makes every score of it worthless. Copies are found
-    where they were renamed, compressed or converted (`scans.voxel_hash`). Cases that cannot be
-    read are passed over; their own refusal says so.
-
-    Args:
-        cases: Pairs of site and case.
-    """
-    mistakes = []
-    first_with: dict[str, str] = {}
-    for site, case in cases:
-        here = f"site {site}, {case.part} case {case.name}"
-        try:
-            shown = voxel_hash(case.read_scan())
-        except ScanError:
-            continue
-        if shown in first_with:
-            mistakes.append(f"{here}: is the same scan as {first_with[shown]}; keep one of the two")
-        else:
-            first_with[shown] = here
-    return mistakes
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes; changes whenever what `scans` would read from it may change.
-
-    Of a DICOM folder: all its files in the order of their paths. Of a .mhd or .nhdr header: it and
-    its voxels.
-
-    Raises:
-        ScanError: The path, or the file of its voxels, is missing or cannot be opened.
-    """
-    place = f"scan {path.name}"
-    if path.is_dir():
-        return hashlib.sha256("".join(map(_file_hash, dicom_files(path))).encode()).hexdigest()
-    if not path.is_file():
-        raise ScanError(place, "does not exist; check the name and the folder", rule="missing")
-    data = data_file(path, place=place)
-    if data is None:
-        return _file_hash(path)
-    return hashlib.sha256((_file_hash(path) + _file_hash(data)).encode()).hexdigest()
 
 
 def _part_cases(
@@ -316,15 +263,3 @@ def _without_channel(
         # Where case and case_0000 are both there, each keeps its name and one lacks its label.
         named[short if is_channel and short not in image_of else name] = path
     return named
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise ScanError(
-            f"scan {path.name}",
-            f"cannot be opened: {error.strerror}; check its permissions",
-            rule="closed",
-        ) from error

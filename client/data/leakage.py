@@ -1,10 +1,12 @@
 """Rules that no case breaks by itself: a scan that is there twice, a patient on both sides."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
-from client.data.integrity import Problem, ScanError
-from client.data.reading import Case, Part
+from client.data.case import Case, Part
+from client.data.errors import Problem, ScanError
+from client.data.hashing import voxel_hash
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError
 
@@ -67,6 +69,31 @@ class Together:
         except ScanError:
             return None
         return (series.patient_id or None) if series else None
+
+
+def duplicate_mistakes(cases: Iterable[tuple[str, Case]]) -> list[str]:
+    """Scans that are there twice, in one site or in two, by what they show and not by name.
+
+    A test scan that is also trained on makes every score of it worthless. Copies are found
+    where they were renamed, compressed or converted (`scans.voxel_hash`). Cases that cannot be
+    read are passed over; their own refusal says so.
+
+    Args:
+        cases: Pairs of site and case.
+    """
+    mistakes = []
+    first_with: dict[str, str] = {}
+    for site, case in cases:
+        here = f"site {site}, {case.part} case {case.name}"
+        try:
+            shown = voxel_hash(case.read_scan())
+        except ScanError:
+            continue
+        if shown in first_with:
+            mistakes.append(f"{here}: is the same scan as {first_with[shown]}; keep one of the two")
+        else:
+            first_with[shown] = here
+    return mistakes
 
 
 def read_patients(path: Path) -> dict[str, str]:

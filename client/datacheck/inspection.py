@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from asdnet_models.preprocessing import body_mask, study_size
 from client.data.cache import check_demands, entry_bytes, study_box
+from client.data.case import Case, Part
 from client.data.dicom.series import is_dicom
-from client.data.image_io import voxel_hash
-from client.data.integrity import Problem, ScanError
-from client.data.reading import Case, Part
+from client.data.errors import Problem, ScanError
+from client.data.hashing import voxel_hash
 from client.datacheck.identifiers import header_identifiers
 from protocol.config.study import StudyProtocol
 from reporting.overlay import Style, three_planes

@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from client.data.case import Part
 from client.data.pseudonyms import Pseudonyms
-from client.data.reading import Part
 from client.datacheck.inspection import CaseReport
 from client.datacheck.site import SiteCheck
 from client.datacheck.summary import Summary

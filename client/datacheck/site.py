@@ -8,9 +8,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from client.data.case import Case
 from client.data.declaration import declare
 from client.data.label_map import site_dictionary
-from client.data.layout import Case, Survey, survey_folder
+from client.data.layout import Survey, survey_folder
 from client.data.leakage import Together
 from client.datacheck.inspection import CaseReport, inspect_case
 from protocol.config.site import SiteConfig

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from rich.filesize import decimal
 
+from client.data.case import Part
 from client.data.pseudonyms import Pseudonyms
-from client.data.reading import Part
 from client.datacheck.inspection import INTENSITY_PERCENTILES, CaseReport, Measures
 from client.datacheck.site import SiteCheck
 from client.datacheck.summary import Spread, Summary

@@ -31,9 +31,10 @@ from rich.table import Table
 from rich.text import Text
 
 from client.data.cache import entry_bytes
+from client.data.case import Case, Part
 from client.data.dicom.series import series_grid
-from client.data.integrity import ScanError
-from client.data.layout import Case, ContractError, Part, find_site_cases
+from client.data.errors import ScanError
+from client.data.layout import ContractError, find_cases
 from client.node.connection import Result, Skip, Status, connection_checks, joined
 from protocol.config.presets import preset
 from protocol.config.site import SiteConfig
@@ -168,7 +169,7 @@ def _state(config: SiteConfig) -> Result:
 def _disk(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
     """Room for what is not yet in the cache, estimated from the scans' headers."""
     try:
-        cases = find_site_cases(config)
+        cases = find_cases(config.data, config)
     except (ContractError, OSError):
         raise Skip("the cases are not known; see data") from None
     needs = [_cached_size(case, study) for case in cases]
@@ -237,7 +238,7 @@ def _entries(cache: Path, study: StudyProtocol) -> Iterable[int]:
 def _data(config: SiteConfig) -> Result:
     """Cases by kind, told by file names alone."""
     try:
-        count = Counter(case.part for case in find_site_cases(config))
+        count = Counter(case.part for case in find_cases(config.data, config))
     except ContractError as error:
         shown = "\n".join(error.mistakes[:_MISTAKES_SHOWN])
         number = len(error.mistakes)

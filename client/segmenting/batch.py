@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 from client.data.pseudonyms import Pseudonyms
 from client.segmenting.options import Options
 from client.segmenting.prediction import Model

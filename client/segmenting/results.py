@@ -22,8 +22,9 @@ from pydantic import ValidationError
 from asdnet_models.config import Frozen
 from asdnet_models.preprocessing import PREPROCESSING_VERSION
 from client.data.dicom.series import DicomSeries, find_series
-from client.data.image_io import ScanError, read_image, write_label_map
-from client.data.layout import content_hash
+from client.data.errors import ScanError
+from client.data.hashing import content_hash
+from client.data.image_io import read_image, write_label_map
 from client.data.pseudonyms import Pseudonyms
 from client.segmenting.options import NOTICE, Options
 from client.segmenting.overview import draw_overview
@@ -214,8 +215,8 @@ def _write_dicom(
     if series is None or not wanted:
         return dict.fromkeys(wanted, "the scan is no DICOM series, whose header it would need")
     # Late, because they load DICOM libraries that other formats do without.
-    from client.data.dicom.contours import write_structures
     from client.data.dicom.segments import write_segments
+    from client.data.dicom.structures import write_structures
 
     organs = model.protocol.organs
     for name in wanted:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from client.data.layout import content_hash
+from client.data.hashing import content_hash
 from protocol.config.study import ProtocolError, StudyProtocol
 from simulation.cohort import find_cohort
 from simulation.experiment.execution import Job

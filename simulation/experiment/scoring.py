@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from asdnet_models.reliability import TrustScore
 from asdnet_models.sums import ScoreSum
 from client.data.cache import CachedCase, cached_case
+from client.data.case import Case
 from client.data.image_io import read_image, write_label_map
-from client.data.layout import Case
 from client.training.evaluation import (
     label_map_on_scan,
     load_confidence,

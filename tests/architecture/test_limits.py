@@ -35,8 +35,6 @@ MANY_PARAMETERS = {
 LONG_FILES = {
     "asdnet_models/losses.py",
     "client/data/dicom/series.py",
-    "client/data/image_io.py",
-    "client/data/layout.py",
     "client/node/approval.py",
     "client/node/connection.py",
     "client/node/preflight.py",
@@ -51,9 +49,6 @@ LONG_FILES = {
 }
 RENAMED_TO_ITSELF = {
     "asdnet_models/methods/common.py",
-    "client/data/dicom/contours.py",
-    "client/data/image_io.py",
-    "client/data/layout.py",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 
-from client.data.dicom.contours import write_structures
 from client.data.dicom.segments import write_segments
 from client.data.dicom.series import find_series
+from client.data.dicom.structures import write_structures
 from client.data.image_io import read_image
 
 ORGANS = {"bladder": 1, "prostate": 2}

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.data.dicom.contours import read_structures, write_structures
+from client.data.dicom.contours import read_structures
 from client.data.dicom.outlines import inside, outlines
 from client.data.dicom.segments import read_segments, write_segments
 from client.data.dicom.series import find_series, read_series
-from client.data.image_io import same_grid_error
+from client.data.dicom.structures import write_structures
+from client.data.geometry import same_grid_error
 
 ORGANS = {"a": 1, "b": 2}
 spacings = st.floats(0.2, 6.0)

@@ -14,10 +14,7 @@ from pydicom import Dataset
 from client.data.dicom.headers import load, quiet, text
 from client.data.dicom.outlines import inside
 from client.data.dicom.series import DicomSeries
-from client.data.dicom.structures import (
-    write_structures as write_structures,  # found beside its reader
-)
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 
 logger = logging.getLogger(__name__)
 

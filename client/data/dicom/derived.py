@@ -12,8 +12,8 @@ from pydicom import Dataset
 
 from client.data.dicom.headers import load
 from client.data.dicom.series import DicomSeries, series_grid
-from client.data.image_io import same_grid_error
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
+from client.data.geometry import same_grid_error
 from protocol.files import atomic_file
 
 NOT_CLINICAL = "AI-made, not for clinical use"

@@ -19,7 +19,7 @@ from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, gen
 from client.data.dicom.headers import DAMAGED, load
 from client.data.dicom.pixels import check_pixels, decode, slice_of
 from client.data.dicom.slices import Grid, stack
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 
 # The functional groups that are read here (PS3.3, C.7.6.16.2).
 _GROUPS = (

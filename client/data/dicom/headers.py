@@ -11,7 +11,7 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 
 DAMAGED = "cannot be read; copy or export the series again"
 

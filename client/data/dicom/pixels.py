@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from client.data.dicom.headers import DAMAGED, load, text
 from client.data.dicom.slices import Grid, Slice, stack
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 
 _DECODED = (
     uids.ImplicitVRLittleEndian,

@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, save, source_of
 from client.data.dicom.headers import DAMAGED, load, quiet, text
 from client.data.dicom.series import DicomSeries
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _OFF_VOXEL = 0.05  # of a voxel, at a frame's corners

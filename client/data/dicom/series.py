@@ -19,7 +19,7 @@ from client.data.dicom.frames import frames_grid, read_multiframe
 from client.data.dicom.headers import DAMAGED, load, quiet, text
 from client.data.dicom.pixels import read_slices, slices_grid
 from client.data.dicom.slices import Grid
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"

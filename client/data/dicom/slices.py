@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 
 # Scanners round slice positions, so steps differ by microns; a lost slice doubles one.
 _STEP_TOLERANCE = 0.01  # of the median step

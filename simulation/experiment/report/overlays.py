@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from client.data.image_io import ScanError, read_image, read_label_map
+from client.data.errors import ScanError
+from client.data.image_io import read_image, read_label_map
 from reporting.blocks import Gallery, Picture, Section, Text
 from reporting.figures import CARD_INCHES, new_figure, report_style, to_picture
 from simulation.experiment.report.formatting import number

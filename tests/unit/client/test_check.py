@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import client.check
 from client.check import check
-from client.data.reading import Case
+from client.data.case import Case
 from client.datacheck.inspection import inspect_case
 from protocol.config.rules import RULES
 from protocol.config.site import SiteConfig

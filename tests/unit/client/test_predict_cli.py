@@ -24,7 +24,8 @@ import client.segmenting.results
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.data.dicom.segments import read_segments
 from client.data.dicom.series import find_series
-from client.data.image_io import read_image, same_grid_error
+from client.data.geometry import same_grid_error
+from client.data.image_io import read_image
 from client.data.pseudonyms import Pseudonyms, read_or_make_key
 from client.predict import predict
 from client.segmenting.results import CaseResult, read_result, write_confidence

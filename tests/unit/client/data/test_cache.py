@@ -12,7 +12,8 @@ import SimpleITK as sitk
 
 import client.data.cache
 from client.data.cache import CachedCase, CacheError, cached_case
-from client.data.layout import Case, find_cases
+from client.data.case import Case
+from client.data.layout import find_cases
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 
@@ -52,7 +53,7 @@ def test_the_second_call_reads_no_scan(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the scan was read again")
 
-    monkeypatch.setattr(client.data.reading, "read_image", refuse)
+    monkeypatch.setattr(client.data.case, "read_image", refuse)
     # As after a restart: nothing in memory, only the disk.
     again = cached_case(find_cases(site.data)[0], site.cache, make_protocol())
     np.testing.assert_array_equal(again.image, image)

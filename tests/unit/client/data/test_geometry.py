@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from client.data.case import Case
+from client.data.errors import ScanError
 from client.data.image_io import load_label_map, read_image
-from client.data.integrity import ScanError
-from client.data.layout import Case
 
 VOXELS = np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8)
 NAN, INFINITE = float("nan"), float("inf")

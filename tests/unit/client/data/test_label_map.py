@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 from client.data.label_map import LabelDictionary, site_dictionary, study_dictionary
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError

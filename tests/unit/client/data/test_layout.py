@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.data.layout import (
-    Case,
-    ContractError,
-    content_hash,
-    duplicate_mistakes,
-    find_cases,
-)
+from client.data.case import Case
+from client.data.hashing import content_hash
+from client.data.layout import ContractError, find_cases
+from client.data.leakage import duplicate_mistakes
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -517,10 +517,10 @@ def test_the_first_three_mistakes_are_shown(make_site: MakeSite) -> None:
 
 @pytest.mark.usefixtures("no_step")
 def test_data_that_may_not_be_read(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: Path) -> Any:
+    def refuse(*_: object) -> Any:
         raise PermissionError(13, "Permission denied", "/secret/patient-7")
 
-    monkeypatch.setattr(client.node.preflight, "find_site_cases", refuse)
+    monkeypatch.setattr(client.node.preflight, "find_cases", refuse)
     check = row("data", make_site(labelled=1))
     assert (check.status, check.found) == (
         "failed",
@@ -548,10 +548,10 @@ def test_no_scan_is_read_whole(
 def test_a_check_that_breaks_stops_no_other(
     make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(folder: Path) -> Any:
+    def broken(*_: object) -> Any:
         raise KeyError("patient-7")
 
-    monkeypatch.setattr(client.node.preflight, "find_site_cases", broken)
+    monkeypatch.setattr(client.node.preflight, "find_cases", broken)
     checks = preflight(make_site(labelled=1))
     assert [check.name for check in checks] == ROWS
     assert (checks[-1].status, checks[-1].found) == ("failed", "this check itself broke: KeyError")

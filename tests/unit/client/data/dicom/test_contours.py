@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.data.dicom.contours import read_structures, write_structures
+from client.data.dicom.contours import read_structures
 from client.data.dicom.derived import NOT_CLINICAL
 from client.data.dicom.outlines import inside, outlines
 from client.data.dicom.series import DicomSeries, find_series, read_series
-from client.data.integrity import ScanError
+from client.data.dicom.structures import write_structures
+from client.data.errors import ScanError
 
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}
 real = pytest.mark.skipif("ASDNET_REAL_DATA" not in os.environ, reason="ASDNET_REAL_DATA not set")

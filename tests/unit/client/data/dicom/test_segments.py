@@ -18,7 +18,7 @@ from pydicom.sr.codedict import codes
 from client.data.dicom.derived import NOT_CLINICAL
 from client.data.dicom.segments import read_segments, write_segments
 from client.data.dicom.series import DicomSeries, find_series, read_series
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
 
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}
 SHAPE = (5, 14, 18)

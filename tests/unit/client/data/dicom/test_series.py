@@ -19,8 +19,9 @@ from client.data.dicom.series import (
     read_series,
     series_grid,
 )
-from client.data.image_io import read_image, same_grid_error
-from client.data.integrity import ScanError
+from client.data.errors import ScanError
+from client.data.geometry import same_grid_error
+from client.data.image_io import read_image
 
 STRUCTURES, REPORT = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.88.11"
 SEGMENTS = "1.2.840.10008.5.1.4.1.1.66.4"

@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from client.data.dicom.contours import read_structures
 from client.data.dicom.segments import read_segments
 from client.data.dicom.series import DicomSeries, dicom_files, find_series, is_dicom, label_kind
-from client.data.image_io import load_numbers, put_on_grid, read_image
+from client.data.geometry import put_on_grid
+from client.data.image_io import load_numbers, read_image
 from client.data.label_map import LabelDictionary, site_dictionary, study_dictionary
 from protocol.config.site import SiteConfig
 

@@ -1,0 +1,79 @@
+"""The scans of a folder, and the names of the cases that they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from client.data.dicom.series import is_dicom, is_dicom_folder
+from client.data.errors import Problem, ScanError
+
+# ITK's reader by the suffix of a file.
+IMAGE_IO = {
+    ".nii.gz": "NiftiImageIO",
+    ".nii": "NiftiImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+}
+
+
+def scan_files(folder: Path) -> dict[str, Path]:
+    """Readable scans of a folder by case name, sorted: files without suffix, DICOM folders.
+
+    Hidden files (macOS's `._*` among them) and files of other kinds are passed over.
+
+    Raises:
+        ScanError: The folder is missing, or two of its entries have one case name.
+    """
+    found = scan_entries(folder)
+    for case, paths in found.items():
+        if len(paths) > 1:
+            raise ScanError(**vars(double_problem(folder, case, paths)))
+    return {case: paths[0] for case, paths in found.items()}
+
+
+def scan_entries(folder: Path) -> dict[str, list[Path]]:
+    """As `scan_files`, with every entry that has the case's name.
+
+    Raises:
+        ScanError: The folder is missing.
+    """
+    if not folder.is_dir():
+        raise ScanError(
+            f"folder {folder.name}",
+            ": does not exist; create it or correct the path",
+            rule="missing",
+        )
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = suffix_of(path)
+        if path.name.startswith("."):
+            continue
+        if suffix is None and path.is_file() and is_dicom(path):
+            suffix = path.suffix
+        if path.is_file() and suffix is not None:
+            found.setdefault(path.name[: -len(suffix)], []).append(path)
+        elif path.is_dir() and is_dicom_folder(path):
+            found.setdefault(path.name, []).append(path)
+    return dict(sorted(found.items()))
+
+
+def case_name(path: Path) -> str:
+    """A scan file's name without the suffix of its format; any other name as it is."""
+    return path.name[: len(path.name) - len(suffix_of(path) or "")]
+
+
+def double_problem(folder: Path, case: str, paths: Sequence[Path]) -> Problem:
+    """What is said of a case that several entries of a folder could be."""
+    return Problem(
+        rule="name",
+        place=f"folder {folder.name}: case {case}",
+        said="is there more than once; keep one",
+        detail=", ".join(path.name for path in paths),
+    )
+
+
+def suffix_of(path: Path) -> str | None:
+    """The suffix of a format that is read here, in lower case; None of any other file."""
+    name = path.name.lower()
+    return next((suffix for suffix in IMAGE_IO if name.endswith(suffix)), None)

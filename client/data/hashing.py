@@ -1,0 +1,56 @@
+"""Hashes of a scan: of the bytes of its files, and of what it shows."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from client.data.dicom.series import dicom_files
+from client.data.errors import ScanError
+from client.data.integrity import data_file
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes; changes whenever what `scans` would read from it may change.
+
+    Of a DICOM folder: all its files in the order of their paths. Of a .mhd or .nhdr header: it and
+    its voxels.
+
+    Raises:
+        ScanError: The path, or the file of its voxels, is missing or cannot be opened.
+    """
+    place = f"scan {path.name}"
+    if path.is_dir():
+        return hashlib.sha256("".join(map(_file_hash, dicom_files(path))).encode()).hexdigest()
+    if not path.is_file():
+        raise ScanError(place, "does not exist; check the name and the folder", rule="missing")
+    data = data_file(path, place=place)
+    if data is None:
+        return _file_hash(path)
+    return hashlib.sha256((_file_hash(path) + _file_hash(data)).encode()).hexdigest()
+
+
+def voxel_hash(image: sitk.Image) -> str:
+    """SHA-256 of what a scan shows: voxels (as 32-bit floats), size and spacing (to 0.01 mm).
+
+    The same for a copy that was compressed or converted. Origin and direction are left out:
+    conversion and de-identification rewrite them, and the scan is still the same one.
+    """
+    digest = hashlib.sha256()
+    digest.update(repr((image.GetSize(), [f"{mm:.2f}" for mm in image.GetSpacing()])).encode())
+    for voxels in sitk.GetArrayViewFromImage(image):  # slice by slice: no copy of the whole
+        digest.update(np.ascontiguousarray(voxels.astype("<f4") + np.float32(0)).data)  # no -0
+    return digest.hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ScanError(
+            f"scan {path.name}",
+            f"cannot be opened: {error.strerror}; check its permissions",
+            rule="closed",
+        ) from error
