@@ -10,9 +10,9 @@ import SimpleITK as sitk
 
 from benchmarks.common import in_child
 from simulation.phantom.acquisition import acquire
-from simulation.phantom.anatomy import draw_subject
-from simulation.phantom.cohort import SITES
 from simulation.phantom.contrast import T2_LEVELS
+from simulation.phantom.sites import SITES
+from simulation.phantom.subjects import draw_subject
 
 SIZE_XYZ = (256, 256, 144)
 _DRAWN_MM = 2.0  # finer takes a minute, and no measurement looks at texture

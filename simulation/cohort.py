@@ -37,7 +37,8 @@ def find_cohort(options: CommonOptions, console: Console) -> tuple[list[StudyCas
 
 
 def _phantom(options: CommonOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
-    from simulation.phantom.cohort import SITES, make_cohort
+    from simulation.phantom.cohort import make_cohort
+    from simulation.phantom.sites import SITES
 
     counts = _SMOKE_COUNTS if options.preset == "smoke" else None
     labelled, unlabelled = options.labelled, options.unlabelled

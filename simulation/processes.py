@@ -31,7 +31,7 @@ def all_results(
             if progress:
                 progress(done, len(futures))
     except BaseException:
-        for future in futures:
+        for future in reversed(futures):
             future.cancel()
         raise
     return [future.result() for future in futures]

@@ -1,8 +1,7 @@
 """One baseline over a study's cases: whose atlases, whose encoder, and the scores."""
 
-import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,8 +23,10 @@ from simulation.baselines.encoder import SiteScans, train_encoder
 from simulation.baselines.malf import MalfOptions
 from simulation.baselines.ssae import SsaeOptions
 from simulation.baselines.volumes import atlas_of, volume_of
+from simulation.experiment.scoring import case_rows, scored_cases
 from simulation.experiment.store import CaseRow, Way
 from simulation.layouts import StudyCase
+from simulation.processes import all_results, spawned_pool
 
 Kind = Literal["malf", "ssae"]
 _EVERYONE = "pooled"
@@ -74,7 +75,6 @@ def run_baseline(
     protocol: StudyProtocol,
     cases: Sequence[StudyCase],
     workers: int,
-    progress: Callable[[int, int], None],
     predictions: Path | None,
     options: BaselineOptions | None = None,
 ) -> list[CaseRow]:
@@ -90,7 +90,6 @@ def run_baseline(
         protocol: Grid, organs and seed; same seed, same result, whatever `workers` is.
         cases: All of the study, with sites and parts; validation cases are not used.
         workers: Processes.
-        progress: Called with (cases done, cases in all).
         predictions: Folder for the test cases' label maps, <case>.nii.gz on their own grid.
         options: Settings; the defaults if None.
 
@@ -112,8 +111,7 @@ def run_baseline(
     atlases = _by_site(labelled, configs, pooled=way == "pooled")
     if predictions is not None:
         predictions.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+    with spawned_pool(workers, initializer=_one_thread) as pool:
         encoders: dict[str, Weights] = {}
         if kind == "ssae":
             encoders = _train_encoders(pool, way, configs, protocol, cases, atlases, options)
@@ -127,29 +125,15 @@ def run_baseline(
                 options=options,
                 predictions=predictions if case.part == "test" else None,
             )
-            for case in cases
-            if _is_scored(case) and _group(case, way) in atlases
+            for case in scored_cases(cases)
+            if _group(case, way) in atlases
         ]
-        return _run_all(pool, jobs, progress)
-
-
-def _run_all(
-    pool: ProcessPoolExecutor, jobs: Sequence[_Job], progress: Callable[[int, int], None]
-) -> list[CaseRow]:
-    futures = [pool.submit(_segment_and_score, job) for job in jobs]
-    try:
-        for done, future in enumerate(as_completed(futures), 1):
-            future.result()
-            progress(done, len(futures))
-    except BaseException:
-        # Leaving the pool waits for what is under way, not for the queue.
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    return [row for future in futures for row in future.result()]
+        by_case = all_results([pool.submit(_segment_and_score, job) for job in jobs])
+    return [row for rows in by_case for row in rows]
 
 
 def _train_encoders(
-    pool: ProcessPoolExecutor,
+    pool: Executor,
     way: Way,
     configs: Mapping[str, SiteConfig],
     protocol: StudyProtocol,
@@ -165,11 +149,8 @@ def _train_encoders(
     else:
         everyone = tuple(scan for of_site in atlases.values() for scan in of_site)
         asked = {_EVERYONE: (scans, everyone)}
-    futures = {
-        name: pool.submit(_train, sites, with_organs, protocol, options)
-        for name, (sites, with_organs) in asked.items()
-    }
-    return {name: future.result() for name, future in futures.items()}
+    futures = [pool.submit(_train, *of_name, protocol, options) for of_name in asked.values()]
+    return dict(zip(asked, all_results(futures), strict=True))
 
 
 def _train(
@@ -199,23 +180,7 @@ def _segment_and_score(job: _Job) -> list[CaseRow]:
     label = label_map_on_scan(found, job.protocol, case, scan)
     if job.predictions is not None:
         write_label_map(label, scan, job.predictions / f"{job.target.name}.nii.gz")
-    scores = score_label_map(label, job.protocol, case, scan)
-    return [
-        CaseRow(
-            site=job.target.site,
-            case=job.target.name,
-            part="test" if job.target.part == "test" else "withheld",
-            organ=organ,
-            dsc=scores.organs[organ].dsc,
-            asd_mm=scores.organs[organ].asd_mm,
-            failure=scores.organs[organ].failure,
-        )
-        for organ in job.protocol.organ_names
-    ]
-
-
-def _is_scored(case: StudyCase) -> bool:
-    return case.reference is not None and case.part in ("test", "unlabelled")
+    return case_rows(job.target, score_label_map(label, job.protocol, case, scan))
 
 
 def _group(case: StudyCase, way: Way) -> str:

@@ -117,7 +117,6 @@ def _train_and_score(job: Job, draft: Path, pool: Executor | None) -> _Found:
             job.protocol,
             job.cases,
             job.workers,
-            lambda done, total: None,
             predictions,
         )
         return _Found(cases=rows, confidence=[], rounds=[])

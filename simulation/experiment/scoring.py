@@ -17,6 +17,7 @@ from client.data.cache import CachedCase, cached_case
 from client.data.case import Case
 from client.data.image_io import read_image, write_label_map
 from client.training.evaluation import (
+    CaseScores,
     label_map_on_scan,
     load_confidence,
     load_segmenter,
@@ -133,12 +134,19 @@ def _score_one(model: Model, study_case: StudyCase, predictions: Path | None) ->
     scores = score_label_map(label, protocol, cached, scan)
     if predictions is not None and study_case.part == "test":
         write_label_map(label, scan, predictions / f"{case.name}.nii.gz")
-    part: Part = "test" if study_case.part == "test" else "withheld"
-    rows = [
+    rows = case_rows(study_case, scores)
+    if study_case.part == "test" or model.confidence is None:
+        return rows, []
+    return rows, _confidence_of(model, study_case, cached, probabilities)
+
+
+def case_rows(case: StudyCase, scores: CaseScores) -> list[CaseRow]:
+    """The scores of a test or withheld case, a row an organ."""
+    return [
         CaseRow(
-            site=study_case.site,
+            site=case.site,
             case=case.name,
-            part=part,
+            part="test" if case.part == "test" else "withheld",
             organ=organ,
             dsc=score.dsc,
             asd_mm=score.asd_mm,
@@ -146,9 +154,6 @@ def _score_one(model: Model, study_case: StudyCase, predictions: Path | None) ->
         )
         for organ, score in scores.organs.items()
     ]
-    if part == "test" or model.confidence is None:
-        return rows, []
-    return rows, _confidence_of(model, study_case, cached, probabilities)
 
 
 def _confidence_of(

@@ -44,8 +44,6 @@ LONG_FILES = {
     "protocol/wire/messages.py",
     "server/monitoring/tracking.py",
     "server/provision.py",
-    "simulation/phantom/anatomy.py",
-    "simulation/phantom/cohort.py",
 }
 RENAMED_TO_ITSELF = {
     "asdnet_models/methods/common.py",

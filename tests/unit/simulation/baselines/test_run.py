@@ -67,7 +67,7 @@ def two_sites(make_site: MakeSite) -> tuple[dict[str, SiteConfig], list[StudyCas
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own takes seconds to start; one test does it for real."""
     monkeypatch.setattr(
-        run, "ProcessPoolExecutor", lambda workers, **how: ThreadPoolExecutor(workers)
+        run, "spawned_pool", lambda workers, initializer: ThreadPoolExecutor(workers)
     )
 
 
@@ -76,9 +76,9 @@ def test_malf_has_nothing_to_average(
 ) -> None:
     configs, cases = two_sites
     with pytest.raises(BaselineError, match="nothing to average"):
-        run_baseline("malf", "federated", configs, make_protocol(), cases, 1, print, None)
+        run_baseline("malf", "federated", configs, make_protocol(), cases, 1, None)
     with pytest.raises(BaselineError, match="no case is labelled"):
-        run_baseline("malf", "local", configs, make_protocol(), cases[-1:], 1, print, None)
+        run_baseline("malf", "local", configs, make_protocol(), cases[-1:], 1, None)
 
 
 def test_local_scores_the_test_cases_of_sites_with_atlases(
@@ -87,17 +87,13 @@ def test_local_scores_the_test_cases_of_sites_with_atlases(
     tmp_path: Path,
 ) -> None:
     configs, cases = two_sites
-    seen: list[tuple[int, int]] = []
     folder = tmp_path / "predictions"
-    rows = run_baseline(
-        "malf", "local", configs, make_protocol(), cases, 1, lambda *n: seen.append(n), folder
-    )
+    rows = run_baseline("malf", "local", configs, make_protocol(), cases, 1, folder)
     assert [(r.site, r.case, r.part, r.organ) for r in rows] == [
         ("A", "A-test-0", "test", "ball"),
         ("A", "A-test-0", "test", "rod"),
     ]
     assert all(row.dsc > 0.75 and row.asd_mm is not None and not row.failure for row in rows)
-    assert seen == [(1, 1)]
     (written,) = folder.iterdir()
     found = sitk.ReadImage(str(written))
     scan = sitk.ReadImage(str(next(c.image for c in cases if c.part == "test")))
@@ -113,7 +109,7 @@ def test_pooled_scores_the_withheld_case_of_a_site_without_labels(
 ) -> None:
     configs, cases = two_sites
     out = tmp_path / "out"
-    args = (configs, make_protocol(), cases, 1, lambda *n: None)
+    args = (configs, make_protocol(), cases, 1)
     rows = run_baseline("ssae", "pooled", *args, out, SMALL)
     assert [(r.site, r.part, r.organ) for r in rows] == [
         ("A", "test", "ball"),
@@ -142,7 +138,7 @@ def test_federated_matches_a_site_with_its_own_atlases_and_everyones_encoder(
         return train(sites, *rest)
 
     monkeypatch.setattr(run, "train_encoder", spy)
-    args = (configs, make_protocol(), cases, 1, lambda *n: None, None, SMALL)
+    args = (configs, make_protocol(), cases, 1, None, SMALL)
     rows = {way: run_baseline("ssae", way, *args) for way in ("federated", "local")}
     assert trained_on == [{"A": 2, "F": 1}, {"A": 2}]
     for way in rows:

@@ -203,14 +203,13 @@ def test_a_baseline_gets_the_sites_and_gives_the_rows(
 
     def run_baseline(*arguments: Any) -> list[CaseRow]:
         calls.append(arguments)
-        arguments[6](1, 2)  # what it says of its progress is (done, in all)
         return [row]
 
     module = SimpleNamespace(run_baseline=run_baseline)
     monkeypatch.setitem(sys.modules, "simulation.baselines", module)  # type: ignore[arg-type]
     job = make_job("local", row="MALF", kind="malf")
     execute(job)
-    kind, way, configs, protocol, cases, workers, _, predictions = calls[0]
+    kind, way, configs, protocol, cases, workers, predictions = calls[0]
     assert (kind, way, workers) == ("malf", "local", 1)
     assert list(configs) == ["A", "B", "C"]
     assert (protocol, cases) == (job.protocol, job.cases)

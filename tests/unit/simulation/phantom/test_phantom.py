@@ -12,7 +12,6 @@ from scipy.ndimage import binary_erosion, gaussian_filter, label
 
 from simulation.phantom import acquisition, anatomy, shapes
 from simulation.phantom.cohort import (
-    SITES,
     CohortError,
     CohortManifest,
     acquire_case,
@@ -20,6 +19,8 @@ from simulation.phantom.cohort import (
     read_manifest,
 )
 from simulation.phantom.painter import Painter
+from simulation.phantom.sites import SITES
+from simulation.phantom.subjects import draw_subject
 
 COUNTS = {"A": (2, 0), "C": (1, 0), "D": (1, 1), "E": (1, 0), "F": (0, 1)}
 ORGANS = (1, 2, 3)
@@ -238,7 +239,7 @@ def test_drawn_volumes_hold_on_the_grid() -> None:
     axes = [np.arange(*ends, 3.0, dtype=np.float32) for ends in ((-90, 90), (-120, 90), (-70, 150))]
     points = (axes[0][None, None], axes[1][None, :, None], axes[2][:, None, None])
     for number in range(24):
-        subject = anatomy.draw_subject(np.random.default_rng([5, number]), 1.0)
+        subject = draw_subject(np.random.default_rng([5, number]), 1.0)
         found = anatomy.organs(subject, points)
         drawn.append((subject.bladder_ml, subject.prostate_ml))
         measured.append([np.sum(d < 0) * 0.027 for d in (found.bladder, found.prostate)])
@@ -255,7 +256,7 @@ def test_drawn_volumes_hold_on_the_grid() -> None:
 def test_organs_do_not_overlap() -> None:
     axis = np.arange(-60, 60, 3.0, dtype=np.float32)
     points = (axis[None, None], axis[None, :, None], axis[:, None, None])
-    subject = anatomy.draw_subject(np.random.default_rng(1), 1.5)
+    subject = draw_subject(np.random.default_rng(1), 1.5)
     found = anatomy.organs(subject, points)
     inside = sum((d < 0).astype(int) for d in (found.bladder, found.prostate, found.rectum))
     assert np.max(inside) == 1
