@@ -79,5 +79,5 @@ def _staple_one(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
         unanimous: NDArray[np.float64] = (total > 0).astype(np.float64)
         return unanimous
     probability = sitk.STAPLE([sitk.GetImageFromArray(m.astype(np.uint8)) for m in masks], 1.0)
-    found: NDArray[np.float64] = np.nan_to_num(sitk.GetArrayFromImage(probability))
-    return found
+    probabilities: NDArray[np.float64] = np.nan_to_num(sitk.GetArrayFromImage(probability))
+    return probabilities

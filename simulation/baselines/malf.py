@@ -58,18 +58,6 @@ class Aligned:
     similarity: float
 
 
-def segment(
-    target: Volume, atlases: Sequence[Atlas], classes: int, options: MalfOptions | None = None
-) -> NDArray[np.uint8]:
-    """Class numbers of every voxel of the target, (X, Y, Z).
-
-    Args and Raises as for `class_probabilities`.
-    """
-    found = class_probabilities(target, atlases, classes, options or MalfOptions())
-    labels: NDArray[np.uint8] = found.argmax(axis=0).astype(np.uint8)
-    return labels
-
-
 def class_probabilities(
     target: Volume, atlases: Sequence[Atlas], classes: int, options: MalfOptions
 ) -> NDArray[np.float32]:

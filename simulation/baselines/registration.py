@@ -51,10 +51,10 @@ def align(target: Volume, atlas: Volume) -> sitk.Transform:
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetInitialTransform(transform, inPlace=False)
         try:
-            found = method.Execute(_coarse(target.image, edge_mm), _coarse(atlas.image, edge_mm))
+            joined = method.Execute(_coarse(target.image, edge_mm), _coarse(atlas.image, edge_mm))
         except RuntimeError:  # ITK: no sample of the target falls into the atlas
             break
-        transform = sitk.AffineTransform(sitk.CompositeTransform(found).GetBackTransform())
+        transform = sitk.AffineTransform(sitk.CompositeTransform(joined).GetBackTransform())
     return transform
 
 
@@ -71,7 +71,7 @@ def deform(
     Args:
         target: The scan to be segmented.
         atlas: The scan that is moved.
-        affine: What `align` found.
+        affine: Of `align`.
         box: Voxels of the target, (x, y, z).
         kind: How to deform.
         grid_mm: Edge of the B-spline's control grid.
@@ -102,13 +102,13 @@ def organ_region(
         covered |= (
             to_xyz(sitk.Resample(atlas.label, target.image, affine, sitk.sitkNearestNeighbor)) > 0
         )
-    places = np.argwhere(covered)
-    if not len(places):
+    voxels = np.argwhere(covered)
+    if not len(voxels):
         covered[:] = True
-        places = np.argwhere(covered)
+        voxels = np.argwhere(covered)
     margin = np.ceil(margin_mm / np.array(target.image.GetSpacing())).astype(int)
-    low = np.maximum(places.min(0) - margin, 0)
-    high = np.minimum(places.max(0) + 1 + margin, covered.shape)
+    low = np.maximum(voxels.min(0) - margin, 0)
+    high = np.minimum(voxels.max(0) + 1 + margin, covered.shape)
     x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     return x, y, z
 

@@ -173,11 +173,13 @@ def _segment_and_score(job: _Job) -> list[CaseRow]:
     target, classes = volume_of(case), job.protocol.classes
     atlases = [atlas_of(scan.on_study_grid(job.protocol)) for scan in job.atlases]
     if job.encoder is None:
-        found = malf.class_probabilities(target, atlases, classes, job.options.malf)
+        probabilities = malf.class_probabilities(target, atlases, classes, job.options.malf)
     else:
-        found = ssae.class_probabilities(target, atlases, classes, job.encoder, job.options.ssae)
+        probabilities = ssae.class_probabilities(
+            target, atlases, classes, job.encoder, job.options.ssae
+        )
     scan = read_image(job.target.image, case=job.target.name)
-    label = label_map_on_scan(found, job.protocol, case, scan)
+    label = label_map_on_scan(probabilities, job.protocol, case, scan)
     if job.predictions is not None:
         write_label_map(label, scan, job.predictions / f"{job.target.name}.nii.gz")
     return case_rows(job.target, score_label_map(label, job.protocol, case, scan))
@@ -192,11 +194,11 @@ def _by_site(
     cases: Sequence[StudyCase], configs: Mapping[str, SiteConfig], *, pooled: bool
 ) -> dict[str, tuple[_Scan, ...]]:
     """Scans by site, or all of them under one name; sites without any are left out."""
-    found: dict[str, tuple[_Scan, ...]] = {}
+    scans: dict[str, tuple[_Scan, ...]] = {}
     for case in cases:
         name = _EVERYONE if pooled else case.site
-        found[name] = (*found.get(name, ()), _scan(case, configs))
-    return found
+        scans[name] = (*scans.get(name, ()), _scan(case, configs))
+    return scans
 
 
 def _scan(case: StudyCase, configs: Mapping[str, SiteConfig]) -> _Scan:

@@ -49,15 +49,6 @@ class SsaeOptions:
     margin_mm: float = 16.0
 
 
-def segment(
-    target: Volume, atlases: Sequence[Atlas], classes: int, weights: Weights, options: SsaeOptions
-) -> NDArray[np.uint8]:
-    """Class numbers of every voxel of the target, (X, Y, Z); see `class_probabilities`."""
-    found = class_probabilities(target, atlases, classes, weights, options)
-    labels: NDArray[np.uint8] = found.argmax(axis=0).astype(np.uint8)
-    return labels
-
-
 def class_probabilities(
     target: Volume, atlases: Sequence[Atlas], classes: int, weights: Weights, options: SsaeOptions
 ) -> NDArray[np.float32]:

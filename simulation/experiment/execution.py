@@ -65,8 +65,8 @@ class Job:
 
 
 @dataclass(kw_only=True)
-class _Found:
-    """What a run has found so far."""
+class _Result:
+    """What a run has measured so far."""
 
     cases: list[CaseRow]
     confidence: list[ConfidenceRow]
@@ -75,7 +75,7 @@ class _Found:
 
 
 def execute(job: Job, pool: Executor | None = None) -> None:
-    """Train and score; the run's folder is put in place when all of it is there.
+    """Train and score; the run's folder appears when it is complete.
 
     Args:
         job: The run.
@@ -90,21 +90,21 @@ def execute(job: Job, pool: Executor | None = None) -> None:
         shutil.rmtree(job.folder)
     with atomic_folder(job.folder) as draft:
         write_json(draft / "protocol.json", job.protocol.model_dump(mode="json"))
-        found = _train_and_score(job, draft, pool)
-        write_rows(draft / "cases.csv", found.cases, CaseRow)
-        write_rows(draft / "confidence.csv", found.confidence, ConfidenceRow)
-        write_rows(draft / "rounds.csv", found.rounds, RoundRow)
+        result = _train_and_score(job, draft, pool)
+        write_rows(draft / "cases.csv", result.cases, CaseRow)
+        write_rows(draft / "confidence.csv", result.confidence, ConfidenceRow)
+        write_rows(draft / "rounds.csv", result.rounds, RoundRow)
         shutil.rmtree(draft / "sites")
         info = RunInfo(
             key=job.key,
             seconds=time.monotonic() - started,
-            best_round=found.best_round,
+            best_round=result.best_round,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_json(draft / "done.json", info.model_dump(mode="json"))
 
 
-def _train_and_score(job: Job, draft: Path, pool: Executor | None) -> _Found:
+def _train_and_score(job: Job, draft: Path, pool: Executor | None) -> _Result:
     predictions = draft / "predictions" if job.keep_predictions else None
     if job.kind != "weights":
         from simulation.baselines import run_baseline
@@ -119,7 +119,7 @@ def _train_and_score(job: Job, draft: Path, pool: Executor | None) -> _Found:
             job.workers,
             predictions,
         )
-        return _Found(cases=rows, confidence=[], rounds=[])
+        return _Result(cases=rows, confidence=[], rounds=[])
     way = {"federated": _federated, "pooled": _pooled, "local": _local}[job.key.way]
     return way(job, draft, predictions, pool)
 
@@ -134,7 +134,7 @@ def _sites(job: Job, cases: Sequence[StudyCase], draft: Path) -> dict[str, SiteC
     )
 
 
-def _federated(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Found:
+def _federated(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Result:
     from simulation.engine import simulate
 
     configs = _sites(job, job.cases, draft)
@@ -149,7 +149,7 @@ def _federated(job: Job, draft: Path, predictions: Path | None, pool: Executor |
     return _keep_and_score(job, draft, config, record, predictions, pool)
 
 
-def _pooled(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Found:
+def _pooled(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Result:
     """All sites' cases in one place, which no hospital may do: the figure to compare with."""
     together = [replace(case, site=POOLED_SITE) for case in job.cases]
     config = _sites(job, together, draft)[POOLED_SITE]
@@ -157,9 +157,9 @@ def _pooled(job: Job, draft: Path, predictions: Path | None, pool: Executor | No
     return _keep_and_score(job, draft, config, record, predictions, pool)
 
 
-def _local(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Found:
+def _local(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Result:
     """Every site with labels by itself, scored on its own cases; a site without has no model."""
-    found = _Found(cases=[], confidence=[], rounds=[])
+    result = _Result(cases=[], confidence=[], rounds=[])
     labelled = {case.site for case in job.cases if case.part == "labelled"}
     for site, config in _sites(job, job.cases, draft).items():
         if site not in labelled:
@@ -167,10 +167,10 @@ def _local(job: Job, draft: Path, predictions: Path | None, pool: Executor | Non
         record = train_in_place(config, job.protocol, job.key.folder)
         own = [case for case in job.cases if case.site == site]
         cases, trust = score_model(best_model(record, config), own, predictions, pool)
-        found.cases += cases
-        found.confidence += trust
-        found.rounds += round_rows(record)
-    return found
+        result.cases += cases
+        result.confidence += trust
+        result.rounds += round_rows(record)
+    return result
 
 
 def _keep_and_score(
@@ -180,11 +180,11 @@ def _keep_and_score(
     record: StudyRecord,
     predictions: Path | None,
     pool: Executor | None,
-) -> _Found:
+) -> _Result:
     """Save the one model of all sites and score it on everyone's cases."""
     model = best_model(record, config)
     facts = {"run": job.key.folder, "round": record.best_round}
     save_model(draft / "model", job.protocol, model.segmenter, model.confidence, facts)
     cases, trust = score_model(model, job.cases, predictions, pool)
     rounds, best_round = round_rows(record), record.best_round
-    return _Found(cases=cases, confidence=trust, rounds=rounds, best_round=best_round)
+    return _Result(cases=cases, confidence=trust, rounds=rounds, best_round=best_round)

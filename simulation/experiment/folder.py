@@ -1,4 +1,4 @@
-"""The folder of a study: one study, one command at a time, and what of it is complete."""
+"""The folder of an experiment: one command at a time, and what of it is complete."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -27,13 +27,13 @@ def refuse_foreign_folder(out: Path) -> None:
 
 
 @contextmanager
-def held(out: Path) -> Iterator[None]:
-    """One command at a time works on a study; the kernel gives the lock back with its holder.
+def locked_experiment(out: Path) -> Iterator[None]:
+    """One command at a time works on an experiment; the lock ends with the process that has it.
 
     A new folder in which no run has begun is taken away again.
 
     Raises:
-        StudyFolderError: If another command holds it.
+        StudyFolderError: If another command has it.
     """
     new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def held(out: Path) -> Iterator[None]:
             shutil.rmtree(out)
 
 
-def take_up(out: Path, info: StudyInfo, console: Console) -> None:
+def open_or_resume(out: Path, info: StudyInfo, console: Console) -> None:
     """Write study.json, or see that the one that is there is of the same study.
 
     A study may get more rows, ways, folds or seeds; it never loses any.
@@ -63,9 +63,9 @@ def take_up(out: Path, info: StudyInfo, console: Console) -> None:
         write_json(path, info.model_dump(mode="json"))
         return
     before = StudyInfo.model_validate_json(path.read_bytes())
-    if found := differences(before, info):
+    if changed := differences(before, info):
         raise StudyFolderError(
-            f"{out}: holds a study with other settings: {'; '.join(found)}; give the same "
+            f"{out}: holds a study with other settings: {'; '.join(changed)}; give the same "
             "options again, or --out a new folder"
         )
     if before.versions != info.versions:

@@ -195,21 +195,21 @@ def differences(old: StudyInfo, new: StudyInfo) -> list[str]:
             after[key] = {k: v for k, v in after[key].items() if k in before[key]}
         elif set(before[key]) <= set(after[key]):
             after[key] = before[key]
-    found: list[str] = []
-    _compare("", before, after, found)
-    return found
+    lines: list[str] = []
+    _compare("", before, after, lines)
+    return lines
 
 
 def _plain(info: StudyInfo) -> dict[str, Any]:
     return info.model_dump(mode="json", exclude=_MAY_DIFFER)
 
 
-def _compare(place: str, old: Any, new: Any, found: list[str]) -> None:
+def _compare(location: str, old: Any, new: Any, lines: list[str]) -> None:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
-            _compare(f"{place}.{key}" if place else key, old.get(key), new.get(key), found)
+            _compare(f"{location}.{key}" if location else key, old.get(key), new.get(key), lines)
     elif old != new:
-        found.append(f"{place} was {_shown(old)}, is {_shown(new)}")
+        lines.append(f"{location} was {_shown(old)}, is {_shown(new)}")
 
 
 def _shown(value: Any) -> str:

@@ -61,7 +61,7 @@ def prepare_sites(
     ):
         jobs = [pool.submit(_mistakes, config, protocol) for config in configs.values()]
         by_site = zip(configs, all_results(jobs), strict=True)
-    mistakes = [f"site {site}: {mistake}" for site, found in by_site for mistake in found]
+    mistakes = [f"site {site}: {mistake}" for site, of_site in by_site for mistake in of_site]
     if mistakes:
         raise ContractError(mistakes)
 

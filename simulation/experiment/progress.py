@@ -79,9 +79,9 @@ class Progress:
 
     def _add(self, key: RunKey) -> list[float]:
         rows = read_rows(self._study / "runs" / key.folder / "cases.csv", CaseRow)
-        found = [row.dsc for row in rows if row.part == "test"]
-        self._test.setdefault(f"{key.row} {key.way}", []).extend(found)
-        return found
+        dsc = [row.dsc for row in rows if row.part == "test"]
+        self._test.setdefault(f"{key.row} {key.way}", []).extend(dsc)
+        return dsc
 
     def _say(self, line: str) -> None:
         complete = self._before + len(self._done)
@@ -114,8 +114,8 @@ class Progress:
         ]
         if self._test:
             table = Table("row and way", "mean test DSC so far", box=None)
-            for row, found in self._test.items():
-                table.add_row(row, _figure("", _mean(found)).strip())
+            for row, dsc in self._test.items():
+                table.add_row(row, _figure("", _mean(dsc)).strip())
             parts.append(table)
         return Group(*parts)
 
@@ -155,7 +155,7 @@ def print_summary(scores: Scores, organs: Sequence[str], console: Console) -> No
     for row, way in sorted(scores, key=lambda key: _place(scores, key)):
         tested = [item for item in scores[row, way] if item.part == "test"]
         by_organ = {o: [item.dsc for item in tested if item.organ == o] for o in organs}
-        cases = str(max((len(found) for found in by_organ.values()), default=0))
+        cases = str(max(map(len, by_organ.values()), default=0))
         cells = (_figure("", _mean(by_organ[organ])).strip() for organ in organs)
         table.add_row(row if row != last else "", way, cases, *cells)
         last = row

@@ -14,13 +14,19 @@ from client.data.hashing import content_hash
 from protocol.config.study import ProtocolError, StudyProtocol
 from simulation.cohort import find_cohort
 from simulation.experiment.execution import Job
-from simulation.experiment.folder import complete, held, refuse_foreign_folder, take_up, write_cases
+from simulation.experiment.folder import (
+    complete,
+    locked_experiment,
+    open_or_resume,
+    refuse_foreign_folder,
+    write_cases,
+)
 from simulation.experiment.methods import own_rows, protocol_of
 from simulation.experiment.options import ExperimentOptions
 from simulation.experiment.preparation import fitted_protocol, prepare_sites
 from simulation.experiment.progress import Progress, label, report
 from simulation.experiment.store import RunKey, StudyInfo
-from simulation.experiment.worker_pool import do_all
+from simulation.experiment.worker_pool import run_jobs
 from simulation.layouts import StudyCase
 from simulation.split import choose_fold, keep_labels, write_sites
 
@@ -48,8 +54,8 @@ def conduct(options: StudyOptions, console: Console) -> bool:
     protocol = fitted_protocol(options, options.rows, cases)
     info = _info(options, protocol, cohort)
     jobs = [_job(options, protocol, cases, key) for key in options.runs]
-    with held(options.out):
-        take_up(options.out, info, console)
+    with locked_experiment(options.out):
+        open_or_resume(options.out, info, console)
         _prepare(options, protocol, cases, console)
         write_cases(options.out, cases)
         all_there = _train(options, protocol, jobs, console)
@@ -151,7 +157,7 @@ def _train(
     )
     with Progress(options.out, runs, done, console) as progress:
         left = [job for job in jobs if job.key not in done]
-        do_all(left, options.workers, options.out / "log.txt", progress)
+        run_jobs(left, options.workers, options.out / "log.txt", progress)
     if progress.failures:
         console.print(
             f"{len(progress.failures)} runs failed: failed.json says why, log.txt where; the same "

@@ -83,14 +83,13 @@ def score_model(
     Raises:
         ScanError: If a reference cannot be used.
     """
-    wanted = scored_cases(cases)
     if predictions is not None:
         predictions.mkdir(parents=True, exist_ok=True)
     mapped = pool.map if pool else map
-    found = list(mapped(_score_one, repeat(model), wanted, repeat(predictions)))
+    scored = list(mapped(_score_one, repeat(model), scored_cases(cases), repeat(predictions)))
     return (
-        [row for rows, _ in found for row in rows],
-        [row for _, rows in found for row in rows],
+        [row for rows, _ in scored for row in rows],
+        [row for _, rows in scored for row in rows],
     )
 
 
@@ -162,8 +161,8 @@ def _confidence_of(
     """Both maps of one case on the study's grid, against where the arg-max is right."""
     assert cached.label is not None
     confidence = load_confidence(model.config, model.protocol, model.confidence or {})
-    found = trust_maps(confidence, probabilities, model.protocol, cached)
-    maps = {score: voxels[0, 0].cpu().numpy() for score, voxels in found.items()}
+    trust = trust_maps(confidence, probabilities, model.protocol, cached)
+    maps = {score: voxels[0, 0].cpu().numpy() for score, voxels in trust.items()}
     predicted = probabilities.argmax(1)[0].cpu().numpy()
     return confidence_rows(case.site, case.name, maps, predicted, np.asarray(cached.label))
 

@@ -1,7 +1,7 @@
-"""Processes that do the runs of a study, and the loop that hands the runs out.
+"""Processes that do the runs of an experiment, and the loop that gives them out.
 
 Each process is the head of a process group with all that it starts, Ray included, so that the
-study can be ended at any moment; a process that dies takes its own run with it and no other.
+experiment can be stopped at any moment; a process that dies takes its own run with it and no other.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass
 from itertools import groupby
 from multiprocessing.connection import Connection
@@ -22,8 +22,9 @@ from typing import Protocol
 
 from simulation.experiment.execution import Job
 from simulation.experiment.store import RunKey
+from simulation.processes import spawned_pool
 
-_LOOK_EVERY_S = 0.5
+_POLL_S = 0.5
 _SHUT_DOWN_S = 15.0
 _context = multiprocessing.get_context("spawn")
 
@@ -36,11 +37,11 @@ class Failure:
     text: str
 
 
-class Audience(Protocol):
-    """Who is told how the study goes."""
+class ProgressListener(Protocol):
+    """Hears how the experiment goes."""
 
     def started(self, key: RunKey) -> None:
-        """A run has been handed to a process."""
+        """A run has been given to a process."""
         ...
 
     def finished(self, key: RunKey) -> None:
@@ -52,12 +53,12 @@ class Audience(Protocol):
         ...
 
 
-class Hand:
+class Worker:
     """One process that does one run after the other.
 
     Args:
-        log: File that everything said in the process is appended to.
-        whole_machine: Whether its runs use all workers; Ray then stays up between them.
+        log: File that everything printed in the process is appended to.
+        whole_machine: Whether its runs use all cores; Ray then stays up between them.
     """
 
     def __init__(self, log: Path, *, whole_machine: bool) -> None:
@@ -69,34 +70,34 @@ class Hand:
         self._theirs = theirs
 
     def start(self) -> None:
-        """Start the process; apart from the constructor, so that whoever ends it knows of it."""
+        """Start the process; apart from the constructor, so that whoever kills it knows of it."""
         self._process.start()
         self._theirs.close()
 
     def give(self, job: Job) -> None:
-        """Begin a run; `answer` has its outcome once the connection can be read."""
+        """Begin a run; `outcome` has how it ended once the connection can be read."""
         self.job = job
-        with contextlib.suppress(BrokenPipeError):  # told as a failure of the run
+        with contextlib.suppress(BrokenPipeError):  # reported as a failure of the run
             self.connection.send(job)
 
-    def answer(self) -> tuple[Job, Failure | None, bool]:
+    def outcome(self) -> tuple[Job, Failure | None, bool]:
         """The run, why it failed or None, and whether this process can take another one."""
         assert self.job is not None
         job, self.job = self.job, None
         try:
-            failure, fit = self.connection.recv()
-            return job, failure, fit
+            failure, usable = self.connection.recv()
+            return job, failure, usable
         except (EOFError, ConnectionResetError):
             self._process.join()
             text = f"its process ended with status {self._process.exitcode}; see log.txt"
             return job, Failure(error="ProcessDied", text=text), False
 
-    def dismiss(self) -> None:
-        """Let the process, which has no run, shut down by itself; `end` sees to the rest."""
+    def shut_down(self) -> None:
+        """Let the process, which has no run, end by itself; `kill` sees to the rest."""
         self.connection.close()
         self._process.join(_SHUT_DOWN_S)
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """End the process and all that it has started, at once."""
         if self._process.pid is None:
             return
@@ -108,73 +109,73 @@ class Hand:
         self.connection.close()
 
 
-def do_all(jobs: Sequence[Job], workers: int, log: Path, audience: Audience) -> None:
+def run_jobs(jobs: Sequence[Job], processes: int, log: Path, listener: ProgressListener) -> None:
     """All runs, in order; those that do not need the whole machine side by side.
 
     Args:
         jobs: What is to be done.
-        workers: Runs side by side at most.
-        log: File for what the processes say.
-        audience: Told of every run.
+        processes: Runs side by side at most.
+        log: File for what the processes print.
+        listener: Hears of every run.
     """
-    whole: list[Hand] = []
-    beside: list[Hand] = []
+    whole: list[Worker] = []
+    beside: list[Worker] = []
     try:
         for alone, group in groupby(jobs, key=lambda job: job.alone_on_machine):
             if alone:
-                _do_group(list(group), whole, 1, lambda: Hand(log, whole_machine=True), audience)
+                _run_group(list(group), whole, 1, lambda: Worker(log, whole_machine=True), listener)
                 continue
-            _do_group(
-                list(group), beside, workers, lambda: Hand(log, whole_machine=False), audience
+            _run_group(
+                list(group), beside, processes, lambda: Worker(log, whole_machine=False), listener
             )
             # Their memory is for the next federated run.
-            _end(beside)
-        for hand in whole:
-            hand.dismiss()
+            _kill(beside)
+        for worker in whole:
+            worker.shut_down()
     finally:
-        _end(whole)
-        _end(beside)
+        _kill(whole)
+        _kill(beside)
 
 
-def _end(hands: list[Hand]) -> None:
-    while hands:
-        hands[-1].end()
-        hands.pop()
+def _kill(workers: list[Worker]) -> None:
+    while workers:
+        workers[-1].kill()
+        workers.pop()
 
 
-def _do_group(
+def _run_group(
     jobs: list[Job],
-    hands: list[Hand],
-    most: int,
-    another: Callable[[], Hand],
-    audience: Audience,
+    workers: list[Worker],
+    limit: int,
+    new_worker: Callable[[], Worker],
+    listener: ProgressListener,
 ) -> None:
-    """`hands` is kept up to date, so that the caller can end them whatever happens here."""
+    """`workers` is kept up to date, so that the caller can kill them whatever happens here."""
     waiting = jobs[::-1]
-    while waiting or any(hand.job for hand in hands):
-        for hand in hands:
-            if waiting and hand.job is None:
-                _begin(hand, waiting.pop(), audience)
-        while waiting and len(hands) < most:
-            hands.append(another())
-            hands[-1].start()
-            _begin(hands[-1], waiting.pop(), audience)
-        busy = {hand.connection: hand for hand in hands if hand.job}
-        for connection in multiprocessing.connection.wait(list(busy), _LOOK_EVERY_S):
-            hand = busy[connection]  # type: ignore[index]
-            job, failure, fit = hand.answer()
-            if not fit:
-                hand.end()
-                hands.remove(hand)
+    while waiting or any(worker.job for worker in workers):
+        for worker in workers:
+            if waiting and worker.job is None:
+                _begin(worker, waiting.pop(), listener)
+        while waiting and len(workers) < limit:
+            workers.append(new_worker())
+            workers[-1].start()
+            _begin(workers[-1], waiting.pop(), listener)
+        busy = {worker.connection: worker for worker in workers if worker.job}
+        for connection in multiprocessing.connection.wait(list(busy), _POLL_S):
+            worker = busy[connection]  # type: ignore[index]
+            job, failure, usable = worker.outcome()
+            if not usable:
+                worker.kill()
+                workers.remove(worker)
             if failure is None:
-                audience.finished(job.key)
+                listener.finished(job.key)
             else:
-                audience.failed(job.key, failure)
+                listener.failed(job.key, failure)
 
 
-def _begin(hand: Hand, job: Job, audience: Audience) -> None:
-    hand.give(job)
-    audience.started(job.key)
+def _begin(worker: Worker, job: Job, listener: ProgressListener) -> None:
+    worker.give(job)
+    listener.started(job.key)
 
 
 # ---- in the process ---------------------------------------------------------------------------
@@ -183,20 +184,20 @@ def _begin(hand: Hand, job: Job, audience: Audience) -> None:
 def _serve(connection: "Connection", log: Path, parent: int, whole_machine: bool) -> None:
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     with contextlib.ExitStack() as stack:
         pool: Executor | None = None
-        bare = whole_machine
+        equipped = not whole_machine
         while True:
             try:
                 job: Job = connection.recv()
             except EOFError:
                 return
-            if bare:
-                bare, pool = False, _equip(stack, job.workers)
+            if not equipped:
+                equipped, pool = True, _equip(stack, job.workers)
             connection.send(_outcome(job, pool))
 
 
@@ -207,7 +208,7 @@ def _equip(stack: contextlib.ExitStack, workers: int) -> Executor | None:
     stack.enter_context(one_engine())
     if workers == 1:
         return None
-    return stack.enter_context(ProcessPoolExecutor(workers, mp_context=_context))
+    return stack.enter_context(spawned_pool(workers))
 
 
 def _outcome(job: Job, pool: Executor | None) -> tuple[Failure | None, bool]:
@@ -221,13 +222,13 @@ def _outcome(job: Job, pool: Executor | None) -> tuple[Failure | None, bool]:
         traceback.print_exc()
         text = " ".join(str(error).split())
         # A pool that has lost a process does nothing any more.
-        fit = not isinstance(error, BrokenExecutor)
-        return Failure(error=type(error).__name__, text=text), fit
+        usable = not isinstance(error, BrokenExecutor)
+        return Failure(error=type(error).__name__, text=text), usable
     return None, True
 
 
-def _end_with(parent: int) -> None:
-    """Nobody trains on for a study that was killed."""
+def _die_with(parent: int) -> None:
+    """No process trains on for an experiment that was killed."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from asdnet_models.metrics import dice
 from simulation.baselines.fusion import locally_weighted_vote, majority_vote, staple
-from simulation.baselines.malf import MalfOptions, class_probabilities, most_similar, segment
+from simulation.baselines.malf import MalfOptions, class_probabilities, most_similar
 from simulation.baselines.registration import align, deform, warp_votes
 from simulation.baselines.volumes import Atlas, to_xyz
 
@@ -36,8 +36,8 @@ def test_a_moved_and_scaled_patient_is_found(make_atlas: MakeAtlas, fusion: str)
     unmoved = majority_vote(
         np.stack([warp_votes(a, target.image, sitk.Transform(), 3) for a in atlases])
     ).argmax(0)
-    found = segment(target, atlases, 3, replace(FEW, fusion=fusion))
-    assert found.dtype == np.uint8 and found.shape == target.image.GetSize()
+    found = class_probabilities(target, atlases, 3, replace(FEW, fusion=fusion)).argmax(0)
+    assert found.shape == target.image.GetSize()
     assert min(dsc(found, target)) > 0.8
     assert max(dsc(unmoved.astype(np.uint8), target)) < 0.6
 
@@ -45,10 +45,11 @@ def test_a_moved_and_scaled_patient_is_found(make_atlas: MakeAtlas, fusion: str)
 def test_one_atlas_is_enough_and_none_is_refused(make_atlas: MakeAtlas) -> None:
     target = make_atlas("target", **MOVED)
     for fusion in ("local", "staple", "majority"):
-        found = segment(target, [make_atlas()], 3, replace(FEW, fusion=fusion))
+        options = replace(FEW, fusion=fusion)
+        found = class_probabilities(target, [make_atlas()], 3, options).argmax(0)
         assert min(dsc(found, target)) > 0.8, fusion
     with pytest.raises(ValueError, match="there is none"):
-        segment(target, [], 3)
+        class_probabilities(target, [], 3, FEW)
 
 
 def test_same_bits_twice_and_probabilities_sum_to_one(make_atlas: MakeAtlas) -> None:

@@ -20,7 +20,7 @@ from server.rounds.record import StudyRecord
 from simulation.experiment.execution import Job, execute
 from simulation.experiment.store import CaseRow, ConfidenceRow, RoundRow, RunInfo, RunKey, read_rows
 from simulation.experiment.training import train_in_place
-from simulation.experiment.worker_pool import Failure, do_all
+from simulation.experiment.worker_pool import Failure, run_jobs
 from simulation.layouts import StudyCase
 
 MakeProtocol = Callable[..., StudyProtocol]
@@ -142,43 +142,43 @@ def test_a_run_that_fails_leaves_nothing(
     assert list(job.folder.parent.iterdir()) == []
 
 
-class Audience:
+class Listener:
     def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
+        self.events: list[tuple[str, str]] = []
         self.why: list[Failure] = []
 
     def started(self, key: RunKey) -> None:
-        self.told.append(("started", key.way))
+        self.events.append(("started", key.way))
 
     def finished(self, key: RunKey) -> None:
-        self.told.append(("finished", key.way))
+        self.events.append(("finished", key.way))
 
     def failed(self, key: RunKey, failure: Failure) -> None:
-        self.told.append(("failed", key.way))
+        self.events.append(("failed", key.way))
         self.why.append(failure)
 
 
 def test_a_failed_run_does_not_stop_the_others(make_job: MakeJob) -> None:
     bad = make_job("pooled", training={"lr_segmenter": 1e30})
     good = make_job("local")
-    audience = Audience()
+    listener = Listener()
     bad.study.mkdir()
-    do_all([bad, good], 1, bad.study / "log.txt", audience)
-    assert audience.told == [
+    run_jobs([bad, good], 1, bad.study / "log.txt", listener)
+    assert listener.events == [
         ("started", "pooled"), ("failed", "pooled"), ("started", "local"), ("finished", "local"),
     ]  # fmt: skip
-    assert audience.why[0].error == "NonFiniteLossError"
+    assert listener.why[0].error == "NonFiniteLossError"
     assert (good.folder / "done.json").exists() and not bad.folder.exists()
     assert "NonFiniteLossError" in (bad.study / "log.txt").read_text()
     assert multiprocessing.active_children() == []
 
 
-class Killer(Audience):
+class Killer(Listener):
     """Kills the process of the first run; as a machine without memory does."""
 
     def started(self, key: RunKey) -> None:
         super().started(key)
-        if len(self.told) == 1:
+        if len(self.events) == 1:
             (child,) = multiprocessing.active_children()
             assert child.pid is not None
             os.kill(child.pid, 9)
@@ -187,10 +187,10 @@ class Killer(Audience):
 def test_a_process_that_dies_takes_one_run_with_it(make_job: MakeJob) -> None:
     jobs = [make_job("pooled"), make_job("local")]
     jobs[0].study.mkdir()
-    audience = Killer()
-    do_all(jobs, 1, jobs[0].study / "log.txt", audience)
-    assert ("failed", "pooled") in audience.told and ("finished", "local") in audience.told
-    assert audience.why[0].error == "ProcessDied" and "status -9" in audience.why[0].text
+    listener = Killer()
+    run_jobs(jobs, 1, jobs[0].study / "log.txt", listener)
+    assert ("failed", "pooled") in listener.events and ("finished", "local") in listener.events
+    assert listener.why[0].error == "ProcessDied" and "status -9" in listener.why[0].text
 
 
 def test_a_baseline_gets_the_sites_and_gives_the_rows(
