@@ -103,7 +103,7 @@ def installed_bundle(root: Path | None = None) -> Bundle:
     except (OSError, ValueError) as error:
         raise BundleError(
             f"installed version in {root}: {error}; install it from a clean checkout with"
-            " pip install --editable"
+            " make install ROLE=site"
         ) from error
 
 
