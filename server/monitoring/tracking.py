@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import Distribution, version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -86,8 +86,12 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    return {name: version(name) for name in _TRACKED_PACKAGES}
+    """Versions of what the numbers depend on, of the packages that are here.
+
+    The centre's environment has no MONAI, SimpleITK or surface-distance; a simulation's has all.
+    """
+    here = [name for name in _TRACKED_PACKAGES if any(Distribution.discover(name=name))]
+    return {name: version(name) for name in here}
 
 
 class MlflowWatcher(Watcher):

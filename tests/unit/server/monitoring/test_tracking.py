@@ -462,3 +462,8 @@ def test_nothing_in_mlflow_waits_for_long() -> None:
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "10"
     assert os.environ["MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER"] == "false"
+
+
+def test_a_package_that_is_not_here_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_TRACKED_PACKAGES", ("mlflow", "asdnet-not-here"))
+    assert list(tracking.package_versions()) == ["mlflow"]
