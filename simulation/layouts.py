@@ -14,14 +14,11 @@ from client.data.case import Part
 from client.data.entries import scan_files
 from client.data.errors import ScanError
 from client.data.integrity import data_file
+from simulation.errors import SplitError
 
 _PROMISE12 = re.compile(r"(Case[0-9]+)(_segmentation)?\.mhd", re.IGNORECASE)
 _DECATHLON_COUNTS = (50, 20)
 PROMISE12_ORGANS: Mapping[str, int] = {"prostate": 1}
-
-
-class SplitError(ValueError):
-    """The folder does not hold what the split needs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,7 @@ from client.data.layout import ContractError
 from protocol.config.presets import PresetName, preset
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
 from server.rounds.errors import QuorumError
-from simulation.layouts import PROMISE12_ORGANS, SplitError, is_promise12
-from simulation.phantom.cohort import CohortError
-
-
-class StudyFolderError(ValueError):
-    """The result folder cannot be used."""
-
+from simulation.errors import CohortError, SplitError, StudyFolderError
 
 # What a user can mend: told in a line each, without a traceback.
 TOLD = (
@@ -92,6 +86,8 @@ def organs_of(data: Path | None, organs: str | None, option: str) -> dict[str, i
         if organs is not None:
             raise ProtocolError(f"--organs: goes with {option}; the phantom's organs are fixed")
         return None
+    from simulation.layouts import PROMISE12_ORGANS, is_promise12
+
     if organs is None and is_promise12(data):
         return dict(PROMISE12_ORGANS)
     if organs is None:

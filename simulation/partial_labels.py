@@ -1,12 +1,8 @@
 """Sites that have drawn some organs only, and sites that stay out: to see what either is worth."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
-import SimpleITK as sitk
-
-from client.data.image_io import read_image, read_label_map
-from simulation.layouts import SplitError, StudyCase
+from simulation.errors import SplitError
 
 # By site, the organs that it has not drawn.
 Hidden = Mapping[str, frozenset[str]]
@@ -66,18 +62,3 @@ def check_choice(
         mistakes.append("--leave-out: leaves no site; name fewer")
     if mistakes:
         raise SplitError("\n".join(mistakes))
-
-
-def write_partly(
-    case: StudyCase, label: Path, folder: Path, hidden: Collection[str], organs: Mapping[str, int]
-) -> None:
-    """The label without the hidden organs, as if nobody had drawn them; never a link to all."""
-    whole = read_label_map(label, read_image(case.image, case=case.name), organs, case=case.name)
-    array = sitk.GetArrayFromImage(whole)
-    for organ in hidden:
-        array[array == organs[organ]] = 0
-    partly = sitk.GetImageFromArray(array)
-    partly.CopyInformation(whole)
-    folder.mkdir(parents=True, exist_ok=True)
-    # NRRD keeps the geometry to the last digit.
-    sitk.WriteImage(partly, str(folder / f"{case.name}.nrrd"), useCompression=True)

@@ -7,22 +7,26 @@ cohort's proportions.
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 import yaml
 
 from client.data.case import Case, Part
 from client.data.errors import ScanError
+from client.data.image_io import read_image, read_label_map
 from client.data.integrity import data_file
 from client.data.layout import LAYOUT
 from client.data.leakage import duplicate_mistakes
 from protocol.config.site import SiteConfig, read_site
-from simulation.layouts import SplitError, StudyCase
-from simulation.partial_labels import Hidden, write_partly
+from simulation.errors import SplitError
+from simulation.experiment.store import FOLDS
+from simulation.layouts import StudyCase
+from simulation.partial_labels import Hidden
 
 # (labelled, unlabelled) of method section 8; other numbers of cases are dealt in proportion.
 SIX_SITES: Mapping[str, tuple[int, int]] = {
@@ -34,7 +38,6 @@ SIX_SITES: Mapping[str, tuple[int, int]] = {
     "F": (0, 15),
 }
 _SITE_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-FOLDS = 5
 _FOLDERS = {part: (images, labels) for part, images, labels in LAYOUT}
 
 
@@ -205,7 +208,7 @@ def write_sites(
             if not labels or label is None:
                 continue
             if site in hidden:
-                write_partly(case, label, data / labels, hidden[site], organs)
+                _write_partly(case, label, data / labels, hidden[site], organs)
             else:
                 _link(label, data / labels, case.name)
         path = folder / f"{site}.yaml"
@@ -225,6 +228,21 @@ def write_sites(
         path.write_text(yaml.safe_dump(facts, sort_keys=False), encoding="utf-8")
         configs[site] = read_site(path)
     return configs
+
+
+def _write_partly(
+    case: StudyCase, label: Path, folder: Path, hidden: Collection[str], organs: Mapping[str, int]
+) -> None:
+    """The label without the hidden organs, as if nobody had drawn them; never a link to all."""
+    whole = read_label_map(label, read_image(case.image, case=case.name), organs, case=case.name)
+    array = sitk.GetArrayFromImage(whole)
+    for organ in hidden:
+        array[array == organs[organ]] = 0
+    partly = sitk.GetImageFromArray(array)
+    partly.CopyInformation(whole)
+    folder.mkdir(parents=True, exist_ok=True)
+    # NRRD keeps the geometry to the last digit.
+    sitk.WriteImage(partly, str(folder / f"{case.name}.nrrd"), useCompression=True)
 
 
 def _shares(sites: int) -> dict[str, tuple[int, int]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from protocol.files import LockedError, locked, remove_drafts, write_json
+from simulation.errors import StudyFolderError
 from simulation.experiment.plan import differences
 from simulation.experiment.store import RunKey, StudyInfo
 from simulation.layouts import StudyCase
-from simulation.options import StudyFolderError
 
 
 def refuse_foreign_folder(out: Path) -> None:

@@ -1,18 +1,11 @@
 """Which runs a study has, in which order, and whether a folder holds the same study."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from asdnet_models.catalogue import NETWORKS
-from protocol.config.presets import PresetName
-from protocol.config.study import ProtocolError, StudyProtocol, explain
-from simulation.experiment.methods import ROWS, Row, protocol_of
-from simulation.experiment.store import WAYS, RunKey, StudyInfo, Way
-from simulation.planning import plan_grid
-from simulation.split import FOLDS
+from protocol.config.study import ProtocolError
+from simulation.experiment.methods import ROWS, Row
+from simulation.experiment.store import FOLDS, WAYS, RunKey, StudyInfo, Way
 
 COMPARED_ROWS = ("ASDNet", "AttSVNet")
 TABLES = (1, 2)
@@ -136,50 +129,6 @@ def choose_seeds(number: int) -> tuple[int, ...]:
     if number < 1:
         raise ProtocolError(f"--seeds: must be 1 or more, not {number}")
     return tuple(range(1, number + 1))
-
-
-def largest_stride(rows: Iterable[Row], base: StudyProtocol) -> int:
-    """What every edge of the patch that all these rows share must be a multiple of, voxels."""
-    architectures = [base.network.architecture]
-    architectures += [
-        row.changes["network"]["architecture"]
-        for row in rows
-        if "architecture" in row.changes.get("network", {})
-    ]
-    return max([base.confidence.stride, *(NETWORKS[name].stride for name in architectures)])
-
-
-def on_shared_grid(
-    base: StudyProtocol,
-    rows: Mapping[str, Row],
-    images: Sequence[Path],
-    preset: PresetName | None,
-) -> StudyProtocol:
-    """The protocol with the one spacing and patch on which all the rows are trained.
-
-    Args:
-        base: The study's protocol.
-        rows: Rows by name; each row's protocol is tried.
-        images: Scans that the grid is made to fit.
-        preset: Whose number of voxels is aimed at; None: the protocol's own grid stays.
-
-    Raises:
-        ProtocolError: If a row cannot be trained on this grid or breaks another rule.
-    """
-    grid = None
-    if preset is not None:
-        grid = plan_grid(preset, images, largest_stride(rows.values(), base))
-    if grid is not None:
-        base = base.model_copy(update={"spacing_mm": grid[0], "patch_voxels": grid[1]})
-    mistakes = []
-    for name, row in rows.items():
-        try:
-            protocol_of(row, base, base.seed)
-        except ValidationError as error:
-            mistakes.append(explain(error, f"row {name}"))
-    if mistakes:
-        raise ProtocolError("\n".join(mistakes))
-    return base
 
 
 def differences(old: StudyInfo, new: StudyInfo) -> list[str]:

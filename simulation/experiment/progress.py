@@ -12,9 +12,9 @@ from rich.text import Text
 
 from protocol.files import write_json
 from server.monitoring.progress import clock
+from simulation.errors import StudyFolderError
 from simulation.experiment.store import WAYS, CaseRow, RunKey, Way, read_rows, read_study
 from simulation.experiment.worker_pool import Failure, failures_json
-from simulation.options import StudyFolderError
 
 Scores = Mapping[tuple[str, Way], Sequence[CaseRow]]
 

@@ -21,9 +21,10 @@ from simulation.experiment.folder import (
     refuse_foreign_folder,
     write_cases,
 )
+from simulation.experiment.grid import fitted_protocol
 from simulation.experiment.methods import own_rows, protocol_of
 from simulation.experiment.options import ExperimentOptions
-from simulation.experiment.preparation import fitted_protocol, prepare_sites
+from simulation.experiment.preparation import prepare_sites
 from simulation.experiment.progress import Progress, label, report
 from simulation.experiment.store import RunKey, StudyInfo
 from simulation.experiment.worker_pool import run_jobs

@@ -19,15 +19,16 @@ from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watchers
 from simulation.cohort import find_cohort
 from simulation.engine import gpu_share, simulate
+from simulation.errors import StudyFolderError
+from simulation.experiment.grid import fitted_protocol
 from simulation.experiment.methods import Row
 from simulation.experiment.options import RunOptions
-from simulation.experiment.preparation import fitted_protocol, prepare_sites, threads_of_site
+from simulation.experiment.preparation import prepare_sites, threads_of_site
 from simulation.experiment.scoring import Scores, best_model, score_model, score_sums
 from simulation.experiment.single_result import Outcome, result_json, write_tables
 from simulation.experiment.single_summary import print_summary
 from simulation.experiment.training import train_alone
 from simulation.layouts import StudyCase
-from simulation.options import StudyFolderError
 from simulation.partial_labels import check_choice
 from simulation.processes import all_results, spawned_pool
 from simulation.split import choose_fold, write_sites

@@ -23,6 +23,7 @@ from simulation.experiment.methods import folder_name
 
 Way = Literal["federated", "pooled", "local"]
 WAYS: tuple[Way, ...] = ("federated", "pooled", "local")
+FOLDS = 5
 
 
 class Record(BaseModel):

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
 from protocol.files import atomic_folder
+from simulation.errors import CohortError
 from simulation.phantom.acquisition import ORGANS, Acquired, acquire
 from simulation.phantom.contrast import T2_LEVELS
 from simulation.phantom.sites import SITES
@@ -23,10 +24,6 @@ PHANTOM_VERSION = "2"
 MANIFEST = "cohort.json"
 # Below, a case needs gigabytes; above, organs are a few voxels.
 _VOXEL_MM = (0.5, 10.0)
-
-
-class CohortError(ValueError):
-    """The folder holds another cohort, or none."""
 
 
 class CaseEntry(BaseModel):

@@ -8,7 +8,8 @@ import SimpleITK as sitk
 
 from client.data.image_io import read_image, read_label_map
 from client.data.layout import find_cases
-from simulation.layouts import SplitError, StudyCase
+from simulation.errors import SplitError
+from simulation.layouts import StudyCase
 from simulation.partial_labels import check_choice, parse_hidden
 from simulation.split import write_sites
 

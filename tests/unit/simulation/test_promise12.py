@@ -10,7 +10,8 @@ import SimpleITK as sitk
 from client.data.image_io import read_image, read_label_map
 from client.data.layout import find_cases
 from protocol.config.study import ProtocolError
-from simulation.layouts import SplitError, read_cohort
+from simulation.errors import SplitError
+from simulation.layouts import read_cohort
 from simulation.options import organs_of
 from simulation.split import choose_fold, deal_to_sites, write_sites
 

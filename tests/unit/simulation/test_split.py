@@ -12,7 +12,8 @@ import SimpleITK as sitk
 
 from client.data.image_io import read_image
 from client.data.layout import find_cases
-from simulation.layouts import SplitError, StudyCase, read_cohort
+from simulation.errors import SplitError
+from simulation.layouts import StudyCase, read_cohort
 from simulation.split import (
     FOLDS,
     SIX_SITES,

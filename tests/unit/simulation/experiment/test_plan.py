@@ -4,12 +4,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 
-from protocol.config.presets import preset
 from protocol.config.study import ProtocolError, StudyProtocol
+from simulation.errors import SplitError
 from simulation.experiment.methods import ROWS, Row, protocol_of, read_own_rows
 from simulation.experiment.plan import (
     choose_folds,
@@ -17,15 +15,12 @@ from simulation.experiment.plan import (
     choose_seeds,
     choose_ways,
     differences,
-    largest_stride,
     named_rows,
-    on_shared_grid,
     plan_runs,
     ways_of,
 )
 from simulation.experiment.store import WAYS, StudyInfo, Way
-from simulation.layouts import SplitError, StudyCase
-from simulation.planning import plan_grid
+from simulation.layouts import StudyCase
 from simulation.split import choose_fold, keep_labels
 
 MakeProtocol = Callable[..., StudyProtocol]
@@ -138,32 +133,6 @@ def test_scarce_labels_depend_on_seed_and_fold_alone() -> None:
     assert keep_labels(parts, 35, 1, 1) == parts
     with pytest.raises(SplitError, match="has 35 labelled training cases, 36 are asked for"):
         keep_labels(parts, 36, 1, 1)
-
-
-def test_the_largest_stride_shapes_the_patch(tmp_path: Path) -> None:
-    image = sitk.GetImageFromArray(np.zeros((40, 60, 60), np.int16))
-    path = tmp_path / "scan.nii.gz"
-    sitk.WriteImage(image, str(path))
-    base = preset("smoke")
-    assert largest_stride([ROWS["SVNet"], ROWS["ASDNet"]], base) == 8
-    assert largest_stride([ROWS["SVNet"], ROWS["VNet"]], base) == 16
-    eight, sixteen = (plan_grid("smoke", [path], stride) for stride in (8, 16))
-    assert eight is not None and sixteen is not None
-    assert eight[0] == sixteen[0]
-    # 60 and 40 voxels of 1 mm, coarsened to 9000: 23.8 and 15.9 voxels of 2.52 mm.
-    assert eight[1] == (16, 16, 16) and sixteen[1] == (16, 16, 16)
-    fine = plan_grid("quick", [path], 16)
-    assert fine == (plan_grid("quick", [path])[0], (32, 32, 16))  # type: ignore[index]
-    shared = on_shared_grid(base, chosen("SVNet", "VNet"), [path], "quick")
-    assert (shared.spacing_mm, shared.patch_voxels) == fine
-    assert shared.method == base.method
-
-
-def test_a_row_that_does_not_fit_a_fixed_grid_is_named() -> None:
-    base = preset("smoke").model_copy(update={"patch_voxels": (24, 24, 16)})
-    with pytest.raises(ProtocolError, match="row VNet: patch_voxels: must be multiples of 16"):
-        on_shared_grid(base, chosen("SVNet", "VNet"), [], None)
-    assert on_shared_grid(base, chosen("SVNet", "ASDNet"), [], None) == base
 
 
 def info(protocol: StudyProtocol, **changes: object) -> StudyInfo:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from simulation.errors import StudyFolderError
 from simulation.experiment.progress import Progress, print_summary, report
 from simulation.experiment.store import CaseRow, RunKey, Way, write_rows
 from simulation.experiment.worker_pool import Failure
-from simulation.options import StudyFolderError
 
 WAYS: tuple[Way, ...] = ("federated", "pooled", "local")
 RUNS = [RunKey(row="SVNet", way=way, fold=1, seed=1) for way in WAYS]

@@ -10,14 +10,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter, label
 
+from simulation.errors import CohortError
 from simulation.phantom import acquisition, anatomy, shapes
-from simulation.phantom.cohort import (
-    CohortError,
-    CohortManifest,
-    acquire_case,
-    make_cohort,
-    read_manifest,
-)
+from simulation.phantom.cohort import CohortManifest, acquire_case, make_cohort, read_manifest
 from simulation.phantom.painter import Painter
 from simulation.phantom.sites import SITES
 from simulation.phantom.subjects import draw_subject

@@ -1,0 +1,152 @@
+"""The study made to fit a folder of scans: quorum, spacing and patch from what is in it."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from asdnet_models.catalogue import NETWORKS
+from client.data.image_io import read_image
+from protocol.config.presets import PresetName
+from protocol.config.study import ProtocolError, StudyProtocol, explain
+from simulation.experiment.methods import Row, protocol_of
+from simulation.experiment.options import CommonOptions
+from simulation.layouts import StudyCase
+
+Triple = tuple[float, float, float]
+Edges = tuple[int, int, int]
+Vector = NDArray[np.float64]
+
+# Voxels of a median scan on the study's grid; None keeps the preset's own grid (the paper's).
+_TARGET_VOXELS: dict[PresetName, int | None] = {"smoke": 9_000, "quick": 65_000, "paper": None}
+_SMALLEST_EDGE = 16
+
+
+def fitted_protocol(
+    options: CommonOptions,
+    rows: Mapping[str, Row],
+    cases: Sequence[StudyCase],
+    left_out: frozenset[str] = frozenset(),
+) -> StudyProtocol:
+    """The protocol with a quorum that the sites can meet, and with the one grid of all methods.
+
+    Scans of sites that are left out count for the grid: with and without them it is the same.
+
+    Raises:
+        ProtocolError: If a method cannot be trained on this grid.
+    """
+    protocol = options.protocol
+    # One site alone is a study too: central training.
+    sites = len({case.site for case in cases} - left_out)
+    least = min(protocol.aggregation.min_sites, sites)
+    aggregation = protocol.aggregation.model_copy(update={"min_sites": least})
+    return on_shared_grid(
+        protocol.model_copy(update={"aggregation": aggregation}),
+        rows,
+        [case.image for case in cases],
+        None if options.fixed_grid else options.preset,
+    )
+
+
+def largest_stride(rows: Iterable[Row], base: StudyProtocol) -> int:
+    """What every edge of the patch that all these rows share must be a multiple of, voxels."""
+    architectures = [base.network.architecture]
+    architectures += [
+        row.changes["network"]["architecture"]
+        for row in rows
+        if "architecture" in row.changes.get("network", {})
+    ]
+    return max([base.confidence.stride, *(NETWORKS[name].stride for name in architectures)])
+
+
+def on_shared_grid(
+    base: StudyProtocol,
+    rows: Mapping[str, Row],
+    images: Sequence[Path],
+    preset: PresetName | None,
+) -> StudyProtocol:
+    """The protocol with the one spacing and patch on which all the rows are trained.
+
+    Args:
+        base: The study's protocol.
+        rows: Rows by name; each row's protocol is tried.
+        images: Scans that the grid is made to fit.
+        preset: Whose number of voxels is aimed at; None: the protocol's own grid stays.
+
+    Raises:
+        ProtocolError: If a row cannot be trained on this grid or breaks another rule.
+    """
+    grid = None
+    if preset is not None:
+        grid = plan_grid(preset, images, largest_stride(rows.values(), base))
+    if grid is not None:
+        base = base.model_copy(update={"spacing_mm": grid[0], "patch_voxels": grid[1]})
+    mistakes = []
+    for name, row in rows.items():
+        try:
+            protocol_of(row, base, base.seed)
+        except ValidationError as error:
+            mistakes.append(explain(error, f"row {name}"))
+    if mistakes:
+        raise ProtocolError("\n".join(mistakes))
+    return base
+
+
+def plan_grid(name: PresetName, images: Sequence[Path], stride: int) -> tuple[Triple, Edges] | None:
+    """Spacing in mm and patch edges for these scans, or None where the preset fixes them.
+
+    The spacing is the scans' median one, coarsened from its finest axis on until a median scan
+    has the preset's number of voxels; the patch is that median scan, its edges rounded
+    down to multiples of `stride`, the largest of the networks that are trained on it.
+    """
+    target = _TARGET_VOXELS[name]
+    if target is None:
+        return None
+    geometry = np.array([_geometry_lps(path) for path in images])
+    spacing = np.median(geometry[:, 0], axis=0)
+    extent = np.median(geometry[:, 1], axis=0)
+    grid = np.round(_coarsened(spacing, extent, target), 2)
+    edges = [_edge(mm / step, stride) for mm, step in zip(extent, grid, strict=True)]
+    x, y, z = (float(value) for value in grid)
+    return (x, y, z), (edges[0], edges[1], edges[2])
+
+
+def _geometry_lps(path: Path) -> tuple[Triple, Triple]:
+    """Spacing and extent in mm along the patient's axes."""
+    if path.is_dir():
+        image = read_image(path, case=path.name)
+        spacing, size, direction = image.GetSpacing(), image.GetSize(), image.GetDirection()
+    else:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        spacing, size = reader.GetSpacing()[:3], reader.GetSize()[:3]
+        direction = reader.GetDirection()
+    axes = np.abs(np.array(direction).reshape(len(size), -1)[:3, :3]).argmax(0)
+    placed = np.empty((2, 3))
+    placed[0, axes] = spacing
+    placed[1, axes] = np.multiply(spacing, size)
+    return tuple(placed[0]), tuple(placed[1])
+
+
+def _coarsened(spacing: Vector, extent: Vector, target: int) -> Vector:
+    """max(spacing, s) with the smallest s that meets the target; by bisection over s."""
+    low, high = float(spacing.min()), float(max(extent))
+    if math.prod(extent / spacing) <= target:
+        return spacing
+    for _ in range(60):
+        middle = (low + high) / 2
+        if math.prod(extent / np.maximum(spacing, middle)) > target:
+            low = middle
+        else:
+            high = middle
+    coarse: Vector = np.maximum(spacing, high)
+    return coarse
+
+
+def _edge(voxels: float, stride: int) -> int:
+    return stride * max(math.ceil(_SMALLEST_EDGE / stride), math.floor(voxels / stride))

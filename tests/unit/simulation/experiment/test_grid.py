@@ -1,0 +1,104 @@
+"""Spacing and patch from what is in a folder."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from protocol.config.presets import preset
+from protocol.config.study import ProtocolError
+from simulation.experiment.grid import largest_stride, on_shared_grid, plan_grid
+from simulation.experiment.methods import ROWS, Row
+
+
+def scans(
+    folder: Path,
+    size: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    order: tuple[int, int, int] = (0, 1, 2),
+) -> list[Path]:
+    paths = []
+    for number in range(3):
+        image = sitk.Image([n + number for n in size], sitk.sitkInt16)
+        image.SetSpacing(spacing)
+        paths.append(folder / f"{number}.nii.gz")
+        sitk.WriteImage(sitk.PermuteAxes(image, order), str(paths[-1]))
+    return paths
+
+
+def test_small_scans_keep_their_spacing(tmp_path: Path) -> None:
+    # The hippocampus of the decathlon: about 35 x 50 x 35 voxels of 1 mm.
+    grid = plan_grid("quick", scans(tmp_path, (34, 49, 34), (1.0, 1.0, 1.0)), 8)
+    assert grid == ((1.0, 1.0, 1.0), (32, 48, 32))
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick"])
+def test_large_scans_are_coarsened_to_the_target(tmp_path: Path, name: str) -> None:
+    grid = plan_grid(name, scans(tmp_path, (320, 320, 60), (0.6, 0.6, 3.0)), 8)  # type: ignore[arg-type]
+    assert grid is not None
+    spacing, edges = grid
+    extent = np.array([321 * 0.6, 321 * 0.6, 61 * 3.0])
+    target = {"smoke": 9_000, "quick": 65_000}[name]
+    assert math.prod(extent / np.array(spacing)) == pytest.approx(target, rel=0.02)
+    # Only as coarse as it must be: the finest axes first.
+    assert spacing[0] == spacing[1]
+    assert spacing[2] == pytest.approx(max(3.0, spacing[0]))
+    assert all(edge % 8 == 0 and edge >= 16 for edge in edges)
+    for edge, mm, step in zip(edges, extent, spacing, strict=True):
+        assert 0 <= mm / step - edge < 8
+
+
+def test_thick_slices_stay_as_they_are(tmp_path: Path) -> None:
+    grid = plan_grid("quick", scans(tmp_path, (256, 256, 24), (0.5, 0.5, 6.0)), 8)
+    assert grid is not None
+    assert grid[0][2] == 6.0
+    assert 0.5 < grid[0][0] < 6.0
+
+
+def test_axes_are_the_patients(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    plain = plan_grid("quick", scans(tmp_path / "a", (20, 30, 40), (1.0, 1.5, 2.0)), 8)
+    turned = plan_grid("quick", scans(tmp_path / "b", (20, 30, 40), (1.0, 1.5, 2.0), (2, 0, 1)), 8)
+    assert plain == turned == ((1.0, 1.5, 2.0), (16, 24, 40))
+
+
+def test_a_tiny_scan_gets_the_smallest_patch(tmp_path: Path) -> None:
+    grid = plan_grid("quick", scans(tmp_path, (6, 6, 6), (1.0, 1.0, 1.0)), 8)
+    assert grid == ((1.0, 1.0, 1.0), (16, 16, 16))
+
+
+def test_the_papers_grid_is_fixed(tmp_path: Path) -> None:
+    assert plan_grid("paper", scans(tmp_path, (8, 8, 8), (1.0, 1.0, 1.0)), 8) is None
+
+
+def rows(*names: str) -> dict[str, Row]:
+    return {name: ROWS[name] for name in names}
+
+
+def test_the_largest_stride_shapes_the_patch(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(np.zeros((40, 60, 60), np.int16))
+    path = tmp_path / "scan.nii.gz"
+    sitk.WriteImage(image, str(path))
+    base = preset("smoke")
+    assert largest_stride([ROWS["SVNet"], ROWS["ASDNet"]], base) == 8
+    assert largest_stride([ROWS["SVNet"], ROWS["VNet"]], base) == 16
+    eight, sixteen = (plan_grid("smoke", [path], stride) for stride in (8, 16))
+    assert eight is not None and sixteen is not None
+    assert eight[0] == sixteen[0]
+    # 60 and 40 voxels of 1 mm, coarsened to 9000: 23.8 and 15.9 voxels of 2.52 mm.
+    assert eight[1] == (16, 16, 16) and sixteen[1] == (16, 16, 16)
+    fine = plan_grid("quick", [path], 16)
+    assert fine == (plan_grid("quick", [path], 8)[0], (32, 32, 16))  # type: ignore[index]
+    shared = on_shared_grid(base, rows("SVNet", "VNet"), [path], "quick")
+    assert (shared.spacing_mm, shared.patch_voxels) == fine
+    assert shared.method == base.method
+
+
+def test_a_row_that_does_not_fit_a_fixed_grid_is_named() -> None:
+    base = preset("smoke").model_copy(update={"patch_voxels": (24, 24, 16)})
+    with pytest.raises(ProtocolError, match="row VNet: patch_voxels: must be multiples of 16"):
+        on_shared_grid(base, rows("SVNet", "VNet"), [], None)
+    assert on_shared_grid(base, rows("SVNet", "ASDNet"), [], None) == base
