@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.processes import Crew, MeasurementError, free_port
+from benchmarks.processes import MeasurementError, Processes, free_port
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from server.rounds.record import RoundRecord
@@ -51,9 +51,9 @@ def simulated(folder: Path, protocol: StudyProtocol) -> Sequence[float]:
 
     In a process of its own: Ray takes signals for itself.
     """
-    with Crew(folder, {"PYTHONPATH": str(harness.ROOT)}) as crew:
+    with Processes(folder, {"PYTHONPATH": str(harness.ROOT)}) as processes:
         (folder / "study.json").write_text(protocol.canonical_json())
-        crew.call("simulation", sys.executable, __file__, folder, timeout_s=_LONGEST_S)
+        processes.call("simulation", sys.executable, __file__, folder, timeout_s=_LONGEST_S)
     return [float(line) for line in (folder / "overheads").read_text().split()]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.processes import Crew, MeasurementError, free_port
+from benchmarks.processes import MeasurementError, Processes, free_port
 
 PEERS = Path(__file__).parent / "peers"
 NVFLARE_VARIABLE = "ASDNET_NVFLARE_PYTHON"
@@ -24,9 +24,9 @@ Shapes = Mapping[str, Sequence[int]]
 def flower_simulated(folder: Path, shapes: Shapes, rounds: int) -> list[float]:
     """Seconds a round on Flower's simulation engine."""
     app = _unpacked(folder, "plain_flower", shapes)
-    with Crew(folder, {}) as crew:
+    with Processes(folder, {}) as processes:
         script = (sys.executable, app / "same_weights.py", rounds, folder / "stamps")
-        crew.call("simulation", *script, timeout_s=_LONGEST_S)
+        processes.call("simulation", *script, timeout_s=_LONGEST_S)
     return _between(folder / "stamps", rounds + 1)
 
 
@@ -43,26 +43,32 @@ def flower_deployed(folder: Path, shapes: Shapes, rounds: int) -> list[float]:
         f'[superlink.{_CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
     path = os.pathsep.join([str(binaries), os.environ["PATH"]])
-    with Crew(folder, {"FLWR_HOME": str(home), "PATH": path, "OMP_NUM_THREADS": "1"}) as crew:
-        crew.start(
+    with Processes(
+        folder, {"FLWR_HOME": str(home), "PATH": path, "OMP_NUM_THREADS": "1"}
+    ) as processes:
+        processes.start(
             "superlink", binaries / "flower-superlink", "--insecure",
             "--host", "127.0.0.1", "--port", port, "--database", folder / "state.db",
             "--disable-runtime-dependency-installation",
         )  # fmt: skip
-        crew.until(lambda: "Runtime HTTP API" in crew.log("superlink"), 60, "a SuperLink")
+        processes.until(lambda: "Runtime HTTP API" in processes.log("superlink"), 60, "a SuperLink")
         nodes = ("node-1", "node-2")
         for node in nodes:
-            crew.start(
+            processes.start(
                 node, binaries / "flower-supernode", "--insecure",
                 "--superlink", f"127.0.0.1:{port}", "--host", "127.0.0.1", "--port", free_port(),
             )  # fmt: skip
-        crew.until(lambda: all("SuperNode ID" in crew.log(n) for n in nodes), 60, "SuperNodes")
+        processes.until(
+            lambda: all("SuperNode ID" in processes.log(n) for n in nodes), 60, "SuperNodes"
+        )
         config = f"rounds={rounds} stamps={json.dumps(str(folder / 'stamps'))}"
-        crew.call(
+        processes.call(
             "run", binaries / "flwr", "run", app, _CONNECTION, "--run-config", config, timeout_s=60
         )
         stamps = folder / "stamps"
-        crew.until(lambda: len(_times(stamps)) > rounds, _LONGEST_S, "all rounds of plain Flower")
+        processes.until(
+            lambda: len(_times(stamps)) > rounds, _LONGEST_S, "all rounds of plain Flower"
+        )
     return _between(stamps, rounds + 1)
 
 
@@ -97,9 +103,9 @@ def nvflare(folder: Path, shapes: Shapes, rounds: int, python: Path, kind: str) 
     stamps = folder / "stamps"
     # Its own settings and folders are below the home folder, and the workspace.
     told = {"HOME": str(folder), "NVFLARE_POC_WORKSPACE": str(folder / "poc")}
-    with Crew(app, told | {"OMP_NUM_THREADS": "1"}) as crew:
+    with Processes(app, told | {"OMP_NUM_THREADS": "1"}) as processes:
         command = (python, "job.py", kind, rounds, app / "shapes.json", stamps)
-        crew.call(kind, *command, free_port(), free_port(), timeout_s=_LONGEST_S)
+        processes.call(kind, *command, free_port(), free_port(), timeout_s=_LONGEST_S)
     return _between(Path(f"{stamps}.site-1"), rounds)
 
 

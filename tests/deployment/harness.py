@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 import yaml
 
+from benchmarks.processes import Processes, all_pids, nothing_left_running
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 
@@ -132,7 +132,7 @@ class Network:
             return False
 
 
-class Deployment:
+class Deployment(Processes):
     """One centre and its hospitals; every process is started by the command that users give."""
 
     def __init__(
@@ -143,13 +143,15 @@ class Deployment:
         port: int | None = None,
         others: str = "",
     ) -> None:
-        self.folder, self.study, self.sites = folder, study, sites
+        super().__init__(
+            folder, {"OMP_NUM_THREADS": "1", "COLUMNS": "150", "PYTHONUNBUFFERED": "1"}
+        )
+        self.study, self.sites = study, sites
         # Without namespaces, federations that are tested at the same time share the addresses.
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         self.port = port or 9092 + 10 * worker
         self.centre = folder / "centre"
         self.network = Network(["centre", *sites, *others])
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     # ---- set-up --------------------------------------------------------------------------------
 
@@ -221,21 +223,21 @@ class Deployment:
     def _call(self, host: str, script: str, arguments: tuple[object, ...], check: bool) -> str:
         done = subprocess.run(
             [*self.network.within(host), sys.executable, str(ROOT / script), *map(str, arguments)],
-            capture_output=True, encoding="utf-8", check=False, env=self._environment(),
-            timeout=300,
+            capture_output=True, encoding="utf-8", check=False, timeout=300,
+            env=os.environ | self.environment | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         output = done.stdout + done.stderr
         assert done.returncode == 0 or not check, f"{script} {arguments}: {output}"
         return output
 
     def start_superlink(self, *, wait: bool = True) -> None:
-        self.start("centre", "superlink", "server/superlink.py", "--centre", self.centre)
+        self.start_at("centre", "superlink", "server/superlink.py", "--centre", self.centre)
         if wait:
             self.until(lambda: "Runtime HTTP API" in self.log("superlink"), 60, "a SuperLink")
             self.until(lambda: self.reaches("centre", self.port), 60, "a SuperLink that answers")
 
     def start_site(self, site: str, *, wait: bool = True, root: Path = ROOT) -> None:
-        self.start(
+        self.start_at(
             site, site, "client/run.py", "--site", site, "--configs", self.home(site), root=root
         )
         if wait:
@@ -260,34 +262,23 @@ class Deployment:
         training = training.model_copy(update={"rounds": rounds or training.rounds})
         study = self.study.model_copy(update={"training": training})
         path.write_text(yaml.safe_dump(study.model_dump(mode="json")))
-        self.start(
+        self.start_at(
             "centre", f"study-{name}", "server/run.py", "--study", path, "--name", name,
             "--sites", len(self.sites), "--centre", self.centre, *arguments, root=root,
         )  # fmt: skip
 
     def resume(self, name: str) -> None:
-        self.start(
+        self.start_at(
             "centre", f"study-{name}", "server/run.py", "--resume", name, "--centre", self.centre
         )
 
-    def start(
+    def start_at(
         self, host: str, name: str, script: str, *arguments: object, root: Path = ROOT
     ) -> subprocess.Popen[bytes]:
         """A script of a checkout (or "-m" and a module) at a host; its output is in `name`.log."""
-        log = (self.folder / f"{name}.log").open("ab")
-        what = script if script == "-m" else str(root / script)
-        self.processes[name] = subprocess.Popen(
-            [*self.network.within(host), sys.executable, what, *map(str, arguments)],
-            stdout=log, stderr=subprocess.STDOUT, env=self._environment(root),
-            start_new_session=True,
-        )  # fmt: skip
-        return self.processes[name]
-
-    def _environment(self, root: Path = ROOT) -> dict[str, str]:
-        return os.environ | {
-            "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "150",
-            "PYTHONUNBUFFERED": "1",
-        }  # fmt: skip
+        what = script if script == "-m" else root / script
+        within = self.network.within(host)
+        return self.start(name, *within, sys.executable, what, *arguments, PYTHONPATH=str(root))
 
     def reaches(self, host: str, port: int) -> bool:
         """Whether something listens on that port of that host's loopback."""
@@ -308,7 +299,7 @@ class Deployment:
         if kind == "launcher":
             return [self.processes[site].pid]
         if kind == "serverapp":
-            return [p for p in _all_pids() if "flwr-serverapp" in _command(p) and self._ours(p)]
+            return [p for p in all_pids() if "flwr-serverapp" in _command(p) and self._ours(p)]
         mark = {"supernode": "client.node.supernode", "worker": "spawn_main"}[kind]
         return [p for p in _children(self.processes[site].pid) if mark in _command(p)]
 
@@ -332,10 +323,6 @@ class Deployment:
 
     # ---- what can be seen ----------------------------------------------------------------------
 
-    def log(self, name: str) -> str:
-        path = self.folder / f"{name}.log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
     def events(self, run: str) -> list[dict[str, Any]]:
         path = self.centre / "runs" / run / "events.jsonl"
         if not path.exists():
@@ -345,15 +332,6 @@ class Deployment:
 
     def rounds_done(self, run: str) -> int:
         return max((e["round"] for e in self.events(run) if e["kind"] == "round"), default=0)
-
-    def until(self, true: Callable[[], Any], timeout_s: float, what: str) -> None:
-        """Wait, within a bound."""
-        deadline = time.monotonic() + timeout_s
-        while not true():
-            assert time.monotonic() < deadline, (
-                f"{what}: not within {timeout_s:g} s\n{self.tails()}"
-            )
-            time.sleep(0.1)
 
     def until_event(self, run: str, timeout_s: float, **wanted: Any) -> dict[str, Any]:
         """The first event with these values."""
@@ -380,24 +358,6 @@ class Deployment:
             status = self.finish(run, timeout_s)
         return status
 
-    def tails(self) -> str:
-        return "\n".join(
-            f"---- {p.name}\n" + "\n".join(p.read_text(errors="replace").splitlines()[-15:])
-            for p in sorted(self.folder.glob("*.log"))
-        )
-
-    def close(self) -> None:
-        for process in self.processes.values():
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        for pid in [p for p in _all_pids() if p != os.getpid() and self._mentions_us(p)]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.network.close()
-
-    def _mentions_us(self, pid: int) -> bool:
-        return self._ours(pid) or str(self.folder) in _command(pid)
-
 
 @contextmanager
 def federation(
@@ -410,14 +370,11 @@ def federation(
     """A provisioned federation, nothing of which is left running; `others` are hosts alone."""
     deployment = Deployment(folder, study, sites, port, others)
     try:
-        deployment.provision()
-        yield deployment
+        with nothing_left_running(), deployment:
+            deployment.provision()
+            yield deployment
     finally:
-        deployment.close()
-
-
-def _all_pids() -> list[int]:
-    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal()]
+        deployment.network.close()
 
 
 def _command(pid: int) -> str:
@@ -435,4 +392,4 @@ def _children(parent: int) -> list[int]:
             return int(stat.rpartition(")")[2].split()[1])
         return 0
 
-    return [pid for pid in _all_pids() if of(pid) == parent]
+    return [pid for pid in all_pids() if of(pid) == parent]

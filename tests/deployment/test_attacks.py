@@ -104,7 +104,7 @@ def test_a_name_that_is_not_in_the_certificate(fed: harness.Deployment) -> None:
 
 
 def test_plain_http(fed: harness.Deployment) -> None:
-    fed.start("centre", "plain", "-m", "http.server", "9555")
+    fed.start_at("centre", "plain", "-m", "http.server", "9555")
     fed.until(lambda: fed.reaches("centre", 9555), 30, "a plain server")
     host = fed.network.address("centre")
     assert "plain HTTP" in checked(fed, "A", centre=f"{host}:9555")
@@ -120,7 +120,7 @@ def test_an_expired_certificate(fed: harness.Deployment, tmp_path: Path) -> None
     (old / "centre.json").write_text(content)
     expired = read_centre(old).model_copy(update={"days": 1})
     renew_server(expired, datetime.now(UTC) - timedelta(days=3))
-    fed.start("centre", "expired", "server/superlink.py", "--centre", old)
+    fed.start_at("centre", "expired", "server/superlink.py", "--centre", old)
     fed.until(lambda: fed.reaches("centre", 9292), 60, "a SuperLink with an old certificate")
     host = fed.network.address("centre")
     output = checked(fed, "A", centre=f"{host}:9292")
@@ -213,7 +213,7 @@ def test_a_bundle_that_nobody_approved(fed: harness.Deployment, tmp_path: Path) 
         listed = fed.client("approve.py", site, "--list")
         (digest,) = [line.split()[1] for line in listed.splitlines() if line.startswith("waiting")]
         fed.client("approve.py", site, "--yes", digest)
-    fed.start("centre", "study-changed", "server/run.py", "--resume", "changed",
+    fed.start_at("centre", "study-changed", "server/run.py", "--resume", "changed",
               "--centre", fed.centre, root=changed)  # fmt: skip
     assert fed.finish("changed") == 0, fed.tails()
 

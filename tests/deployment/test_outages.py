@@ -99,7 +99,7 @@ def test_the_centre_is_restarted(fed: harness.Deployment) -> None:
 def test_two_supernodes_of_one_identity(fed: harness.Deployment) -> None:
     twin = fed.home("A").parent / "twin"
     shutil.copytree(fed.home("A"), twin, ignore=shutil.ignore_patterns("cache"))
-    other = fed.start("A", "twin", "client/run.py", "--site", "A", "--configs", twin)
+    other = fed.start_at("A", "twin", "client/run.py", "--site", "A", "--configs", twin)
     try:
         fed.until(lambda: "Trying again" in fed.log("twin"), 120, "the twin's refusal")
         assert "SuperNode ID" not in fed.log("twin")
@@ -120,7 +120,7 @@ def test_mlflow_is_away_and_comes_back(fed: harness.Deployment) -> None:
     assert fed.finish("untracked") == 0, fed.tails()
     assert fed.events("untracked")[-1]["unsent"] == 4
     store = f"sqlite:///{fed.folder / 'later.db'}"
-    fed.start(
+    fed.start_at(
         "centre", "mlflow", "-m", "mlflow", "server", "--backend-store-uri", store,
         "--host", "0.0.0.0", "--port", port, "--allowed-hosts", "*", "--workers", "1",
         "--default-artifact-root", fed.folder / "later",

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from benchmarks import own_rounds, peer_rounds, rounds
-from benchmarks.processes import Crew, MeasurementError, nothing_left_behind
+from benchmarks.processes import MeasurementError, Processes, nothing_left_behind
 from benchmarks.run import lines_of
 
 SLEEPER = "import time; time.sleep(600)"
@@ -68,11 +68,11 @@ def test_no_process_and_no_folder_outlives_a_measurement(end: type[BaseException
     other = subprocess.Popen([sys.executable, "-c", SLEEPER])
 
     def measure() -> None:
-        with nothing_left_behind() as folder, Crew(folder / "work", {}) as crew:
+        with nothing_left_behind() as folder, Processes(folder / "work", {}) as processes:
             noted["folder"] = folder
-            crew.start("sleeper", sys.executable, "-c", SLEEPER)
-            crew.call("runaway", sys.executable, "-c", RUNAWAY, timeout_s=60)
-            noted["pid"] = int(crew.log("runaway"))
+            processes.start("sleeper", sys.executable, "-c", SLEEPER)
+            processes.call("runaway", sys.executable, "-c", RUNAWAY, timeout_s=60)
+            noted["pid"] = int(processes.log("runaway"))
             os.kill(noted["pid"], 0)
             if end is not None:
                 raise end
@@ -98,9 +98,9 @@ def test_nor_does_any_where_the_measurement_is_killed(tmp_path: Path) -> None:
     script = f"""
 import os, signal, sys
 from pathlib import Path
-from benchmarks.processes import Crew, nothing_left_behind
-with nothing_left_behind() as folder, Crew(folder / "work", {{}}) as crew:
-    pid = crew.start("sleeper", sys.executable, "-c", {SLEEPER!r}).pid
+from benchmarks.processes import Processes, nothing_left_behind
+with nothing_left_behind() as folder, Processes(folder / "work", {{}}) as processes:
+    pid = processes.start("sleeper", sys.executable, "-c", {SLEEPER!r}).pid
     Path({str(tmp_path / "noted")!r}).write_text(f"{{pid}} {{folder}}")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -120,10 +120,10 @@ def rounds_root() -> Path:
 def test_a_command_that_fails_is_told_with_what_it_printed(tmp_path: Path) -> None:
     script = "import sys; print('what went wrong'); sys.exit(3)"
     with (
-        Crew(tmp_path, {}) as crew,
+        Processes(tmp_path, {}) as processes,
         pytest.raises(MeasurementError, match=r"ended with 3[\s\S]*what went wrong"),
     ):
-        crew.call("it", sys.executable, "-c", script, timeout_s=60)
+        processes.call("it", sys.executable, "-c", script, timeout_s=60)
 
 
 def _runs(pid: int) -> bool:
