@@ -37,7 +37,8 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="stop after the preflight")] = False,
 ) -> None:
     """Check this site, then train for the coordinating centre until told to stop."""
-    from client.node.preflight import preflight, print_preflight
+    from client.node.checks import print_preflight
+    from client.node.preflight import preflight
 
     console = Console(stderr=True, emoji=False)
     path = configs / f"{site}.yaml"

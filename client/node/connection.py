@@ -7,7 +7,6 @@ findings, so chain, name and dates are looked at in a handshake each, with the o
 from __future__ import annotations
 
 import http.client
-import math
 import queue
 import socket
 import ssl
@@ -17,20 +16,17 @@ import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from client.node.certificate_dates import certificate_dates, clock_skew
+from client.node.checks import Result, Skip, joined
 from protocol.config.site import SiteConfig
 from protocol.keys import KeyFileError, certificate_fingerprint, read_certificate
 
 # Of each lookup, connection, handshake and answer.
 TIME_LIMIT_S = 5.0
-_EXPIRES_SOON_DAYS = 30
-# The SuperLink takes a signed time stamp from 5 s in the future to 305 s in the past.
-_AHEAD_S = {"failed": 5.0, "warning": 2.0}
-_BEHIND_S = {"failed": 300.0, "warning": 60.0}
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name.
 _NO_CHECK_TIME = 0x200000
 _SELF_SIGNED = 18
@@ -38,28 +34,21 @@ _OTHER_ISSUER = {2, 7, 19, 20, 21}
 _OTHER_NAME = {62, 64}
 _OLD_TLS = {"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"}
 
-Status = Literal["ok", "warning", "failed", "skipped"]
-Result = tuple[Status, str, str]  # status, what was found, remedy
-
-
-class Skip(Exception):
-    """A check has nothing to look at, because of an earlier one; says which."""
-
 
 def connection_checks(config: SiteConfig) -> dict[str, Callable[[], Result]]:
     """The checks by name, to be run in this order; nothing but a GET of /health is ever sent.
 
     Each raises `Skip` where an earlier one has left it nothing to look at.
     """
-    line = _Line(config)
+    connection = _Connection(config)
     return {
-        "centre": line.named,
-        "DNS": line.resolves,
-        "TCP": line.connects,
-        "TLS chain": line.chain,
-        "host name": line.names,
-        "expiry": line.expiry,
-        "clock": line.clock,
+        "centre": connection.named,
+        "DNS": connection.resolves,
+        "TCP": connection.connects,
+        "TLS chain": connection.chain,
+        "host name": connection.names,
+        "expiry": connection.expiry,
+        "clock": connection.clock,
     }
 
 
@@ -72,7 +61,7 @@ def _trusting(root: x509.Certificate) -> ssl.SSLContext:
     return context
 
 
-class _Line:
+class _Connection:
     """The checks in their order; each keeps what the next ones need."""
 
     def __init__(self, config: SiteConfig) -> None:
@@ -105,12 +94,12 @@ class _Line:
         try:
             self._addresses = _lookup(self._host, self._port)
         except TimeoutError:
-            found = f"no answer for {self._host} within {TIME_LIMIT_S:g} s"
+            finding = f"no answer for {self._host} within {TIME_LIMIT_S:g} s"
         except (OSError, UnicodeError):
-            found = f"{self._host} is not known"
+            finding = f"{self._host} is not known"
         else:
             return "ok", f"{self._host} is {', '.join(self._addresses)}", ""
-        return "failed", found, "correct the host in `centre`, or this machine's DNS settings"
+        return "failed", finding, "correct the host in `centre`, or this machine's DNS settings"
 
     def connects(self) -> Result:
         """One of the addresses accepts a connection."""
@@ -129,22 +118,24 @@ class _Line:
 
     def _no_connection(self, errors: list[OSError]) -> Result:
         if any(isinstance(error, ConnectionRefusedError) for error in errors):
-            remedy = "ask the centre whether its SuperLink is running, and on which port"
-            return "failed", f"{self._rule} refused the connection", remedy
+            hint = "ask the centre whether its SuperLink is running, and on which port"
+            return "failed", f"{self._rule} refused the connection", hint
         if any(isinstance(error, TimeoutError) for error in errors):
-            found = f"{self._rule} timed out after {TIME_LIMIT_S:g} s, as if a firewall dropped it"
-            return "failed", found, f"allow ONE outgoing TCP rule in the firewall: {self._rule}"
-        found = f"{self._rule} is unreachable: {errors[0].strerror or errors[0]}"
-        remedy = f"give this machine a route; ONE outgoing TCP rule is enough: {self._rule}"
-        return "failed", found, remedy
+            finding = (
+                f"{self._rule} timed out after {TIME_LIMIT_S:g} s, as if a firewall dropped it"
+            )
+            return "failed", finding, f"allow ONE outgoing TCP rule in the firewall: {self._rule}"
+        finding = f"{self._rule} is unreachable: {errors[0].strerror or errors[0]}"
+        hint = f"give this machine a route; ONE outgoing TCP rule is enough: {self._rule}"
+        return "failed", finding, hint
 
     def _proxy(self) -> Result | None:
         """Flower's HTTP client heeds the environment's proxy, and these checks do not."""
         proxies = urllib.request.getproxies()
         if not {"https", "all"} & proxies.keys() or urllib.request.proxy_bypass(self._host):
             return None
-        found = "can be reached directly, but a proxy in the environment would be used"
-        return "warning", found, f"export NO_PROXY={self._host} before the site is started"
+        finding = "can be reached directly, but a proxy in the environment would be used"
+        return "warning", finding, f"export NO_PROXY={self._host} before the site is started"
 
     def chain(self) -> Result:
         """The centre's certificate is signed by the study's CA; names and dates left aside."""
@@ -171,13 +162,13 @@ class _Line:
             self._ca = read_certificate(path)
             path.read_text(encoding="ascii")
         except KeyFileError as error:
-            found, _, hint = str(error).partition("; ")
+            finding, _, hint = str(error).partition("; ")
             save = f"save the CA certificate that the centre gave you as {path}"
-            return "failed", found, f"{hint}; {save}" if hint else save
+            return "failed", finding, f"{hint}; {save}" if hint else save
         except UnicodeDecodeError:
             # A friendly name with an umlaut, which Flower's SuperNode dies of.
-            found = f"{path}: has letters outside ASCII beside the certificate"
-            return "failed", found, f"openssl x509 -in {path} -out {path}"
+            finding = f"{path}: has letters outside ASCII beside the certificate"
+            return "failed", finding, f"openssl x509 -in {path} -out {path}"
         return None
 
     def _fetch_certificate(self) -> Result | None:
@@ -197,17 +188,17 @@ class _Line:
     def _no_tls(self, error: Exception) -> Result:
         reason = getattr(error, "reason", None) or type(error).__name__
         if self._speaks_plain_http():
-            remedy = "tell the centre: the SuperLink must be started with its TLS certificate"
-            return "failed", "the centre speaks plain HTTP: refused", remedy
+            hint = "tell the centre: the SuperLink must be started with its TLS certificate"
+            return "failed", "the centre speaks plain HTTP: refused", hint
         if isinstance(error, TimeoutError):
-            found = f"accepts the connection, then says nothing for {TIME_LIMIT_S:g} s"
-            remedy = f"ask the centre whether {self._rule} is right; else a firewall holds TLS back"
-            return "failed", found, remedy
+            finding = f"accepts the connection, then says nothing for {TIME_LIMIT_S:g} s"
+            hint = f"ask the centre whether {self._rule} is right; else a firewall holds TLS back"
+            return "failed", finding, hint
         if reason in _OLD_TLS:
-            remedy = "tell the centre: TLS 1.2 or newer must be offered"
-            return "failed", "offers only TLS that is older than 1.2", remedy
-        remedy = f"ask the centre whether {self._rule} is right, and exempt it from TLS inspection"
-        return "failed", f"does not answer in TLS ({reason})", remedy
+            hint = "tell the centre: TLS 1.2 or newer must be offered"
+            return "failed", "offers only TLS that is older than 1.2", hint
+        hint = f"ask the centre whether {self._rule} is right, and exempt it from TLS inspection"
+        return "failed", f"does not answer in TLS ({reason})", hint
 
     def _speaks_plain_http(self) -> bool:
         try:
@@ -221,14 +212,14 @@ class _Line:
         issuer = self._certificate().issuer.rfc4514_string() or "nobody"
         ours = f"our CA is {self._fingerprint()}"
         compare = "compare our CA's fingerprint with the centre's by telephone and replace"
-        remedy = f"{compare} {self._config.ca_file} if it differs"
+        hint = f"{compare} {self._config.ca_file} if it differs"
         if error.verify_code == _SELF_SIGNED:
-            return "failed", f"the centre's certificate is self-signed; {ours}", remedy
+            return "failed", f"the centre's certificate is self-signed; {ours}", hint
         if error.verify_code in _OTHER_ISSUER:
-            found = f"wrong CA: the centre's certificate is signed by {issuer}; {ours}"
+            finding = f"wrong CA: the centre's certificate is signed by {issuer}; {ours}"
             inspected = "; if a firewall of yours signed it, exempt {} from TLS inspection"
-            return "failed", found, remedy + inspected.format(self._rule)
-        return "failed", f"certificate not accepted: {error.verify_message}; {ours}", remedy
+            return "failed", finding, hint + inspected.format(self._rule)
+        return "failed", f"certificate not accepted: {error.verify_message}; {ours}", hint
 
     def names(self) -> Result:
         """The centre's certificate bears the host's name, whoever signed it."""
@@ -242,9 +233,9 @@ class _Line:
         except ssl.SSLCertVerificationError as error:
             if error.verify_code not in _OTHER_NAME:
                 raise Skip(f"the certificate is not usable: {error.verify_message}") from None
-            found = f"is for {self._listed() or 'no name at all'}, not for {self._host}"
-            remedy = "write one of its names into `centre`, or ask the centre for a certificate"
-            return "failed", found, f"{remedy} with the name {self._host}"
+            finding = f"is for {self._listed() or 'no name at all'}, not for {self._host}"
+            hint = "write one of its names into `centre`, or ask the centre for a certificate"
+            return "failed", finding, f"{hint} with the name {self._host}"
         except OSError as error:
             return self._no_tls(error)
         return "ok", f"the certificate names {self._host}", ""
@@ -263,9 +254,11 @@ class _Line:
         if self._der is None and self._ca is None:
             raise Skip("no certificate to look at")
         unseen: Result = ("skipped", f"that of the centre was not seen: {self._unseen}", "")
-        results = [unseen if self._der is None else _dates("the centre", self._certificate())]
+        results = [
+            unseen if self._der is None else certificate_dates("the centre", self._certificate())
+        ]
         if self._ca is not None:
-            results.append(_dates("the CA", self._ca))
+            results.append(certificate_dates("the CA", self._ca))
         return joined(results)
 
     def clock(self) -> Result:
@@ -288,7 +281,7 @@ class _Line:
             return date
         # Date is cut to whole seconds: half a second is its mean loss.
         ahead_s = sent + half_trip_s - date.timestamp() - 0.5
-        return _skew(ahead_s, within_s=0.5 + half_trip_s)
+        return clock_skew(ahead_s, within_s=0.5 + half_trip_s)
 
     def _date(self, stream: ssl.SSLSocket) -> datetime | Result:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=TIME_LIMIT_S)
@@ -297,13 +290,13 @@ class _Line:
             connection.request("GET", "/health", headers={"Connection": "close"})
             text = connection.getresponse().getheader("Date")
         except (OSError, http.client.HTTPException) as error:
-            found = f"speaks TLS, but does not answer in HTTP ({type(error).__name__})"
-            return "failed", found, f"ask the centre whether {self._rule} is its SuperLink"
+            finding = f"speaks TLS, but does not answer in HTTP ({type(error).__name__})"
+            return "failed", finding, f"ask the centre whether {self._rule} is its SuperLink"
         try:
             return parsedate_to_datetime(text or "").astimezone(UTC)
         except (ValueError, OverflowError):
-            remedy = "see that this machine's clock is set by NTP: timedatectl"
-            return "warning", "the centre's answer has no usable Date", remedy
+            hint = "see that this machine's clock is set by NTP: timedatectl"
+            return "warning", "the centre's answer has no usable Date", hint
 
     def _handshake(self, context: ssl.SSLContext) -> ssl.SSLSocket:
         stream = socket.create_connection((self._address, self._port), TIME_LIMIT_S)
@@ -322,22 +315,14 @@ class _Line:
         return certificate_fingerprint(self._ca)
 
 
-def joined(results: list[Result]) -> Result:
-    """Several findings in one row, which is as bad as the worst of them."""
-    order: tuple[Status, ...] = ("failed", "warning", "skipped", "ok")
-    worst = min((status for status, _, _ in results), key=order.index)
-    remedies = dict.fromkeys(remedy for _, _, remedy in results if remedy)
-    return worst, "; ".join(found for _, found, _ in results), "; ".join(remedies)
-
-
 def _lookup(host: str, port: int) -> list[str]:
     """Addresses of a host; in a thread, because the system's resolver knows no time limit."""
     answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(item[4][0]) for item in found)))
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(item[4][0]) for item in entries)))
         except Exception as error:
             answers.put(error)
 
@@ -349,30 +334,3 @@ def _lookup(host: str, port: int) -> list[str]:
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def _dates(who: str, certificate: x509.Certificate) -> Result:
-    now = datetime.now(UTC)
-    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    days = math.floor((last - now).total_seconds() / 86400)
-    renew = f"ask the centre to renew the certificate of {who}"
-    if now < first:
-        found = f"that of {who} is not valid before {first:%Y-%m-%d %H:%M} UTC"
-        return "failed", found, "correct this machine's clock; if it is right, " + renew
-    if now > last:
-        found = f"that of {who} expired on {last:%Y-%m-%d}"
-        return "failed", found, renew + ", unless this machine's clock is wrong"
-    found = f"that of {who} is valid until {last:%Y-%m-%d} ({days} days)"
-    return ("warning", found, renew) if days < _EXPIRES_SOON_DAYS else ("ok", found, "")
-
-
-def _skew(ahead_s: float, *, within_s: float) -> Result:
-    side, limits = ("ahead of", _AHEAD_S) if ahead_s > 0 else ("behind", _BEHIND_S)
-    within = f"to within {math.ceil(within_s)} s"
-    found = f"{abs(ahead_s):.0f} s {side} the centre, {within}"
-    for status in ("failed", "warning"):
-        if abs(ahead_s) > limits[status]:
-            remedy = "set this machine's clock by NTP: timedatectl set-ntp true"
-            return status, found, remedy
-    agrees = abs(ahead_s) < math.ceil(within_s)
-    return "ok", f"agrees with the centre's, {within}" if agrees else found, ""

@@ -37,7 +37,6 @@ LONG_FILES = {
     "client/data/dicom/series.py",
     "client/node/approval.py",
     "client/node/connection.py",
-    "client/node/preflight.py",
     "protocol/audit/log.py",
     "protocol/audit/report.py",
     "protocol/config/study.py",

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 import client.run
-from client.node.preflight import Check
+from client.node.checks import Check
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 
@@ -29,7 +29,7 @@ def checks(*failed: str, warned: str = "") -> list[Check]:
         Check(
             name=name,
             status="failed" if name in failed else "warning" if name == warned else "ok",
-            found="as found",
+            finding="as found",
         )
         for name in NAMES
     ]

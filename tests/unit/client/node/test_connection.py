@@ -24,7 +24,8 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 import client.node.connection
-from client.node.connection import Result, Skip, connection_checks
+from client.node.checks import Result, Skip
+from client.node.connection import connection_checks
 from protocol.config.site import SiteConfig
 from protocol.keys import certificate_fingerprint
 

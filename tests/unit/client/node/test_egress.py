@@ -570,7 +570,7 @@ NEVER_IN_AN_ANSWER = {
     "client.node.approval.ApprovalError",
     "client.node.approval.NotApprovedError",
     "client.node.bundle.BundleError",
-    "client.node.connection.Skip",
+    "client.node.checks.Skip",
     "protocol.keys.KeyFileError",
 }
 

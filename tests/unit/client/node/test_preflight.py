@@ -28,10 +28,11 @@ from rich.console import Console
 import asdnet_models.methods.asdnet
 import client.node.connection
 import client.node.preflight
+import client.node.training_rehearsal
 from asdnet_models.methods import method_named
 from client.data.dataset import prepare_site
-from client.node.connection import Result
-from client.node.preflight import Check, preflight, print_preflight
+from client.node.checks import Check, Result, print_preflight
+from client.node.preflight import preflight
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.keys import make_key, openssh_fingerprint, openssh_private
@@ -50,7 +51,9 @@ MakeProtocol = Callable[..., StudyProtocol]
 @pytest.fixture
 def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds less where the device is not what a test is about."""
-    monkeypatch.setattr(client.node.preflight, "_device", lambda *_: ("ok", "not tried", ""))
+    monkeypatch.setattr(
+        client.node.preflight, "rehearse_training", lambda *_: ("ok", "not tried", "")
+    )
 
 
 def put_key(config: SiteConfig, content: bytes | None = None, mode: int = 0o600) -> SiteConfig:
@@ -76,13 +79,13 @@ def test_a_site_that_is_ready_but_for_the_centre(
     # One real step in a process of its own.
     step = re.fullmatch(
         r"cpu: one training step takes [\d.]+ s and ([\d.]+) MB of [\d.]+ GB",
-        checks["device"].found,
+        checks["device"].finding,
     )
     assert step is not None, checks["device"]
     assert float(step[1]) > 0
-    assert checks["data"].found == "labelled 2, unlabelled 1, validation 1, test 1"
+    assert checks["data"].finding == "labelled 2, unlabelled 1, validation 1, test 1"
     # A patient's name is in every file name, and in none of the rows.
-    assert not any("patient" in check.found + check.remedy for check in checks.values())
+    assert not any("patient" in check.finding + check.hint for check in checks.values())
     # Nothing is written but the state folder itself.
     assert [path.name for path in config.state.iterdir()] == ["site.key"]
     assert not config.cache.exists()
@@ -97,8 +100,8 @@ def test_without_a_study_the_paper_is_tried(
         tried.append(study)
         return "ok", f"done{note}", ""
 
-    monkeypatch.setattr(client.node.preflight, "_device", device)
-    found = {check.name: check.found for check in preflight(make_site())}
+    monkeypatch.setattr(client.node.preflight, "rehearse_training", device)
+    found = {check.name: check.finding for check in preflight(make_site())}
     assert [study.name for study in tried] == ["paper"]
     for name in ("device", "cache disk"):
         assert found[name].endswith("(no study seen yet: as preset paper)")
@@ -112,8 +115,8 @@ def test_the_key_is_shown_as_ssh_keygen_does(tmp_path: Path, make_site: MakeSite
     key = make_key()
     config = put_key(make_site(labelled=1), openssh_private(key))
     check = row("private key", config)
-    assert (check.status, check.remedy) == ("ok", "")
-    assert check.found == f"its public key is {openssh_fingerprint(key.public_key())}"
+    assert (check.status, check.hint) == ("ok", "")
+    assert check.finding == f"its public key is {openssh_fingerprint(key.public_key())}"
     if shutil.which("ssh-keygen"):
         printed = subprocess.run(
             ["ssh-keygen", "-lf", config.key_file],
@@ -121,14 +124,14 @@ def test_the_key_is_shown_as_ssh_keygen_does(tmp_path: Path, make_site: MakeSite
             encoding="utf-8",
             check=True,
         )
-        assert printed.stdout.split()[1] in check.found
+        assert printed.stdout.split()[1] in check.finding
 
 
 @pytest.mark.usefixtures("no_step")
 def test_no_key(make_site: MakeSite) -> None:
     check = row("private key", make_site(labelled=1))
-    assert (check.status, check.remedy) == ("failed", "python client/enrol.py --site A")
-    assert "does not exist" in check.found
+    assert (check.status, check.hint) == ("failed", "python client/enrol.py --site A")
+    assert "does not exist" in check.finding
 
 
 @pytest.mark.usefixtures("no_step")
@@ -136,9 +139,9 @@ def test_no_key(make_site: MakeSite) -> None:
 def test_a_key_that_others_can_use(make_site: MakeSite, mode: int) -> None:
     config = put_key(make_site(labelled=1), mode=mode)
     check = row("private key", config)
-    assert (check.status, check.remedy) == ("failed", f"chmod 600 {config.key_file}")
-    assert f"mode {mode:04o}" in check.found
-    assert "SHA256:" in check.found
+    assert (check.status, check.hint) == ("failed", f"chmod 600 {config.key_file}")
+    assert f"mode {mode:04o}" in check.finding
+    assert "SHA256:" in check.finding
 
 
 def rsa_key() -> bytes:
@@ -151,8 +154,8 @@ def rsa_key() -> bytes:
 def test_a_key_of_another_kind(make_site: MakeSite, content: bytes) -> None:
     check = row("private key", put_key(make_site(labelled=1), content))
     assert check.status == "failed"
-    assert "must be an OpenSSH private key on P-384" in check.found
-    assert "python client/enrol.py --site A --replace" in check.remedy
+    assert "must be an OpenSSH private key on P-384" in check.finding
+    assert "python client/enrol.py --site A --replace" in check.hint
 
 
 @pytest.mark.usefixtures("no_step")
@@ -162,10 +165,10 @@ def test_a_key_of_another_user(make_site: MakeSite, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "getuid", lambda: me + 1)
     check = row("private key", config)
     assert check.status == "failed"
-    assert f"another user (uid {me})" in check.found
+    assert f"another user (uid {me})" in check.finding
     # Both findings, and both remedies.
     path = config.key_file
-    assert check.remedy == f"chown {me + 1} {path}; chmod 600 {path}"
+    assert check.hint == f"chown {me + 1} {path}; chmod 600 {path}"
 
 
 @pytest.mark.usefixtures("no_step")
@@ -174,7 +177,7 @@ def test_a_folder_where_the_key_should_be(make_site: MakeSite) -> None:
     config.key_file.mkdir(parents=True, mode=0o700)
     check = row("private key", config)
     assert check.status == "failed"
-    assert "Is a directory" in check.found
+    assert "Is a directory" in check.finding
 
 
 # --- the state folder
@@ -193,7 +196,7 @@ def test_a_state_folder_that_is_open_to_all(make_site: MakeSite) -> None:
     config.state.mkdir()
     config.state.chmod(0o755)
     check = row("state folder", config)
-    assert (check.status, check.remedy) == ("warning", f"chmod o-rwx {config.state}")
+    assert (check.status, check.hint) == ("warning", f"chmod o-rwx {config.state}")
 
 
 @pytest.mark.usefixtures("no_step")
@@ -202,17 +205,17 @@ def test_a_state_folder_that_cannot_be(make_site: MakeSite) -> None:
     config.state.write_text("a file")
     check = row("state folder", config)
     assert check.status == "failed"
-    assert "cannot be made" in check.found
-    assert "`state` of A.yaml" in check.remedy
+    assert "cannot be made" in check.finding
+    assert "`state` of A.yaml" in check.hint
 
 
 @pytest.mark.usefixtures("no_step")
 def test_what_may_not_be_written_to(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     config = put_key(make_site())
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
-    assert "is not writable" in row("state folder", config).found
+    assert "is not writable" in row("state folder", config).finding
     check = row("cache disk", config)
-    assert (check.status, check.found) == ("failed", f"{config.data} is not writable")
+    assert (check.status, check.finding) == ("failed", f"{config.data} is not writable")
 
 
 @pytest.mark.usefixtures("no_step")
@@ -221,7 +224,7 @@ def test_an_audit_log_that_is_no_file(make_site: MakeSite) -> None:
     config.audit_file.mkdir(parents=True)
     check = row("state folder", config)
     assert check.status == "failed"
-    assert "audit log" in check.found
+    assert "audit log" in check.finding
 
 
 # --- room for the cache
@@ -252,8 +255,8 @@ def test_disk(
     with_free(monkeypatch, free)
     check = row("cache disk", make_site(), make_protocol())
     assert check.status == status, check
-    assert "331.8 kB still needed" in check.found
-    assert ("`cache` of A.yaml" in check.remedy) == (status != "ok")
+    assert "331.8 kB still needed" in check.finding
+    assert ("`cache` of A.yaml" in check.hint) == (status != "ok")
 
 
 @pytest.mark.usefixtures("no_step")
@@ -276,7 +279,7 @@ def test_what_is_in_the_cache_needs_no_more_room(
     prepare_site(config, make_protocol())
     with_free(monkeypatch, 1)
     check = row("cache disk", config, make_protocol())
-    assert (check.status, check.found.split(",")[0]) == ("ok", "0 bytes still needed (estimate)")
+    assert (check.status, check.finding.split(",")[0]) == ("ok", "0 bytes still needed (estimate)")
     # What another study has left there is not counted.
     assert row("cache disk", config, make_protocol(spacing_mm=(1.0, 2.0, 2.0))).status == "failed"
     # Nor is what is broken, and it does not stop the check.
@@ -306,9 +309,9 @@ def test_a_header_that_cannot_be_read(make_site: MakeSite, make_protocol: MakePr
     (config.data / "imagesUn" / "patient-broken.nii.gz").write_bytes(b"garbage")
     check = row("cache disk", config, make_protocol())
     assert check.status == "warning"
-    assert "331.8 kB" in check.found
-    assert "; 1 scans left out" in check.found
-    assert "patient" not in check.found
+    assert "331.8 kB" in check.finding
+    assert "; 1 scans left out" in check.finding
+    assert "patient" not in check.finding
 
 
 # --- the device
@@ -329,7 +332,7 @@ def test_cuda_where_there_is_none(make_site: MakeSite, make_protocol: MakeProtoc
         pytest.skip("this machine has that GPU")
     config = make_site(labelled=1).model_copy(update={"device": "cuda:7"})
     end: Any = Told()
-    client.node.preflight._rehearse(config, make_protocol(), end)
+    client.node.training_rehearsal._rehearse(config, make_protocol(), end)
     status, found, remedy = end.result
     assert status == "failed"
     assert found == f"device cuda:7: PyTorch sees {torch.cuda.device_count()} GPUs on this machine"
@@ -358,7 +361,7 @@ def test_the_trick_of_the_next_tests() -> None:
     ],
 )
 def test_a_child_that_dies(task: Any, told: str, remedy: str, make_protocol: MakeProtocol) -> None:
-    result = client.node.preflight._device(task, make_protocol(), " (note)")
+    result = client.node.training_rehearsal.rehearse_training(task, make_protocol(), " (note)")
     assert result[0] == "failed"
     assert told in result[1]
     assert remedy in result[2]
@@ -367,10 +370,10 @@ def test_a_child_that_dies(task: Any, told: str, remedy: str, make_protocol: Mak
 def test_a_child_that_takes_too_long(
     make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.node.preflight, "STEP_LIMIT_S", 0.1)
+    monkeypatch.setattr(client.node.training_rehearsal, "STEP_LIMIT_S", 0.1)
     started = time.monotonic()
     task: Any = InTheChild(time.sleep, 60)
-    status, found, _ = client.node.preflight._device(task, make_protocol(), "")
+    status, found, _ = client.node.training_rehearsal.rehearse_training(task, make_protocol(), "")
     assert (status, found) == ("failed", "a training step takes over 0.1 s")
     assert time.monotonic() - started < 30
 
@@ -397,7 +400,7 @@ def test_a_step_that_fails(
 
     monkeypatch.setattr(asdnet_models.methods.asdnet, "train_step", fail)
     end: Any = Told()
-    client.node.preflight._rehearse(make_site(labelled=1), make_protocol(), end)
+    client.node.training_rehearsal._rehearse(make_site(labelled=1), make_protocol(), end)
     assert end.result[0] == "failed"
     assert told in end.result[1]
     assert len(end.result[1]) < 300
@@ -422,9 +425,11 @@ def test_the_memory_of_a_step(
     told: str,
 ) -> None:
     figures = {"VmRSS": 1000, "VmHWM": peak, "MemAvailable": 10_000}
-    monkeypatch.setattr(client.node.preflight, "_proc_bytes", lambda file, key: figures[key])
+    monkeypatch.setattr(
+        client.node.training_rehearsal, "_proc_bytes", lambda file, key: figures[key]
+    )
     end: Any = Told()
-    client.node.preflight._rehearse(make_site(labelled=1), make_protocol(), end)
+    client.node.training_rehearsal._rehearse(make_site(labelled=1), make_protocol(), end)
     assert end.result[0] == status
     assert told in end.result[1]
 
@@ -446,7 +451,9 @@ def test_every_term_of_the_loss_is_on(
     monkeypatch.setattr(asdnet_models.methods.asdnet, "train_step", spy)
     weights = {} if confidence else {"lambda_adversarial": 0.0, "lambda_region": 0.0}
     end: Any = Told()
-    client.node.preflight._rehearse(make_site(labelled=1), make_protocol(method=weights), end)
+    client.node.training_rehearsal._rehearse(
+        make_site(labelled=1), make_protocol(method=weights), end
+    )
     assert end.result[0] == "ok"
     expected = {"dice", "total"} | (
         {"adversarial", "region", "confidence"} if confidence else set()
@@ -472,7 +479,7 @@ def test_the_step_is_one_of_the_studys_method(
 
     monkeypatch.setattr(kind, "step", spy)
     end: Any = Told()
-    client.node.preflight._rehearse(
+    client.node.training_rehearsal._rehearse(
         make_site(labelled=1), make_protocol(method={"name": name}), end
     )
     assert end.result[0] == "ok"
@@ -487,8 +494,8 @@ def test_data_that_are_not_there(make_site: MakeSite) -> None:
     config = make_site(labelled=1).model_copy(update={"data": Path("/nowhere/at-all")})
     check = row("data", config)
     assert check.status == "failed"
-    assert check.found.startswith("1 mistake:\ndata folder at-all: does not exist")
-    assert "client/check.py" in check.remedy
+    assert check.finding.startswith("1 mistake:\ndata folder at-all: does not exist")
+    assert "client/check.py" in check.hint
     assert row("cache disk", config).status == "skipped"
 
 
@@ -498,7 +505,7 @@ def test_data_without_a_training_case(make_site: MakeSite) -> None:
         config.data.mkdir(exist_ok=True)
         check = row("data", config)
         assert check.status == "failed"
-        assert "no training case" in check.found
+        assert "no training case" in check.finding
 
 
 @pytest.mark.usefixtures("no_step")
@@ -507,7 +514,7 @@ def test_the_first_three_mistakes_are_shown(make_site: MakeSite) -> None:
     for label in sorted((config.data / "labelsTr").iterdir()):
         label.unlink()
     check = row("data", config)
-    lines = check.found.splitlines()
+    lines = check.finding.splitlines()
     assert (lines[0], lines[-1]) == ("5 mistakes:", "and 2 more")
     assert [line.split(":")[0] for line in lines[1:4]] == [
         f"case patient-labelled-{number}" for number in range(3)
@@ -522,7 +529,7 @@ def test_data_that_may_not_be_read(make_site: MakeSite, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(client.node.preflight, "find_cases", refuse)
     check = row("data", make_site(labelled=1))
-    assert (check.status, check.found) == (
+    assert (check.status, check.finding) == (
         "failed",
         "the data folder cannot be read (Permission denied)",
     )
@@ -554,7 +561,10 @@ def test_a_check_that_breaks_stops_no_other(
     monkeypatch.setattr(client.node.preflight, "find_cases", broken)
     checks = preflight(make_site(labelled=1))
     assert [check.name for check in checks] == ROWS
-    assert (checks[-1].status, checks[-1].found) == ("failed", "this check itself broke: KeyError")
+    assert (checks[-1].status, checks[-1].finding) == (
+        "failed",
+        "this check itself broke: KeyError",
+    )
     assert checks[8].status == "ok"
 
 
@@ -588,17 +598,17 @@ def test_nothing_that_is_wrong_raises(no_step: None, centre: str | None, **files
             client.node.connection.TIME_LIMIT_S = before
     assert [check.name for check in checks] == ROWS
     for check in checks:
-        assert check.found
-        assert "broke" not in check.found, check
-        assert bool(check.remedy) == (check.status in ("warning", "failed")), check
+        assert check.finding
+        assert "broke" not in check.finding, check
+        assert bool(check.hint) == (check.status in ("warning", "failed")), check
 
 
 LONG = [
     Check(
         name=name,
         status="failed",
-        found=f"[red]{name}[/red] at /a/very/long/path/" + "of-one-word-" * 12,
-        remedy=f"chmod 600 /srv/{name.replace(' ', '-')}/" + "key/" * 40,
+        finding=f"[red]{name}[/red] at /a/very/long/path/" + "of-one-word-" * 12,
+        hint=f"chmod 600 /srv/{name.replace(' ', '-')}/" + "key/" * 40,
     )
     for name in ROWS
 ]
@@ -620,12 +630,12 @@ def test_the_table_at_80_columns_and_in_a_pipe(encoding: str) -> None:
     # Folded, but every letter is there, brackets too.
     told = "".join(cell[3] for cell in cells).replace(" ", "")
     for check in LONG:
-        assert check.found.replace(" ", "") in told
-        assert "Todo:" + check.remedy.replace(" ", "") in told
+        assert check.finding.replace(" ", "") in told
+        assert "Todo:" + check.hint.replace(" ", "") in told
 
 
 def test_a_row_that_is_well_asks_for_nothing() -> None:
     file = io.StringIO()
-    print_preflight([Check(name="TCP", status="ok", found="open")], Console(file=file, width=80))
+    print_preflight([Check(name="TCP", status="ok", finding="open")], Console(file=file, width=80))
     assert "open" in file.getvalue()
     assert "To do" not in file.getvalue()
