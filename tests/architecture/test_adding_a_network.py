@@ -1,11 +1,11 @@
 """CONTRIBUTING's example of a new network is run as it is printed there."""
 
-import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from contributing import blocks
 
 import asdnet_models.networks
 from asdnet_models.catalogue import NETWORKS, Network
@@ -15,9 +15,7 @@ from asdnet_models.networks import build_segmenter
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 
-TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-SECTION = TEXT.partition("\n## Adding a network\n")[2].partition("\n## ")[0]
-MODULE, LINE = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
+MODULE, LINE = blocks("Adding a network")
 
 
 @pytest.fixture
