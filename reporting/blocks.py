@@ -5,16 +5,20 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A paragraph."""
+    """A paragraph.
+
+    Attributes:
+        tone: The look of its box; "" has none.
+    """
 
     kind: ClassVar[str] = "text"
     text: str
-    caution: bool = False
+    tone: Literal["", "caution", "good", "bad"] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ class Table:
     Attributes:
         name: Of the CSV; empty for none.
         records: Unrounded numbers, None as an empty cell; all of the same keys.
+        sentences: Its last column holds sentences, not numbers.
     """
 
     kind: ClassVar[str] = "table"
@@ -57,6 +62,7 @@ class Table:
     groups: tuple[Group, ...]
     note: str = ""
     records: Sequence[Mapping[str, Any]] = ()
+    sentences: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,8 @@ class Picture:
         name: Of its file, without ending.
         alt: What it shows, for who cannot see it.
         width_px: Its width on the page.
+        title: Before the caption.
+        flags: What is to be looked at; such a picture stands out.
     """
 
     name: str
@@ -74,6 +82,8 @@ class Picture:
     caption: str
     png: bytes
     width_px: int
+    title: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def uri(self) -> str:

@@ -1,22 +1,28 @@
-"""What stands around the planes of a picture: title, directions, legend, colours."""
+"""What stands around the planes of a picture: title, directions, legend."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-# After Okabe and Ito, light enough for a grey scan: apart for the colour-blind.
-_COLOURS = ("#56B4E9", "#F0E442", "#FF7F50", "#CC79A7", "#00C896", "#FFFFFF", "#E69F00", "#9D8CFF")
-VEIL = "#FF00DC"  # no organ's
+from reporting.palette import rgb
+
+Style = Literal["solid", "dashed"]
+
+DASH_PX = 4
 _PAPER, _INK = (0, 0, 0), (235, 235, 235)
 _GAP_PX, _PAD_PX = 6, 8
 
 
-def organ_colours(organs: Mapping[str, int]) -> dict[str, str]:
-    """Each organ's colour, by the order of their values; colours recur after eight."""
-    ordered = sorted(organs, key=lambda organ: organs[organ])
-    return {organ: _COLOURS[number % len(_COLOURS)] for number, organ in enumerate(ordered)}
+@dataclass(frozen=True, kw_only=True)
+class LegendEntry:
+    """A name with its colour, or where that is empty with the style of its lines."""
+
+    name: str
+    colour: str = ""
+    style: Style = "solid"
 
 
 def lettered(plane: Image.Image, letters: tuple[str, str, str, str]) -> Image.Image:
@@ -39,44 +45,53 @@ def _letter_px(width: int, height: int) -> int:
 
 
 def side_by_side(
-    planes: Sequence[Image.Image], height_px: int, title: str, legend: Mapping[str, str]
+    planes: Sequence[Image.Image], height_px: int, title: str, legend: Sequence[LegendEntry]
 ) -> Image.Image:
-    """The planes in a row of this height, a title above, and a legend of names and colours."""
+    """The planes in a row of this height, a title above, and a legend below."""
     font = _font(13)
     head = 22 if title else 0
     width = sum(plane.width for plane in planes) + _GAP_PX * (len(planes) - 1)
     width = max(width, 240, round(font.getlength(title)) + 2 * _PAD_PX if title else 0)
     lines = _legend_lines(legend, width, font)
-    sheet = Image.new("RGB", (width, head + height_px + 20 * len(lines) + 4), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    figure = Image.new("RGB", (width, head + height_px + 20 * len(lines) + 4), _PAPER)
+    draw = ImageDraw.Draw(figure)
     if title:
         draw.text((_PAD_PX, head // 2), title, _INK, font, "lm")
     left = 0
     for plane in planes:
-        sheet.paste(plane, (left, head + (height_px - plane.height) // 2))
+        figure.paste(plane, (left, head + (height_px - plane.height) // 2))
         left += plane.width + _GAP_PX
     for number, line in enumerate(lines):
         middle = head + height_px + 12 + 20 * number
-        for at, name, colour in line:
-            draw.rectangle((at, middle - 5, at + 10, middle + 5), fill=rgb(colour))
-            draw.text((at + 16, middle), name, _INK, font, "lm")
-    return sheet
+        for at, entry in line:
+            _draw_sign(draw, at, middle, entry)
+            draw.text((at + 16, middle), entry.name, _INK, font, "lm")
+    return figure
+
+
+def _draw_sign(draw: Any, left: int, middle: int, entry: LegendEntry) -> None:
+    if entry.colour:
+        draw.rectangle((left, middle - 5, left + 10, middle + 5), fill=rgb(entry.colour))
+    else:
+        for column in range(left, left + 12):
+            if entry.style == "solid" or column // DASH_PX % 2 == 0:
+                draw.line((column, middle - 1, column, middle), fill=_INK)
 
 
 def _legend_lines(
-    entries: Mapping[str, str], width: int, font: Any
-) -> list[list[tuple[int, str, str]]]:
-    """Entries as (left edge, name, colour), broken into lines that fit the width."""
-    lines: list[list[tuple[int, str, str]]] = [[]]
+    legend: Sequence[LegendEntry], width: int, font: Any
+) -> list[list[tuple[int, LegendEntry]]]:
+    """Entries with their left edges, broken into lines that fit the width."""
+    lines: list[list[tuple[int, LegendEntry]]] = [[]]
     at = _PAD_PX
-    for name, colour in entries.items():
-        needed = 16 + round(font.getlength(name)) + 16
+    for entry in legend:
+        needed = 16 + round(font.getlength(entry.name)) + 16
         if lines[-1] and at + needed > width:
             lines.append([])
             at = _PAD_PX
-        lines[-1].append((at, name, colour))
+        lines[-1].append((at, entry))
         at += needed
-    return lines
+    return lines if legend else []
 
 
 @cache
@@ -84,18 +99,13 @@ def _font(size_px: int) -> Any:
     return ImageFont.load_default(size_px)
 
 
-def rgb(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue, 0 to 255, of #RRGGBB."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     """One below the other."""
     width = max(picture.width for picture in pictures)
     height = sum(picture.height for picture in pictures)
-    sheet = Image.new("RGB", (width, height), _PAPER)
+    figure = Image.new("RGB", (width, height), _PAPER)
     top = 0
     for picture in pictures:
-        sheet.paste(picture, (0, top))
+        figure.paste(picture, (0, top))
         top += picture.height
-    return sheet
+    return figure

@@ -13,9 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from reporting.blocks import Picture
+from reporting.palette import FAINT, ON_PAPER
 
-# Okabe and Ito's, without the yellow, which white paper swallows.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STROKES = ("-", "--", "-.", ":")
 _CSS_PX, _DPI = 96, 160
 # A figure of this width fills a telephone, and three of them a screen.
@@ -52,15 +51,20 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **how: Any) -
 
 def to_picture(figure: Any, name: str, alt: str, caption: str) -> Picture:
     """The figure as a PNG of 256 colours, sharp on a screen of two dots a pixel."""
-    drawn, small = io.BytesIO(), io.BytesIO()
+    drawn = io.BytesIO()
     with report_style():
         figure.savefig(drawn, format="png", dpi=_DPI, metadata={"Software": None})
-    # A study has dozens of figures, and its page is to be sent by mail.
     with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        few.save(small, "png", optimize=True)
+        png = small_png(image.convert("RGB"))
     width_px = round(figure.get_size_inches()[0] * _CSS_PX)
-    return Picture(name=name, alt=alt, caption=caption, png=small.getvalue(), width_px=width_px)
+    return Picture(name=name, alt=alt, caption=caption, png=png, width_px=width_px)
+
+
+def small_png(image: Image.Image) -> bytes:
+    """A PNG of 256 colours: a study has dozens of figures, and its page is to be sent by mail."""
+    stream = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
+    return stream.getvalue()
 
 
 def line_panels(
@@ -94,7 +98,7 @@ def line_panels(
         for axis, (title, lines) in zip(axes[:, 0], panels.items(), strict=True):
             axis.set_title(title)
             for points in (background or {}).values():
-                axis.plot(*zip(*sorted(points), strict=True), color="#bbbbbb", linewidth=0.7)
+                axis.plot(*zip(*sorted(points), strict=True), color=FAINT, linewidth=0.7)
             for line, points in lines.items():
                 _plot(axis, points, strokes[line])
             if y_limits:
@@ -107,8 +111,8 @@ def line_panels(
 
 def stroke(number: int) -> dict[str, Any]:
     """Colour and dashes of the n-th line: no two of 28 are alike."""
-    dashes = _STROKES[number // len(COLOURS) % len(_STROKES)]
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": dashes}
+    dashes = _STROKES[number // len(ON_PAPER) % len(_STROKES)]
+    return {"color": ON_PAPER[number % len(ON_PAPER)], "linestyle": dashes}
 
 
 def _tick(axis: Axes) -> None:

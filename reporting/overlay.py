@@ -5,34 +5,47 @@ Pillow and NumPy, because a data check draws every case of a site: about 20 ms a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reporting.figure_layout import VEIL, lettered, organ_colours, rgb, side_by_side
+from reporting.figure_layout import DASH_PX, LegendEntry, Style, lettered, side_by_side
+from reporting.palette import UNCERTAIN, organ_colours, rgb
 
-Style = Literal["solid", "dashed"]
-Labels = Sequence[tuple[NDArray[np.uint8], Style]]
-Place = tuple[int, int, int]
+Voxel = tuple[int, int, int]
 
 _WINDOW_PERCENTILES = (1.0, 99.5)
 _SAMPLE = 200_000  # voxels are enough for a percentile
-_VEIL_OPACITY = 0.65
-_DASH_PX = 4
+_OPACITY = 0.65
 # At the left, right, upper and lower edge of each plane.
 _LETTERS = (("R", "L", "A", "P"), ("R", "L", "S", "I"), ("A", "P", "S", "I"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doubt:
-    """Where a prediction is to be mistrusted, as a magenta veil over the scan.
+class Contours:
+    """The outlines of all organs of one label map.
+
+    Attributes:
+        label_zyx: On the image's grid.
+        style: Of its lines.
+        name: In the legend, beside the style; empty: not there.
+    """
+
+    label_zyx: NDArray[np.uint8]
+    style: Style = "solid"
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyOverlay:
+    """Where a prediction is not to be trusted, in magenta over the scan.
 
     Attributes:
         confidence_zyx: In [0, 1], on the image's grid.
-        near_zyx: Where it matters, such as in and around the organs; nothing is veiled elsewhere.
-        below: Confidence at which the veil begins; it is thickest at 0.
+        near_zyx: Where it matters, such as in and around the organs; nothing is drawn elsewhere.
+        below: Confidence at which the overlay begins; it is thickest at 0.
     """
 
     confidence_zyx: NDArray[np.floating]
@@ -43,14 +56,15 @@ class Doubt:
 def three_planes(
     image_zyx: NDArray[Any],
     spacing_mm_xyz: Sequence[float],
-    labels: Labels,
+    contours: Sequence[Contours],
     organs: Mapping[str, int],
     *,
     height_px: int = 320,
     title: str = "",
-    doubt: Doubt | None = None,
-    centre_zyx: Place | None = None,
+    uncertainty: UncertaintyOverlay | None = None,
+    centre_zyx: Voxel | None = None,
     margin_mm: float | None = None,
+    legend: bool = True,
 ) -> Image.Image:
     """Axial, coronal and sagittal plane side by side, at one scale, with a legend below.
 
@@ -59,59 +73,75 @@ def three_planes(
     Args:
         image_zyx: (Z, Y, X), patient axes LPS: x to the left, y to posterior, z to superior.
         spacing_mm_xyz: Of its voxels.
-        labels: Label maps on the image's grid, each with the style of its contours.
+        contours: Label maps on the image's grid; the first one's organs say what is shown.
         organs: Value of each organ in the label maps.
         height_px: Of the tallest plane; the picture is higher by its title and its legend.
         title: The only text of the case in the picture; it is drawn as it is given.
-        doubt: A veil where the prediction is to be mistrusted.
+        uncertainty: Where the prediction is not to be trusted.
         centre_zyx: The voxel that all planes go through; by default `organ_centre`'s.
         margin_mm: Show the organs' box and so much around it; None: the whole image.
+        legend: Draw it; False where pictures with the same one stand below each other.
 
     Raises:
-        ValueError: A label map or veil is not on the image's grid.
+        ValueError: A label map or overlay is not on the image's grid.
     """
-    parts: list[NDArray[Any]] = [label for label, _ in labels]
-    parts += [doubt.confidence_zyx, doubt.near_zyx] if doubt else []
+    labels = [one.label_zyx for one in contours]
+    parts: list[NDArray[Any]] = [*labels]
+    parts += [uncertainty.confidence_zyx, uncertainty.near_zyx] if uncertainty else []
     if any(part.shape != image_zyx.shape for part in parts):
         shapes = sorted({part.shape for part in parts} - {image_zyx.shape})
         raise ValueError(f"picture: shape {shapes[0]} is not the image's, {image_zyx.shape}")
-    centre = centre_zyx or organ_centre(labels, image_zyx.shape)
-    box = _box(labels, image_zyx.shape, spacing_mm_xyz, margin_mm, centre)
+    shown = labels[0] if labels else np.zeros(image_zyx.shape, np.uint8)
+    centre = centre_zyx or organ_centre(shown)
+    box = _box(shown, spacing_mm_xyz, margin_mm, centre)
     sizes = _plane_sizes([part.stop - part.start for part in box], spacing_mm_xyz, height_px)
     low, high = _window(image_zyx)
     planes = []
     for axis, size in enumerate(sizes):
         plane = Image.fromarray(_grey(_cut(image_zyx, axis, centre, box), low, high))
         pixels = np.array(plane.resize(size, Image.Resampling.BICUBIC).convert("RGB"))
-        if doubt is not None:
-            confidence = _cut(doubt.confidence_zyx, axis, centre, box)
-            _veil(pixels, confidence, _cut(doubt.near_zyx, axis, centre, box), doubt.below)
-        for label, style in labels:
-            _draw_contours(pixels, _cut(label, axis, centre, box), organs, style)
+        if uncertainty is not None:
+            confidence, near = (
+                _cut(part, axis, centre, box)
+                for part in (uncertainty.confidence_zyx, uncertainty.near_zyx)
+            )
+            _draw_uncertainty(pixels, confidence, near, uncertainty.below)
+        for one in contours:
+            _draw_contours(pixels, _cut(one.label_zyx, axis, centre, box), organs, one.style)
         planes.append(lettered(Image.fromarray(pixels), _LETTERS[axis]))
-    entries = organ_colours(organs) | ({"low confidence": VEIL} if doubt else {})
+    entries = _legend(organs, contours, uncertainty) if legend else []
     return side_by_side(planes, height_px, title, entries)
 
 
-def organ_centre(labels: Labels, shape_zyx: tuple[int, ...]) -> Place:
+def _legend(
+    organs: Mapping[str, int],
+    contours: Sequence[Contours],
+    uncertainty: UncertaintyOverlay | None,
+) -> list[LegendEntry]:
+    colours = organ_colours(organs) | ({"low confidence": UNCERTAIN} if uncertainty else {})
+    return [
+        *(LegendEntry(name=name, colour=colour) for name, colour in colours.items()),
+        *(LegendEntry(name=one.name, style=one.style) for one in contours if one.name),
+    ]
+
+
+def organ_centre(label_zyx: NDArray[np.uint8]) -> Voxel:
     """The voxel in the middle of all organs' mass; of the image where there are none.
 
     It is found on every second voxel where that shows an organ, which is near enough.
     """
     for step in (2, 1):
-        found = np.zeros(tuple(-(-n // step) for n in shape_zyx), bool)
-        for label, _ in labels:
-            found |= label[::step, ::step, ::step] > 0
-        if found.any():
+        organs = label_zyx[::step, ::step, ::step] > 0
+        if organs.any():
             centre = [
-                step * float(np.average(np.arange(n), weights=found.sum(_others(axis))))
-                for axis, n in enumerate(found.shape)
+                step * float(np.average(np.arange(n), weights=organs.sum(_others(axis))))
+                for axis, n in enumerate(organs.shape)
             ]
             z, y, x = (
-                min(int(c + step / 2), n - 1) for c, n in zip(centre, shape_zyx, strict=True)
+                min(int(c + step / 2), n - 1) for c, n in zip(centre, label_zyx.shape, strict=True)
             )
             return z, y, x
-    z, y, x = (n // 2 for n in shape_zyx)
+    z, y, x = (n // 2 for n in label_zyx.shape)
     return z, y, x
 
 
@@ -120,28 +150,25 @@ def _others(axis: int) -> tuple[int, ...]:
 
 
 def _box(
-    labels: Labels,
-    shape_zyx: tuple[int, ...],
+    label_zyx: NDArray[np.uint8],
     spacing_mm_xyz: Sequence[float],
     margin_mm: float | None,
-    centre: Place,
+    centre: Voxel,
 ) -> tuple[slice, ...]:
     """The part that is shown: all, or what holds the organs, the centre and a margin."""
     if margin_mm is None:
-        return tuple(slice(0, n) for n in shape_zyx)
+        return tuple(slice(0, n) for n in label_zyx.shape)
     box = []
-    for axis, (n, mm) in enumerate(zip(shape_zyx, reversed(spacing_mm_xyz), strict=True)):
-        holding = np.zeros(n, bool)
+    for axis, (n, mm) in enumerate(zip(label_zyx.shape, reversed(spacing_mm_xyz), strict=True)):
+        holding: NDArray[np.bool_] = np.asarray(label_zyx.any(axis=_others(axis)))
         holding[centre[axis]] = True
-        for label, _ in labels:
-            holding |= label.any(axis=_others(axis))
         held, margin = np.flatnonzero(holding), round(margin_mm / mm)
         box.append(slice(max(0, int(held[0]) - margin), min(n, int(held[-1]) + 1 + margin)))
     return tuple(box)
 
 
 def _cut(
-    volume_zyx: NDArray[Any], axis: int, centre: Place, box: tuple[slice, ...]
+    volume_zyx: NDArray[Any], axis: int, centre: Voxel, box: tuple[slice, ...]
 ) -> NDArray[Any]:
     """A plane as it is looked at, (rows, columns): axial front up, the others head up."""
     index: list[int | slice] = list(box)
@@ -178,20 +205,20 @@ def _grey(plane: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     return grey
 
 
-def _veil(
+def _draw_uncertainty(
     pixels: NDArray[np.uint8],
     confidence: NDArray[np.floating],
     near: NDArray[np.bool_],
     below: float,
 ) -> None:
-    """Mix the veil into the pixels, the more the lower the confidence."""
+    """Mix the colour into the pixels, the more the lower the confidence."""
     strength = np.clip((below - confidence.astype(np.float32)) / below, 0, 1)
     strength[~near] = 0
     size = (pixels.shape[1], pixels.shape[0])
     opacity = np.array(Image.fromarray(strength).resize(size, Image.Resampling.BILINEAR))
-    # The square root shows a slight doubt too.
-    share = _VEIL_OPACITY * np.sqrt(np.clip(opacity, 0, 1))[..., None]
-    pixels[:] = (pixels * (1 - share) + np.array(rgb(VEIL)) * share).astype(np.uint8)
+    # The square root shows a slight uncertainty too.
+    share = _OPACITY * np.sqrt(np.clip(opacity, 0, 1))[..., None]
+    pixels[:] = (pixels * (1 - share) + np.array(rgb(UNCERTAIN)) * share).astype(np.uint8)
 
 
 def _draw_contours(
@@ -208,7 +235,7 @@ def _draw_contours(
         edge = _outline(np.array(large) > 127)
         if style == "dashed":
             rows, columns = np.arange(height)[:, None], np.arange(width)
-            edge &= (rows + columns) // _DASH_PX % 2 == 0
+            edge &= (rows + columns) // DASH_PX % 2 == 0
         pixels[edge] = rgb(colour)
 
 

@@ -4,17 +4,20 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from reporting.blocks import Section
+from reporting import palette
+from reporting.blocks import Section, Text
 
 
-def render_page(title: str, subtitle: str, sections: Sequence[Section], caution: str = "") -> str:
+def render_page(
+    title: str, subtitle: str, sections: Sequence[Section], notices: Sequence[Text] = ()
+) -> str:
     """The whole page.
 
     Args:
         title: Of the document.
         subtitle: One line below it.
         sections: In order; their titles become the contents.
-        caution: What holds for every number in it; shown in a box at the top.
+        notices: What holds for all of it; shown at the top.
     """
     environment = Environment(
         loader=PackageLoader("reporting", "."),
@@ -24,4 +27,6 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section], caution:
         lstrip_blocks=True,
     )
     page = environment.get_template("page.html")
-    return page.render(title=title, subtitle=subtitle, sections=sections, caution=caution)
+    return page.render(
+        title=title, subtitle=subtitle, sections=sections, notices=notices, palette=palette
+    )

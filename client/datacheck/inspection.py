@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from asdnet_models.preprocessing import body_mask, study_size
 from client.data.cache import check_demands, entry_bytes, study_box
@@ -20,7 +19,7 @@ from client.data.errors import Problem, ScanError
 from client.data.hashing import voxel_hash
 from client.datacheck.identifiers import header_identifiers
 from protocol.config.study import StudyProtocol
-from reporting.overlay import Style, three_planes
+from reporting.overlay import Contours, three_planes
 
 Status = Literal["used", "refused", "excluded"]
 INTENSITY_PERCENTILES = (1.0, 50.0, 99.5)
@@ -183,13 +182,14 @@ def _volumes_ml(case: Case, label: sitk.Image | None, protocol: StudyProtocol) -
 
 def _picture(scan: sitk.Image, label: sitk.Image | None, protocol: StudyProtocol) -> bytes:
     oriented = sitk.DICOMOrient(scan, "LPS")
-    labels: list[tuple[NDArray[np.uint8], Style]] = []
+    contours = []
     if label is not None:
-        labels.append((sitk.GetArrayFromImage(sitk.DICOMOrient(label, "LPS")), "solid"))
+        turned = sitk.DICOMOrient(label, "LPS")
+        contours.append(Contours(label_zyx=sitk.GetArrayFromImage(turned)))
     picture = three_planes(
         sitk.GetArrayFromImage(oriented),
         oriented.GetSpacing(),
-        labels,
+        contours,
         protocol.organs,
         height_px=_PICTURE_PX,
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+import io
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 from client.data.case import Part
 from client.data.pseudonyms import Pseudonyms
@@ -19,6 +18,8 @@ from client.datacheck.text import measured, summary_lines
 from protocol.config.study import StudyProtocol
 from protocol.files import write_text
 from protocol.keys import PRIVATE_MODE
+from reporting.blocks import Facts, Gallery, Group, Picture, Section, Table, Text
+from reporting.render import render_page
 
 
 def write_page(
@@ -44,21 +45,24 @@ def write_page(
     Raises:
         OSError: It cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("client.datacheck", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("check.html").render(
-        site=site,
-        which=which,
-        made=f"{datetime.now():%Y-%m-%d %H:%M}",
-        verdict=_verdict(check),
-        refused=[_row(report, pseudonyms) for report in check.refused],
-        summary=list(summary_lines(check, summary, protocol, pseudonyms)),
-        parts=_parts(check, summary, pseudonyms),
+    refused = [_refused(check, pseudonyms)] if check.refused else []
+    facts = Facts(items=tuple(summary_lines(check, summary, protocol, pseudonyms)))
+    text = render_page(
+        f"Data check of site {site}",
+        f"{datetime.now():%Y-%m-%d %H:%M}, against {which}",
+        [
+            *refused,
+            Section(title="All cases together", blocks=(facts,)),
+            *_parts(check, summary, pseudonyms),
+        ],
+        notices=(
+            Text(text=_verdict(check), tone="bad" if check.refused else "good"),
+            Text(
+                text="For this site alone: it shows scans. Cases bear pseudonyms; asdnet-site check"
+                f" --site {site} --who PSEUDONYM says at the site which one is meant.",
+                tone="caution",
+            ),
+        ),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     # It shows scans: nobody else's to read.
@@ -74,41 +78,55 @@ def _verdict(check: SiteCheck) -> str:
     return told + (f", {excluded} left out by the site's file" if excluded else "")
 
 
-def _row(report: CaseReport, pseudonyms: Pseudonyms) -> dict[str, str]:
-    assert report.problem is not None
-    return {
-        "case": pseudonyms.of(report.name) if report.name else "the folder",
-        "part": report.part or "",
-        "rule": report.problem.rule,
-        "said": report.problem.anonymous,
-    }
+def _refused(check: SiteCheck, pseudonyms: Pseudonyms) -> Section:
+    rows = tuple(
+        (
+            pseudonyms.of(report.name) if report.name else "the folder",
+            report.part or "",
+            report.problem.rule,
+            report.problem.anonymous,
+        )
+        for report in check.refused
+        if report.problem
+    )
+    table = Table(
+        name="",
+        caption="Cases that are not used",
+        header=("case", "part", "rule", "why, and what to do"),
+        groups=(Group(title="", rows=rows),),
+        sentences=True,
+    )
+    return Section(title="Not used, and what to do", blocks=(table,))
 
 
-def _parts(
-    check: SiteCheck, summary: Summary, pseudonyms: Pseudonyms
-) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Cards of the cases that are used, those to be looked at first."""
+def _parts(check: SiteCheck, summary: Summary, pseudonyms: Pseudonyms) -> list[Section]:
+    """The cases that are used, those to be looked at first."""
     flags: dict[str, list[str]] = {}
     for outlier in summary.outliers:
-        told = f"{outlier.organ} {outlier.volume_ml:.3g} ml: far from the others here"
-        flags.setdefault(outlier.report.name, []).append(told)
-    parts = []
+        text = f"{outlier.organ} {outlier.volume_ml:.3g} ml: far from the others here"
+        flags.setdefault(outlier.report.name, []).append(text)
+    sections = []
     for part in get_args(Part):
         used = [r for r in check.reports if r.part == part and r.status == "used"]
-        cards = [_card(report, flags, pseudonyms) for report in used]
-        if cards:
-            parts.append((part, sorted(cards, key=lambda card: not card["flags"])))
-    return parts
+        pictures = [_picture(report, flags.get(report.name, []), pseudonyms) for report in used]
+        if pictures:
+            gallery = Gallery(pictures=tuple(sorted(pictures, key=lambda one: not one.flags)))
+            sections.append(Section(title=f"{part} ({len(pictures)})", blocks=(gallery,)))
+    return sections
 
 
-def _card(
-    report: CaseReport, flags: Mapping[str, Sequence[str]], pseudonyms: Pseudonyms
-) -> dict[str, Any]:
+def _picture(report: CaseReport, flags: list[str], pseudonyms: Pseudonyms) -> Picture:
     assert report.measures is not None
-    return {
-        "case": pseudonyms.of(report.name),
-        "told": measured(report.measures),
-        "labelled": bool(report.measures.volumes_ml),
-        "flags": [*flags.get(report.name, ()), *report.notes],
-        "picture": base64.b64encode(report.measures.picture).decode(),
-    }
+    case = pseudonyms.of(report.name)
+    outlined = ", organs outlined" if report.measures.volumes_ml else ""
+    with Image.open(io.BytesIO(report.measures.picture)) as picture:
+        width_px = picture.width
+    return Picture(
+        name=case,
+        alt=f"Axial, coronal and sagittal plane of {case}{outlined}",
+        title=case,
+        caption=measured(report.measures),
+        flags=(*flags, *report.notes),
+        png=report.measures.picture,
+        width_px=width_px,
+    )

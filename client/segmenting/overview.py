@@ -14,7 +14,7 @@ from scipy import ndimage
 from asdnet_models.inference.predictor import Segmentation
 from client.segmenting.prediction import LOW_CONFIDENCE
 from reporting.figure_layout import stacked
-from reporting.overlay import Doubt, Place, three_planes
+from reporting.overlay import Contours, UncertaintyOverlay, Voxel, three_planes
 
 _NEAR_MM = 3.0
 _MARGIN_MM = 25.0
@@ -24,7 +24,7 @@ _WHOLE_PX, _CLOSE_PX = 280, 360
 def draw_overview(
     scan: sitk.Image, prediction: Segmentation, organs: Mapping[str, int], title: str
 ) -> Image.Image:
-    """Contours on the whole scan, then close up through the least confident place, veiled.
+    """Contours on the whole scan, then close up with uncertainty through the least confident place.
 
     Args:
         scan: As acquired.
@@ -35,7 +35,7 @@ def draw_overview(
     image, spacing_mm_xyz = _oriented(scan)
     label, _ = _oriented(prediction.label)
     whole = three_planes(
-        image, spacing_mm_xyz, [(label, "solid")], organs, height_px=_WHOLE_PX, title=title
+        image, spacing_mm_xyz, [Contours(label_zyx=label)], organs, height_px=_WHOLE_PX, title=title
     )
     if not label.any():
         return whole
@@ -44,11 +44,13 @@ def draw_overview(
     close = three_planes(
         image,
         spacing_mm_xyz,
-        [(label, "solid")],
+        [Contours(label_zyx=label)],
         organs,
         height_px=_CLOSE_PX,
         title="Where to look first: through the least confident place",
-        doubt=Doubt(confidence_zyx=confidence, near_zyx=near, below=LOW_CONFIDENCE),
+        uncertainty=UncertaintyOverlay(
+            confidence_zyx=confidence, near_zyx=near, below=LOW_CONFIDENCE
+        ),
         centre_zyx=least_confident_place(confidence, near, spacing_mm_xyz),
         margin_mm=_MARGIN_MM,
     )
@@ -59,7 +61,7 @@ def least_confident_place(
     confidence_zyx: NDArray[np.floating],
     near_zyx: NDArray[np.bool_],
     spacing_mm_xyz: Sequence[float],
-) -> Place:
+) -> Voxel:
     """The middle of the least sure neighbourhood of some mm, in or near the organs.
 
     A neighbourhood, because single voxels are unsure along every boundary.

@@ -1,21 +1,20 @@
 """Contours of every method on a typical, a best and a worst case, in three planes."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from client.data.errors import ScanError
 from client.data.image_io import read_image, read_label_map
 from reporting.blocks import Gallery, Picture, Section, Text
-from reporting.figures import CARD_INCHES, new_figure, report_style, to_picture
+from reporting.figure_layout import stacked
+from reporting.figures import small_png
+from reporting.overlay import Contours, three_planes
 from simulation.experiment.report.formatting import number
 from simulation.experiment.report.results import Book
 from simulation.experiment.report.statistics import Place
@@ -24,10 +23,8 @@ from simulation.experiment.store import CaseFiles, read_cases
 log = logging.getLogger(__name__)
 
 TITLE = "Contours"
-# Bright on grey, and apart for the colour-blind.
-_COLOURS = ("#56B4E9", "#F0E442", "#FF7F50", "#CC79A7", "#00C896")
-_PLANES = ("axial", "coronal", "sagittal")
 _MARGIN_MM = 15.0
+_HEIGHT_PX = 200
 _METHODS_A_PICTURE = 5
 
 Array = NDArray[Any]
@@ -35,12 +32,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """A scan and its label maps on one grid, (Z, Y, X), patient axes LPS; spacing (z, y, x)."""
+    """A scan and its label maps on one grid, (Z, Y, X), patient axes LPS."""
 
     image: Array
     reference: Array
     found: Mapping[str, Array]
-    spacing_mm_zyx: tuple[float, ...]
+    spacing_mm_xyz: tuple[float, ...]
 
 
 def overlays_section(book: Book, study: Path, reference: str) -> Section:
@@ -123,12 +120,12 @@ def _read(book: Book, files: CaseFiles, place: Place) -> Volume:
         if path is not None
     }
     arrays = {row: _array(label) for row, label in labels.items()}
-    spacing = sitk.DICOMOrient(scan, "LPS").GetSpacing()[::-1]
+    spacing = sitk.DICOMOrient(scan, "LPS").GetSpacing()
     return Volume(
         image=_array(scan),
         reference=arrays.pop(""),
         found=arrays,
-        spacing_mm_zyx=spacing,
+        spacing_mm_xyz=spacing,
     )
 
 
@@ -148,101 +145,40 @@ def _pictures(
     place: Place,
     scores: Mapping[str, float | None],
 ) -> list[Picture]:
+    """Three planes a method, one method below the other."""
     rows = [row for row in book.rows if row in volume.found]
     word = what.partition(" ")[0]
-    made = []
+    text = f"A {what} case, site {place.site}, fold {place.fold}"
+    reference = Contours(label_zyx=volume.reference, name="reference")
+    pictures = []
     for start in range(0, len(rows), _METHODS_A_PICTURE):
         part = rows[start : start + _METHODS_A_PICTURE]
-        figure = _figure(book, volume, part, scores)
-        text = f"A {what} case, site {place.site}, fold {place.fold}"
-        made.append(
-            to_picture(
-                figure,
-                f"contours_{word}_{start // _METHODS_A_PICTURE + 1}",
-                f"{text}: reference and automatic contours of {', '.join(part)} in three planes",
-                f"{text}.",
+        image = stacked(
+            [
+                three_planes(
+                    volume.image,
+                    volume.spacing_mm_xyz,
+                    [
+                        reference,
+                        Contours(label_zyx=volume.found[row], style="dashed", name="automatic"),
+                    ],
+                    _organs(book),
+                    height_px=_HEIGHT_PX,
+                    title=f"{row}, DSC {number(scores.get(row))}",
+                    margin_mm=_MARGIN_MM,
+                    legend=row == part[-1],
+                )
+                for row in part
+            ]
+        )
+        pictures.append(
+            Picture(
+                name=f"contours_{word}_{start // _METHODS_A_PICTURE + 1}",
+                alt=f"{text}: reference and automatic contours of {', '.join(part)} in three "
+                "planes: axial, coronal, sagittal",
+                caption=f"{text}.",
+                png=small_png(image),
+                width_px=image.width,
             )
         )
-    return made
-
-
-def _figure(
-    book: Book, volume: Volume, rows: Sequence[str], scores: Mapping[str, float | None]
-) -> Any:
-    """A line of three planes for each method."""
-    cut, centre = _window(volume)
-    shapes = [_in_plane(volume.image[cut], axis).shape for axis in range(3)]
-    z, y, x = volume.spacing_mm_zyx
-    height_mm = max(shapes[0][0] * y, shapes[1][0] * z, shapes[2][0] * z)
-    width_mm = max(shapes[0][1] * x, shapes[1][1] * x, shapes[2][1] * y)
-    panel = (CARD_INCHES / 3) * height_mm / width_mm + 0.22
-    figure, axes = new_figure(len(rows), 3, (CARD_INCHES, panel * len(rows) + 0.75))
-    with report_style():
-        for line, row in zip(axes, rows, strict=True):
-            for axis_number, axis in enumerate(line):
-                _draw(axis, book, volume, row, cut, axis_number, centre[axis_number])
-            line[0].set_title(f"{row}, DSC {number(scores.get(row))}")
-        for axis, plane in zip(axes[-1], _PLANES, strict=True):
-            axis.set_xlabel(plane)
-        figure.legend(handles=_handles(book), loc="outside lower center", ncols=3)
-    return figure
-
-
-def _handles(book: Book) -> list[Line2D]:
-    return [
-        *(
-            Line2D([], [], color=colour, linewidth=2.5, label=organ)
-            for organ, colour in zip(_organs(book), _COLOURS, strict=False)
-        ),
-        Line2D([], [], color="#333333", label="reference"),
-        Line2D([], [], color="#333333", linestyle="--", label="automatic"),
-    ]
-
-
-def _window(volume: Volume) -> tuple[tuple[slice, ...], tuple[int, ...]]:
-    """The organs' box with a margin, and the organs' centre within it, in voxels (z, y, x)."""
-    mask = volume.reference > 0
-    if not mask.any():
-        return tuple(slice(0, n) for n in mask.shape), tuple(n // 2 for n in mask.shape)
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    margins = [int(np.ceil(_MARGIN_MM / step)) for step in volume.spacing_mm_zyx]
-    cut = tuple(
-        slice(max(0, part.start - margin), min(size, part.stop + margin))
-        for part, margin, size in zip(box, margins, mask.shape, strict=True)
-    )
-    centre = ndimage.center_of_mass(mask[cut])
-    return cut, tuple(round(value) for value in centre)
-
-
-def _in_plane(volume: Array, axis: int, index: int = 0) -> Array:
-    """A slice as it is looked at: axial from the feet, front up; the others head up."""
-    plane: Array = np.take(volume, index, axis=axis)
-    return plane if axis == 0 else plane[::-1]
-
-
-def _draw(
-    axis: Any,
-    book: Book,
-    volume: Volume,
-    row: str,
-    cut: tuple[slice, ...],
-    number_: int,
-    index: int,
-) -> None:
-    steps = [step for n, step in enumerate(volume.spacing_mm_zyx) if n != number_]
-    image, truth, found = (
-        _in_plane(array[cut], number_, index)
-        for array in (volume.image, volume.reference, volume.found[row])
-    )
-    low, high = np.percentile(volume.image[cut], (0.5, 99.7))
-    axis.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=steps[0] / steps[1])
-    for value, colour in zip(_organs(book).values(), _COLOURS, strict=False):
-        for label, style in ((truth, "-"), (found, "--")):
-            mask = label == value
-            if mask.any() and not mask.all():
-                axis.contour(mask, [0.5], colors=colour, linestyles=style, linewidths=1.1)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.grid(visible=False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    return pictures

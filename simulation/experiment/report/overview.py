@@ -35,7 +35,7 @@ def overview_section(book: Book) -> Section:
     ]
     blocks: list[Block] = [Facts(items=tuple(facts)), _complete(book)]
     blocks += [
-        Text(text=sentence, caution=sentence.startswith("Not complete"))
+        Text(text=sentence, tone="caution" if sentence.startswith("Not complete") else "")
         for sentence in missing_sentences(book)
     ]
     blocks += [Text(text=note) for note in info.notes]

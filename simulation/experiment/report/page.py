@@ -60,7 +60,7 @@ def write_report(study: Path, reference: str = REFERENCE) -> Path:
         f"Study report: {book.info.protocol.get('name', study.name)}",
         f"{len(book.runs)} complete runs of {len(book.rows)} methods; started {book.info.started}",
         sections,
-        caution=_SYNTHETIC if book.is_synthetic() else "",
+        notices=(Text(text=_SYNTHETIC, tone="caution"),) if book.is_synthetic() else (),
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -69,7 +69,8 @@ def write_report(study: Path, reference: str = REFERENCE) -> Path:
 
 def _sections(book: Book, study: Path, reference: str) -> list[Section]:
     if not book.runs:
-        nothing = Text(text="No run is complete yet, so there is nothing to report.", caution=True)
+        text = "No run is complete yet, so there is nothing to report."
+        nothing = Text(text=text, tone="caution")
         return [Section(title="In short", blocks=(nothing,)), overview_section(book)]
     return [
         Section(title="In short", blocks=(Bullets(items=in_short(book, reference)),)),

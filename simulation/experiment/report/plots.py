@@ -9,13 +9,13 @@ from matplotlib.ticker import MaxNLocator
 from reporting.blocks import Gallery, Picture, Section, Text
 from reporting.figures import (
     CARD_INCHES,
-    COLOURS,
     Lines,
     line_panels,
     new_figure,
     report_style,
     to_picture,
 )
+from reporting.palette import HIGHLIGHT, PALE
 from simulation.experiment.report.formatting import NONE
 from simulation.experiment.report.results import SCORE_NAMES, Book, Score
 from simulation.experiment.report.statistics import case_means
@@ -86,7 +86,7 @@ def _draw_boxes(
         medianprops={"color": "#000000"},
     )
     for box, row in zip(drawn["boxes"], rows, strict=True):
-        box.set_facecolor(COLOURS[4] if row == reference else "#b9d4e6")
+        box.set_facecolor(HIGHLIGHT if row == reference else PALE)
     for place, item in enumerate(values, 1):
         if not item:
             axis.text(0.01, place, NONE, transform=axis.get_yaxis_transform(), va="center")

@@ -108,7 +108,7 @@ def published_section(book: Book, reference: str) -> Section:
             Text(
                 text="The paper's figures are of clinical scans, ours of synthetic phantoms: "
                 "compare the order of the rows, never the values.",
-                caution=True,
+                tone="caution",
             )
         )
     for way in WAYS:

@@ -1,6 +1,7 @@
 """Pictures of three planes: sides, scale, colours and speed."""
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from reporting.figure_layout import organ_colours, rgb, stacked
-from reporting.overlay import Doubt, organ_centre, three_planes
+from reporting.figure_layout import Style, stacked
+from reporting.overlay import Contours, UncertaintyOverlay, organ_centre, three_planes
+from reporting.palette import organ_colours, rgb
 
 ORGANS = {"ball": 2, "rod": 5}
 GAP = 6
@@ -58,8 +60,9 @@ def test_contours_are_one_pixel_wide_in_each_organ_s_own_colour() -> None:
     label = np.zeros((20, 40, 40), np.uint8)
     label[5:15, 10:20, 10:20] = 2
     label[5:15, 10:20, 25:35] = 5
+    contours = [Contours(label_zyx=label)]
     picture = three_planes(
-        volume(), (1, 1, 1), [(label, "solid")], ORGANS, height_px=160, centre_zyx=(10, 15, 15)
+        volume(), (1, 1, 1), contours, ORGANS, height_px=160, centre_zyx=(10, 15, 15)
     )
     axial = planes(picture, [160, 160, 160], 160)[0]
     for organ, (low, high) in {"ball": (40, 79), "rod": (100, 139)}.items():
@@ -73,22 +76,24 @@ def test_dashed_contours_leave_half_away() -> None:
     label = np.zeros((20, 40, 40), np.uint8)
     label[5:15, 10:30, 10:30] = 2
     colour = organ_colours(ORGANS)["ball"]
-    solid, dashed = (
-        len(pixels_of(np.asarray(three_planes(volume(), (1, 1, 1), [(label, s)], ORGANS)), colour))
-        for s in ("solid", "dashed")
+    styles: tuple[Style, Style] = ("solid", "dashed")
+    pictures = (
+        three_planes(volume(), (1, 1, 1), [Contours(label_zyx=label, style=style)], ORGANS)
+        for style in styles
     )
+    solid, dashed = (len(pixels_of(np.asarray(picture), colour)) for picture in pictures)
     assert 0.4 * solid < dashed < 0.8 * solid  # the legend's swatch is whole in both
 
 
 def test_planes_go_through_the_organs_centre_or_the_middle() -> None:
     label = np.zeros((20, 40, 40), np.uint8)
-    assert organ_centre([(label, "solid")], label.shape) == (10, 20, 20)
-    assert organ_centre([], (21, 5, 7)) == (10, 2, 3)
+    assert organ_centre(label) == (10, 20, 20)
+    assert organ_centre(np.zeros((21, 5, 7), np.uint8)) == (10, 2, 3)
     label[3, 7, 35] = 5  # on odd places alone, which every second voxel does not see
-    assert organ_centre([(label, "solid")], label.shape) == (3, 7, 35)
+    assert organ_centre(label) == (3, 7, 35)
     label[:] = 0
     label[4:8, 10:20, 30:40] = 2
-    centre = organ_centre([(label, "solid")], label.shape)
+    centre = organ_centre(label)
     assert np.abs(np.array(centre) - (5.5, 14.5, 34.5)).max() <= 1
 
 
@@ -96,13 +101,13 @@ def test_a_margin_shows_the_organs_alone() -> None:
     label = np.zeros((20, 40, 40), np.uint8)
     label[8:12, 10:20, 10:30] = 2
     picture = three_planes(
-        volume(), (1, 1, 2), [(label, "solid")], ORGANS, height_px=100, margin_mm=5.0
+        volume(), (1, 1, 2), [Contours(label_zyx=label)], ORGANS, height_px=100, margin_mm=5.0
     )
     # 30 x 20 mm axial, 30 x 16 mm coronal (a margin of two slices), 20 x 16 mm sagittal.
     assert picture.width == 150 + GAP + 150 + GAP + 100
 
 
-def test_the_veil_lies_where_confidence_is_low_and_it_matters() -> None:
+def test_uncertainty_is_drawn_where_confidence_is_low_and_it_matters() -> None:
     confidence = np.ones((20, 40, 40), np.float32)
     confidence[:, :, :20] = 0.1
     near = np.zeros(confidence.shape, bool)
@@ -114,7 +119,7 @@ def test_the_veil_lies_where_confidence_is_low_and_it_matters() -> None:
         [],
         ORGANS,
         height_px=160,
-        doubt=Doubt(confidence_zyx=confidence, near_zyx=near, below=0.8),
+        uncertainty=UncertaintyOverlay(confidence_zyx=confidence, near_zyx=near, below=0.8),
     )
     axial = planes(picture, [160] * 3, 160)[0]
     coloured = (axial.max(-1) - axial.min(-1)) > 30
@@ -148,8 +153,26 @@ def test_many_organs_with_long_names_stay_within_the_picture() -> None:
 
 
 def test_another_grid_is_refused() -> None:
+    other = Contours(label_zyx=np.zeros((3, 3, 3), np.uint8))
     with pytest.raises(ValueError, match=r"shape \(3, 3, 3\) is not the image's"):
-        three_planes(volume(), (1, 1, 1), [(np.zeros((3, 3, 3), np.uint8), "solid")], ORGANS)
+        three_planes(volume(), (1, 1, 1), [other], ORGANS)
+
+
+def test_a_legend_names_organs_and_styles_or_is_left_out() -> None:
+    label = np.zeros((20, 40, 40), np.uint8)
+    named = Contours(label_zyx=label, style="dashed", name="automatic")
+    colours = [rgb(colour) for colour in organ_colours(ORGANS).values()]
+
+    def drawn(contours: Sequence[Contours], legend: bool) -> tuple[int, int, int]:
+        picture = three_planes(volume(), (1, 1, 1), contours, ORGANS, legend=legend)
+        pixels = np.asarray(picture)[322:]
+        swatches = sum(int((pixels == colour).all(-1).any()) for colour in colours)
+        return picture.height, swatches, int((pixels > 200).all(-1).sum())
+
+    plain, styled = drawn([Contours(label_zyx=label)], True), drawn([named], True)
+    assert plain[:2] == styled[:2] == (344, 2)
+    assert styled[2] > plain[2]  # one more name
+    assert drawn([named], False) == (324, 0, 0)
 
 
 def test_pictures_are_stacked() -> None:
