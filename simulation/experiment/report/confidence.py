@@ -1,16 +1,22 @@
 """What the confidence map is worth: does it tell right voxels from wrong ones?"""
 
+from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from reporting.blocks import Group, Section, Table, Text
-from simulation.experiment.report.formatting import mean_sd, signed, signed_span, span
-from simulation.experiment.report.published import summary_record
-from simulation.experiment.report.results import Book
+from reporting.blocks import Section, Table, Text
+from simulation.experiment.report.formatting import (
+    groups,
+    mean_sd,
+    records,
+    signed,
+    signed_span,
+    span,
+)
+from simulation.experiment.report.results import Results, chosen
 from simulation.experiment.report.statistics import (
+    PLACE,
     Difference,
-    Place,
     Scores,
     Summary,
     case_means,
@@ -27,63 +33,57 @@ MAP_NAMES: dict[Map, str] = {"confidence": "M", "softmax": "maximum softmax"}
 TITLE = "The confidence map against correctness"
 
 
-class TrustLine(BaseModel):
-    """One map of one row in one region, over withheld cases."""
-
-    model_config = ConfigDict(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class ConfidenceLine:
+    """One map of one method in one region, over withheld cases."""
 
     region: Region
-    row: str
+    method: str
     map: Map
-    auroc: Summary
     auroc_undefined: int
+    auroc: Summary
     calibration_error: Summary
 
 
-def map_values(book: Book, row: str, which: Map, region: Region, value: Value) -> Scores:
-    """AUROC or calibration error by place, in the book's way; None where AUROC is undefined."""
-    found: dict[Place, float | None] = {}
-    for run in book.runs_of(row, book.way):
-        key = run.info.key
-        for item in run.confidence:
-            if (item.score, item.region) == (which, region):
-                found[Place(key.fold, key.seed, item.site, item.case)] = getattr(item, value)
-    return found
+def map_values(results: Results, method: str, which: Map, region: Region, value: Value) -> Scores:
+    """AUROC or calibration error by place, in the results' setting; NaN: AUROC is undefined."""
+    lines = chosen(
+        results.confidence, method=method, setting=results.setting, score=which, region=region
+    )
+    return lines.set_index(PLACE)[value]
 
 
-def m_against_softmax(book: Book, row: str, region: Region) -> Difference:
+def m_against_softmax(results: Results, method: str, region: Region) -> Difference:
     """AUROC of M minus that of the maximum softmax on the same cases."""
-    one, other = (map_values(book, row, which, region, "auroc") for which in MAPS)
+    one, other = (map_values(results, method, which, region, "auroc") for which in MAPS)
     return difference(one, other, over_folds=True)
 
 
-def trust_lines(book: Book) -> list[TrustLine]:
-    """Every row that has such figures."""
+def confidence_lines(results: Results) -> list[ConfidenceLine]:
+    """Every method that has such figures."""
     lines = []
-    for region in REGIONS:
-        for row in book.rows:
-            for which in MAPS:
-                auroc = map_values(book, row, which, region, "auroc")
-                error = map_values(book, row, which, region, "calibration_error")
-                if error:
-                    lines.append(
-                        TrustLine(
-                            region=region,
-                            row=row,
-                            map=which,
-                            auroc=summarise(case_means(auroc, over_folds=True)),
-                            auroc_undefined=sum(v is None for v in auroc.values()),
-                            calibration_error=summarise(case_means(error, over_folds=True)),
-                        )
-                    )
+    for region, method, which in product(REGIONS, results.methods, MAPS):
+        auroc = map_values(results, method, which, region, "auroc")
+        error = map_values(results, method, which, region, "calibration_error")
+        if len(error):
+            lines.append(
+                ConfidenceLine(
+                    region=region,
+                    method=method,
+                    map=which,
+                    auroc_undefined=int(auroc.isna().sum()),
+                    auroc=summarise(case_means(auroc, over_folds=True)),
+                    calibration_error=summarise(case_means(error, over_folds=True)),
+                )
+            )
     return lines
 
 
-def trust_section(book: Book) -> Section:
+def confidence_section(results: Results) -> Section:
     """AUROC and calibration error of both maps, by row."""
-    lines = trust_lines(book)
+    lines = confidence_lines(results)
     if not lines:
-        text = f"No complete {book.way} run has figures of a confidence map."
+        text = f"No complete {results.setting} run has figures of a confidence map."
         return Section(title=TITLE, blocks=(Text(text=text),))
     table = Table(
         name="confidence",
@@ -99,31 +99,26 @@ def trust_section(book: Book) -> Section:
             "interval",
             "scans",
         ),
-        groups=tuple(
-            Group(
-                title=name,
-                rows=tuple(_cells(book, line) for line in lines if line.region == region),
-            )
-            for region, name in REGIONS.items()
-        ),
+        groups=groups(lines, "region", lambda line: _cells(results, line), REGIONS),
         note="Mean (SD) over scans, 95% interval by bootstrap over scans. The calibration error "
         "is the expected one in ten equal bins. In the paper's form M was trained to tell maps "
         "from labels, so it is no probability of being right: its calibration error says how far "
         "it is from one. A form that learns correctness is meant to be one.",
-        records=tuple(_record(line) for line in lines),
+        records=records(lines),
     )
     text = (
-        f"{book.way.capitalize()} runs. AUROC .5: the map knows nothing of where the segmentation "
-        "is right; 1: all. M is the confidence network's map; the maximum softmax costs nothing "
-        "to have. Scans are unlabelled training scans whose labels the study alone knows."
+        f"{results.setting.capitalize()} runs. AUROC .5: the map knows nothing of where the "
+        "segmentation is right; 1: all. M is the confidence network's map; the maximum softmax "
+        "costs nothing to have. Scans are unlabelled training scans whose labels the study alone "
+        "knows."
     )
     return Section(title=TITLE, blocks=(Text(text=text), table))
 
 
-def _cells(book: Book, line: TrustLine) -> tuple[str, ...]:
-    gap = m_against_softmax(book, line.row, line.region) if line.map == "confidence" else None
+def _cells(results: Results, line: ConfidenceLine) -> tuple[str, ...]:
+    gap = m_against_softmax(results, line.method, line.region) if line.map == "confidence" else None
     return (
-        line.row,
+        line.method,
         MAP_NAMES[line.map],
         mean_sd(line.auroc),
         span(line.auroc.interval),
@@ -133,11 +128,3 @@ def _cells(book: Book, line: TrustLine) -> tuple[str, ...]:
         span(line.calibration_error.interval),
         str(line.calibration_error.n),
     )
-
-
-def _record(line: TrustLine) -> dict[str, object]:
-    content: dict[str, object] = {"region": line.region, "row": line.row, "map": line.map}
-    content["auroc_undefined"] = line.auroc_undefined
-    for name, summary in (("auroc", line.auroc), ("calibration_error", line.calibration_error)):
-        content |= summary_record(summary, name)
-    return content

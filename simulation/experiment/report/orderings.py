@@ -1,21 +1,20 @@
 """Every ordering that the paper's tables print, and whether ours holds it."""
 
 from collections import Counter
-from itertools import combinations
+from dataclasses import dataclass
+from itertools import combinations, product
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from reporting.blocks import Block, Bullets, Group, Section, Table, Text
+from reporting.blocks import Block, Bullets, Section, Table, Text
 from simulation.experiment.methods import ROWS
-from simulation.experiment.report.formatting import signed, signed_span
-from simulation.experiment.report.published import TABLES, table_rows
-from simulation.experiment.report.results import BETTER, SCORE_NAMES, Book, Score
-from simulation.experiment.report.statistics import Difference, difference
+from simulation.experiment.report.formatting import groups, signed, signed_span
+from simulation.experiment.report.published import TABLES, table_methods
+from simulation.experiment.report.results import BETTER, SCORE_NAMES, Results, Score
+from simulation.experiment.report.statistics import Difference
 
 Outcome = Literal["held", "reversed", "undecided"]
 _OUTCOMES: tuple[Outcome, ...] = ("held", "reversed", "undecided")
-# The paper's argument, step by step: the better row, the worse, and what lies between them.
+# The paper's argument, step by step: the better method, the worse, and what lies between them.
 LADDER = (
     ("ASDNet", "AttSVNet+FCN", "region attention on unlabelled scans"),
     ("AttSVNet+FCN", "AttSVNet", "the confidence network's adversarial term"),
@@ -26,10 +25,9 @@ LADDER = (
 )
 
 
-class Ordering(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Ordering:
     """The paper has `better` above `worse`; `ours` is better minus worse, on the same cases."""
-
-    model_config = ConfigDict(frozen=True)
 
     table: int
     score: Score
@@ -48,34 +46,29 @@ class Ordering(BaseModel):
         return "held" if up == (BETTER[self.score] > 0) else "reversed"
 
 
-def orderings(book: Book) -> list[Ordering]:
-    """All pairs of rows of a table that were run, by score and organ; ties of the paper aside."""
-    found = []
-    for table in TABLES:
-        rows = table_rows(book, table, "federated")
-        for score in BETTER:
-            for organ in book.info.organs:
-                for one, other in combinations(rows, 2):
-                    pair = _ordering(book, table, score, organ, one, other)
-                    if pair is not None:
-                        found.append(pair)
-    return found
+def orderings(results: Results) -> list[Ordering]:
+    """All pairs of a table's methods that were run, by score and organ; ties of the paper aside."""
+    found = (
+        _ordering(results, table, score, organ, one, other)
+        for table in TABLES
+        for score, organ in product(BETTER, results.info.organs)
+        for one, other in combinations(table_methods(results, table, "federated"), 2)
+    )
+    return [pair for pair in found if pair is not None]
 
 
 def _ordering(
-    book: Book, table: int, score: Score, organ: str, one: str, other: str
+    results: Results, table: int, score: Score, organ: str, one: str, other: str
 ) -> Ordering | None:
     # Table 2 prints no ASD.
     if table == 2 and score == "asd_mm":
         return None
-    a, b = (_published(row, organ, score) for row in (one, other))
+    a, b = (_published(method, organ, score) for method in (one, other))
     if a is None or b is None or a == b:
         return None
     if (a - b) * BETTER[score] < 0:
         one, other, a, b = other, one, b, a
-    ours = difference(
-        book.scores(score, one, "federated", organ), book.scores(score, other, "federated", organ)
-    )
+    ours = results.difference(score, (one, "federated"), (other, "federated"), organ)
     return Ordering(
         table=table,
         score=score,
@@ -87,16 +80,16 @@ def _ordering(
     )
 
 
-def _published(row: str, organ: str, score: Score) -> float | None:
-    pair = ROWS[row].published.get(organ) if row in ROWS else None
+def _published(method: str, organ: str, score: Score) -> float | None:
+    pair = ROWS[method].published.get(organ) if method in ROWS else None
     if pair is None:
         return None
     return pair[0] if score == "dsc" else pair[1]
 
 
-def orderings_section(book: Book) -> Section:
+def orderings_section(results: Results) -> Section:
     """The ladder of the paper's argument, then all pairs."""
-    found = orderings(book)
+    found = orderings(results)
     if not found:
         text = (
             "Nothing to compare: no two rows of a table of the paper are complete, or the "
@@ -112,11 +105,10 @@ def orderings_section(book: Book) -> Section:
         ),
         Bullets(items=tuple(_ladder_sentences(found))),
     ]
-    for table in TABLES:
-        for score in BETTER:
-            pairs = [o for o in found if (o.table, o.score) == (table, score)]
-            if pairs:
-                blocks.append(_table(pairs, table, score))
+    for table, score in product(TABLES, BETTER):
+        pairs = [o for o in found if (o.table, o.score) == (table, score)]
+        if pairs:
+            blocks.append(_table(pairs, table, score))
     return Section(title="What did not reproduce", blocks=tuple(blocks))
 
 
@@ -146,10 +138,6 @@ def _ladder_sentences(found: list[Ordering]) -> list[str]:
 def _table(pairs: list[Ordering], table: int, score: Score) -> Table:
     unit = "" if score == "dsc" else ", mm"
     name = SCORE_NAMES[score]
-    groups = tuple(
-        Group(title=organ, rows=tuple(_cells(o) for o in pairs if o.organ == organ))
-        for organ in dict.fromkeys(o.organ for o in pairs)
-    )
     return Table(
         name=f"orderings_table{table}_{score}",
         caption=f"Orderings of Table {table}, {name}: {tally(pairs)}",
@@ -161,7 +149,7 @@ def _table(pairs: list[Ordering], table: int, score: Score) -> Table:
             "cases",
             "outcome",
         ),
-        groups=groups,
+        groups=groups(pairs, "organ", _cells),
         records=tuple(_record(o) for o in pairs),
     )
 
@@ -181,7 +169,12 @@ def _cells(o: Ordering) -> tuple[str, ...]:
 def _record(o: Ordering) -> dict[str, Any]:
     ends = o.ours.interval
     return {
-        **o.model_dump(exclude={"ours"}),
+        "table": o.table,
+        "score": o.score,
+        "organ": o.organ,
+        "better": o.better,
+        "worse": o.worse,
+        "paper": o.paper,
         "ours": o.ours.mean,
         "low": ends.low if ends else None,
         "high": ends.high if ends else None,

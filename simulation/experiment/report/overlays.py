@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -16,8 +16,7 @@ from reporting.figure_layout import stacked
 from reporting.figures import small_png
 from reporting.overlay import Contours, three_planes
 from simulation.experiment.report.formatting import number
-from simulation.experiment.report.results import Book
-from simulation.experiment.report.statistics import Place
+from simulation.experiment.report.results import Results
 from simulation.experiment.store import CaseFiles, read_cases
 
 log = logging.getLogger(__name__)
@@ -30,6 +29,15 @@ _METHODS_A_PICTURE = 5
 Array = NDArray[Any]
 
 
+class Place(NamedTuple):
+    """Where a case was scored."""
+
+    fold: int
+    seed: int
+    site: str
+    case: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Volume:
     """A scan and its label maps on one grid, (Z, Y, X), patient axes LPS."""
@@ -40,12 +48,12 @@ class Volume:
     spacing_mm_xyz: tuple[float, ...]
 
 
-def overlays_section(book: Book, study: Path, reference: str) -> Section:
-    """Three cases of the reference row; a sentence where something is missing."""
+def overlays_section(results: Results, study: Path, reference: str) -> Section:
+    """Three cases of the reference method; a sentence where something is missing."""
     files = read_cases(study)
     if not files:
         return _only_text("cases.json is not there, so no scan can be drawn.")
-    ranked = _ranked(book, files, reference)
+    ranked = _ranked(results, files, reference)
     if not ranked:
         return _only_text(
             f"No test case of a complete federated run of {reference} has its scan, its label and "
@@ -57,13 +65,14 @@ def overlays_section(book: Book, study: Path, reference: str) -> Section:
     for what in ("typical (median)", "best", "worst"):
         _, place = chosen[what]
         try:
-            volume = _read(book, files[place.case], place)
+            volume = _read(results, files[place.case], place)
         except ScanError as error:
             log.warning("contours of a %s case: %s", what, error)
             failed += 1
             continue
-        scores = {row: book.scores("dsc", row, "federated").get(place) for row in volume.found}
-        pictures += _pictures(book, volume, what, place, scores)
+        scores = {m: results.scores("dsc", m, "federated").dropna() for m in volume.found}
+        dsc = {method: found.get(tuple(place)) for method, found in scores.items()}
+        pictures += _pictures(results, volume, what, place, dsc)
     seed = ranked[0][1].seed
     texts = [
         f"Cases by the mean DSC over organs of {reference}, federated, seed {seed}: slices "
@@ -80,46 +89,45 @@ def _only_text(text: str) -> Section:
 
 
 def _ranked(
-    book: Book, files: Mapping[str, CaseFiles], reference: str
+    results: Results, files: Mapping[str, CaseFiles], reference: str
 ) -> list[tuple[float, Place]]:
     """Cases that can be drawn, of one seed, from the worst to the best."""
-    scores = book.scores("dsc", reference, "federated")
+    scores = results.scores("dsc", reference, "federated").dropna()
     usable = [
         (value, place)
-        for place, value in scores.items()
-        if value is not None
-        and place.case in files
+        for value, place in zip(scores, (Place(*index) for index in scores.index), strict=True)
+        if place.case in files
         and files[place.case].image.exists()
         and files[place.case].reference.exists()
-        and _prediction(book, reference, place) is not None
+        and _prediction(results, reference, place) is not None
     ]
     first = min((place.seed for _, place in usable), default=0)
     return sorted(item for item in usable if item[1].seed == first)
 
 
-def _prediction(book: Book, row: str, place: Place) -> Path | None:
-    for run in book.runs_of(row, "federated"):
+def _prediction(results: Results, method: str, place: Place) -> Path | None:
+    for run in results.runs_of(method, "federated"):
         if (run.info.key.fold, run.info.key.seed) == (place.fold, place.seed):
             path = run.folder / "predictions" / f"{place.case}.nii.gz"
             return path if path.exists() else None
     return None
 
 
-def _read(book: Book, files: CaseFiles, place: Place) -> Volume:
-    """Scan, reference and what each row predicted.
+def _read(results: Results, files: CaseFiles, place: Place) -> Volume:
+    """Scan, reference and what each method predicted.
 
     Raises:
         ScanError: If a file cannot be read or is on another grid.
     """
-    organs = _organs(book)
+    organs = _organs(results)
     scan = read_image(files.image, case=place.case)
-    paths = {row: _prediction(book, row, place) for row in book.rows_of("federated")}
+    paths = {m: _prediction(results, m, place) for m in results.methods_of("federated")}
     labels = {
-        row: read_label_map(path, scan, organs, case=place.case)
-        for row, path in {"": files.reference, **paths}.items()
+        method: read_label_map(path, scan, organs, case=place.case)
+        for method, path in {"": files.reference, **paths}.items()
         if path is not None
     }
-    arrays = {row: _array(label) for row, label in labels.items()}
+    arrays = {method: _array(label) for method, label in labels.items()}
     spacing = sitk.DICOMOrient(scan, "LPS").GetSpacing()
     return Volume(
         image=_array(scan),
@@ -134,25 +142,25 @@ def _array(image: sitk.Image) -> Array:
     return array
 
 
-def _organs(book: Book) -> dict[str, int]:
-    return {name: int(value) for name, value in book.info.protocol["organs"].items()}
+def _organs(results: Results) -> dict[str, int]:
+    return {name: int(value) for name, value in results.info.protocol["organs"].items()}
 
 
 def _pictures(
-    book: Book,
+    results: Results,
     volume: Volume,
     what: str,
     place: Place,
-    scores: Mapping[str, float | None],
+    dsc: Mapping[str, float | None],
 ) -> list[Picture]:
     """Three planes a method, one method below the other."""
-    rows = [row for row in book.rows if row in volume.found]
+    methods = [method for method in results.methods if method in volume.found]
     word = what.partition(" ")[0]
     text = f"A {what} case, site {place.site}, fold {place.fold}"
     reference = Contours(label_zyx=volume.reference, name="reference")
     pictures = []
-    for start in range(0, len(rows), _METHODS_A_PICTURE):
-        part = rows[start : start + _METHODS_A_PICTURE]
+    for start in range(0, len(methods), _METHODS_A_PICTURE):
+        part = methods[start : start + _METHODS_A_PICTURE]
         image = stacked(
             [
                 three_planes(
@@ -160,15 +168,15 @@ def _pictures(
                     volume.spacing_mm_xyz,
                     [
                         reference,
-                        Contours(label_zyx=volume.found[row], style="dashed", name="automatic"),
+                        Contours(label_zyx=volume.found[method], style="dashed", name="automatic"),
                     ],
-                    _organs(book),
+                    _organs(results),
                     height_px=_HEIGHT_PX,
-                    title=f"{row}, DSC {number(scores.get(row))}",
+                    title=f"{method}, DSC {number(dsc.get(method))}",
                     margin_mm=_MARGIN_MM,
-                    legend=row == part[-1],
+                    legend=method == part[-1],
                 )
-                for row in part
+                for method in part
             ]
         )
         pictures.append(

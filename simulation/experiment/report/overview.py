@@ -1,30 +1,30 @@
 """What was run, and what of it is there."""
 
+from itertools import product
 from typing import Any
 
 from reporting.blocks import Block, Facts, Group, Section, Table, Text
-from simulation.experiment.report.results import Book
-from simulation.experiment.store import Way
+from simulation.experiment.report.results import Results
 
 _PROTOCOL = ("name", "spacing_mm", "patch_voxels", "network", "confidence", "method")
 _LATER = ("training", "aggregation", "evaluation")
 
 
-def overview_section(book: Book) -> Section:
-    """Command, cohort, protocol, versions, and complete runs by row and way."""
-    info = book.info
-    seconds = sum(run.info.seconds for run in book.runs)
+def overview_section(results: Results) -> Section:
+    """Command, cohort, protocol, versions, and complete runs by method and setting."""
+    info = results.info
+    seconds = sum(run.info.seconds for run in results.runs)
     facts = [
         ("command", info.command),
         ("started", info.started),
-        ("cohort", cohort_words(book)),
+        ("cohort", cohort_words(results)),
         ("organs", ", ".join(info.organs)),
         ("methods", ", ".join(info.rows)),
         *((f"row {name}", _plain(changes)) for name, changes in info.own_rows.items()),
         ("ways", ", ".join(info.ways)),
         ("folds", ", ".join(map(str, info.folds))),
         ("seeds", ", ".join(map(str, info.seeds))),
-        ("complete runs", str(len(book.runs))),
+        ("complete runs", str(len(results.runs))),
         ("time of these runs", f"{seconds:,.0f} s, summed"),
         *(
             (f"protocol: {name}", _plain(info.protocol[name]))
@@ -33,33 +33,33 @@ def overview_section(book: Book) -> Section:
         ),
         ("versions", ", ".join(f"{k} {v}" for k, v in info.versions.items())),
     ]
-    blocks: list[Block] = [Facts(items=tuple(facts)), _complete(book)]
+    blocks: list[Block] = [Facts(items=tuple(facts)), _complete(results)]
     blocks += [
         Text(text=sentence, tone="caution" if sentence.startswith("Not complete") else "")
-        for sentence in missing_sentences(book)
+        for sentence in missing_sentences(results)
     ]
     blocks += [Text(text=note) for note in info.notes]
     return Section(title="What was run", blocks=tuple(blocks))
 
 
-def cohort_words(book: Book) -> str:
+def cohort_words(results: Results) -> str:
     """The cohort in a line; SYNTHETIC where it is made."""
-    content = {k: v for k, v in book.info.cohort.items() if k != "kind"}
-    kind = str(book.info.cohort.get("kind", "not named"))
-    kind = "SYNTHETIC phantoms" if book.is_synthetic() else kind
+    content = {k: v for k, v in results.info.cohort.items() if k != "kind"}
+    kind = str(results.info.cohort.get("kind", "not named"))
+    kind = "SYNTHETIC phantoms" if results.is_synthetic() else kind
     return "; ".join([kind, *(f"{_name(k)} {_plain(v)}" for k, v in content.items())])
 
 
-def missing_sentences(book: Book) -> list[str]:
+def missing_sentences(results: Results) -> list[str]:
     """What was begun and is not complete, and what has no run at all."""
-    info = book.info
+    info = results.info
     of = len(info.folds) * len(info.seeds)
     partly, none = [], []
-    for row in info.rows:
-        counts: dict[Way, int] = {way: len(book.runs_of(row, way)) for way in info.ways}
-        partly += [f"{row} {way} {n} of {of}" for way, n in counts.items() if 0 < n < of]
-        empty = [way for way, n in counts.items() if not n]
-        none += [f"{row} ({', '.join(empty)})"] if empty else []
+    for method in info.rows:
+        counts = {setting: len(results.runs_of(method, setting)) for setting in info.ways}
+        partly += [f"{method} {s} {n} of {of}" for s, n in counts.items() if 0 < n < of]
+        empty = [setting for setting, n in counts.items() if not n]
+        none += [f"{method} ({', '.join(empty)})"] if empty else []
     sentences = []
     if partly:
         sentences.append(
@@ -71,11 +71,11 @@ def missing_sentences(book: Book) -> list[str]:
     return sentences
 
 
-def _complete(book: Book) -> Table:
-    info = book.info
+def _complete(results: Results) -> Table:
+    info = results.info
     of = len(info.folds) * len(info.seeds)
-    rows = dict.fromkeys([*info.rows, *book.rows])
-    counts = {(row, way): len(book.runs_of(row, way)) for row in rows for way in info.ways}
+    methods = dict.fromkeys([*info.rows, *results.methods])
+    counts = {(m, s): len(results.runs_of(m, s)) for m, s in product(methods, info.ways)}
     return Table(
         name="complete_runs",
         caption=f"Complete runs of {of} (folds x seeds)",
@@ -83,11 +83,12 @@ def _complete(book: Book) -> Table:
         groups=(
             Group(
                 title="",
-                rows=tuple((row, *(str(counts[row, way]) for way in info.ways)) for row in rows),
+                rows=tuple((m, *(str(counts[m, s]) for s in info.ways)) for m in methods),
             ),
         ),
         records=tuple(
-            {"row": row, "way": way, "complete": n, "of": of} for (row, way), n in counts.items()
+            {"row": method, "way": setting, "complete": n, "of": of}
+            for (method, setting), n in counts.items()
         ),
     )
 

@@ -7,14 +7,14 @@ from pydantic import ValidationError
 from protocol.config.study import explain
 from reporting.blocks import Bullets, Section, Text, write_pictures, write_tables
 from reporting.render import render_page
-from simulation.experiment.report.confidence import trust_section
-from simulation.experiment.report.key_findings import in_short
+from simulation.experiment.report.confidence import confidence_section
+from simulation.experiment.report.key_findings import key_findings
 from simulation.experiment.report.orderings import orderings_section
 from simulation.experiment.report.overlays import overlays_section
 from simulation.experiment.report.overview import overview_section
 from simulation.experiment.report.plots import boxes_section, curves_section
 from simulation.experiment.report.published import published_section
-from simulation.experiment.report.results import Book
+from simulation.experiment.report.results import Results
 from simulation.experiment.report.settings import federation_section
 from simulation.experiment.report.unlabelled import unlabelled_section
 from simulation.experiment.store import read_study
@@ -45,8 +45,8 @@ def write_report(study: Path, reference: str = REFERENCE) -> Path:
         ReportError: If the folder is no study, or one of its files is damaged.
     """
     try:
-        book = Book(*read_study(study))
-        sections = _sections(book, study, reference)
+        results = Results(*read_study(study))
+        sections = _sections(results, study, reference)
     except FileNotFoundError:
         raise ReportError(
             f"{study}: has no study.json, so is no study; give the folder that the study wrote"
@@ -57,30 +57,31 @@ def write_report(study: Path, reference: str = REFERENCE) -> Path:
     write_tables(sections, folder / "tables")
     write_pictures(sections, folder / "figures")
     page = render_page(
-        f"Study report: {book.info.protocol.get('name', study.name)}",
-        f"{len(book.runs)} complete runs of {len(book.rows)} methods; started {book.info.started}",
+        f"Study report: {results.info.protocol.get('name', study.name)}",
+        f"{len(results.runs)} complete runs of {len(results.methods)} methods; started "
+        f"{results.info.started}",
         sections,
-        notices=(Text(text=_SYNTHETIC, tone="caution"),) if book.is_synthetic() else (),
+        notices=(Text(text=_SYNTHETIC, tone="caution"),) if results.is_synthetic() else (),
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _sections(book: Book, study: Path, reference: str) -> list[Section]:
-    if not book.runs:
+def _sections(results: Results, study: Path, reference: str) -> list[Section]:
+    if not results.runs:
         text = "No run is complete yet, so there is nothing to report."
         nothing = Text(text=text, tone="caution")
-        return [Section(title="In short", blocks=(nothing,)), overview_section(book)]
+        return [Section(title="In short", blocks=(nothing,)), overview_section(results)]
     return [
-        Section(title="In short", blocks=(Bullets(items=in_short(book, reference)),)),
-        overview_section(book),
-        published_section(book, reference),
-        federation_section(book, reference),
-        unlabelled_section(book),
-        boxes_section(book, reference),
-        curves_section(book, reference),
-        trust_section(book),
-        overlays_section(book, study, reference),
-        orderings_section(book),
+        Section(title="In short", blocks=(Bullets(items=key_findings(results, reference)),)),
+        overview_section(results),
+        published_section(results, reference),
+        federation_section(results, reference),
+        unlabelled_section(results),
+        boxes_section(results, reference),
+        curves_section(results, reference),
+        confidence_section(results),
+        overlays_section(results, study, reference),
+        orderings_section(results),
     ]

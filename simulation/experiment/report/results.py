@@ -1,13 +1,22 @@
-"""The scores of a study, asked for by row, way, organ and site."""
+"""The scores of an experiment as tables, asked for by method, setting, organ and site."""
 
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
-import numpy as np
+import pandas as pd
 
 from simulation.experiment.methods import ROWS
-from simulation.experiment.report.statistics import Place, Scores
-from simulation.experiment.store import WAYS, CaseRow, Run, StudyInfo, Way
+from simulation.experiment.report.statistics import (
+    PLACE,
+    Difference,
+    Scores,
+    Summary,
+    case_means,
+    difference,
+    means,
+    summarise,
+)
+from simulation.experiment.store import WAYS, CaseRow, ConfidenceRow, RoundRow, Run, StudyInfo, Way
 
 Part = Literal["test", "withheld"]
 Score = Literal["dsc", "asd_mm"]
@@ -18,92 +27,133 @@ SCORE_NAMES: Mapping[Score, str] = {"dsc": "DSC", "asd_mm": "ASD"}
 ALL_ORGANS = "all organs"
 
 
-class Book:
-    """Scores by place.
+class Results:
+    """What is complete of an experiment.
+
+    Each table has the columns method, setting, fold and seed of a run, and those of the run's own
+    table in the store; what is undefined is NaN.
 
     Args:
         info: What was asked for.
         runs: What is complete.
     """
 
-    def __init__(self, info: StudyInfo, runs: list[Run]) -> None:
+    def __init__(self, info: StudyInfo, runs: Sequence[Run]) -> None:
         self.info = info
         self.runs = tuple(runs)
+        self.cases = _table(CaseRow, [(run, run.cases) for run in runs])
+        self.confidence = _table(ConfidenceRow, [(run, run.confidence) for run in runs])
+        self.rounds = _table(RoundRow, [(run, run.rounds) for run in runs])
 
-    def runs_of(self, row: str, way: Way) -> list[Run]:
+    def runs_of(self, method: str, setting: Way) -> list[Run]:
         """Complete runs, of all folds and seeds."""
-        return [r for r in self.runs if (r.info.key.row, r.info.key.way) == (row, way)]
+        return [r for r in self.runs if (r.info.key.row, r.info.key.way) == (method, setting)]
 
     @property
-    def rows(self) -> tuple[str, ...]:
-        """Rows with a complete run, as the paper orders them, others after."""
-        there = dict.fromkeys([*self.info.rows, *(r.info.key.row for r in self.runs)])
-        done = {r.info.key.row for r in self.runs}
-        known = [row for row in ROWS if row in there]
-        return tuple(r for r in [*known, *(r for r in there if r not in ROWS)] if r in done)
+    def methods(self) -> tuple[str, ...]:
+        """Methods with a complete run, as the paper orders them, others after."""
+        done = {run.info.key.row for run in self.runs}
+        there = dict.fromkeys([*self.info.rows, *(run.info.key.row for run in self.runs)])
+        known = [method for method in ROWS if method in there]
+        return tuple(m for m in [*known, *(m for m in there if m not in ROWS)] if m in done)
 
-    def rows_of(self, way: Way) -> tuple[str, ...]:
-        """Rows with a complete run of this way."""
-        return tuple(row for row in self.rows if self.runs_of(row, way))
+    def methods_of(self, setting: Way) -> tuple[str, ...]:
+        """Methods with a complete run in this setting."""
+        return tuple(method for method in self.methods if self.runs_of(method, setting))
 
-    def ways_of(self, row: str) -> tuple[Way, ...]:
-        """Ways in which a row has a complete run."""
-        return tuple(way for way in WAYS if self.runs_of(row, way))
+    def settings_of(self, method: str) -> tuple[Way, ...]:
+        """Settings in which a method has a complete run."""
+        return tuple(setting for setting in WAYS if self.runs_of(method, setting))
 
     @property
-    def way(self) -> Way:
-        """The way that methods are compared in: federated, or the first that has a run."""
+    def setting(self) -> Way:
+        """The setting that methods are compared in: federated, or the first that has a run."""
         there = {run.info.key.way for run in self.runs}
-        return next((way for way in WAYS if way in there), WAYS[0])
+        return next((setting for setting in WAYS if setting in there), WAYS[0])
 
     def sites(self, part: Part = "test") -> tuple[str, ...]:
         """Sites with scored cases of this part."""
-        return tuple(sorted({c.site for r in self.runs for c in r.cases if c.part == part}))
+        return tuple(sorted(self.cases.site[self.cases.part == part].unique()))
 
-    def cases(
-        self, row: str, way: Way, *, site: str = "", part: Part = "test"
-    ) -> Iterator[tuple[Place, CaseRow]]:
-        """Every organ of every case with its place."""
-        for run in self.runs_of(row, way):
-            key = run.info.key
-            for case in run.cases:
-                if case.part == part and site in ("", case.site):
-                    yield Place(key.fold, key.seed, case.site, case.case), case
+    def cases_of(
+        self, method: str, setting: Way, organ: str = "", *, site: str = "", part: Part = "test"
+    ) -> pd.DataFrame:
+        """Lines of `cases`; "" is every organ or site."""
+        wanted = {"method": method, "setting": setting, "part": part}
+        wanted |= {"organ": organ} if organ else {}
+        wanted |= {"site": site} if site else {}
+        return chosen(self.cases, **wanted)
 
     def scores(
         self,
         score: Score,
-        row: str,
-        way: Way,
+        method: str,
+        setting: Way,
         organ: str = ALL_ORGANS,
         *,
         site: str = "",
         part: Part = "test",
     ) -> Scores:
-        """A score by place: DSC, or ASD in mm; None where it is undefined.
+        """A score by place: DSC, or ASD in mm; NaN where it is undefined.
 
-        For all organs, the mean over them, and None where one of them is undefined.
+        For all organs, the mean over them, and NaN where one of them is undefined.
         """
-        found: dict[Place, list[float | None]] = {}
-        for place, case in self.cases(row, way, site=site, part=part):
-            if organ in (ALL_ORGANS, case.organ):
-                found.setdefault(place, []).append(getattr(case, score))
-        return {place: _mean(values) for place, values in found.items()}
+        named = "" if organ == ALL_ORGANS else organ
+        cases = self.cases_of(method, setting, named, site=site, part=part)
+        return means(cases.set_index(PLACE)[score], PLACE)
 
-    def failures(self, row: str, way: Way, organ: str, *, site: str = "") -> tuple[int, int, int]:
-        """Segmentations of test cases: failures, without an ASD, and all; each seed counts."""
-        cases = [c for _, c in self.cases(row, way, site=site) if c.organ == organ]
-        return (
-            sum(c.failure for c in cases),
-            sum(c.asd_mm is None for c in cases),
-            len(cases),
-        )
+    def case_means(
+        self, score: Score, method: str, setting: Way, organ: str = ALL_ORGANS, **which: Any
+    ) -> list[float]:
+        """One value a case; withheld scans are the same in every fold, and so averaged over it."""
+        over_folds = which.get("part") == "withheld"
+        found = self.scores(score, method, setting, organ, **which)
+        return case_means(found, over_folds=over_folds)
+
+    def summary(
+        self, score: Score, method: str, setting: Way, organ: str = ALL_ORGANS, **which: Any
+    ) -> Summary:
+        """Of one value a case; `which` is the site and the part, as for `scores`."""
+        return summarise(self.case_means(score, method, setting, organ, **which))
+
+    def difference(
+        self,
+        score: Score,
+        first: tuple[str, Way],
+        second: tuple[str, Way],
+        organ: str = ALL_ORGANS,
+        **which: Any,
+    ) -> Difference:
+        """First minus second, each a method in a setting, on the cases that both scored."""
+        one, other = (self.scores(score, *key, organ, **which) for key in (first, second))
+        return difference(one, other, over_folds=which.get("part") == "withheld")
 
     def is_synthetic(self) -> bool:
         """Whether the cohort is made."""
         return self.info.cohort.get("kind") == "phantom"
 
 
-def _mean(values: list[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if len(defined) == len(values) else None
+def chosen(table: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The lines that have these values in these columns."""
+    lines = pd.Series(True, index=table.index)
+    for column, value in wanted.items():
+        lines &= table[column] == value
+    return table[lines]
+
+
+def _table(kind: Any, runs: Sequence[tuple[Run, Sequence[Any]]]) -> pd.DataFrame:
+    fields = kind.model_fields
+    lines = [
+        {
+            "method": run.info.key.row,
+            "setting": run.info.key.way,
+            "fold": run.info.key.fold,
+            "seed": run.info.key.seed,
+            **vars(line),
+        }
+        for run, found in runs
+        for line in found
+    ]
+    table = pd.DataFrame(lines, columns=["method", "setting", "fold", "seed", *fields])
+    numbers = [n for n, f in fields.items() if float in (f.annotation, *get_args(f.annotation))]
+    return table.astype(dict.fromkeys(numbers, float))

@@ -1,61 +1,70 @@
 """Federated, pooled and local side by side, and what each site gains."""
 
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from reporting.blocks import Block, Group, Section, Table, Text
-from simulation.experiment.report.formatting import mean_sd, p_value, signed, signed_span
-from simulation.experiment.report.published import difference_record, summary_record
-from simulation.experiment.report.results import ALL_ORGANS, Book
-from simulation.experiment.report.statistics import (
-    Difference,
-    Summary,
-    case_means,
-    difference,
-    summarise,
+from reporting.blocks import Block, Section, Table, Text
+from simulation.experiment.report.formatting import (
+    groups,
+    mean_sd,
+    p_value,
+    records,
+    signed,
+    signed_span,
 )
+from simulation.experiment.report.results import ALL_ORGANS, Results
+from simulation.experiment.report.statistics import Difference, Summary
 from simulation.experiment.store import WAYS, Way
 
 TITLE = "Federated, pooled and local by site"
 
 
-class SiteLine(BaseModel):
-    """DSC of one row at one site by way, and the federation's gain over the local model."""
+@dataclass(frozen=True, kw_only=True)
+class SiteLine:
+    """DSC of one method at one site by setting, and the federation's gain over the local model."""
 
-    model_config = ConfigDict(frozen=True)
-
-    row: str
+    method: str
     organ: str
     site: str
-    by_way: dict[Way, Summary]
+    federated: Summary
+    pooled: Summary
+    local: Summary
     gain: Difference
 
 
-def site_line(book: Book, row: str, organ: str, site: str = "") -> SiteLine:
+@dataclass(frozen=True, kw_only=True)
+class WithheldLine:
+    """DSC of one method on a site's unlabelled training scans."""
+
+    method: str
+    organ: str
+    site: str
+    setting: Way
+    dsc: Summary
+
+
+def site_line(results: Results, method: str, organ: str, site: str = "") -> SiteLine:
     """The line of a site, or of all sites together."""
-    scores = {way: book.scores("dsc", row, way, organ, site=site) for way in WAYS}
     return SiteLine(
-        row=row,
+        method=method,
         organ=organ,
         site=site or "all",
-        by_way={way: summarise(case_means(found)) for way, found in scores.items()},
-        gain=difference(scores["federated"], scores["local"]),
+        **{way: results.summary("dsc", method, way, organ, site=site) for way in WAYS},
+        gain=results.difference("dsc", (method, "federated"), (method, "local"), organ, site=site),
     )
 
 
-def gains(book: Book, row: str) -> list[SiteLine]:
-    """Sites where the row has a federated and a local score."""
-    lines = [site_line(book, row, ALL_ORGANS, site) for site in book.sites()]
+def gains(results: Results, method: str) -> list[SiteLine]:
+    """Sites where the method has a federated and a local score."""
+    lines = [site_line(results, method, ALL_ORGANS, site) for site in results.sites()]
     return [line for line in lines if line.gain.n]
 
 
-def federation_section(book: Book, reference: str) -> Section:
-    """One table a row that was run in more than one way; the reference by organ too."""
-    rows = [row for row in book.rows if len(book.ways_of(row)) > 1]
-    rows.sort(key=lambda row: row != reference)
-    if not rows:
+def federation_section(results: Results, reference: str) -> Section:
+    """One table a method that was run in several settings; the reference by organ too."""
+    methods = [method for method in results.methods if len(results.settings_of(method)) > 1]
+    methods.sort(key=lambda method: method != reference)
+    if not methods:
         text = "No row has complete runs of more than one way yet."
         return Section(title=TITLE, blocks=(Text(text=text),))
     blocks: list[Block] = [
@@ -66,86 +75,61 @@ def federation_section(book: Book, reference: str) -> Section:
             "cases, with its 95% interval and Wilcoxon's p, not corrected."
         )
     ]
-    for row in rows:
-        organs = (ALL_ORGANS, *book.info.organs) if row == reference else (ALL_ORGANS,)
-        blocks.append(_table(book, row, organs))
-    withheld = _withheld(book, reference)
+    for method in methods:
+        organs = (ALL_ORGANS, *results.info.organs) if method == reference else (ALL_ORGANS,)
+        blocks.append(_table(results, method, organs))
+    withheld = _withheld(results, reference)
     blocks.append(withheld or Text(text="No withheld labels of unlabelled scans were scored."))
     return Section(title=TITLE, blocks=tuple(blocks))
 
 
-def _table(book: Book, row: str, organs: tuple[str, ...]) -> Table:
-    lines = [site_line(book, row, organ, site) for organ in organs for site in _sites(book)]
+def _table(results: Results, method: str, organs: tuple[str, ...]) -> Table:
+    sites = (*results.sites(), "")
+    lines = [site_line(results, method, organ, site) for organ, site in product(organs, sites)]
     return Table(
-        name=f"sites_{row}",
-        caption=f"{row}: DSC by site",
+        name=f"sites_{method}",
+        caption=f"{method}: DSC by site",
         header=("site", *WAYS, "gain", "interval", "p", "cases"),
-        groups=tuple(
-            Group(title=organ, rows=tuple(_cells(line) for line in lines if line.organ == organ))
-            for organ in organs
-        ),
-        records=tuple(_record(line) for line in lines),
+        groups=groups(lines, "organ", _cells),
+        records=records(lines),
     )
-
-
-def _sites(book: Book) -> tuple[str, ...]:
-    return (*book.sites(), "")
 
 
 def _cells(line: SiteLine) -> tuple[str, ...]:
+    summaries = (line.federated, line.pooled, line.local)
     return (
         line.site,
-        *(mean_sd(line.by_way[way]) for way in WAYS),
+        *(mean_sd(summary) for summary in summaries),
         signed(line.gain.mean),
         signed_span(line.gain.interval),
         p_value(line.gain.p),
-        str(max(summary.n for summary in line.by_way.values())),
+        str(max(summary.n for summary in summaries)),
     )
 
 
-def _record(line: SiteLine) -> dict[str, Any]:
-    content: dict[str, Any] = {"row": line.row, "organ": line.organ, "site": line.site}
-    for way in WAYS:
-        content |= summary_record(line.by_way[way], way)
-    return content | difference_record(line.gain, "gain")
-
-
-def _withheld(book: Book, row: str) -> Table | None:
+def _withheld(results: Results, method: str) -> Table | None:
     """Unlabelled training scans, whose labels the study alone knows."""
-    sites = book.sites("withheld")
-    organs = (ALL_ORGANS, *book.info.organs)
-    ways = [way for way in WAYS if any(book.cases(row, way, part="withheld"))]
-    if not ways:
+    settings = [way for way in WAYS if len(results.cases_of(method, way, part="withheld"))]
+    if not settings:
         return None
-    found = {
-        (organ, site, way): summarise(
-            case_means(
-                book.scores("dsc", row, way, organ, site=site, part="withheld"), over_folds=True
-            )
-        )
-        for organ, site, way in product(organs, sites, ways)
-    }
+    organs, sites = (ALL_ORGANS, *results.info.organs), results.sites("withheld")
+
+    def line(organ: str, site: str, setting: Way) -> WithheldLine:
+        dsc = results.summary("dsc", method, setting, organ, site=site, part="withheld")
+        return WithheldLine(method=method, organ=organ, site=site, setting=setting, dsc=dsc)
+
+    lines = {key: line(*key) for key in product(organs, sites, settings)}
+
+    def cells(first: WithheldLine) -> tuple[str, ...]:
+        found = [lines[first.organ, first.site, setting].dsc for setting in settings]
+        return (first.site, *map(mean_sd, found), str(max(summary.n for summary in found)))
+
+    first = [line for line in lines.values() if line.setting == settings[0]]
     return Table(
         name="withheld",
-        caption=f"{row}: DSC on unlabelled training scans, by site",
-        header=("site", *ways, "scans"),
-        groups=tuple(
-            Group(
-                title=organ,
-                rows=tuple(
-                    (
-                        site,
-                        *(mean_sd(found[organ, site, way]) for way in ways),
-                        str(max(found[organ, site, way].n for way in ways)),
-                    )
-                    for site in sites
-                ),
-            )
-            for organ in organs
-        ),
+        caption=f"{method}: DSC on unlabelled training scans, by site",
+        header=("site", *settings, "scans"),
+        groups=groups(first, "organ", cells),
         note="Labels that the study alone knows; no model was trained on them or chosen by them.",
-        records=tuple(
-            {"row": row, "organ": organ, "site": site, "way": way, **summary_record(s, "dsc")}
-            for (organ, site, way), s in found.items()
-        ),
+        records=records(list(lines.values())),
     )

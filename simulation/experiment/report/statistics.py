@@ -1,13 +1,14 @@
 """Statistics of the tables: summaries, intervals and paired tests, by scipy and statsmodels.
 
-A score belongs to a `Place`.  Seeds of one case are averaged first, so that a case counts once;
-an undefined score (None) is never averaged.
+A score belongs to a place: a case of a site in one fold and seed.  Seeds of one case are averaged
+first, so that a case counts once; an undefined score (NaN) is never averaged.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
@@ -23,16 +24,9 @@ _SEED = 20180916
 _DECIMALS = 12
 
 
-class Place(NamedTuple):
-    """Where a score was measured."""
-
-    fold: int
-    seed: int
-    site: str
-    case: str
-
-
-Scores = Mapping[Place, float | None]
+PLACE = ["fold", "seed", "site", "case"]
+# Values by place, an index with these four names; NaN where a score is undefined.
+Scores: TypeAlias = pd.Series
 
 
 class _Frozen(BaseModel):
@@ -71,6 +65,15 @@ class Difference(_Frozen):
         return "higher" if self.interval.low > 0 else "lower"
 
 
+def means(values: pd.Series, levels: list[str]) -> pd.Series:
+    """Means of the groups that these levels of the index make, in order of appearance.
+
+    By NumPy, because pandas sums in another order: its last bits would be others.
+    """
+    groups = values.groupby(level=levels, sort=False)
+    return groups.agg(lambda group: np.mean(group.to_numpy())).astype(float)
+
+
 def case_means(scores: Scores, *, over_folds: bool = False) -> list[float]:
     """One value a case: the mean over its seeds of what is defined.
 
@@ -78,12 +81,9 @@ def case_means(scores: Scores, *, over_folds: bool = False) -> list[float]:
         scores: In the unit of the score.
         over_folds: Average folds too, where the same scan is scored in each (part "withheld").
     """
-    groups: dict[tuple[Any, ...], list[float]] = {}
-    for place, value in scores.items():
-        if value is not None:
-            key = (None if over_folds else place.fold, place.site, place.case)
-            groups.setdefault(key, []).append(value)
-    return [float(np.mean(groups[key])) for key in sorted(groups, key=str)]
+    levels = ["site", "case"] if over_folds else ["fold", "site", "case"]
+    found = means(scores.dropna(), levels).to_dict()
+    return [found[case] for case in sorted(found, key=str)]
 
 
 def summarise(values: Iterable[float]) -> Summary:
@@ -152,9 +152,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def _paired(
     first: Scores, second: Scores, *, over_folds: bool = False
 ) -> tuple[list[float], list[float]]:
-    both = [p for p in first if first[p] is not None and second.get(p) is not None]
-    one, other = ({place: scores[place] for place in both} for scores in (first, second))
-    return case_means(one, over_folds=over_folds), case_means(other, over_folds=over_folds)
+    both = first.to_frame("first").join(second.rename("second"), how="inner").dropna()
+    return (
+        case_means(both["first"], over_folds=over_folds),
+        case_means(both["second"], over_folds=over_folds),
+    )
 
 
 def _wilcoxon(gaps: Vector) -> float:

@@ -2,12 +2,14 @@
 
 import warnings
 
+import pandas as pd
 import pytest
 
 from simulation.experiment.report.statistics import (
+    PLACE,
     Difference,
     Interval,
-    Place,
+    Scores,
     case_means,
     difference,
     holm,
@@ -17,8 +19,12 @@ from simulation.experiment.report.statistics import (
 )
 
 
-def places(*values: float | None, seed: int = 1, fold: int = 0) -> dict[Place, float | None]:
-    return {Place(fold, seed, "A", f"case{n}"): value for n, value in enumerate(values)}
+def places(*values: float | None, seed: int = 1, fold: int = 0) -> Scores:
+    index = [(fold, seed, "A", f"case{n}") for n in range(len(values))]
+    return pd.Series(values, pd.MultiIndex.from_tuples(index, names=PLACE), dtype=float)
+
+
+NOTHING = places(0.5).iloc[:0]
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +54,12 @@ def test_the_interval_is_the_same_every_time() -> None:
 
 
 def test_seeds_are_averaged_before_cases_and_undefined_is_in_no_mean() -> None:
-    scores = places(0.6, 0.8, None) | places(0.8, None, None, seed=2)
+    scores = pd.concat([places(0.6, 0.8, None), places(0.8, None, None, seed=2)])
     assert case_means(scores) == pytest.approx([0.7, 0.8])
 
 
 def test_folds_are_averaged_only_where_asked() -> None:
-    scores = places(0.6) | places(0.8, fold=1)
+    scores = pd.concat([places(0.6), places(0.8, fold=1)])
     assert case_means(scores) == pytest.approx([0.6, 0.8])
     assert case_means(scores, over_folds=True) == pytest.approx([0.7])
 
@@ -78,11 +84,11 @@ def test_wilcoxon_by_hand(second: tuple[float, ...], p: float) -> None:
 
 
 def test_pairs_are_what_both_scored() -> None:
-    first = places(0.9, 0.8, None, 0.5) | places(0.1, seed=2)
+    first = pd.concat([places(0.9, 0.8, None, 0.5), places(0.1, seed=2)])
     second = places(0.8, None, 0.7)
     found = difference(first, second)
     assert (found.n, found.mean, found.interval) == (1, pytest.approx(0.1), None)
-    assert difference(first, {}) == Difference(n=0, mean=None, interval=None, p=None)
+    assert difference(first, NOTHING) == Difference(n=0, mean=None, interval=None, p=None)
 
 
 def test_verdicts() -> None:
@@ -112,7 +118,7 @@ def test_a_share_of_the_means() -> None:
     ratio, ends = found
     assert ratio == pytest.approx(1.4 / 1.6)
     assert ends is not None and ends.low <= ratio <= ends.high
-    assert share(places(0.5), {}) is None
+    assert share(places(0.5), NOTHING) is None
     assert share(places(0.5, 0.5), places(0.0, 0.0)) is None
     assert share(places(0.5), places(1.0)) == (0.5, None)
     assert share(places(0.5, 0.5), places(1.0, 1.0)) == (0.5, Interval(low=0.5, high=0.5))
