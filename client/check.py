@@ -22,7 +22,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from client.data.pseudonyms import KEY_FILE, PseudonymKeyError, Pseudonyms, read_or_make_key
+from client.data.pseudonyms import (
+    KEY_FILE,
+    PseudonymKeyError,
+    Pseudonyms,
+    read_or_make_key,
+)
 from client.datacheck.inspection import CaseReport, Status
 from client.datacheck.page import write_page
 from client.datacheck.site import SiteCheck, check_site

@@ -11,7 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from client.data.pseudonyms import KEY_FILE, Pseudonyms, personal_key_file, read_or_make_key
+from client.data.pseudonyms import (
+    KEY_FILE,
+    Pseudonyms,
+    personal_key_file,
+    read_or_make_key,
+)
 from client.segmenting.options import FORMATS, NOTICE, Format, Options
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.files import remove_drafts

@@ -167,7 +167,7 @@ def _promise12_pairs(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
         if found := _PROMISE12.fullmatch(path.name):
             (labels if found[2] else images)[found[1]] = path
             try:
-                data_file(path, place=f"case {found[1]}: {path.name}")
+                data_file(path, location=f"case {found[1]}: {path.name}")
             except ScanError as error:
                 mistakes.append(str(error))
     for name in sorted(set(images) ^ set(labels)):

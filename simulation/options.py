@@ -10,7 +10,7 @@ import typer
 
 from asdnet_models.organs import parse_organs
 from client.data.errors import ScanError
-from client.data.layout import ContractError
+from client.data.layout import LayoutError
 from protocol.config.presets import PresetName, preset
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
 from server.rounds.errors import QuorumError
@@ -19,7 +19,7 @@ from simulation.errors import CohortError, SplitError, StudyFolderError
 # What a user can mend: told in a line each, without a traceback.
 TOLD = (
     CohortError,
-    ContractError,
+    LayoutError,
     OSError,
     ProtocolError,
     QuorumError,

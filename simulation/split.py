@@ -16,9 +16,15 @@ import numpy as np
 import SimpleITK as sitk
 import yaml
 
-from client.data.case import Case, Part
+from client.data.case import (
+    Case,
+    Part,
+)
 from client.data.errors import ScanError
-from client.data.image_io import read_image, read_label_map
+from client.data.image_io import (
+    read_image,
+    read_label_map,
+)
 from client.data.integrity import data_file
 from client.data.layout import LAYOUT
 from client.data.leakage import duplicate_mistakes
@@ -278,7 +284,7 @@ def _link(source: Path, folder: Path, name: str) -> None:
         suffix = source.name[-len(".nii.gz") :]
     target = folder / f"{name}{suffix}"
     _link_one(source, target)
-    voxels = None if source.is_dir() else data_file(source, place=f"case {name}")
+    voxels = None if source.is_dir() else data_file(source, location=f"case {name}")
     if voxels is not None:
         _link_one(voxels, folder / voxels.name)
 

@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 from asdnet_models.preprocessing import PREPROCESSING_VERSION, preprocess_image, preprocess_label
 from client.data.case import Case
 from client.data.errors import ScanError
-from client.data.hashing import content_hash, voxel_hash
+from client.data.hashing import (
+    content_hash,
+    voxel_hash,
+)
 from protocol.config.study import DataRequirements, StudyProtocol
 from protocol.files import atomic_folder
 
@@ -83,7 +86,7 @@ class CachedCase:
 
     @property
     def annotated(self) -> frozenset[str]:
-        """The study's organs that were drawn in this case; of the others its label says nothing."""
+        """The study's organs that are annotated; of the others its label says nothing."""
         return frozenset(self.facts["annotated"])
 
     @property
@@ -120,11 +123,12 @@ def cached_case(case: Case, cache: Path, protocol: StudyProtocol) -> CachedCase:
 
 
 def _key(case: Case, protocol: StudyProtocol) -> str:
-    contract = protocol.contract.model_dump(include=_DEMANDS)
+    requirements = protocol.contract.model_dump(include=_DEMANDS)
     parts = [
         str((PREPROCESSING_VERSION, _ENTRY_VERSION)),
         json.dumps(
-            [protocol.spacing_mm, case.how_it_is_read(protocol.organs), contract], sort_keys=True
+            [protocol.spacing_mm, case.how_it_is_read(protocol.organs), requirements],
+            sort_keys=True,
         ),
         content_hash(case.image),
         content_hash(case.label) if case.label else "",
@@ -166,34 +170,34 @@ def entry_bytes(voxels: float, *, labelled: bool) -> int:
     return int(voxels * (5 if labelled else 4))
 
 
-def check_demands(case: Case, scan: sitk.Image, contract: DataRequirements) -> None:
+def check_demands(case: Case, scan: sitk.Image, requirements: DataRequirements) -> None:
     """Whether a scan is what the study wants.
 
     Raises:
         ScanError: It is of another modality, too coarse or too small.
     """
-    place = f"case {case.name}: image"
+    location = f"case {case.name}: image"
     series = case.series
-    if series and contract.modality and series.modality != contract.modality:
+    if series and requirements.modality and series.modality != requirements.modality:
         raise ScanError(
-            place,
-            f"is of modality {series.modality or 'unknown'}, the study takes {contract.modality};"
-            " take it out of the folder",
+            location,
+            f"is of modality {series.modality or 'unknown'}, the study takes"
+            f" {requirements.modality}; take it out of the folder",
             rule="modality",
         )
-    coarsest, most = max(scan.GetSpacing()), contract.max_spacing_mm
+    coarsest, most = max(scan.GetSpacing()), requirements.max_spacing_mm
     if most and coarsest > most + _ROUNDING_MM:
         raise ScanError(
-            place,
+            location,
             f"has voxels of {coarsest:.4g} mm, the study takes {most:g} mm at most; take a finer"
             " series",
             rule="spacing",
         )
     extents = (n * mm for n, mm in zip(scan.GetSize(), scan.GetSpacing(), strict=True))
-    shortest, least = min(extents), contract.min_extent_mm
+    shortest, least = min(extents), requirements.min_extent_mm
     if least and shortest < least - _ROUNDING_MM:
         raise ScanError(
-            place,
+            location,
             f"is {shortest:.4g} mm long at its shortest edge, the study takes {least:g} mm at"
             " least; take the whole scan, not a crop",
             rule="extent",

@@ -12,10 +12,24 @@ import SimpleITK as sitk
 
 from client.data.dicom.contours import read_structures
 from client.data.dicom.segments import read_segments
-from client.data.dicom.series import DicomSeries, dicom_files, find_series, is_dicom, label_kind
+from client.data.dicom.series import (
+    DicomSeries,
+    dicom_files,
+    find_series,
+    is_dicom,
+    label_kind,
+    structure_names,
+)
 from client.data.geometry import put_on_grid
-from client.data.image_io import load_numbers, read_image
-from client.data.label_map import LabelDictionary, site_dictionary, study_dictionary
+from client.data.image_io import (
+    load_numbers,
+    read_image,
+)
+from client.data.label_map import (
+    LabelMapping,
+    site_mapping,
+    study_mapping,
+)
 from protocol.config.site import SiteConfig
 
 Part = Literal["labelled", "unlabelled", "validation", "test"]
@@ -39,22 +53,22 @@ class Case:
     label: Path | None
     site: SiteConfig | None = None
 
-    def dictionary(self, organs: Mapping[str, int]) -> LabelDictionary:
+    def label_mapping(self, organs: Mapping[str, int]) -> LabelMapping:
         """What its label's numbers and names mean in a study of these organs."""
-        return site_dictionary(self.site, organs) if self.site else study_dictionary(organs)
+        return site_mapping(self.site, organs) if self.site else study_mapping(organs)
 
     def annotated(self, organs: Mapping[str, int]) -> frozenset[str]:
-        """The study's organs that were drawn in it; of the others its label says nothing."""
-        return self.dictionary(organs).drawn_in(self.name) if self.label else frozenset()
+        """The study's organs that are annotated in it; of the others its label says nothing."""
+        return self.label_mapping(organs).annotated_in(self.name) if self.label else frozenset()
 
     def how_it_is_read(self, organs: Mapping[str, int]) -> dict[str, Any]:
         """What decides how its files are understood, for a key; equal where nothing differs."""
-        dictionary = self.dictionary(organs)
+        mapping = self.label_mapping(organs)
         return {
             "organs": dict(organs),
-            "values": {v: organ for v, organ in dictionary.values.items() if organ in organs},
-            "names": {n: organ for n, organ in dictionary.names.items() if organ in organs},
-            "ignored": [str(entry) for entry in dictionary.ignored],
+            "values": {v: organ for v, organ in mapping.values.items() if organ in organs},
+            "names": {n: organ for n, organ in mapping.names.items() if organ in organs},
+            "ignored": [str(entry) for entry in mapping.ignored],
             "annotated": sorted(self.annotated(organs)),
             "series": self._patterns,
         }
@@ -68,7 +82,7 @@ class Case:
         """
         if not is_dicom(self.image):
             return None
-        return find_series(self.image, place=f"case {self.name}: image", patterns=self._patterns)
+        return find_series(self.image, location=f"case {self.name}: image", patterns=self._patterns)
 
     def read_scan(self) -> sitk.Image:
         """The scan, 32-bit floats.
@@ -91,17 +105,29 @@ class Case:
         """
         if self.label is None:
             raise ValueError(f"case {self.name}: has no label")
-        dictionary = self.dictionary(organs)
-        place = f"case {self.name}: label {self.label.name}"
-        kind = label_kind(self.label, place=place)
+        mapping = self.label_mapping(organs)
+        location = f"case {self.name}: label {self.label.name}"
+        kind = label_kind(self.label, location=location)
         if kind is None:
-            numbers = load_numbers(self.label, place)
-            put_on_grid(numbers, scan, place=place)
-            return dictionary.translate(numbers, case=self.name, place=place)
+            numbers = load_numbers(self.label, location)
+            put_on_grid(numbers, scan, location=location)
+            return mapping.translate(numbers, case=self.name, location=location)
         read = read_structures if kind == "structures" else read_segments
         file = dicom_files(self.label)[0]
-        masks = read(file, scan, place=place, series=self.series)
-        return dictionary.combine(masks, scan, case=self.name, place=place)
+        masks = read(file, scan, location=location, series=self.series)
+        return mapping.combine(masks, scan, case=self.name, location=location)
+
+    def unused_structures(self, organs: Mapping[str, int]) -> list[str]:
+        """Contours or segments of its label that are no organ of the study, nor ignored on purpose.
+
+        Raises:
+            ScanError: The label cannot be read.
+        """
+        if self.label is None or not is_dicom(self.label):
+            return []
+        location = f"case {self.name}: label {self.label.name}"
+        names = structure_names(dicom_files(self.label)[0], location=location)
+        return self.label_mapping(organs).unused(names)
 
     @property
     def _patterns(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""One site's cases, ready for the networks: contract, cache, and patches drawn from them."""
+"""One site's cases, ready for the networks: layout, cache, and patches drawn from them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asdnet_models.methods.common import LabelledBatch, UnlabelledBatch
-from client.data.cache import CachedCase, cached_case
+from client.data.cache import (
+    CachedCase,
+    cached_case,
+)
 from client.data.case import Part
-from client.data.errors import Problem, ScanError
-from client.data.label_map import site_dictionary
-from client.data.layout import ContractError, Refusal, survey_folder
-from client.data.leakage import Together
+from client.data.errors import (
+    Problem,
+    ScanError,
+)
+from client.data.label_map import site_mapping
+from client.data.layout import (
+    LayoutError,
+    Refusal,
+    survey_folder,
+)
+from client.data.leakage import LeakageCheck
 from protocol.config.schedule import OrganBox
 from protocol.config.site import SiteConfig
 from protocol.config.study import DataRequirements, StudyProtocol
@@ -49,18 +59,18 @@ def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = 
 
     Args:
         config: The site.
-        protocol: The study; its contract says which share of the cases may be refused.
+        protocol: The study; its requirements say which share of the cases may be refused.
         strict: False: give what can be used, however much is refused.
 
     Raises:
-        ContractError: With every mistake of every case, where more is refused than the study's
-            contract allows; no case is dropped in silence.
+        LayoutError: With every mistake of every case, where more is refused than the study's
+            requirements allow; no case is dropped in silence.
         ProtocolError: The site's file does not fit the study.
         CacheError: If the cache cannot be written.
     """
-    site_dictionary(config, protocol.organs)
+    site_mapping(config, protocol.organs)
     survey = survey_folder(config.data, config)
-    together = Together(config)
+    leakage = LeakageCheck(config)
     parts: dict[Part, list[CachedCase]] = {part: [] for part in get_args(Part)}
     for case in survey.cases:
         try:
@@ -68,14 +78,14 @@ def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = 
         except ScanError as error:
             problem: Problem | None = error.problem
         else:
-            problem = together.problem(case, cached.facts["voxel_hash"])
+            problem = leakage.problem(case, cached.facts["voxel_hash"])
         if problem is None:
             parts[case.part].append(cached)
         else:
             survey.refused.append(Refusal(case=case.name, part=case.part, problem=problem))
     used = sum(len(cases) for cases in parts.values())
     if strict and not tolerable(survey.refused, used, protocol.contract):
-        raise ContractError(str(refusal.problem) for refusal in survey.refused)
+        raise LayoutError(str(refusal.problem) for refusal in survey.refused)
     for refusal in survey.refused:
         log.warning("not used: %s", refusal.problem)
     return SiteData(
@@ -85,12 +95,12 @@ def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = 
     )
 
 
-def tolerable(refused: Sequence[Refusal], used: int, contract: DataRequirements) -> bool:
+def tolerable(refused: Sequence[Refusal], used: int, requirements: DataRequirements) -> bool:
     """Whether a site may take part although some of its cases are refused."""
     about_cases = [refusal for refusal in refused if refusal.case]
     if len(about_cases) < len(refused):
         return False
-    return contract.tolerates(len(refused), used)
+    return requirements.tolerates(len(refused), used)
 
 
 class PatchSampler:

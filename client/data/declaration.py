@@ -12,11 +12,11 @@ from protocol.wire.messages import SiteFacts
 
 
 class Measured(Protocol):
-    """A usable case: which organs are drawn in it, and where they are."""
+    """A usable case: which organs are annotated in it, and where they are."""
 
     @property
     def annotated(self) -> frozenset[str]:
-        """The study's organs that are drawn."""
+        """The study's organs that are annotated."""
         ...
 
     @property
@@ -25,13 +25,13 @@ class Measured(Protocol):
         ...
 
 
-def count_drawn(cases: Sequence[Measured], organs: Collection[str]) -> dict[str, int]:
-    """In how many of the cases each organ is drawn."""
+def count_annotated(cases: Sequence[Measured], organs: Collection[str]) -> dict[str, int]:
+    """In how many of the cases each organ is annotated."""
     return {organ: sum(organ in case.annotated for case in cases) for organ in organs}
 
 
-def drawn_boxes(cases: Sequence[Measured], organs: Collection[str]) -> list[tuple[float, ...]]:
-    """The organ boxes of the cases in which every organ is drawn: the others' are too small."""
+def annotated_boxes(cases: Sequence[Measured], organs: Collection[str]) -> list[tuple[float, ...]]:
+    """The organ boxes of the cases in which every organ is annotated: the others' are too small."""
     return [c.organ_box for c in cases if c.organ_box and c.annotated >= set(organs)]
 
 
@@ -46,7 +46,7 @@ def declare(
     refused: Sequence[Problem],
     excluded: int,
 ) -> SiteFacts:
-    """The declaration; a box is told only where enough cases are in its sum.
+    """The declaration; a box is given only where enough cases are in its sum.
 
     Args:
         config: The site; its `min_cases_reported` holds.
@@ -65,9 +65,9 @@ def declare(
         test=test,
         excluded=excluded,
         refused=dict(sorted(Counter(problem.rule for problem in refused).items())),
-        annotated=count_drawn(labelled, organs),
+        annotated=count_annotated(labelled, organs),
     )
-    boxes = drawn_boxes(labelled, organs)
+    boxes = annotated_boxes(labelled, organs)
     if len(boxes) < config.min_cases_reported:
         return facts
     edges = (SumCount(sum=sum(edge), count=len(boxes)) for edge in zip(*boxes, strict=True))

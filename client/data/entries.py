@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client.data.dicom.series import is_dicom, is_dicom_folder
-from client.data.errors import Problem, ScanError
+from client.data.errors import (
+    Problem,
+    ScanError,
+)
 
 # ITK's reader by the suffix of a file.
 IMAGE_IO = {
@@ -64,11 +67,11 @@ def case_name(path: Path) -> str:
 
 
 def double_problem(folder: Path, case: str, paths: Sequence[Path]) -> Problem:
-    """What is said of a case that several entries of a folder could be."""
+    """The problem of a case that several entries of a folder could be."""
     return Problem(
         rule="name",
-        place=f"folder {folder.name}: case {case}",
-        said="is there more than once; keep one",
+        location=f"folder {folder.name}: case {case}",
+        message="is there more than once; keep one",
         detail=", ".join(path.name for path in paths),
     )
 

@@ -15,36 +15,36 @@ class Problem:
 
     Attributes:
         rule: The rule that it breaks.
-        place: Where; holds names of the site's files.
-        said: Rule, value and remedy, without a name of the site's; may begin with a colon.
+        location: Where; holds names of the site's files.
+        message: Rule, value and hint, without a name of the site's; may begin with a colon.
         detail: Names that help the reader at the site; they may identify a patient.
     """
 
     rule: Rule
-    place: str
-    said: str
+    location: str
+    message: str
     detail: str = ""
 
     def __str__(self) -> str:
         """The whole line, for the site's own screen."""
-        joint = "" if self.said.startswith(":") else " "
-        return f"{self.place}{joint}{self.said}{f' ({self.detail})' if self.detail else ''}"
+        joint = "" if self.message.startswith(":") else " "
+        return f"{self.location}{joint}{self.message}{f' ({self.detail})' if self.detail else ''}"
 
     @property
     def anonymous(self) -> str:
         """The line without any name of the site's."""
-        return self.said.lstrip(": ")
+        return self.message.lstrip(": ")
 
 
 class ScanError(ValueError):
-    """A scan or label map that cannot be used; says place, rule, value and remedy.
+    """A scan or label map that cannot be used; says location, rule, value and hint.
 
     Attributes:
         problem: The same in parts.
     """
 
-    def __init__(self, place: str, said: str, *, rule: Rule, detail: str = "") -> None:
-        self.problem = Problem(rule=rule, place=place, said=said, detail=detail)
+    def __init__(self, location: str, message: str, *, rule: Rule, detail: str = "") -> None:
+        self.problem = Problem(rule=rule, location=location, message=message, detail=detail)
         super().__init__(str(self.problem))
 
     def __reduce__(self) -> tuple[Any, ...]:

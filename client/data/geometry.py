@@ -30,7 +30,7 @@ def same_grid_error(label: sitk.Image, image: sitk.Image) -> str | None:
     return None
 
 
-def put_on_grid(label: sitk.Image, image: sitk.Image, *, place: str) -> None:
+def put_on_grid(label: sitk.Image, image: sitk.Image, *, location: str) -> None:
     """Give a label map exactly the geometry of its image, from which it may differ by rounding.
 
     Raises:
@@ -39,7 +39,7 @@ def put_on_grid(label: sitk.Image, image: sitk.Image, *, place: str) -> None:
     difference = same_grid_error(label, image)
     if difference is not None:
         raise ScanError(
-            place,
+            location,
             f"is not on the image grid: {difference}; resample it with nearest neighbour",
             rule="grid",
         )

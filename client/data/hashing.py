@@ -20,12 +20,12 @@ def content_hash(path: Path) -> str:
     Raises:
         ScanError: The path, or the file of its voxels, is missing or cannot be opened.
     """
-    place = f"scan {path.name}"
+    location = f"scan {path.name}"
     if path.is_dir():
         return hashlib.sha256("".join(map(_file_hash, dicom_files(path))).encode()).hexdigest()
     if not path.is_file():
-        raise ScanError(place, "does not exist; check the name and the folder", rule="missing")
-    data = data_file(path, place=place)
+        raise ScanError(location, "does not exist; check the name and the folder", rule="missing")
+    data = data_file(path, location=location)
     if data is None:
         return _file_hash(path)
     return hashlib.sha256((_file_hash(path) + _file_hash(data)).encode()).hexdigest()

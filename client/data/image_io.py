@@ -17,11 +17,17 @@ from numpy.typing import NDArray
 
 from asdnet_models.geometry import GeometryError, format_numbers, usable_geometry
 from client.data.dicom.series import is_dicom, read_series
-from client.data.entries import IMAGE_IO, suffix_of
+from client.data.entries import (
+    IMAGE_IO,
+    suffix_of,
+)
 from client.data.errors import ScanError
-from client.data.geometry import put_on_grid, same_grid_error
-from client.data.integrity import check_intact
-from client.data.label_map import study_dictionary
+from client.data.geometry import (
+    put_on_grid,
+    same_grid_error,
+)
+from client.data.integrity import check_integrity
+from client.data.label_map import study_mapping
 from protocol.files import atomic_file
 
 _WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")  # one file each, so that it can be replaced
@@ -41,18 +47,18 @@ def read_image(path: Path, *, case: str, series_patterns: Sequence[str] = ()) ->
         ScanError: It is missing, damaged, cut short, not 3-D, of several channels, holds NaN or
             infinite voxels, or is constant.
     """
-    place = f"case {case}: image {path.name}"
-    image = sitk.Cast(_read(path, place, series_patterns), sitk.sitkFloat32)
-    voxels = _finite_voxels(image, place)
+    location = f"case {case}: image {path.name}"
+    image = sitk.Cast(_read(path, location, series_patterns), sitk.sitkFloat32)
+    voxels = _finite_voxels(image, location)
     if min(image.GetSize()) < 2:
         raise ScanError(
-            place,
+            location,
             f"is one voxel thin, {format_numbers(image.GetSize())}; give a volume",
             rule="dimensions",
         )
     if voxels.min() == voxels.max():
         raise ScanError(
-            place, "is constant, every voxel is the same; export it again", rule="constant"
+            location, "is constant, every voxel is the same; export it again", rule="constant"
         )
     return image
 
@@ -74,7 +80,7 @@ def read_label_map(
         ScanError: It cannot be read, lies on another grid, or holds other values.
     """
     label = load_label_map(path, organs, case=case)
-    put_on_grid(label, image, place=f"case {case}: label map")
+    put_on_grid(label, image, location=f"case {case}: label map")
     return label
 
 
@@ -83,23 +89,25 @@ def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.
 
     Args and Raises as for `read_label_map`, the grid left aside.
     """
-    place = f"case {case}: label map {path.name}"
-    return study_dictionary(organs).translate(load_numbers(path, place), case=case, place=place)
+    location = f"case {case}: label map {path.name}"
+    return study_mapping(organs).translate(
+        load_numbers(path, location), case=case, location=location
+    )
 
 
-def load_numbers(path: Path, place: str) -> sitk.Image:
+def load_numbers(path: Path, location: str) -> sitk.Image:
     """Read a map of whole numbers, whatever they mean, with its own geometry.
 
     Raises:
         ScanError: It cannot be read, or holds values that are not integers.
     """
-    image = _read(path, place)
+    image = _read(path, location)
     if "float" not in image.GetPixelIDTypeAsString():
         return image
-    voxels = _finite_voxels(image, place)
+    voxels = _finite_voxels(image, location)
     if np.any(np.abs(voxels - np.rint(voxels)) > _INTEGER_TOLERANCE):
         raise ScanError(
-            place,
+            location,
             "holds values that are not integers; resample it with nearest neighbour",
             rule="values",
         )
@@ -118,24 +126,24 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
         ScanError: Another suffix, shape or grid, values that are not integers of 0 to 255, or a
             file that cannot be written.
     """
-    place = f"label map {path.name}"
+    location = f"label map {path.name}"
     suffix = suffix_of(path)
     if suffix not in _WRITABLE:
         raise ScanError(
-            place, f": cannot write this format; name it {', '.join(_WRITABLE)}", rule="format"
+            location, f": cannot write this format; name it {', '.join(_WRITABLE)}", rule="format"
         )
     if isinstance(label, sitk.Image):
         difference = same_grid_error(label, like)
         if difference is not None:
-            raise ScanError(place, f"is not on the image grid: {difference}", rule="grid")
+            raise ScanError(location, f"is not on the image grid: {difference}", rule="grid")
         label = sitk.GetArrayFromImage(label)  # a view would not keep its image alive
     if label.shape != like.GetSize()[::-1]:
         raise ScanError(
-            place, f"has shape {label.shape}, its image {like.GetSize()[::-1]}", rule="grid"
+            location, f"has shape {label.shape}, its image {like.GetSize()[::-1]}", rule="grid"
         )
     as_bytes = label.astype(np.uint8)
     if not np.array_equal(as_bytes, label):
-        raise ScanError(place, "holds values that are not integers from 0 to 255", rule="values")
+        raise ScanError(location, "holds values that are not integers from 0 to 255", rule="values")
     image = sitk.GetImageFromArray(as_bytes)
     image.CopyInformation(like)
     try:
@@ -143,74 +151,74 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
             sitk.WriteImage(image, str(draft), useCompression=True)
     except (RuntimeError, OSError) as error:
         raise ScanError(
-            place, "cannot be written; check its folder and the disk", rule="closed"
+            location, "cannot be written; check its folder and the disk", rule="closed"
         ) from error
 
 
-def _read(path: Path, place: str, patterns: Sequence[str] = ()) -> sitk.Image:
+def _read(path: Path, location: str, patterns: Sequence[str] = ()) -> sitk.Image:
     """One file or series as ITK reads it, of one channel and three dimensions."""
     if not path.exists():
-        raise ScanError(place, "does not exist; check the name and the folder", rule="missing")
+        raise ScanError(location, "does not exist; check the name and the folder", rule="missing")
     with _itk_quiet():
         if is_dicom(path):
-            image = read_series(path, place=place, patterns=patterns)
+            image = read_series(path, location=location, patterns=patterns)
         else:
-            image = _read_file(path, place)
+            image = _read_file(path, location)
     try:
         return usable_geometry(image)
     except GeometryError as error:
         raise ScanError(
-            place,
+            location,
             f"has a geometry that cannot be used: {error}; export it again",
             rule="undefined",
         ) from error
 
 
-def _read_file(path: Path, place: str) -> sitk.Image:
+def _read_file(path: Path, location: str) -> sitk.Image:
     suffix = suffix_of(path)
     if suffix is None:
         known = ", ".join(IMAGE_IO)
         raise ScanError(
-            place, f"is of no known format; give {known} or a DICOM folder", rule="format"
+            location, f"is of no known format; give {known} or a DICOM folder", rule="format"
         )
-    check_intact(path, place=place)
+    check_integrity(path, location=location)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(IMAGE_IO[suffix])
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        _check_kind(reader, place)
+        _check_kind(reader, location)
         return reader.Execute()
     except RuntimeError as error:
         # ITK's own words hold paths and addresses, and name the wrong cause as often as not.
         raise ScanError(
-            place,
+            location,
             f"cannot be read as {suffix}: it is damaged, cut short or of another format; copy or"
             " export it again",
             rule="damaged",
         ) from error
 
 
-def _check_kind(reader: sitk.ImageFileReader, place: str) -> None:
+def _check_kind(reader: sitk.ImageFileReader, location: str) -> None:
     if reader.GetDimension() != 3:
         raise ScanError(
-            place,
+            location,
             f"is {reader.GetDimension()}-D, {format_numbers(reader.GetSize())}; give a 3-D image",
             rule="dimensions",
         )
     channels = reader.GetNumberOfComponents()
     if channels != 1:
         raise ScanError(
-            place, f"has {channels} channels a voxel; give one channel", rule="dimensions"
+            location, f"has {channels} channels a voxel; give one channel", rule="dimensions"
         )
 
 
-def _finite_voxels(image: sitk.Image, place: str) -> NDArray[Any]:
+def _finite_voxels(image: sitk.Image, location: str) -> NDArray[Any]:
     voxels: NDArray[Any] = sitk.GetArrayViewFromImage(image)
     undefined = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
     if undefined:
         raise ScanError(
-            place,
+            location,
             f"is NaN or infinite in {undefined} voxel(s); give them a value first",
             rule="undefined",
         )

@@ -35,7 +35,7 @@ _LARGEST_NUMBER = 1e30  # the NRRD library's squares of larger ones overflow, an
 _SEVERAL_FILES = "its voxels are spread over several files; save it as one .mha or .nrrd file"
 
 
-def check_intact(path: Path, *, place: str) -> None:
+def check_integrity(path: Path, *, location: str) -> None:
     """Raise where the bytes of a file are fewer than, or other than, its header promises.
 
     NIfTI: the length, the checksum of a compressed file, and NaN or infinite voxels. MetaImage
@@ -43,7 +43,7 @@ def check_intact(path: Path, *, place: str) -> None:
 
     Args:
         path: One file with a suffix that `scans.scan_files` lists.
-        place: How the message begins, e.g. `case 014: image 014.nii.gz`.
+        location: How the message begins, e.g. `case 014: image 014.nii.gz`.
 
     Raises:
         ScanError: The file is cut short, damaged, lacks the file of its voxels, or holds NaN.
@@ -51,12 +51,12 @@ def check_intact(path: Path, *, place: str) -> None:
     name = path.name.lower()
     try:
         if name.endswith((".nii", ".nii.gz")):
-            _check_nifti(path, place)
+            _check_nifti(path, location)
             return
         fields, start = _text_header(path)
         words = " ".join(fields.get(name, "") for name in _GEOMETRY_FIELDS)
-        _check_geometry(map(_number, re.split(r"[\s(),]+", words)), place)
-        data = data_file(path, place=place)
+        _check_geometry(map(_number, re.split(r"[\s(),]+", words)), location)
+        data = data_file(path, location=location)
         with (data or path).open("rb") as stream:
             stream.seek(0 if data else start)
             if fields.get("compresseddata", "").lower() == "true":
@@ -65,16 +65,16 @@ def check_intact(path: Path, *, place: str) -> None:
                 _gunzip(stream)
     except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
         raise ScanError(
-            place, "is cut short or damaged; copy or export it again", rule="damaged"
+            location, "is cut short or damaged; copy or export it again", rule="damaged"
         ) from error
     except OSError as error:
         reason = error.strerror or "input or output error"
         raise ScanError(
-            place, f"cannot be opened: {reason}; check its permissions", rule="closed"
+            location, f"cannot be opened: {reason}; check its permissions", rule="closed"
         ) from error
 
 
-def data_file(path: Path, *, place: str) -> Path | None:
+def data_file(path: Path, *, location: str) -> Path | None:
     """The file beside a .mhd or .nhdr header that holds its voxels; None where there is none.
 
     Raises:
@@ -87,11 +87,11 @@ def data_file(path: Path, *, place: str) -> Path | None:
     if named is None or named.upper() == "LOCAL":
         return None
     if named.upper().startswith("LIST") or "%" in named:
-        raise ScanError(place, f": {_SEVERAL_FILES}", rule="format")
+        raise ScanError(location, f": {_SEVERAL_FILES}", rule="format")
     data = path.parent / named
     if not data.is_file():
         raise ScanError(
-            place,
+            location,
             ": the file of its voxels is missing; copy both files together",
             rule="missing",
             detail=data.name,
@@ -99,13 +99,13 @@ def data_file(path: Path, *, place: str) -> Path | None:
     return data
 
 
-def _check_nifti(path: Path, place: str) -> None:
+def _check_nifti(path: Path, location: str) -> None:
     compressed = path.name.lower().endswith(".gz")
     twin = path.with_suffix("") if compressed else path.with_name(path.name + ".gz")
     if twin.exists():
         # The NIfTI library would open one of the two by its own choice, and silently.
         raise ScanError(
-            place,
+            location,
             "stands beside a file of the same name; keep one of the two",
             rule="name",
             detail=twin.name,
@@ -116,9 +116,9 @@ def _check_nifti(path: Path, place: str) -> None:
         layout = _nifti_layout(header)
         if layout is None:
             raise ScanError(
-                place, "is not a single-file NIfTI-1 image; convert it to .nii.gz", rule="format"
+                location, "is not a single-file NIfTI-1 image; convert it to .nii.gz", rule="format"
             )
-        _check_nifti_geometry(header, layout.byte_order, place)
+        _check_nifti_geometry(header, layout.byte_order, location)
         stream.seek(layout.offset)
         length = undefined = 0
         while chunk := stream.read(_CHUNK):
@@ -130,13 +130,13 @@ def _check_nifti(path: Path, place: str) -> None:
             length += len(chunk)
     if length < layout.length:
         raise ScanError(
-            place,
+            location,
             f"is cut short: {length} of {layout.length} bytes of voxels; copy or export it again",
             rule="damaged",
         )
     if undefined:
         raise ScanError(
-            place,
+            location,
             f"is NaN or infinite in {undefined} voxel(s); give them a value first",
             rule="undefined",
         )
@@ -173,7 +173,7 @@ def _nifti_layout(header: bytes) -> _NiftiLayout | None:
     return None
 
 
-def _check_nifti_geometry(header: bytes, byte_order: str, place: str) -> None:
+def _check_nifti_geometry(header: bytes, byte_order: str, location: str) -> None:
     """The NIfTI library reads NaN as 0 and a spacing of 0 as 1 mm, in silence."""
     spacing_mm = struct.unpack_from(byte_order + "3f", header, 80)
     by_quaternion, by_matrix = struct.unpack_from(byte_order + "2h", header, 252)
@@ -182,20 +182,20 @@ def _check_nifti_geometry(header: bytes, byte_order: str, place: str) -> None:
         used += struct.unpack_from(byte_order + "6f", header, 256)
     if by_matrix > 0:
         used += struct.unpack_from(byte_order + "12f", header, 280)
-    _check_geometry(used, place)
+    _check_geometry(used, location)
     if 0 in spacing_mm:
         raise ScanError(
-            place,
+            location,
             f"has a voxel spacing of 0 mm, {spacing_mm}; export it again",
             rule="undefined",
         )
 
 
-def _check_geometry(numbers: Iterable[float], place: str) -> None:
+def _check_geometry(numbers: Iterable[float], location: str) -> None:
     """Raise where a header's number would be read as another one."""
     if any(not abs(number) <= _LARGEST_NUMBER for number in numbers):
         raise ScanError(
-            place,
+            location,
             "has a NaN, infinite or overflowing geometry in its header; export it again",
             rule="undefined",
         )

@@ -6,7 +6,7 @@ and an organ that nobody drew is unknown, not absent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -24,7 +24,7 @@ _MOST_OVERLAP = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelDictionary:
+class LabelMapping:
     """One site's labels in one study.
 
     Attributes:
@@ -33,7 +33,7 @@ class LabelDictionary:
         names: Organ by the site's name, in lower case.
         ignored: Numbers, and patterns of lower-case names, that are no organ of the study.
         annotated: The organs that the site draws.
-        undrawn: By case, organs that were not drawn there.
+        unannotated: By case, organs that are not annotated there.
     """
 
     organs: Mapping[str, int]
@@ -41,30 +41,30 @@ class LabelDictionary:
     names: Mapping[str, str]
     ignored: tuple[str | int, ...] = ()
     annotated: frozenset[str] = frozenset()
-    undrawn: Mapping[str, tuple[str, ...]]
+    unannotated: Mapping[str, tuple[str, ...]]
 
-    def drawn_in(self, case: str) -> frozenset[str]:
-        """The organs that are drawn in this case."""
-        return self.annotated - set(self.undrawn.get(case, ()))
+    def annotated_in(self, case: str) -> frozenset[str]:
+        """The organs that are annotated in this case."""
+        return self.annotated - set(self.unannotated.get(case, ()))
 
-    def translate(self, label: sitk.Image, *, case: str, place: str) -> sitk.Image:
+    def translate(self, label: sitk.Image, *, case: str, location: str) -> sitk.Image:
         """A label map in the site's numbers to one in the study's, 8-bit, on the same grid.
 
         Raises:
-            ScanError: A number that means nothing here, or an organ that is declared undrawn.
+            ScanError: A number that means nothing here, or an organ that is declared unannotated.
         """
         array = sitk.GetArrayViewFromImage(label)
         found = _values(array)
         foreign = [v for v in found if v and v not in self.values and v not in self.ignored]
         if foreign:
             raise ScanError(
-                place,
+                location,
                 f"holds the values {_some(foreign)}, allowed are 0 and {self._allowed()}; map them"
                 " to the study's organs (a site's file has `labels` and `ignored_labels` for it)",
                 rule="values",
             )
         organ_of = {value: self.values[value] for value in found if value in self.values}
-        self._check_drawn(set(organ_of.values()), case, place)
+        self._check_annotated(set(organ_of.values()), case, location)
         translated = np.zeros(array.shape, np.uint8)
         for value, organ in organ_of.items():
             if organ in self.organs:
@@ -72,49 +72,49 @@ class LabelDictionary:
         return _like(translated, label)
 
     def combine(
-        self, masks: Mapping[str, NDArray[np.bool_]], scan: sitk.Image, *, case: str, place: str
+        self, masks: Mapping[str, NDArray[np.bool_]], scan: sitk.Image, *, case: str, location: str
     ) -> sitk.Image:
         """Named structures to a label map in the study's numbers, 8-bit, on the scan's grid.
 
         Args:
             masks: By the site's name of a structure, (Z, Y, X) of the scan's grid; other names
-                than the dictionary's are left aside (`unused` says which).
+                than the mapping's are left aside (`unused` says which).
             scan: The scan.
             case: The case's name.
-            place: How messages begin.
+            location: How messages begin.
 
         Raises:
-            ScanError: An organ has no structure or several, is declared undrawn, or shares more
+            ScanError: An organ has no structure or several, is declared unannotated, or shares more
                 than a rim with another.
         """
         by_organ: dict[str, list[str]] = {}
         for name in masks:
             if (organ := self.names.get(name.casefold())) in self.organs:
                 by_organ.setdefault(str(organ), []).append(name)
-        self._check_drawn(
-            {organ for organ in by_organ if masks[by_organ[organ][0]].any()}, case, place
+        self._check_annotated(
+            {organ for organ in by_organ if masks[by_organ[organ][0]].any()}, case, location
         )
-        for organ in sorted(self.drawn_in(case)):
+        for organ in sorted(self.annotated_in(case)):
             names = by_organ.get(organ, [])
             if len(names) > 1:
                 raise ScanError(
-                    place,
+                    location,
                     f"holds {len(names)} structures for {organ}; keep one",
                     rule="values",
                     detail=", ".join(names),
                 )
             if not names:
                 raise ScanError(
-                    place,
+                    location,
                     f"holds no structure for {organ}; draw it, add its name to `labels` of the "
                     "site's file, or declare it by `not_annotated` or `undrawn`",
                     rule="organ",
                     detail=f"it holds {', '.join(sorted(masks)) or 'none at all'}",
                 )
-        drawn = {organ: masks[by_organ[organ][0]] for organ in sorted(self.drawn_in(case))}
-        return _like(self._merged(drawn, scan, place), scan)
+        drawn = {organ: masks[by_organ[organ][0]] for organ in sorted(self.annotated_in(case))}
+        return _like(self._merged(drawn, scan, location), scan)
 
-    def unused(self, names: Mapping[str, object]) -> list[str]:
+    def unused(self, names: Iterable[str]) -> list[str]:
         """Structures that are no organ of the study, and not ignored on purpose."""
         patterns = [pattern for pattern in self.ignored if isinstance(pattern, str)]
         return sorted(
@@ -125,7 +125,7 @@ class LabelDictionary:
         )
 
     def _merged(
-        self, drawn: Mapping[str, NDArray[np.bool_]], scan: sitk.Image, place: str
+        self, drawn: Mapping[str, NDArray[np.bool_]], scan: sitk.Image, location: str
     ) -> NDArray[np.uint8]:
         """The smaller of two organs gets the voxels that both claim."""
         label = np.zeros(scan.GetSize()[::-1], np.uint8)
@@ -137,7 +137,7 @@ class LabelDictionary:
                 shared = int(np.count_nonzero(taken == self.organs[other]))
                 if shared > _MOST_OVERLAP * min(sizes[organ], sizes[other]):
                     raise ScanError(
-                        place,
+                        location,
                         f": {organ} and {other} share {shared} voxels, more than "
                         f"{_MOST_OVERLAP:.0%} of the smaller; correct the outlines",
                         rule="overlap",
@@ -146,12 +146,12 @@ class LabelDictionary:
             placed.append(organ)
         return label
 
-    def _check_drawn(self, found: set[str], case: str, place: str) -> None:
-        surplus = sorted(found & set(self.organs) - self.drawn_in(case))
+    def _check_annotated(self, found: set[str], case: str, location: str) -> None:
+        surplus = sorted(found & set(self.organs) - self.annotated_in(case))
         if surplus:
             raise ScanError(
-                place,
-                f"holds {surplus[0]}, which the site's file declares as not drawn; correct"
+                location,
+                f"holds {surplus[0]}, which the site's file declares as not annotated; correct"
                 " `not_annotated` or `undrawn`",
                 rule="organ",
             )
@@ -160,19 +160,19 @@ class LabelDictionary:
         return ", ".join(f"{organ}={value}" for value, organ in self.values.items())
 
 
-def study_dictionary(organs: Mapping[str, int]) -> LabelDictionary:
-    """The dictionary of labels that are in the study's own numbers and names."""
-    return LabelDictionary(
+def study_mapping(organs: Mapping[str, int]) -> LabelMapping:
+    """The mapping of labels that are in the study's own numbers and names."""
+    return LabelMapping(
         organs=organs,
         values={value: organ for organ, value in organs.items()},
         names={organ: organ for organ in organs},
         annotated=frozenset(organs),
-        undrawn={},
+        unannotated={},
     )
 
 
-def site_dictionary(config: SiteConfig, organs: Mapping[str, int]) -> LabelDictionary:
-    """The dictionary that a site's file makes for a study.
+def site_mapping(config: SiteConfig, organs: Mapping[str, int]) -> LabelMapping:
+    """The mapping that a site's file makes for a study.
 
     An organ that `labels` does not name keeps the study's name, and the study's number unless
     `labels` speaks of numbers at all.
@@ -203,18 +203,18 @@ def site_dictionary(config: SiteConfig, organs: Mapping[str, int]) -> LabelDicti
         ]
     if mistakes:
         raise ProtocolError("\n".join(f"{config.site}.yaml: {mistake}" for mistake in mistakes))
-    return LabelDictionary(
+    return LabelMapping(
         organs=organs,
         values=values,
         names=names,
         ignored=_ignored(config),
         annotated=annotated,
-        undrawn=config.undrawn,
+        unannotated=config.undrawn,
     )
 
 
 def _unknown_organs(config: SiteConfig, organs: Mapping[str, int]) -> list[str]:
-    """An organ that the study does not have may be in `labels`: one dictionary, many studies."""
+    """An organ that the study does not have may be in `labels`: one mapping, many studies."""
     known = set(organs) | set(config.labels)
     declared = [("not_annotated", organ) for organ in config.not_annotated]
     declared += [("undrawn", organ) for own in config.undrawn.values() for organ in own]

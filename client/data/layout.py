@@ -1,4 +1,4 @@
-"""The data contract of one site: which files make a case, and what is said where they do not.
+"""The layout of a site's data folder: which files make a case, and what is wrong where they do not.
 
 The layout extends that of the Medical Segmentation Decathlon:
 
@@ -18,10 +18,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.data.case import Case, Part
+from client.data.case import (
+    Case,
+    Part,
+)
 from client.data.dicom.series import label_objects
-from client.data.entries import double_problem, scan_entries
-from client.data.errors import Problem, ScanError
+from client.data.entries import (
+    double_problem,
+    scan_entries,
+)
+from client.data.errors import (
+    Problem,
+    ScanError,
+)
 from client.data.integrity import data_file
 from protocol.config.rules import Rule
 from protocol.config.site import SiteConfig
@@ -35,7 +44,7 @@ LAYOUT: tuple[tuple[Part, str, str | None], ...] = (
 _CHANNEL = "_0000"  # the decathlon's later tools append the channel to an image's name
 
 
-class ContractError(ValueError):
+class LayoutError(ValueError):
     """Every mistake of a site's data, one a line.
 
     Attributes:
@@ -83,10 +92,10 @@ class Survey:
     passed_over: dict[str, list[str]] = field(default_factory=dict)
 
     def refuse(
-        self, rule: Rule, place: str, said: str, *, case: str = "", part: Part | None = None
+        self, rule: Rule, location: str, message: str, *, case: str = "", part: Part | None = None
     ) -> None:
         """Note what is not used."""
-        problem = Problem(rule=rule, place=place, said=said)
+        problem = Problem(rule=rule, location=location, message=message)
         self.refused.append(Refusal(case=case, part=part, problem=problem))
 
 
@@ -99,12 +108,12 @@ def find_cases(folder: Path, config: SiteConfig | None = None) -> tuple[Case, ..
             numbers.
 
     Raises:
-        ContractError: With all mistakes: no folder or no training case, an image without label
+        LayoutError: With all mistakes: no folder or no training case, an image without label
             or a label without image, one case name twice.
     """
     survey = survey_folder(folder, config)
     if survey.refused:
-        raise ContractError(str(refusal.problem) for refusal in survey.refused)
+        raise LayoutError(str(refusal.problem) for refusal in survey.refused)
     return tuple(survey.cases)
 
 
@@ -116,9 +125,9 @@ def survey_folder(folder: Path, config: SiteConfig | None = None) -> Survey:
         config: The site's file, if it is a site's.
     """
     survey = Survey()
-    place = f"data folder {folder.name}"
+    location = f"data folder {folder.name}"
     if not folder.is_dir():
-        survey.refuse("missing", place, ": does not exist; correct the site file")
+        survey.refuse("missing", location, ": does not exist; correct the site file")
         return survey
     known = {name for _, images, labels in LAYOUT for name in (images, labels)}
     others = sorted(e.name for e in folder.iterdir() if e.name not in known)
@@ -129,7 +138,7 @@ def survey_folder(folder: Path, config: SiteConfig | None = None) -> Survey:
     if not survey.refused and not any(c.part in ("labelled", "unlabelled") for c in found):
         survey.refuse(
             "missing",
-            place,
+            location,
             ": holds no training case; put scans in imagesTr (with labelsTr) or imagesUn",
         )
     _sort_out(found, survey, config)
@@ -148,11 +157,11 @@ def _sort_out(found: list[Case], survey: Survey, config: SiteConfig | None) -> N
         if before == case.part:
             survey.cases.append(case)
             continue
-        said = f": is in the parts {before} and {case.part}; keep it in one"
-        survey.refuse("name", f"case {case.name}", said, case=case.name, part=case.part)
+        message = f": is in the parts {before} and {case.part}; keep it in one"
+        survey.refuse("name", f"case {case.name}", message, case=case.name, part=case.part)
     for name in sorted(set(exclude) - {case.name for case in found}):
-        said = f": exclude names a case that is not there: {name}; correct the name or remove it"
-        survey.refuse("missing", f"{config.site if config else ''}.yaml", said)
+        message = f": exclude names a case that is not there: {name}; correct the name or remove it"
+        survey.refuse("missing", f"{config.site if config else ''}.yaml", message)
 
 
 def _part_cases(
@@ -175,23 +184,23 @@ def _part_cases(
     label_of |= _labels_in_trees(image_of, label_of, part, survey)
     refused = {refusal.case for refusal in survey.refused if refusal.part == part}
     if image_of and not label_of and not (folder / labels).is_dir():
-        said = (
+        message = (
             f": {len(image_of)} images, but no folder {labels}; add their label maps, or move the"
             " images to imagesUn"
         )
-        survey.refuse("pair", images, said, part=part)
+        survey.refuse("pair", images, message, part=part)
         return []
     for name in sorted(image_of.keys() ^ label_of.keys()):
         if name in refused:
             continue
-        said = (
+        message = (
             f": {images} holds its image, {labels} no label map; add it, or move the image to"
             " imagesUn"
             if name in image_of
             else f": {labels} holds its label map, {images} no image; add it, or remove the label"
             " map"
         )
-        survey.refuse("pair", f"case {name}", said, case=name, part=part)
+        survey.refuse("pair", f"case {name}", message, case=name, part=part)
     return [
         Case(name=name, part=part, image=image_of[name], label=label_of[name], site=config)
         for name in sorted(image_of.keys() & label_of.keys())
@@ -208,18 +217,18 @@ def _labels_in_trees(
         if name in label_of or not image.is_dir():
             continue
         try:
-            objects = label_objects(image, place=f"case {name}: image {image.name}")
+            objects = label_objects(image, location=f"case {name}: image {image.name}")
         except ScanError as error:
             survey.refused.append(Refusal(case=name, part=part, problem=error.problem))
             continue
         if len(objects) == 1:
             found[name] = objects[0]
         elif objects:
-            said = (
+            message = (
                 f": its folder holds {len(objects)} sets of contours or segments; keep one, or put"
                 " the one that is meant in the folder of labels"
             )
-            survey.refuse("pair", f"case {name}", said, case=name, part=part)
+            survey.refuse("pair", f"case {name}", message, case=name, part=part)
     return found
 
 
@@ -243,7 +252,7 @@ def _voxel_files(scans: Iterable[Path]) -> Iterator[Path]:
     """The files beside .mhd and .nhdr headers."""
     for path in scans:
         with suppress(ScanError, OSError):
-            data = data_file(path, place="") if path.is_file() else None
+            data = data_file(path, location="") if path.is_file() else None
             if data is not None:
                 yield data
 

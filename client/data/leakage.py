@@ -4,8 +4,14 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from client.data.case import Case, Part
-from client.data.errors import Problem, ScanError
+from client.data.case import (
+    Case,
+    Part,
+)
+from client.data.errors import (
+    Problem,
+    ScanError,
+)
 from client.data.hashing import voxel_hash
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError
@@ -19,7 +25,7 @@ _SIDE: dict[Part, str] = {
 }
 
 
-class Together:
+class LeakageCheck:
     """Takes a site's cases one by one; each is held against those before it.
 
     Args:
@@ -36,13 +42,13 @@ class Together:
 
     def problem(self, case: Case, voxel_hash: str) -> Problem | None:
         """What is wrong with this case beside those before it; None where nothing is."""
-        place = f"{case.part} case {case.name}"
+        location = f"{case.part} case {case.name}"
         same = self._first_with.setdefault(voxel_hash, case)
         if same is not case:
             return Problem(
                 rule="duplicate",
-                place=place,
-                said=f": the same scan as one of the {same.part} cases; keep one of the two",
+                location=location,
+                message=f": the same scan as one of the {same.part} cases; keep one of the two",
                 detail=f"case {same.name}",
             )
         patient = self.patient_of(case)
@@ -54,9 +60,10 @@ class Together:
             return None
         return Problem(
             rule="patient",
-            place=place,
-            said=f": its patient is in {there} too; keep all scans of a patient in one of training,"
-            " validation and test, or say by `patients` of the site's file whose they really are",
+            location=location,
+            message=f": its patient is in {there} too; keep all scans of a patient in one of"
+            " training, validation and test, or say by `patients` of the site's file whose they"
+            " really are",
             detail=f"case {other.name}",
         )
 

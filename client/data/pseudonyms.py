@@ -23,7 +23,7 @@ _SEAL = "\0"  # begins no file's name, so a sealed text never gives the digest o
 
 
 class PseudonymKeyError(ValueError):
-    """A key file that cannot be used; says file, rule and remedy."""
+    """A key file that cannot be used; says file, rule and hint."""
 
 
 class Pseudonyms:

@@ -12,10 +12,20 @@ import numpy as np
 import SimpleITK as sitk
 
 from asdnet_models.preprocessing import body_mask, study_size
-from client.data.cache import check_demands, entry_bytes, study_box
-from client.data.case import Case, Part
+from client.data.cache import (
+    check_demands,
+    entry_bytes,
+    study_box,
+)
+from client.data.case import (
+    Case,
+    Part,
+)
 from client.data.dicom.series import is_dicom
-from client.data.errors import Problem, ScanError
+from client.data.errors import (
+    Problem,
+    ScanError,
+)
 from client.data.hashing import voxel_hash
 from client.datacheck.identifiers import header_identifiers
 from protocol.config.study import StudyProtocol
@@ -112,6 +122,11 @@ def inspect_case(
     notes = []
     if label is not None and not any(volumes_ml.values()):
         notes.append("its label holds no organ at all; look whether it is finished")
+    if unused := case.unused_structures(protocol.organs):
+        notes.append(
+            f"{len(unused)} of its label's structures left aside: no organ of the study, and not"
+            " in `ignored_labels` of the site's file"
+        )
     study_voxels = math.prod(study_size(scan, protocol.spacing_mm))
     measures = Measures(
         format=_format(case),

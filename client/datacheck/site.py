@@ -10,9 +10,12 @@ from functools import partial
 
 from client.data.case import Case
 from client.data.declaration import declare
-from client.data.label_map import site_dictionary
-from client.data.layout import Survey, survey_folder
-from client.data.leakage import Together
+from client.data.label_map import site_mapping
+from client.data.layout import (
+    Survey,
+    survey_folder,
+)
+from client.data.leakage import LeakageCheck
 from client.datacheck.inspection import CaseReport, inspect_case
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
@@ -65,14 +68,14 @@ def check_site(
     Raises:
         ProtocolError: The site's file does not fit the study, or its patients cannot be read.
     """
-    site_dictionary(config, protocol.organs)
+    site_mapping(config, protocol.organs)
     survey = survey_folder(config.data, config)
-    together = Together(config)
+    leakage = LeakageCheck(config)
     found(len(survey.cases))
     reports: list[CaseReport] = []
     look = partial(inspect_case, protocol=protocol, picture=pictures, box=boxes)
     for case, report in zip(survey.cases, _all(look, survey.cases, workers), strict=True):
-        problem = together.problem(case, report.measures.voxel_hash) if report.measures else None
+        problem = leakage.problem(case, report.measures.voxel_hash) if report.measures else None
         reports.append(report.refused(problem) if problem else report)
         progress(reports[-1])
     for refusal in survey.refused:

@@ -36,7 +36,7 @@ _REASONS = frozenset(
     [
         *(name for name, kind in vars(builtins).items() if isinstance(kind, type)),
         *(NOT_APPROVED, REFUSED, CRASHED, STOPPED, "OtherError"),
-        *("AuditError", "CacheError", "ContractError", "MessageError", "ProtocolError"),
+        *("AuditError", "CacheError", "LayoutError", "MessageError", "ProtocolError"),
         *("NonFiniteLossError", "NothingToTrainError", "ScanError", "ValidationError"),
         *("AcceleratorError", "DeviceError", "OutOfMemoryError"),
     ]

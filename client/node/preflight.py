@@ -22,10 +22,16 @@ import SimpleITK as sitk
 from rich.filesize import decimal
 
 from client.data.cache import entry_bytes
-from client.data.case import Case, Part
+from client.data.case import (
+    Case,
+    Part,
+)
 from client.data.dicom.series import series_grid
 from client.data.errors import ScanError
-from client.data.layout import ContractError, find_cases
+from client.data.layout import (
+    LayoutError,
+    find_cases,
+)
 from client.node.checks import Check, Result, Skip, joined, run_check
 from client.node.connection import connection_checks
 from client.node.training_rehearsal import rehearse_training
@@ -109,7 +115,7 @@ def _disk(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
     """Room for what is not yet in the cache, estimated from the scans' headers."""
     try:
         cases = find_cases(config.data, config)
-    except (ContractError, OSError):
+    except (LayoutError, OSError):
         raise Skip("the cases are not known; see data") from None
     needs = [_cached_size(case, study) for case in cases]
     known = [need for need in needs if need is not None]
@@ -156,7 +162,7 @@ def _volume_mm3(case: Case) -> float | None:
     try:
         series = case.series
         if series is not None:
-            grid = series_grid(series, place="")
+            grid = series_grid(series, location="")
             return float(np.prod(grid.shape) * np.prod(grid.spacing_mm))
         reader.SetFileName(str(case.image))
         reader.ReadImageInformation()
@@ -184,7 +190,7 @@ def _data(config: SiteConfig) -> Result:
     """Cases by kind, told by file names alone."""
     try:
         count = Counter(case.part for case in find_cases(config.data, config))
-    except ContractError as error:
+    except LayoutError as error:
         shown = "\n".join(error.mistakes[:_MISTAKES_SHOWN])
         number = len(error.mistakes)
         more = f"\nand {number - _MISTAKES_SHOWN} more" if number > _MISTAKES_SHOWN else ""

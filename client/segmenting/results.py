@@ -24,7 +24,10 @@ from asdnet_models.preprocessing import PREPROCESSING_VERSION
 from client.data.dicom.series import DicomSeries, find_series
 from client.data.errors import ScanError
 from client.data.hashing import content_hash
-from client.data.image_io import read_image, write_label_map
+from client.data.image_io import (
+    read_image,
+    write_label_map,
+)
 from client.data.pseudonyms import Pseudonyms
 from client.segmenting.options import NOTICE, Options
 from client.segmenting.overview import draw_overview
@@ -190,7 +193,7 @@ def _series(source: Source, model: Model, options: Options) -> DicomSeries | Non
     if not source.is_dicom:
         return None
     place = f"case {source.name}"
-    series = find_series(source.path, place=place, patterns=options.series)
+    series = find_series(source.path, location=place, patterns=options.series)
     wanted = model.protocol.contract.modality
     if wanted and series.modality != wanted:
         raise ScanError(

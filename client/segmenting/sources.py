@@ -9,7 +9,10 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from client.data.dicom.series import dicom_files, is_dicom_folder
-from client.data.entries import case_name, scan_entries
+from client.data.entries import (
+    case_name,
+    scan_entries,
+)
 from client.data.errors import ScanError
 
 _CHANNEL = "_0000"  # as the data contract has it: a channel's number is no part of a case's name

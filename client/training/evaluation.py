@@ -19,7 +19,7 @@ from asdnet_models.reliability import BINS, LOWEST, SCORES, STEP, Reliability, T
 from asdnet_models.sums import ScoreSum
 from client.data.cache import CachedCase
 from client.data.dataset import SiteData
-from client.data.declaration import count_drawn
+from client.data.declaration import count_annotated
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import EvaluationReport
@@ -104,7 +104,7 @@ def reported_organs(
     cases: Sequence[CachedCase], protocol: StudyProtocol, fewest: int
 ) -> frozenset[str]:
     """The organs that are drawn in at least `fewest` of the cases."""
-    counts = count_drawn(cases, protocol.organ_names)
+    counts = count_annotated(cases, protocol.organ_names)
     return frozenset(organ for organ, count in counts.items() if count >= fewest)
 
 

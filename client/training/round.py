@@ -21,7 +21,11 @@ from asdnet_models.methods.common import (
 )
 from asdnet_models.networks import load_weights
 from asdnet_models.sums import SumCount
-from client.data.dataset import PatchSampler, PseudoLabels, SiteData
+from client.data.dataset import (
+    PatchSampler,
+    PseudoLabels,
+    SiteData,
+)
 from client.training.augmentation import augment
 from client.training.device import build_networks, check_accumulate, on_device
 from client.training.optimiser_state import OptimiserStore

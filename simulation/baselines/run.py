@@ -10,9 +10,15 @@ import SimpleITK as sitk
 import torch
 
 from asdnet_models.sums import SumCount
-from client.data.cache import CachedCase, cached_case
+from client.data.cache import (
+    CachedCase,
+    cached_case,
+)
 from client.data.case import Case
-from client.data.image_io import read_image, write_label_map
+from client.data.image_io import (
+    read_image,
+    write_label_map,
+)
 from client.training.evaluation import label_map_on_scan, score_label_map
 from protocol.config.schedule import OrganBox, mean_box
 from protocol.config.site import SiteConfig

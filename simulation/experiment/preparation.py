@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from client.data.dataset import prepare_site
-from client.data.layout import ContractError
+from client.data.layout import LayoutError
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from simulation.processes import all_results, spawned_pool
@@ -23,7 +23,7 @@ def prepare_sites(
     """Check and cache every site's data before anything is trained.
 
     Raises:
-        ContractError: With the mistakes of all sites.
+        LayoutError: With the mistakes of all sites.
     """
     with (
         console.status("checking and preprocessing the scans"),
@@ -33,12 +33,12 @@ def prepare_sites(
         by_site = zip(configs, all_results(jobs), strict=True)
     mistakes = [f"site {site}: {mistake}" for site, of_site in by_site for mistake in of_site]
     if mistakes:
-        raise ContractError(mistakes)
+        raise LayoutError(mistakes)
 
 
 def _mistakes(config: SiteConfig, protocol: StudyProtocol) -> tuple[str, ...]:
     try:
         prepare_site(config, protocol)
-    except ContractError as error:
+    except LayoutError as error:
         return error.mistakes
     return ()

@@ -46,7 +46,7 @@ def conduct(options: StudyOptions, console: Console) -> bool:
     Raises:
         StudyFolderError: If the folder holds something else, or a study with other settings.
         ProtocolError: If a row cannot be trained on the shared grid.
-        SplitError, ContractError, ScanError: If the data cannot be used.
+        SplitError, LayoutError, ScanError: If the data cannot be used.
     """
     if not options.runs:
         raise ProtocolError("--ways: no row can be trained in these; add another way")

@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 
 from asdnet_models.reliability import TrustScore
 from asdnet_models.sums import ScoreSum
-from client.data.cache import CachedCase, cached_case
+from client.data.cache import (
+    CachedCase,
+    cached_case,
+)
 from client.data.case import Case
-from client.data.image_io import read_image, write_label_map
+from client.data.image_io import (
+    read_image,
+    write_label_map,
+)
 from client.training.evaluation import (
     CaseScores,
     label_map_on_scan,

@@ -39,7 +39,7 @@ def run_single(options: RunOptions, console: Console) -> None:
 
     Raises:
         StudyFolderError: If the result folder is in use.
-        SplitError, ContractError, ScanError: If the data cannot be used.
+        SplitError, LayoutError, ScanError: If the data cannot be used.
         ProtocolError: If the networks do not fit the grid.
         QuorumError: If too few sites answer; model/ and the MLflow store keep what there is.
     """

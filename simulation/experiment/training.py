@@ -4,7 +4,10 @@ import time
 from collections.abc import Mapping
 
 from asdnet_models.sums import SumCount
-from client.data.dataset import SiteData, prepare_site
+from client.data.dataset import (
+    SiteData,
+    prepare_site,
+)
 from client.data.declaration import declare
 from client.training.evaluation import evaluate_site
 from client.training.round import train_round

@@ -22,7 +22,7 @@ from client.data.image_io import read_image
 
 ORGANS = {"bladder": 1, "prostate": 2}
 SHAPE = (5, 14, 18)
-# Of the site's file and the study's contract, beside which some cases are bad.
+# Of the site's file and the study's requirements, beside which some cases are bad.
 UNDRAWN = {"undrawn_organ": ("prostate",)}
 PATIENTS = {"patient_in_test": "4712", "patient_in_training": "4712"}
 CONTRACT = {"max_spacing_mm": 6.0, "min_extent_mm": 6.0}
@@ -292,7 +292,7 @@ def labelled_dicom(kind: str, spoil: Callable[[Place, Path], None], **values: in
     def make(place: Place) -> None:
         place.dicom()
         image = read_image(place.image(""), case=place.name)
-        series = find_series(place.image(""), place=place.name)
+        series = find_series(place.image(""), location=place.name)
         write = write_structures if kind == "contours" else write_segments
         write(place.label(".dcm"), organs(), image, series, values or ORGANS, model="test")
         spoil(place, place.label(".dcm"))
@@ -340,7 +340,7 @@ def with_contours_beside(place: Place, count: int) -> None:
     """Contours within the case's own folder, as a planning system exports them."""
     place.dicom()
     image = read_image(place.image(""), case=place.name)
-    series = find_series(place.image(""), place=place.name)
+    series = find_series(place.image(""), location=place.name)
     for number in range(count):
         path = place.image("") / f"RS{number}.dcm"
         write_structures(path, organs(), image, series, ORGANS, model="test")
@@ -475,10 +475,10 @@ KINDS: Mapping[str, Kind] = {
         "is NaN or infinite in",
     ),
     "undrawn_organ": kind(
-        "label of an organ that is declared as not drawn",
+        "label of an organ that is declared as not annotated",
         of_label(lambda i: i),
         "organ",
-        "holds prostate, which the site's file declares as not drawn",
+        "holds prostate, which the site's file declares as not annotated",
     ),
     "two_series": kind("two series in a folder", two_series, "series", "holds 2 DICOM series"),
     "slice_missing": kind(

@@ -34,7 +34,7 @@ def round_record(protocol: StudyProtocol, number: int) -> RoundRecord:
         bytes_down={"A": 70, "B": 70},
         bytes_up={"A": 60},
         reports={"A": report},
-        left_out={"B": "ContractError"},
+        left_out={"B": "LayoutError"},
         finished_at=1.7e9 + number,
         evaluation={"A": evaluation()} if number == 2 else None,
         validation_dsc=0.7 if number == 2 else None,

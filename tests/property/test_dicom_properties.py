@@ -64,15 +64,15 @@ def test_labels_come_back(
             ph.write_enhanced(folder / "scan" / "a", made, order=order)
         else:
             ph.write_classic(folder / "scan", made)
-        series = find_series(folder / "scan", place="case 1")
-        image = read_series(series, place="case 1")
+        series = find_series(folder / "scan", location="case 1")
+        image = read_series(series, location="case 1")
         assert same_grid_error(image, made.image) is None
         np.testing.assert_array_equal(sitk.GetArrayFromImage(image), made.voxels)
         write_structures(folder / "rt", label, image, series, ORGANS, model="m")
         write_segments(folder / "seg", label, image, series, ORGANS, model="m")
         for read in (
-            read_structures(folder / "rt", image, place="case 1", series=series),
-            read_segments(folder / "seg", image, place="case 1", series=series),
+            read_structures(folder / "rt", image, location="case 1", series=series),
+            read_segments(folder / "seg", image, location="case 1", series=series),
         ):
             for organ, value in ORGANS.items():
                 np.testing.assert_array_equal(read[organ], label == value)

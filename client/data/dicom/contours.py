@@ -26,7 +26,7 @@ _OFF_EDGE = 1.0  # of a voxel; planning systems draw a body's outline on the ima
 
 @quiet()
 def read_structures(
-    path: Path, image: sitk.Image, *, place: str, series: DicomSeries | None
+    path: Path, image: sitk.Image, *, location: str, series: DicomSeries | None
 ) -> dict[str, NDArray[np.bool_]]:
     """The masks of an RTSTRUCT, (Z, Y, X) on the image's grid, by name of its ROI.
 
@@ -37,36 +37,36 @@ def read_structures(
     Args:
         path: The RTSTRUCT file.
         image: The scan that it was drawn on, its axes turned in any way.
-        place: How a message begins, e.g. `case 014: label 014`.
+        location: How a message begins, e.g. `case 014: label 014`.
         series: The scan's series; None, where the scan is no DICOM, leaves references unlooked at.
 
     Raises:
         ScanError: It is damaged or no RTSTRUCT, is of another series or frame of reference, has
             a name twice, or a contour that is open, off the slices or off the grid.
     """
-    found = load(path, place=place, pixels=True)
+    found = load(path, location=location, pixels=True)
     if text(found, "SOPClassUID") != STRUCTURES:
-        raise ScanError(place, "is no RTSTRUCT; give one, or a DICOM-SEG", rule="format")
+        raise ScanError(location, "is no RTSTRUCT; give one, or a DICOM-SEG", rule="format")
     try:
         if series is not None:
-            _check_reference(found, series, place)
-        return _masks(found, image, place)
+            _check_reference(found, series, location)
+        return _masks(found, image, location)
     except ScanError:
         raise
     except (AttributeError, KeyError, ValueError, TypeError) as error:
         raise ScanError(
-            place,
+            location,
             "is an RTSTRUCT that lacks a part or holds a wrong one; export it again",
             rule="damaged",
         ) from error
 
 
-def _masks(found: Dataset, image: sitk.Image, place: str) -> dict[str, NDArray[np.bool_]]:
+def _masks(found: Dataset, image: sitk.Image, location: str) -> dict[str, NDArray[np.bool_]]:
     names = {int(roi.ROINumber): text(roi, "ROIName") for roi in _all(found, "StructureSetROI")}
     twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
     if twice:
         raise ScanError(
-            place,
+            location,
             f"has {len(twice)} ROI name(s) more than once; rename or remove the doubles",
             rule="values",
             detail=", ".join(twice),
@@ -80,7 +80,7 @@ def _masks(found: Dataset, image: sitk.Image, place: str) -> dict[str, NDArray[n
             continue
         drawn = set()
         for contour in _all(item, "Contour"):
-            outline = _outline(contour, image, place, name)
+            outline = _outline(contour, image, location, name)
             if outline is not None:
                 z, points = outline
                 masks[name][z] ^= inside(points, shape[1:])
@@ -97,7 +97,7 @@ def _masks(found: Dataset, image: sitk.Image, place: str) -> dict[str, NDArray[n
 
 
 def _outline(
-    contour: Dataset, image: sitk.Image, place: str, name: str
+    contour: Dataset, image: sitk.Image, location: str, name: str
 ) -> tuple[int, NDArray[np.float64]] | None:
     """A contour's slice, and its points in voxels, (N, 2); None where it encloses nothing."""
     kind = text(contour, "ContourGeometricType")
@@ -105,7 +105,7 @@ def _outline(
         return None
     if kind not in _CLOSED:
         raise ScanError(
-            place,
+            location,
             "holds a contour that is not closed in one plane; close or remove it",
             rule="format",
             detail=name,
@@ -121,7 +121,7 @@ def _outline(
     off = float(np.abs(z - at).max())
     if off > _OFF_SLICE:
         raise ScanError(
-            place,
+            location,
             f"holds a contour that is {off:.2g} slices off the image's slices; export it with"
             " the scan that it was drawn on",
             rule="reference",
@@ -131,7 +131,7 @@ def _outline(
     over = max(-0.5 - min(x.min(), y.min()), x.max() - columns + 0.5, y.max() - rows + 0.5)
     if not 0 <= at < slices or over > _OFF_EDGE:
         raise ScanError(
-            place,
+            location,
             "holds a contour outside the image; export it with the scan that it was drawn on",
             rule="reference",
             detail=name,
@@ -146,28 +146,28 @@ def _voxels(points_mm: NDArray[np.float64], image: sitk.Image) -> NDArray[np.flo
     return found
 
 
-def _check_reference(found: Dataset, series: DicomSeries, place: str) -> None:
+def _check_reference(found: Dataset, series: DicomSeries, location: str) -> None:
     frames = {text(roi, "ReferencedFrameOfReferenceUID") for roi in _all(found, "StructureSetROI")}
     if series.frame_uid and frames - {"", series.frame_uid}:
-        raise _foreign(place, "frame of reference")
+        raise _foreign(location, "frame of reference")
     named, instances = set(), set()
     for frame in _all(found, "ReferencedFrameOfReference"):
         for study in _all(frame, "RTReferencedStudy"):
             for each in _all(study, "RTReferencedSeries"):
                 named.add(text(each, "SeriesInstanceUID"))
     if named - {""} and series.series_uid not in named:
-        raise _foreign(place, "series")
+        raise _foreign(location, "series")
     for item in _all(found, "ROIContour"):
         for contour in _all(item, "Contour"):
             for each in _all(contour, "ContourImage"):
                 instances.add(text(each, "ReferencedSOPInstanceUID"))
     if instances - {"", *series.instance_uids}:
-        raise _foreign(place, "series")
+        raise _foreign(location, "series")
 
 
-def _foreign(place: str, what: str) -> ScanError:
+def _foreign(location: str, what: str) -> ScanError:
     return ScanError(
-        place,
+        location,
         f"was drawn on another {what} than the case's scan; put it to its own scan, or export"
         " both again together",
         rule="reference",

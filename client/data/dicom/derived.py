@@ -38,41 +38,41 @@ class Source:
 
 
 def source_of(
-    series: DicomSeries, image: sitk.Image, label: NDArray[np.uint8], *, place: str
+    series: DicomSeries, image: sitk.Image, label: NDArray[np.uint8], *, location: str
 ) -> Source:
     """The series' headers, where an image and its label map, (Z, Y, X), are on the series' grid.
 
     Raises:
         ScanError: They are not, or the series cannot be read or names no frame of reference.
     """
-    grid = series_grid(series, place=place)
+    grid = series_grid(series, location=location)
     if label.shape != image.GetSize()[::-1]:
         raise ScanError(
-            place, f"has shape {label.shape}, its image {image.GetSize()[::-1]}", rule="grid"
+            location, f"has shape {label.shape}, its image {image.GetSize()[::-1]}", rule="grid"
         )
     difference = same_grid_error(image, grid.image(np.zeros(grid.shape, np.uint8)))
     if difference is not None:
         raise ScanError(
-            place,
+            location,
             f": its image is not on the grid of its series: {difference}; resample the labels"
             " with nearest neighbour",
             rule="grid",
         )
     if not series.frame_uid:
         raise ScanError(
-            place,
+            location,
             ": its series names no frame of reference, so nothing can be placed in it; save a"
             " label map instead",
             rule="reference",
         )
     if series.multiframe:
-        header = load(series.files[0], place=place)
+        header = load(series.files[0], location=location)
         return Source(headers=(header,), frames=grid.order)
-    headers = tuple(load(series.files[index], place=place) for index in grid.order)
+    headers = tuple(load(series.files[index], location=location) for index in grid.order)
     return Source(headers=headers, frames=None)
 
 
-def save(dataset: Dataset, path: Path, *, place: str) -> None:
+def save(dataset: Dataset, path: Path, *, location: str) -> None:
     """Write a data set so that readers see the old file or the new.
 
     Raises:
@@ -83,5 +83,5 @@ def save(dataset: Dataset, path: Path, *, place: str) -> None:
             dataset.save_as(draft, enforce_file_format=True)
     except OSError as error:
         raise ScanError(
-            place, "cannot be written; check its folder and the disk", rule="closed"
+            location, "cannot be written; check its folder and the disk", rule="closed"
         ) from error

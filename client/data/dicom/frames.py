@@ -46,17 +46,17 @@ _PIXELS = (
 )
 
 
-def read_multiframe(file: Path, *, place: str) -> sitk.Image:
+def read_multiframe(file: Path, *, location: str) -> sitk.Image:
     """The volume of a file's frames, sorted by position, each rescaled by its own slope.
 
     Raises:
         ScanError: Pixels that `check_pixels` or GDCM refuses, frames without a geometry, or
             frames that are no stack.
     """
-    header = load(file, place=place, pixels=True)
-    check_pixels(header, place=place)
-    groups, grid = _grid(header, place)
-    voxels = _stored(header, file, place)
+    header = load(file, location=location, pixels=True)
+    check_pixels(header, location=location)
+    groups, grid = _grid(header, location)
+    voxels = _stored(header, file, location)
     for values, group in zip(voxels, groups, strict=True):
         slope, intercept = _rescale(group)
         values *= slope
@@ -64,32 +64,32 @@ def read_multiframe(file: Path, *, place: str) -> sitk.Image:
     return grid.image(voxels[list(grid.order)])
 
 
-def frames_grid(file: Path, *, place: str) -> Grid:
+def frames_grid(file: Path, *, location: str) -> Grid:
     """The grid of a multi-frame file; its order is of the frames in the file, from 0.
 
     Raises:
         ScanError: As for `read_multiframe`, the pixels left aside.
     """
-    header = load(file, place=place)
-    check_pixels(header, place=place)
-    return _grid(header, place)[1]
+    header = load(file, location=location)
+    check_pixels(header, location=location)
+    return _grid(header, location)[1]
 
 
-def _grid(header: Dataset, place: str) -> tuple[list[list[Dataset]], Grid]:
+def _grid(header: Dataset, location: str) -> tuple[list[list[Dataset]], Grid]:
     """The data sets that describe each frame, its own before the shared ones; and the grid."""
     frames: Sequence[Dataset] = header.get("PerFrameFunctionalGroupsSequence") or ()
     shared: Iterable[Dataset] = header.get("SharedFunctionalGroupsSequence") or ()
     if len(frames) != int(header.get("NumberOfFrames") or 1):
         raise ScanError(
-            place,
+            location,
             "is a multi-frame file that does not say where each frame lies; export it as an"
             " enhanced or a classic series",
             rule="slices",
         )
     common = [item for group in shared for item in _items(group)]
     groups = [[*_items(frame), *common] for frame in frames]
-    slices = [slice_of(header, group, place=place) for group in groups]
-    return groups, stack(slices, place=place)
+    slices = [slice_of(header, group, location=location) for group in groups]
+    return groups, stack(slices, location=location)
 
 
 def _items(group: Dataset) -> list[Dataset]:
@@ -103,14 +103,14 @@ def _rescale(groups: Iterable[Dataset]) -> tuple[np.float32, np.float32]:
     return np.float32(1), np.float32(0)
 
 
-def _stored(header: Dataset, file: Path, place: str) -> NDArray[np.float32]:
+def _stored(header: Dataset, file: Path, location: str) -> NDArray[np.float32]:
     """Stored values of all frames, (frames, rows, columns), in the order of the file."""
     size = (int(header.get("NumberOfFrames") or 1), int(header.Rows), int(header.Columns))
     if not header.file_meta.TransferSyntaxUID.is_compressed:
         try:
             return header.pixel_array.astype(np.float32).reshape(size)
         except (AttributeError, ValueError, TypeError) as error:
-            raise ScanError(place, DAMAGED, rule="damaged", detail=file.name) from error
+            raise ScanError(location, DAMAGED, rule="damaged", detail=file.name) from error
     # GDCM knows every compression, and would rescale by what it finds: it gets pixels alone.
     bare = Dataset()
     for name in _PIXELS:
@@ -125,6 +125,6 @@ def _stored(header: Dataset, file: Path, place: str) -> NDArray[np.float32]:
         path = Path(folder, "frames.dcm")
         bare.save_as(path, enforce_file_format=True)
         try:
-            return decode(path, size, place=place)
+            return decode(path, size, location=location)
         except ScanError as error:
-            raise ScanError(place, DAMAGED, rule="damaged", detail=file.name) from error
+            raise ScanError(location, DAMAGED, rule="damaged", detail=file.name) from error

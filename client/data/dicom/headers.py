@@ -36,13 +36,13 @@ def quiet() -> Iterator[None]:
 
 
 def load(
-    file: Path, *, place: str, tags: Sequence[str] | None = None, pixels: bool = False
+    file: Path, *, location: str, tags: Sequence[str] | None = None, pixels: bool = False
 ) -> Dataset:
     """Parse a DICOM file, with or without a preamble.
 
     Args:
         file: The file.
-        place: How a message begins, e.g. `case 014: image 014`.
+        location: How a message begins, e.g. `case 014: image 014`.
         tags: Keywords of the attributes to keep; None: all.
         pixels: Whether to read beyond the header.
 
@@ -62,13 +62,13 @@ def load(
             raise EOFError
     except OSError as error:
         raise ScanError(
-            place,
+            location,
             f": a file cannot be opened: {error.strerror}; check its permissions",
             rule="closed",
             detail=file.name,
         ) from error
     except Exception as error:  # whatever a parser meets in bytes that are no DICOM
-        raise ScanError(place, DAMAGED, rule="damaged", detail=file.name) from error
+        raise ScanError(location, DAMAGED, rule="damaged", detail=file.name) from error
     return found
 
 

@@ -30,7 +30,7 @@ _DECODED = (
     uids.JPEG2000Lossless,
     uids.JPEG2000,
 )
-# What tells slices of one position apart, by the name that a message has for it.
+# What tells slices of one position apart, by their name in a message.
 _ACQUIRED = {
     "EchoTime": "echo time",
     "EchoNumbers": "echo time",
@@ -56,32 +56,34 @@ _TAGS = (
 )
 
 
-def read_slices(files: Sequence[Path], *, place: str) -> sitk.Image:
+def read_slices(files: Sequence[Path], *, location: str) -> sitk.Image:
     """The volume of a series' files, one slice each, in whatever order they are given.
 
     Raises:
         ScanError: Pixels that `check_pixels` or GDCM refuses, or slices that are no stack.
     """
-    grid = slices_grid(files, place=place)
+    grid = slices_grid(files, location=location)
     voxels = np.empty(grid.shape, np.float32)
     for at, index in enumerate(grid.order):
-        voxels[at] = decode(files[index], grid.shape[1:], place=place)
+        voxels[at] = decode(files[index], grid.shape[1:], location=location)
     return grid.image(voxels)
 
 
-def slices_grid(files: Sequence[Path], *, place: str) -> Grid:
+def slices_grid(files: Sequence[Path], *, location: str) -> Grid:
     """The grid of a series' files, by their headers; its order is of the files as given.
 
     Raises:
         ScanError: As for `read_slices`, damage of the pixels left aside.
     """
-    headers = [load(file, place=place, tags=_TAGS) for file in files]
+    headers = [load(file, location=location, tags=_TAGS) for file in files]
     for header in headers:
-        check_pixels(header, place=place)
-    return stack([slice_of(header, (header,), place=place) for header in headers], place=place)
+        check_pixels(header, location=location)
+    return stack(
+        [slice_of(header, (header,), location=location) for header in headers], location=location
+    )
 
 
-def check_pixels(header: Dataset, *, place: str) -> None:
+def check_pixels(header: Dataset, *, location: str) -> None:
     """Refuse pixels that are no plain grey values, or that nothing here can decompress.
 
     Raises:
@@ -91,11 +93,11 @@ def check_pixels(header: Dataset, *, place: str) -> None:
     scale = text(header, "PhotometricInterpretation")
     if channels != 1:
         raise ScanError(
-            place, f"has {channels} channels a voxel; give one channel", rule="dimensions"
+            location, f"has {channels} channels a voxel; give one channel", rule="dimensions"
         )
     if scale not in ("", "MONOCHROME2"):
         raise ScanError(
-            place,
+            location,
             "has inverted or coloured grey values (its photometric interpretation is not"
             " MONOCHROME2); export the original scan",
             rule="dimensions",
@@ -104,19 +106,19 @@ def check_pixels(header: Dataset, *, place: str) -> None:
     if syntax not in _DECODED:
         name = "a private one" if uids.UID(syntax).is_private else uids.UID(syntax).name
         raise ScanError(
-            place,
+            location,
             f"is compressed in a way that cannot be read ({name}); export it uncompressed",
             rule="format",
         )
 
 
-def slice_of(header: Dataset, groups: Sequence[Dataset], *, place: str) -> Slice:
+def slice_of(header: Dataset, groups: Sequence[Dataset], *, location: str) -> Slice:
     """Where a slice lies, by the data sets that describe it, the first that says it.
 
     Args:
         header: Of the file; holds its rows and columns.
         groups: Hold position, orientation and spacing.
-        place: How a message begins.
+        location: How a message begins.
 
     Raises:
         ScanError: It lacks its position, orientation or pixel spacing.
@@ -130,7 +132,7 @@ def slice_of(header: Dataset, groups: Sequence[Dataset], *, place: str) -> Slice
             found = np.empty(0)
         if found.size != count or not np.isfinite(found).all():
             raise ScanError(
-                place,
+                location,
                 ": a slice lacks its position, orientation or pixel spacing; export the series"
                 " again",
                 rule="slices",
@@ -147,15 +149,15 @@ def slice_of(header: Dataset, groups: Sequence[Dataset], *, place: str) -> Slice
         size=(int(header.Rows), int(header.Columns)),
         thickness_mm=next((abs(float(depth)) for depth in depths if depth), 1.0),
         acquired={
-            said: str(group[name].value)
-            for name, said in _ACQUIRED.items()
+            shown: str(group[name].value)
+            for name, shown in _ACQUIRED.items()
             for group in groups
             if name in group
         },
     )
 
 
-def decode(file: Path, size: tuple[int, ...], *, place: str) -> NDArray[np.float32]:
+def decode(file: Path, size: tuple[int, ...], *, location: str) -> NDArray[np.float32]:
     """The grey values of one file, rescaled as its header says, in the shape of `size`.
 
     Raises:
@@ -169,5 +171,5 @@ def decode(file: Path, size: tuple[int, ...], *, place: str) -> NDArray[np.float
         found: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute()).reshape(size)
     except (RuntimeError, ValueError) as error:
         # ITK's own words hold paths and addresses.
-        raise ScanError(place, DAMAGED, rule="damaged", detail=f"first: {file.name}") from error
+        raise ScanError(location, DAMAGED, rule="damaged", detail=f"first: {file.name}") from error
     return found

@@ -34,7 +34,7 @@ _ANATOMY = {
 
 @quiet()
 def read_segments(
-    path: Path, image: sitk.Image, *, place: str, series: DicomSeries | None
+    path: Path, image: sitk.Image, *, location: str, series: DicomSeries | None
 ) -> dict[str, NDArray[np.bool_]]:
     """The masks of a DICOM-SEG, (Z, Y, X) on the image's grid, by label of its segment.
 
@@ -44,24 +44,24 @@ def read_segments(
     Args:
         path: The file: BINARY, FRACTIONAL or LABELMAP.
         image: The scan that it was drawn on.
-        place: How a message begins, e.g. `case 014: label 014`.
+        location: How a message begins, e.g. `case 014: label 014`.
         series: The scan's series; None, where the scan is no DICOM, leaves references unlooked at.
 
     Raises:
         ScanError: It is damaged or no DICOM-SEG, is of another series or frame of reference, has
             a label twice, or is on another grid.
     """
-    found = load(path, place=place, pixels=True)
+    found = load(path, location=location, pixels=True)
     if text(found, "SOPClassUID") not in SEGMENTATIONS:
-        raise ScanError(place, "is no DICOM-SEG; give one, or an RTSTRUCT", rule="format")
+        raise ScanError(location, "is no DICOM-SEG; give one, or an RTSTRUCT", rule="format")
     if series is not None:
-        _check_reference(found, series, place)
+        _check_reference(found, series, location)
     try:
-        return _masks(found, image, place)
+        return _masks(found, image, location)
     except ScanError:
         raise
     except Exception as error:  # of a parser or decoder; its words may hold values of the header
-        raise ScanError(place, DAMAGED, rule="damaged", detail=path.name) from error
+        raise ScanError(location, DAMAGED, rule="damaged", detail=path.name) from error
 
 
 @quiet()
@@ -88,8 +88,8 @@ def write_segments(
         ScanError: Label, image and series are not on one grid, the series has no frame of
             reference, or the file cannot be written.
     """
-    place = f"segments {path.name}"
-    source = source_of(series, image, label, place=place)
+    location = f"segments {path.name}"
+    source = source_of(series, image, label, location=location)
     frames = np.zeros((*label.shape, len(organs)), np.uint8)
     order = source.frames or tuple(range(len(label)))
     for number, value in enumerate(organs.values()):
@@ -112,7 +112,7 @@ def write_segments(
         series_description=NOT_CLINICAL,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    save(found, path, place=place)
+    save(found, path, location=location)
 
 
 def _descriptions(organs: Mapping[str, int], model: str) -> list[hd.seg.SegmentDescription]:
@@ -141,7 +141,7 @@ def _version() -> str:
         return "unknown"
 
 
-def _check_reference(found: Dataset, series: DicomSeries, place: str) -> None:
+def _check_reference(found: Dataset, series: DicomSeries, location: str) -> None:
     frame, named = text(found, "FrameOfReferenceUID"), set()
     for each in found.get("ReferencedSeriesSequence") or ():
         named.add(text(each, "SeriesInstanceUID"))
@@ -151,14 +151,14 @@ def _check_reference(found: Dataset, series: DicomSeries, place: str) -> None:
     ):
         if other:
             raise ScanError(
-                place,
+                location,
                 f"was drawn on another {what} than the case's scan; put it to its own scan, or"
                 " export both again together",
                 rule="reference",
             )
 
 
-def _masks(found: Dataset, image: sitk.Image, place: str) -> dict[str, NDArray[np.bool_]]:
+def _masks(found: Dataset, image: sitk.Image, location: str) -> dict[str, NDArray[np.bool_]]:
     names = {
         int(each.SegmentNumber): text(each, "SegmentLabel")
         for each in found.SegmentSequence
@@ -167,7 +167,7 @@ def _masks(found: Dataset, image: sitk.Image, place: str) -> dict[str, NDArray[n
     if len(set(names.values())) < len(names):
         labels = list(names.values())
         raise ScanError(
-            place,
+            location,
             "has segment labels more than once; rename or remove the doubles",
             rule="values",
             detail=", ".join(sorted({name for name in labels if labels.count(name) > 1})),
@@ -185,13 +185,13 @@ def _masks(found: Dataset, image: sitk.Image, place: str) -> dict[str, NDArray[n
             number = int(_item(groups, "SegmentIdentification").ReferencedSegmentNumber)
             drawn = {names[number]: values >= half}
         for name, inside in drawn.items():
-            z, y, x = _indices(groups, inside, image, place)
+            z, y, x = _indices(groups, inside, image, location)
             masks[name][z, y, x] = True
     return masks
 
 
 def _indices(
-    groups: Sequence[Dataset], inside: NDArray[np.bool_], image: sitk.Image, place: str
+    groups: Sequence[Dataset], inside: NDArray[np.bool_], image: sitk.Image, location: str
 ) -> tuple[NDArray[np.intp], ...]:
     """Indices (z, y, x) in the image of the voxels that a frame, (rows, columns), has inside."""
     position = _item(groups, "PlanePosition").ImagePositionPatient
@@ -205,10 +205,10 @@ def _indices(
     corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (np.array(inside.shape) - 1)
     exact, whole = first + corners @ along.T, np.rint(first) + corners @ np.rint(along).T
     if np.abs(exact - whole).max() > _OFF_VOXEL:
-        raise _other_grid(place)
+        raise _other_grid(location)
     voxels = (np.rint(first) + np.argwhere(inside) @ np.rint(along).T).astype(np.intp)
     if voxels.size and (voxels.min() < 0 or (voxels >= image.GetSize()).any()):
-        raise _other_grid(place)
+        raise _other_grid(location)
     return tuple(voxels[:, ::-1].T)
 
 
@@ -219,9 +219,9 @@ def _item(groups: Sequence[Dataset], name: str) -> Dataset:
     return found
 
 
-def _other_grid(place: str) -> ScanError:
+def _other_grid(location: str) -> ScanError:
     return ScanError(
-        place,
+        location,
         "is not on the image grid: a frame's voxels lie between or outside the image's; export it"
         " on the scan's own grid",
         rule="grid",

@@ -122,20 +122,20 @@ def dicom_files(folder: Path) -> list[Path]:
 
 
 @quiet()
-def find_series(folder: Path, *, place: str, patterns: Sequence[str] = ()) -> DicomSeries:
+def find_series(folder: Path, *, location: str, patterns: Sequence[str] = ()) -> DicomSeries:
     """The one image series of a folder's tree; contours, segments and reports are none.
 
     Args:
         folder: The case's folder, of files and folders under whatever names.
-        place: How a message begins, e.g. `case 014: image 014`.
+        location: How a message begins, e.g. `case 014: image 014`.
         patterns: Of SeriesDescription, as for file names and in either case; where given, a
             series must fit one of them.
 
     Raises:
-        ScanError: No series or several are left, or a DICOM file is damaged or closed.
+        ScanError: No series or several are left, or a DICOM file is damaged or unreadable.
     """
     groups: dict[str, list[tuple[Path, Dataset]]] = {}
-    for file, header in _headers(folder, place):
+    for file, header in _headers(folder, location):
         if _is_image(header):
             groups.setdefault(text(header, "SeriesInstanceUID"), []).append((file, header))
     found = [_series(group) for group in groups.values()]
@@ -143,71 +143,87 @@ def find_series(folder: Path, *, place: str, patterns: Sequence[str] = ()) -> Di
     if len(wanted) == 1:
         return wanted[0]
     if not found:
-        said = "holds no readable DICOM series; export the scan again"
+        message = "holds no readable DICOM series; export the scan again"
     elif not patterns:
-        said = (
+        message = (
             f"holds {len(found)} DICOM series; keep exactly one series in a folder, or name it"
             " by a pattern of its description in `series` of the site's file"
         )
     else:
-        said = (
+        message = (
             f"holds {len(found)} DICOM series, of which {len(wanted)} fit the patterns in"
             " `series` of the site's file; change these so that exactly one does"
         )
     described = sorted(series.description for series in wanted or found)
-    raise ScanError(place, said, rule="series", detail=", ".join(described))
+    raise ScanError(location, message, rule="series", detail=", ".join(described))
 
 
 @quiet()
-def label_kind(path: Path, *, place: str) -> Literal["structures", "segments"] | None:
+def label_kind(path: Path, *, location: str) -> Literal["structures", "segments"] | None:
     """What a label is: contours (RTSTRUCT), segments (DICOM-SEG), or None of other formats.
 
     Args:
         path: A file, or a folder that holds one such file.
-        place: How a message begins.
+        location: How a message begins.
 
     Raises:
         ScanError: It is DICOM, but not one of the two.
     """
     if not is_dicom(path):
         return None
-    kinds = [text(header, "SOPClassUID") for _, header in _headers(path, place)]
+    kinds = [text(header, "SOPClassUID") for _, header in _headers(path, location)]
     if len(kinds) == 1 and kinds[0] == _STRUCTURES:
         return "structures"
     if len(kinds) == 1 and kinds[0] in _SEGMENTATIONS:
         return "segments"
     raise ScanError(
-        place,
+        location,
         f"holds {len(kinds)} DICOM objects, must be one RTSTRUCT or one DICOM-SEG",
         rule="format",
     )
 
 
 @quiet()
-def label_objects(folder: Path, *, place: str) -> tuple[Path, ...]:
+def structure_names(file: Path, *, location: str) -> list[str]:
+    """The names of an RTSTRUCT's contours or a DICOM-SEG's segments.
+
+    Raises:
+        ScanError: The file cannot be read.
+    """
+    tags = ("SOPClassUID", "StructureSetROISequence", "SegmentSequence")
+    header = load(file, location=location, tags=tags)
+    regions = header.get("StructureSetROISequence") or ()
+    segments = header.get("SegmentSequence") or ()
+    return [text(item, "ROIName") for item in regions] + [
+        text(item, "SegmentLabel") for item in segments if text(item, "SegmentNumber") != "0"
+    ]
+
+
+@quiet()
+def label_objects(folder: Path, *, location: str) -> tuple[Path, ...]:
     """The RTSTRUCT and DICOM-SEG files of a folder's tree, sorted.
 
     Args:
         folder: The case's.
-        place: How a message begins.
+        location: How a message begins.
 
     Raises:
-        ScanError: A DICOM file is damaged or closed.
+        ScanError: A DICOM file is damaged or unreadable.
     """
     wanted = (_STRUCTURES, *_SEGMENTATIONS)
-    headers = _headers(folder, place)
+    headers = _headers(folder, location)
     return tuple(file for file, header in headers if text(header, "SOPClassUID") in wanted)
 
 
 @quiet()
 def read_series(
-    source: Path | DicomSeries, *, place: str, patterns: Sequence[str] = ()
+    source: Path | DicomSeries, *, location: str, patterns: Sequence[str] = ()
 ) -> sitk.Image:
     """Read one series as an upright volume of 32-bit floats, slices sorted by position.
 
     Args:
         source: A series, or the folder whose tree holds it.
-        place: How a message begins, e.g. `case 014: image 014`.
+        location: How a message begins, e.g. `case 014: image 014`.
         patterns: As for `find_series`.
 
     Raises:
@@ -215,28 +231,28 @@ def read_series(
             compressed in an unknown way, or the slices are no stack, as `slices.stack` has it.
     """
     if isinstance(source, Path):
-        source = find_series(source, place=place, patterns=patterns)
+        source = find_series(source, location=location, patterns=patterns)
     if source.multiframe:
-        return read_multiframe(_one_file(source, place), place=place)
-    return read_slices(source.files, place=place)
+        return read_multiframe(_one_file(source, location), location=location)
+    return read_slices(source.files, location=location)
 
 
 @quiet()
-def series_grid(series: DicomSeries, *, place: str) -> Grid:
+def series_grid(series: DicomSeries, *, location: str) -> Grid:
     """The grid of a series by its headers; its order is of its files, or of its file's frames.
 
     Raises:
         ScanError: As for `read_series`, damage of the pixels left aside.
     """
     if series.multiframe:
-        return frames_grid(_one_file(series, place), place=place)
-    return slices_grid(series.files, place=place)
+        return frames_grid(_one_file(series, location), location=location)
+    return slices_grid(series.files, location=location)
 
 
-def _one_file(series: DicomSeries, place: str) -> Path:
+def _one_file(series: DicomSeries, location: str) -> Path:
     if len(series.files) > 1:
         raise ScanError(
-            place,
+            location,
             f"holds {len(series.files)} multi-frame files in one series; keep one of them",
             rule="slices",
         )
@@ -263,13 +279,13 @@ def _is_dicom(file: Path) -> bool:
         return False
 
 
-def _headers(folder: Path, place: str) -> list[tuple[Path, Dataset]]:
+def _headers(folder: Path, location: str) -> list[tuple[Path, Dataset]]:
     """The part of each DICOM file's header that is needed here."""
     found: list[tuple[Path, Dataset]] = []
     damaged: list[Path] = []
     for file in filter(_is_dicom, dicom_files(folder)):
         try:
-            header = load(file, place=place, tags=_TAGS)
+            header = load(file, location=location, tags=_TAGS)
         except ScanError as error:
             if error.problem.rule != "damaged":
                 raise
@@ -279,7 +295,7 @@ def _headers(folder: Path, place: str) -> list[tuple[Path, Dataset]]:
             found.append((file, header))
     if damaged:
         raise ScanError(
-            place,
+            location,
             f": {len(damaged)} of its DICOM files {DAMAGED}",
             rule="damaged",
             detail=f"first: {damaged[0].name}",

@@ -69,7 +69,7 @@ class Grid:
         return image
 
 
-def stack(slices: Sequence[Slice], *, place: str) -> Grid:
+def stack(slices: Sequence[Slice], *, location: str) -> Grid:
     """The grid on which slices lie, in whatever order they are given.
 
     A slice missing at either end leaves no trace and cannot be found; one missing between
@@ -77,14 +77,14 @@ def stack(slices: Sequence[Slice], *, place: str) -> Grid:
 
     Args:
         slices: At least one.
-        place: How a message begins, e.g. `case 014: image 014`.
+        location: How a message begins, e.g. `case 014: image 014`.
 
     Raises:
         ScanError: Slices differ in size or spacing, are tilted or shifted against each other,
             unevenly spaced, or two on one position.
     """
     cosines = np.asarray([each.cosines for each in slices])
-    _check_alike(slices, cosines, place)
+    _check_alike(slices, cosines, location)
     row, column = (part / np.linalg.norm(part) for part in np.split(cosines[0], 2))
     normal = np.cross(row, column)
     positions_mm = np.asarray([each.position_mm for each in slices])
@@ -92,9 +92,11 @@ def stack(slices: Sequence[Slice], *, place: str) -> Grid:
     order = np.argsort(depths_mm, kind="stable")
     step_mm = slices[0].thickness_mm
     if len(slices) > 1:
-        _check_steps([slices[index] for index in order.tolist()], np.diff(depths_mm[order]), place)
+        _check_steps(
+            [slices[index] for index in order.tolist()], np.diff(depths_mm[order]), location
+        )
         lateral_mm = (positions_mm - np.outer(depths_mm, normal))[order]
-        _check_upright(lateral_mm, slices[0].spacing_mm, place)
+        _check_upright(lateral_mm, slices[0].spacing_mm, location)
         step_mm = float(np.ptp(depths_mm)) / (len(slices) - 1)
     between_rows_mm, between_columns_mm = slices[0].spacing_mm
     return Grid(
@@ -106,32 +108,34 @@ def stack(slices: Sequence[Slice], *, place: str) -> Grid:
     )
 
 
-def _check_alike(slices: Sequence[Slice], cosines: NDArray[np.float64], place: str) -> None:
+def _check_alike(slices: Sequence[Slice], cosines: NDArray[np.float64], location: str) -> None:
     row, column = cosines[:, :3], cosines[:, 3:]
     lengths = np.linalg.norm([row, column], axis=-1)
     angles = np.einsum("ij,ij->i", row, column)
     if max(np.abs(lengths - 1).max(), np.abs(angles).max()) > _ROTATION_TOLERANCE:
-        raise _refuse(place, ": the directions of a slice are no rotation; export it again")
+        raise _refuse(location, ": the directions of a slice are no rotation; export it again")
     if np.abs(cosines - cosines[0]).max() > _SAME_COSINE:
-        raise _refuse(place, ": its slices are tilted to each other; keep the slices of one stack")
+        raise _refuse(
+            location, ": its slices are tilted to each other; keep the slices of one stack"
+        )
     if len(sizes := sorted({each.size for each in slices})) > 1:
         raise _refuse(
-            place,
+            location,
             f": its slices differ in size, {sizes[0]} to {sizes[-1]} voxels; keep the slices of"
             " one stack",
         )
     spacings_mm = np.asarray([each.spacing_mm for each in slices])
     if spacings_mm.min() <= 0:
-        raise _refuse(place, ": a slice has a pixel spacing of 0 mm or less; export it again")
+        raise _refuse(location, ": a slice has a pixel spacing of 0 mm or less; export it again")
     if np.ptp(spacings_mm, axis=0).max() > _SAME_SPACING_MM:
         raise _refuse(
-            place,
+            location,
             f": its slices differ in pixel spacing, {spacings_mm.min():.4g} to"
             f" {spacings_mm.max():.4g} mm; keep the slices of one stack",
         )
 
 
-def _check_steps(slices: Sequence[Slice], steps_mm: NDArray[np.float64], place: str) -> None:
+def _check_steps(slices: Sequence[Slice], steps_mm: NDArray[np.float64], location: str) -> None:
     """Args: the slices in order of position, and the distance from each to the next, (Z - 1,)."""
     doubled = np.flatnonzero(steps_mm < _SAME_POSITION_MM)
     if doubled.size:
@@ -139,28 +143,28 @@ def _check_steps(slices: Sequence[Slice], steps_mm: NDArray[np.float64], place: 
         names = {name for a, b in pairs for name in {*a, *b} if a.get(name) != b.get(name)}
         why = f", of several {'s and '.join(sorted(names))}s" if names else ""
         raise _refuse(
-            place,
+            location,
             f": two slices lie on one position{why}; keep one acquisition in the folder",
         )
     low, middle, high = steps_mm.min(), np.median(steps_mm), steps_mm.max()
     if high - low > _STEP_TOLERANCE * middle:
         raise _refuse(
-            place,
+            location,
             f": its slices are unevenly spaced, {low:.4g} to {high:.4g} mm; a slice is missing,"
             " or the series must be resampled first",
         )
 
 
-def _check_upright(lateral_mm: NDArray[Any], spacing_mm: tuple[float, ...], place: str) -> None:
+def _check_upright(lateral_mm: NDArray[Any], spacing_mm: tuple[float, ...], location: str) -> None:
     """No image grid can hold a sheared stack, and ITK would read it as an upright one."""
     drift_mm = float(np.linalg.norm(lateral_mm - lateral_mm[0], axis=1).max())
     if drift_mm > _DRIFT_TOLERANCE * min(spacing_mm):
         raise _refuse(
-            place,
+            location,
             f": its slices are shifted sideways against each other by up to {drift_mm:.3g} mm"
             " (a tilted gantry); resample the series first",
         )
 
 
-def _refuse(place: str, said: str) -> ScanError:
-    return ScanError(place, said, rule="slices")
+def _refuse(location: str, message: str) -> ScanError:
+    return ScanError(location, message, rule="slices")

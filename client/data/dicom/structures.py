@@ -75,8 +75,8 @@ def write_structures(
         ScanError: Label, image and series are not on one grid, the series has no frame of
             reference, or the file cannot be written.
     """
-    place = f"structures {path.name}"
-    source = source_of(series, image, label, place=place)
+    location = f"structures {path.name}"
+    source = source_of(series, image, label, location=location)
     found = _structure_set(source, series, model)
     found.StructureSetROISequence, found.ROIContourSequence = [], []
     found.RTROIObservationsSequence = []
@@ -91,7 +91,7 @@ def write_structures(
             )
         )
         found.ROIContourSequence.append(_contours(number, label == value, image, source))
-    save(found, path, place=place)
+    save(found, path, location=location)
 
 
 def _structure_set(source: Source, series: DicomSeries, model: str) -> Dataset:

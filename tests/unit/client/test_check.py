@@ -267,3 +267,21 @@ def test_an_oblique_scan_says_so(tmp_path: Path) -> None:
     assert measures is not None
     assert measures.orientation == "LPS, 37 degrees oblique"
     assert measures.size_xyz == (18, 14, 5)
+
+
+@pytest.mark.parametrize("kind", ["contours", "segments"])
+def test_structures_that_are_left_aside_are_counted(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "labelsTr").mkdir()
+    (tmp_path / "imagesTr").mkdir()
+    place = bad.Place(root=tmp_path, name="c", seed=1)
+    bad.labelled_dicom(kind, lambda *_: None, **bad.ORGANS, BODY=3, PTV_60=4)(place)
+    site = SiteConfig(
+        site="A", data=tmp_path, cache=tmp_path, state=tmp_path, ignored_labels=("ptv*",)
+    )
+    case = Case(
+        name="c", part="labelled", image=place.image(""), label=place.label(".dcm"), site=site
+    )
+    assert case.unused_structures(bad.ORGANS) == ["BODY"]
+    (note,) = inspect_case(case, StudyProtocol(organs=bad.ORGANS)).notes
+    assert note.startswith("1 of its label's structures left aside")
+    assert "BODY" not in note  # a page of the check may be passed on

@@ -26,7 +26,10 @@ from client.data.dicom.segments import read_segments
 from client.data.dicom.series import find_series
 from client.data.geometry import same_grid_error
 from client.data.image_io import read_image
-from client.data.pseudonyms import Pseudonyms, read_or_make_key
+from client.data.pseudonyms import (
+    Pseudonyms,
+    read_or_make_key,
+)
 from client.predict import predict
 from client.segmenting.results import CaseResult, read_result, write_confidence
 from protocol.config.study import StudyProtocol
@@ -206,8 +209,8 @@ def test_a_dicom_source_gets_dicom_files_of_its_own_patient(bench: Bench) -> Non
     label = sitk.ReadImage(str(folder / "segmentation.nii.gz"))
     image = read_image(bench.scans / "014" / "t2", case="014")
     assert same_grid_error(label, image) is None
-    series = find_series(bench.scans / "014" / "t2", place="case 014")
-    masks = read_segments(folder / "segmentation.seg.dcm", image, place="it", series=series)
+    series = find_series(bench.scans / "014" / "t2", location="case 014")
+    masks = read_segments(folder / "segmentation.seg.dcm", image, location="it", series=series)
     for organ, value in bench.protocol.organs.items():
         np.testing.assert_array_equal(masks[organ], sitk.GetArrayFromImage(label) == value)
     for name in ("seg", "rtstruct"):

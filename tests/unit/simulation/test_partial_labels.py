@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.data.image_io import read_image, read_label_map
+from client.data.image_io import (
+    read_image,
+    read_label_map,
+)
 from client.data.layout import find_cases
 from simulation.errors import SplitError
 from simulation.layouts import StudyCase

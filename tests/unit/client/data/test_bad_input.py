@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from client.data.entries import scan_files
 from client.data.errors import ScanError
-from client.data.image_io import read_image, read_label_map, write_label_map
+from client.data.image_io import (
+    read_image,
+    read_label_map,
+    write_label_map,
+)
 
 ORGANS = {"bladder": 1, "prostate": 2}
 SUFFIXES = [".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"]

@@ -11,7 +11,11 @@ import pytest
 import SimpleITK as sitk
 
 import client.data.cache
-from client.data.cache import CachedCase, CacheError, cached_case
+from client.data.cache import (
+    CachedCase,
+    CacheError,
+    cached_case,
+)
 from client.data.case import Case
 from client.data.layout import find_cases
 from protocol.config.site import SiteConfig

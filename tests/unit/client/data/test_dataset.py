@@ -12,8 +12,11 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from client.data.dataset import PatchSampler, prepare_site
-from client.data.layout import ContractError
+from client.data.dataset import (
+    PatchSampler,
+    prepare_site,
+)
+from client.data.layout import LayoutError
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 
@@ -139,7 +142,7 @@ def test_a_scan_that_is_there_twice_is_refused(
     copy = config.data / "imagesUn" / "copy.mha"
     copy.parent.mkdir()
     sitk.WriteImage(sitk.ReadImage(str(source)), str(copy))
-    with pytest.raises(ContractError) as caught:
+    with pytest.raises(LayoutError) as caught:
         prepare_site(config, make_protocol())
     assert caught.value.mistakes == (
         "unlabelled case copy: the same scan as one of the labelled cases; keep one of the two"
@@ -157,7 +160,7 @@ def test_all_mistakes_of_all_cases_at_once(
     sitk.WriteImage(label * 4, str(labels / "patient-labelled-1.nii.gz"))
     unlabelled = config.data / "imagesUn"
     shutil.copy(unlabelled / "patient-unlabelled-0.nii.gz", unlabelled / "twin.nii.gz")
-    with pytest.raises(ContractError) as caught:
+    with pytest.raises(LayoutError) as caught:
         prepare_site(config, make_protocol())
     mistakes = "\n".join(caught.value.mistakes)
     assert len(caught.value.mistakes) == 3

@@ -14,7 +14,12 @@ from client.data.entries import scan_files
 from client.data.errors import ScanError
 from client.data.geometry import same_grid_error
 from client.data.hashing import voxel_hash
-from client.data.image_io import load_label_map, read_image, read_label_map, write_label_map
+from client.data.image_io import (
+    load_label_map,
+    read_image,
+    read_label_map,
+    write_label_map,
+)
 
 SUFFIXES = [".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"]
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}
@@ -69,8 +74,8 @@ def nifti(order: str, array: NDArray[np.float32]) -> bytes:
         (108, "f", (352,)),
         (344, "4s", (b"n+1",)),
     ]
-    for place, form, values in fields:
-        struct.pack_into(order + form, header, place, *values)
+    for location, form, values in fields:
+        struct.pack_into(order + form, header, location, *values)
     return bytes(header) + array.astype(order + "f4").tobytes()
 
 

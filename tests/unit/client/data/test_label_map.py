@@ -9,7 +9,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.data.errors import ScanError
-from client.data.label_map import LabelDictionary, site_dictionary, study_dictionary
+from client.data.label_map import (
+    LabelMapping,
+    site_mapping,
+    study_mapping,
+)
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError
 
@@ -17,10 +21,10 @@ ORGANS = {"bladder": 1, "prostate": 2, "rectum": 3}
 SHAPE = (3, 4, 5)
 
 
-def dictionary(**facts: Any) -> LabelDictionary:
+def mapping(**facts: Any) -> LabelMapping:
     folder = Path("nowhere")
     config = SiteConfig(site="A", data=folder, cache=folder, state=folder, **facts)
-    return site_dictionary(config, ORGANS)
+    return site_mapping(config, ORGANS)
 
 
 def label_map(*values: int) -> sitk.Image:
@@ -31,8 +35,8 @@ def label_map(*values: int) -> sitk.Image:
     return image
 
 
-def translated(found: LabelDictionary, *values: int) -> list[int]:
-    image = found.translate(label_map(*values), case="c", place="case c: label")
+def translated(found: LabelMapping, *values: int) -> list[int]:
+    image = found.translate(label_map(*values), case="c", location="case c: label")
     assert image.GetPixelID() == sitk.sitkUInt8
     assert image.GetSpacing() == (0.5, 0.6, 3.0)
     return [int(v) for v in sitk.GetArrayFromImage(image).ravel()[: len(values)]]
@@ -44,9 +48,9 @@ def mask(*places: int) -> NDArray[np.bool_]:
     return found
 
 
-def combined(found: LabelDictionary, **masks: NDArray[np.bool_]) -> list[int]:
+def combined(found: LabelMapping, **masks: NDArray[np.bool_]) -> list[int]:
     named = {name.replace("_", " "): drawn for name, drawn in masks.items()}
-    image = found.combine(named, label_map(), case="c", place="case c: label")
+    image = found.combine(named, label_map(), case="c", location="case c: label")
     return [int(v) for v in sitk.GetArrayFromImage(image).ravel()[:6]]
 
 
@@ -57,13 +61,13 @@ def refused(call: Any, *args: Any, **masks: Any) -> str:
 
 
 def test_a_site_without_labels_speaks_the_studys_numbers() -> None:
-    for found in (dictionary(), study_dictionary(ORGANS)):
+    for found in (mapping(), study_mapping(ORGANS)):
         assert translated(found, 0, 1, 2, 3) == [0, 1, 2, 3]
-        assert found.drawn_in("c") == set(ORGANS)
+        assert found.annotated_in("c") == set(ORGANS)
 
 
 def test_a_sites_own_numbers_are_mapped() -> None:
-    found = dictionary(
+    found = mapping(
         labels={"bladder": (7,), "prostate": ("PROSTATA", 3, 4), "rectum": (1,)},
         ignored_labels=(9,),
     )
@@ -74,20 +78,20 @@ def test_a_sites_own_numbers_are_mapped() -> None:
 
 
 def test_names_alone_leave_the_studys_numbers() -> None:
-    found = dictionary(labels={organ: (organ.upper(),) for organ in ORGANS})
+    found = mapping(labels={organ: (organ.upper(),) for organ in ORGANS})
     assert translated(found, 1, 2, 3) == [1, 2, 3]
 
 
 def test_undrawn_organs_are_not_annotated_and_may_not_appear() -> None:
-    found = dictionary(not_annotated=("rectum",), undrawn={"c": ("bladder",)})
-    assert found.drawn_in("c") == {"prostate"}
-    assert found.drawn_in("d") == {"prostate", "bladder"}
+    found = mapping(not_annotated=("rectum",), undrawn={"c": ("bladder",)})
+    assert found.annotated_in("c") == {"prostate"}
+    assert found.annotated_in("d") == {"prostate", "bladder"}
     assert translated(found, 2) == [2]
     assert refused(translated, found, 2, 3).startswith("organ: case c: label holds rectum, which")
 
 
 def test_an_organ_of_another_study_is_no_organ_here() -> None:
-    found = dictionary(
+    found = mapping(
         labels={"bladder": (1,), "prostate": (2,), "rectum": (3,), "vesicles": (4, "Vesicles")}
     )
     assert translated(found, 1, 4) == [1, 0]
@@ -97,7 +101,7 @@ def test_an_organ_of_another_study_is_no_organ_here() -> None:
 
 
 def test_structures_go_by_name_in_either_case() -> None:
-    found = dictionary(
+    found = mapping(
         labels={"bladder": ("Blase",), "prostate": ("Prostata CTV",), "rectum": ("Rektum",)},
         ignored_labels=("PTV*",),
     )
@@ -108,16 +112,16 @@ def test_structures_go_by_name_in_either_case() -> None:
 
 def test_a_missing_structure_is_refused_unless_declared() -> None:
     masks = {"bladder": mask(0), "prostate": mask(1)}
-    told = refused(combined, dictionary(), **masks)
+    told = refused(combined, mapping(), **masks)
     assert told.startswith("organ: case c: label holds no structure for rectum; draw it")
     assert "(it holds bladder, prostate)" in told
-    assert combined(dictionary(not_annotated=("rectum",)), **masks) == [1, 2, 0, 0, 0, 0]
+    assert combined(mapping(not_annotated=("rectum",)), **masks) == [1, 2, 0, 0, 0, 0]
     # Drawn as empty is absent, which is an answer.
-    assert combined(dictionary(), rectum=mask(), **masks) == [1, 2, 0, 0, 0, 0]
+    assert combined(mapping(), rectum=mask(), **masks) == [1, 2, 0, 0, 0, 0]
 
 
 def test_two_structures_for_one_organ_are_refused() -> None:
-    found = dictionary(labels={"bladder": (), "prostate": ("Prostata",), "rectum": ()})
+    found = mapping(labels={"bladder": (), "prostate": ("Prostata",), "rectum": ()})
     masks = dict.fromkeys(("bladder", "prostate", "Prostata", "rectum"), mask())
     told = refused(combined, found, **masks)
     assert told.startswith("values: case c: label holds 2 structures for prostate; keep one")
@@ -125,9 +129,9 @@ def test_two_structures_for_one_organ_are_refused() -> None:
 
 def test_a_shared_rim_goes_to_the_smaller_organ_and_more_is_refused() -> None:
     large, small = mask(*range(40)), mask(*range(39, 60))
-    found = dictionary(not_annotated=("rectum",))
+    found = mapping(not_annotated=("rectum",))
     image = found.combine(
-        {"bladder": large, "prostate": small}, label_map(), case="c", place="case c"
+        {"bladder": large, "prostate": small}, label_map(), case="c", location="case c"
     )
     array = sitk.GetArrayFromImage(image).ravel()
     assert (array[38], array[39], array[59]) == (1, 2, 2)
@@ -137,7 +141,7 @@ def test_a_shared_rim_goes_to_the_smaller_organ_and_more_is_refused() -> None:
 
 def test_every_mistake_of_the_file_at_once() -> None:
     with pytest.raises(ProtocolError) as caught:
-        dictionary(
+        mapping(
             labels={"bladder": (1, "Blase"), "prostat": (1, 2), "rectum": ("blase", 9)},
             ignored_labels=(9,),
             not_annotated=("colon",),

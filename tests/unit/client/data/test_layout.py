@@ -9,7 +9,10 @@ import SimpleITK as sitk
 
 from client.data.case import Case
 from client.data.hashing import content_hash
-from client.data.layout import ContractError, find_cases
+from client.data.layout import (
+    LayoutError,
+    find_cases,
+)
 from client.data.leakage import duplicate_mistakes
 
 
@@ -20,7 +23,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def mistakes_of(folder: Path) -> tuple[str, ...]:
-    with pytest.raises(ContractError) as caught:
+    with pytest.raises(LayoutError) as caught:
         find_cases(folder)
     assert str(caught.value) == "\n".join(caught.value.mistakes)
     return caught.value.mistakes
@@ -104,7 +107,7 @@ def test_image_with_and_without_channel_is_not_merged(tmp_path: Path) -> None:
 
 
 def test_error_survives_the_way_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(ContractError(["one", "two"])))
+    error = pickle.loads(pickle.dumps(LayoutError(["one", "two"])))
     assert error.mistakes == ("one", "two")
     assert str(error) == "one\ntwo"
 

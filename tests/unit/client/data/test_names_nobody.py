@@ -31,14 +31,14 @@ def make_site(folder: Path, protocol: StudyProtocol) -> Path:
     """A DICOM case, a NIfTI and a NRRD, all of them full of names; and a bad one."""
     root = folder / "Mueller_study" / "A"
     root.mkdir(parents=True)
-    place = bad.Place(root=root, name="Muster_Max_1951-03-04", seed=1)
-    ph.write_classic(place.image("") / "Doe_Jane" / "1.2.3", ph.phantom((9, 20, 24)))
+    location = bad.Place(root=root, name="Muster_Max_1951-03-04", seed=1)
+    ph.write_classic(location.image("") / "Doe_Jane" / "1.2.3", ph.phantom((9, 20, 24)))
     label = np.zeros((9, 20, 24), np.uint8)
     label[2:6, 4:9, 4:9], label[2:6, 11:16, 4:9] = 2, 5
     grid = ph.phantom((9, 20, 24)).image
     written = sitk.GetImageFromArray(label)
     written.CopyInformation(grid)
-    bad.save(written, place.label(".nrrd"))
+    bad.save(written, location.label(".nrrd"))
     other = bad.Place(root=root, name="4711_Mueller", seed=2)
     image = sitk.GetImageFromArray(np.random.default_rng(2).normal(size=(9, 20, 24)))
     image.CopyInformation(grid)

@@ -16,9 +16,16 @@ from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.sums import ScoreSum
 from client.app import build_client_app
 from client.data.cache import CachedCase
-from client.data.dataset import PatchSampler, SiteData, prepare_site
-from client.data.declaration import count_drawn, drawn_boxes
-from client.data.layout import ContractError
+from client.data.dataset import (
+    PatchSampler,
+    SiteData,
+    prepare_site,
+)
+from client.data.declaration import (
+    annotated_boxes,
+    count_annotated,
+)
+from client.data.layout import LayoutError
 from client.training.evaluation import evaluate_site
 from client.training.round import train_round
 from protocol.config.schedule import plan_round
@@ -104,7 +111,7 @@ def test_a_drawn_organ_that_is_declared_undrawn_is_refused(
     make_site: MakeSite, make_protocol: MakeProtocol
 ) -> None:
     config = make_site(labelled=1).model_copy(update={"not_annotated": ("rod",)})
-    with pytest.raises(ContractError, match="holds rod, which the site's file declares as not"):
+    with pytest.raises(LayoutError, match="holds rod, which the site's file declares as not"):
         prepare_site(config, make_protocol())
 
 
@@ -133,8 +140,8 @@ def test_boxes_are_those_of_cases_with_every_organ(
     protocol = make_protocol()
     cases = prepare_site(make_site(labelled=3), protocol).labelled
     draw(cases[1], "ball")
-    assert drawn_boxes(cases, protocol.organ_names) == [cases[0].organ_box, cases[2].organ_box]
-    assert count_drawn(cases, protocol.organ_names) == {"ball": 3, "rod": 2}
+    assert annotated_boxes(cases, protocol.organ_names) == [cases[0].organ_box, cases[2].organ_box]
+    assert count_annotated(cases, protocol.organ_names) == {"ball": 3, "rod": 2}
 
 
 @pytest.mark.parametrize("method", ["asdnet", "semi-fcn", "semi-embed"])

@@ -12,7 +12,10 @@ import torch
 
 from asdnet_models.methods.common import Networks
 from asdnet_models.networks import build_confidence, build_segmenter
-from client.data.dataset import SiteData, prepare_site
+from client.data.dataset import (
+    SiteData,
+    prepare_site,
+)
 from client.training.device import build_networks
 from client.training.optimiser_state import OptimiserStore
 from client.training.round import RoundResult, train_round

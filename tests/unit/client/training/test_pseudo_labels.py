@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 import client.training.pseudo_labels
 from asdnet_models.networks import build_segmenter
-from client.data.dataset import SiteData, prepare_site
+from client.data.dataset import (
+    SiteData,
+    prepare_site,
+)
 from client.training.evaluation import load_segmenter
 from client.training.pseudo_labels import label_case, pseudo_labels_of
 from client.training.round import NothingToTrainError, RoundResult, train_round

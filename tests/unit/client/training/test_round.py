@@ -13,7 +13,11 @@ import client.training.round
 from asdnet_models.catalogue import NETWORKS
 from asdnet_models.methods.common import NonFiniteLossError
 from asdnet_models.networks import build_confidence, build_segmenter
-from client.data.dataset import PatchSampler, SiteData, prepare_site
+from client.data.dataset import (
+    PatchSampler,
+    SiteData,
+    prepare_site,
+)
 from client.training.round import NothingToTrainError, RoundResult, train_round
 from protocol.config.schedule import RoundPlan, plan_round
 from protocol.config.site import SiteConfig

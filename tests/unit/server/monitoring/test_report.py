@@ -65,7 +65,7 @@ def test_a_study_is_read_back(uri: str) -> None:
     assert a.series("loss/dice") == {1: 0.5, 2: 0.25}
     assert a.series("dsc/ball") == {2: pytest.approx(0.85)}
     assert a.series("never sent") == {}
-    assert b.left_out == {1: "ContractError", 2: "ContractError"}
+    assert b.left_out == {1: "LayoutError", 2: "LayoutError"}
 
 
 def test_the_page(uri: str) -> None:
@@ -73,7 +73,7 @@ def test_the_page(uri: str) -> None:
     assert "2 of 2 rounds, 2 sites; finished: all rounds were trained." in page
     assert "of round 2: validation DSC 0.700" in page
     assert "Left out of rounds: B in 2." in page
-    assert "Site B, round 1: ContractError." in page
+    assert "Site B, round 1: LayoutError." in page
     assert "sites trusted 25% to 25%" in page
     assert "No site has validation scores of round 2." in page
     row = r'<th scope="row">A</th><td>2</td><td>0.850</td><td>1.50</td><td>0</td>'

@@ -95,7 +95,7 @@ def test_a_complete_study(uri: str, tmp_path: Path, record: StudyRecord) -> None
     history = client.get_metric_history(sites["A"].info.run_id, "loss/dice")
     assert [(item.step, item.value) for item in history] == [(1, 0.5), (2, 0.25)]
     assert sites["A"].info.status == sites["B"].info.status == "FINISHED"
-    assert sites["B"].data.tags["left_out.round_2"] == "ContractError"
+    assert sites["B"].data.tags["left_out.round_2"] == "LayoutError"
     assert sites["A"].data.params["labelled"] == "3"
 
 

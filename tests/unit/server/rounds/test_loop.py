@@ -79,12 +79,12 @@ def test_without_quorum_the_study_stops_with_what_it_has(make_protocol: MakeProt
 
 def test_too_few_declarations(make_protocol: MakeProtocol, caplog: Any) -> None:
     protocol = make_protocol()
-    bad = Site("B", protocol, spoil={"query": error("ContractError")})
-    with pytest.raises(QuorumError, match="ContractError"):
+    bad = Site("B", protocol, spoil={"query": error("LayoutError")})
+    with pytest.raises(QuorumError, match="LayoutError"):
         study([Site("A", protocol), bad], protocol)
     record = study([Site("A", protocol), bad, Site("C", protocol)], protocol)
     assert list(record.facts) == ["A", "C"]
-    assert "ContractError" in caplog.text
+    assert "LayoutError" in caplog.text
 
 
 def test_two_nodes_of_one_name(make_protocol: MakeProtocol) -> None:

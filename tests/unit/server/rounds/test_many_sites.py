@@ -161,7 +161,7 @@ def test_a_study_that_stops_leaves_nothing(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     protocol = make_protocol()
     folder = tmp_path / "updates" if given else None
-    for spoil in (error("ContractError"), silence):
+    for spoil in (error("LayoutError"), silence):
         sites = [Site("A", protocol), Site("B", protocol, spoil={"train": spoil})]
         with pytest.raises(QuorumError):
             run_study(

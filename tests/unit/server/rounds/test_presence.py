@@ -66,11 +66,11 @@ def test_a_late_site_whose_declaration_fails_is_asked_again_and_named(
 ) -> None:
     protocol = make_protocol(training={"rounds": 5})
     grid = MemoryGrid(Site(name, protocol) for name in "AB")
-    late = Site("C", protocol, spoil={"query": error("ContractError")})
+    late = Site("C", protocol, spoil={"query": error("LayoutError")})
     witness = Witness(after={1: lambda: grid.add(late), 3: late.spoil.clear})
     record = run(grid, protocol, witness)
     assert trained(record) == ["AB", "AB", "AB", "ABC", "ABC"]
-    assert caplog.text.count("ContractError") == 2
+    assert caplog.text.count("LayoutError") == 2
 
 
 def test_the_study_begins_as_soon_as_enough_are_there(

@@ -132,7 +132,7 @@ BAD_FILES: dict[str, tuple[Callable[[Array], Array], str]] = {
     "a byte more": (bytes_of_file(lambda file: file + b"x"), "cannot be decoded"),
 }
 BAD_CONTENT: dict[str, tuple[Spoil, str]] = {
-    "error": (error("ContractError"), "^ContractError$"),
+    "error": (error("LayoutError"), "^LayoutError$"),
     "a tensor more": (
         in_names(lambda w: w.update(x=torch.zeros(1))),
         "tensor names differ: 0 missing; 1 that are not agreed",
@@ -300,7 +300,7 @@ def test_a_reason_is_short_whatever_the_site_wrote(make_protocol: MakeProtocol, 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (error("ContractError"), "ContractError"),
+        (error("LayoutError"), "LayoutError"),
         (metric("labelled", -2.0), "labelled is -2.0"),
         (metric("validation", 0.5), "validation is 0.5"),
         (metric("patients", 3.0), "allow-list"),

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 import simulation.experiment.execution
-from client.data.dataset import SiteData, prepare_site
+from client.data.dataset import (
+    SiteData,
+    prepare_site,
+)
 from client.data.layout import find_cases
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol

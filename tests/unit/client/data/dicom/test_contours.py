@@ -35,8 +35,8 @@ def case_of(folder: Path, made: ph.Phantom, *, multiframe: bool = False) -> Case
         ph.write_enhanced(folder / "scan" / "a", made, order=order)
     else:
         ph.write_classic(folder / "scan", made)
-    series = find_series(folder / "scan", place="case 1")
-    return read_series(series, place="case 1"), series
+    series = find_series(folder / "scan", location="case 1")
+    return read_series(series, location="case 1"), series
 
 
 def labels(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -73,7 +73,7 @@ def test_round_trip(tmp_path: Path, direction: NDArray[np.float64], multiframe: 
     image, series = case_of(tmp_path, ph.phantom(direction=direction), multiframe=multiframe)
     label, path = labels((5, 14, 18)), tmp_path / "rt.dcm"
     write_structures(path, label, image, series, ORGANS, model="ASDNet")
-    read = read_structures(path, image, place="case 1", series=series)
+    read = read_structures(path, image, location="case 1", series=series)
     assert list(read) == list(ORGANS)
     others = by_matplotlib(path, image)
     for name, value in ORGANS.items():
@@ -137,7 +137,7 @@ def test_contour_longer_than_an_explicit_vr_can_hold(tmp_path: Path) -> None:
             found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             with pytest.warns(UserWarning, match="64 kByte"):
                 ph.save(found, path)
-        read = read_structures(path, image, place="case 1", series=series)
+        read = read_structures(path, image, location="case 1", series=series)
         np.testing.assert_array_equal(read["a"], label == 1)
 
 
@@ -195,7 +195,7 @@ def test_hole_as_a_contour_of_its_own(written: tuple[Any, ...], kind: str) -> No
             contours.append(contour)
         found.ROIContourSequence[0].ContourSequence = contours
 
-    read = read_structures(edited(path, edit), image, place="case 1", series=series)
+    read = read_structures(edited(path, edit), image, location="case 1", series=series)
     expected = np.zeros((5, 14, 18), bool)
     expected[2, 3:10, 3:10] = True
     expected[2, 5:8, 5:8] = False
@@ -263,17 +263,17 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_structures(written: tuple[Any, ...], name: str) -> None:
     path, image, series = written
-    edit, rule, said = BAD[name]
+    edit, rule, message = BAD[name]
     with pytest.raises(ScanError) as caught:
-        read_structures(edited(path, edit), image, place="case 1", series=series)
+        read_structures(edited(path, edit), image, location="case 1", series=series)
     assert caught.value.problem.rule == rule
-    assert said in caught.value.problem.said
-    assert not any(name in caught.value.problem.said for name in ORGANS)
+    assert message in caught.value.problem.message
+    assert not any(name in caught.value.problem.message for name in ORGANS)
 
 
 def test_references_are_not_looked_at_without_a_series(written: tuple[Any, ...]) -> None:
     path, image, _ = written
-    read = read_structures(edited(path, foreign_series), image, place="case 1", series=None)
+    read = read_structures(edited(path, foreign_series), image, location="case 1", series=None)
     assert read["prostate"].any()
 
 
@@ -287,7 +287,7 @@ def test_points_and_slices_without_a_contour(
         found.ROIContourSequence[1].ContourSequence.pop(1)
 
     with caplog.at_level(logging.WARNING):
-        read = read_structures(edited(path, edit), image, place="case 1", series=series)
+        read = read_structures(edited(path, edit), image, location="case 1", series=series)
     assert not read["bladder"][0].any()
     np.testing.assert_array_equal(read["prostate"].any(axis=(1, 2)), [0, 1, 0, 1, 0])
     assert "1 of 3 structures have slices without a contour" in caplog.text
@@ -323,12 +323,12 @@ def test_failed_write_leaves_the_old_file(
 @real
 def test_real_gland(tmp_path: Path) -> None:
     folder = Path(os.environ["ASDNET_REAL_DATA"]) / "prostatex"
-    series = find_series(folder / "dicom_t2w", place="case 1")
-    image = read_series(series, place="case 1")
+    series = find_series(folder / "dicom_t2w", location="case 1")
+    image = read_series(series, location="case 1")
     gland = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "gland_AI_Bosma22b.nii.gz")))
     path = tmp_path / "rt.dcm"
     write_structures(path, gland.astype(np.uint8), image, series, {"prostate": 1}, model="ASDNet")
-    read = read_structures(path, image, place="case 1", series=series)
+    read = read_structures(path, image, location="case 1", series=series)
     np.testing.assert_array_equal(read["prostate"], gland == 1)
     np.testing.assert_array_equal(by_matplotlib(path, image)["prostate"], gland == 1)
     assert series.identified == ()

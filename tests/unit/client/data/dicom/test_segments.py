@@ -34,8 +34,8 @@ def case_of(
         ph.write_enhanced(folder / "scan" / "a", made, order=ORDER)
     else:
         ph.write_classic(folder / "scan", made)
-    series = find_series(folder / "scan", place="case 1")
-    return read_series(series, place="case 1"), series
+    series = find_series(folder / "scan", location="case 1")
+    return read_series(series, location="case 1"), series
 
 
 def labels() -> NDArray[np.uint8]:
@@ -67,7 +67,7 @@ def test_round_trip(tmp_path: Path, direction: NDArray[np.float64], multiframe: 
     image, series = case_of(tmp_path, ph.phantom(direction=direction), multiframe=multiframe)
     label, path = labels(), tmp_path / "seg.dcm"
     write_segments(path, label, image, series, ORGANS, model="ASDNet")
-    read = read_segments(path, image, place="case 1", series=series)
+    read = read_segments(path, image, location="case 1", series=series)
     assert list(read) == list(ORGANS)
     for number, (name, value) in enumerate(ORGANS.items(), start=1):
         np.testing.assert_array_equal(read[name], label == value)
@@ -112,7 +112,7 @@ def test_validator_has_no_errors(tmp_path: Path, multiframe: bool) -> None:
         )
         assert "Segmentation" in told.stderr
         assert "Error" not in told.stderr
-        read = read_segments(path, image, place="case 1", series=series)
+        read = read_segments(path, image, location="case 1", series=series)
         np.testing.assert_array_equal(read["bladder"], label == 1)
 
 
@@ -152,7 +152,7 @@ def other_writer(
 def test_label_map_segmentation(tmp_path: Path) -> None:
     image, series = case_of(tmp_path, ph.phantom(direction=ph.rotation(4)))
     path = other_writer(tmp_path / "seg.dcm", series, labels(), "LABELMAP")
-    read = read_segments(path, image, place="case 1", series=series)
+    read = read_segments(path, image, location="case 1", series=series)
     assert set(read) == {"one", "two"}
     np.testing.assert_array_equal(read["one"], labels() == 1)
     np.testing.assert_array_equal(read["two"], labels() == 2)
@@ -163,7 +163,7 @@ def test_fractional_segmentation_from_a_half_on(tmp_path: Path) -> None:
     share = np.random.default_rng(2).choice([0, 0.25, 0.498, 0.502, 1], (*SHAPE, 2))
     values = {"fractional_type": "PROBABILITY", "max_fractional_value": 255}
     path = other_writer(tmp_path / "seg.dcm", series, share, "FRACTIONAL", **values)
-    read = read_segments(path, image, place="case 1", series=series)
+    read = read_segments(path, image, location="case 1", series=series)
     np.testing.assert_array_equal(read["one"], share[..., 0] >= 0.5)
     np.testing.assert_array_equal(read["two"], share[..., 1] >= 0.5)
 
@@ -207,7 +207,7 @@ def test_frames_with_turned_axes_are_placed(written: tuple[Any, ...]) -> None:
             x, y, z = (float(mm) for mm in item.ImagePositionPatient)
             item.ImagePositionPatient = ph.numbers((x + 17 * 0.5, y + 13 * 0.7, z))
 
-    read = read_segments(edited(path, edit), image, place="case 1", series=series)
+    read = read_segments(edited(path, edit), image, location="case 1", series=series)
     np.testing.assert_array_equal(read["bladder"], labels() == 1)
 
 
@@ -260,12 +260,12 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_segments(written: tuple[Any, ...], name: str) -> None:
     path, image, series = written
-    edit, rule, said = BAD[name]
+    edit, rule, message = BAD[name]
     with pytest.raises(ScanError) as caught:
-        read_segments(edited(path, edit), image, place="case 1", series=series)
+        read_segments(edited(path, edit), image, location="case 1", series=series)
     assert caught.value.problem.rule == rule
-    assert said in caught.value.problem.said
-    assert not any(name in caught.value.problem.said for name in ORGANS)
+    assert message in caught.value.problem.message
+    assert not any(name in caught.value.problem.message for name in ORGANS)
 
 
 def test_label_that_is_not_on_the_series_grid(written: tuple[Any, ...], tmp_path: Path) -> None:
@@ -282,12 +282,12 @@ def test_label_that_is_not_on_the_series_grid(written: tuple[Any, ...], tmp_path
 @real
 def test_real_gland(tmp_path: Path) -> None:
     folder = Path(os.environ["ASDNET_REAL_DATA"]) / "prostatex"
-    series = find_series(folder / "dicom_t2w", place="case 1")
-    image = read_series(series, place="case 1")
+    series = find_series(folder / "dicom_t2w", location="case 1")
+    image = read_series(series, location="case 1")
     gland = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "gland_AI_Bosma22b.nii.gz")))
     path = tmp_path / "seg.dcm"
     write_segments(path, gland.astype(np.uint8), image, series, {"prostate": 1}, model="ASDNet")
-    read = read_segments(path, image, place="case 1", series=series)
+    read = read_segments(path, image, location="case 1", series=series)
     np.testing.assert_array_equal(read["prostate"], gland == 1)
     np.testing.assert_array_equal(by_pydicom(path, image, 1), gland == 1)
     volume = hd.seg.segread(path).get_pixels_by_source_instance(

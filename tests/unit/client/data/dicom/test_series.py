@@ -38,17 +38,17 @@ def same(read: sitk.Image, made: ph.Phantom) -> None:
 @pytest.mark.parametrize("direction", [np.eye(3), FLIPPED, OBLIQUE], ids=["axial", "flip", "tilt"])
 def test_series_is_read_on_its_grid(tmp_path: Path, direction: np.ndarray, syntax: str) -> None:
     made = ph.phantom(direction=direction)
-    same(read_series(ph.write_classic(tmp_path, made, syntax=syntax), place="case 1"), made)
+    same(read_series(ph.write_classic(tmp_path, made, syntax=syntax), location="case 1"), made)
 
 
 @pytest.mark.parametrize("syntax", ["", *ph.SYNTAXES])
 def test_frames_are_sorted_and_rescaled_each_by_its_own_slope(tmp_path: Path, syntax: str) -> None:
     made, slopes = ph.phantom(direction=OBLIQUE), [1.0, 0.5, 2.0, 0.25, 4.0]
     ph.write_enhanced(tmp_path / "a", made, order=[3, 0, 4, 1, 2], slopes=slopes, syntax=syntax)
-    series = find_series(tmp_path, place="case 1")
+    series = find_series(tmp_path, location="case 1")
     assert series.multiframe
-    assert series_grid(series, place="case 1").order == (1, 3, 4, 0, 2)
-    read = read_series(series, place="case 1")
+    assert series_grid(series, location="case 1").order == (1, 3, 4, 0, 2)
+    read = read_series(series, location="case 1")
     assert same_grid_error(read, made.image) is None
     expected = made.voxels * np.reshape(slopes, (-1, 1, 1))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read), expected)
@@ -61,7 +61,7 @@ def test_classic_slices_are_rescaled_each_by_its_own_slope(tmp_path: Path) -> No
     def slope(header: Dataset, z: int) -> None:
         header.RescaleSlope, header.RescaleIntercept = str(1 + z / 4), "-3"
 
-    read = read_series(ph.write_classic(tmp_path, made, edit=slope), place="case 1")
+    read = read_series(ph.write_classic(tmp_path, made, edit=slope), location="case 1")
     expected = made.voxels * (1 + np.arange(5).reshape(-1, 1, 1) / 4) - 3
     np.testing.assert_allclose(sitk.GetArrayFromImage(read), expected, rtol=1e-6)
 
@@ -87,9 +87,9 @@ def test_wanted_series_of_a_tree(tmp_path: Path) -> None:
     made = tree(tmp_path)
     assert is_dicom_folder(tmp_path)
     same(read_image(tmp_path, case="1", series_patterns=["x", "T2_*_tra"]), made)
-    assert [path.name for path in label_objects(tmp_path, place="case 1")] == ["RS", "seg"]
+    assert [path.name for path in label_objects(tmp_path, location="case 1")] == ["RS", "seg"]
     assert "DICOMDIR" not in {path.name for path in dicom_files(tmp_path)}
-    series = find_series(tmp_path, place="case 1", patterns=["t2*"])
+    series = find_series(tmp_path, location="case 1", patterns=["t2*"])
     assert len(series.files) == len(series.instance_uids) == 5
     assert [dcmread(file).SOPInstanceUID for file in series.files] == list(series.instance_uids)
     depths = [float(dcmread(file).ImagePositionPatient[2]) for file in series.files]
@@ -102,20 +102,20 @@ def test_wanted_series_of_a_tree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("patterns", "said"),
+    ("patterns", "message"),
     [
         ((), "holds 2 DICOM series; keep exactly one"),
         (["dwi"], "holds 2 DICOM series, of which 0 fit the patterns in `series`"),
         (["t2*", "loc*"], "holds 2 DICOM series, of which 2 fit the patterns in `series`"),
     ],
 )
-def test_not_one_series(tmp_path: Path, patterns: list[str], said: str) -> None:
+def test_not_one_series(tmp_path: Path, patterns: list[str], message: str) -> None:
     tree(tmp_path)
     with pytest.raises(ScanError, match="localizer, t2_tse_tra") as caught:
-        find_series(tmp_path, place="case 1", patterns=patterns)
+        find_series(tmp_path, location="case 1", patterns=patterns)
     assert caught.value.problem.rule == "series"
-    assert caught.value.problem.said.startswith(said)
-    assert "localizer" not in caught.value.problem.said
+    assert caught.value.problem.message.startswith(message)
+    assert "localizer" not in caught.value.problem.message
 
 
 def test_folder_without_dicom(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_folder_without_dicom(tmp_path: Path) -> None:
     (tmp_path / "a" / "b.txt").write_text("x" * 200)
     assert not is_dicom_folder(tmp_path)
     with pytest.raises(ScanError, match="holds no readable DICOM series"):
-        find_series(tmp_path, place="case 1")
+        find_series(tmp_path, location="case 1")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_identifiers_are_named(
         header.PatientIdentityRemoved = removed
 
     folder = ph.write_classic(tmp_path, ph.phantom(), edit=edit)
-    assert find_series(folder, place="case 1").identified == found
+    assert find_series(folder, location="case 1").identified == found
 
 
 def test_values_of_the_header_are_in_no_warning_and_no_log(
@@ -154,8 +154,8 @@ def test_values_of_the_header_are_in_no_warning_and_no_log(
         file.write_bytes(file.read_bytes().replace(b"19500101", b"DoeJane7"))
     with warnings.catch_warnings(), caplog.at_level("DEBUG"):
         warnings.simplefilter("error")
-        series = find_series(folder, place="case 1")
-        read_series(series, place="case 1")
+        series = find_series(folder, location="case 1")
+        read_series(series, location="case 1")
     assert "PatientBirthDate" in series.identified
     assert "Doe" not in caplog.text
 
@@ -265,17 +265,17 @@ BAD_SLICES: dict[str, tuple[ph.Edit, str, str]] = {
 
 @pytest.mark.parametrize("name", BAD_SLICES)
 def test_bad_slices(tmp_path: Path, name: str) -> None:
-    edit, rule, said = BAD_SLICES[name]
-    refused(ph.write_classic(tmp_path / "4711", ph.phantom(), edit=edit), rule, said)
+    edit, rule, message = BAD_SLICES[name]
+    refused(ph.write_classic(tmp_path / "4711", ph.phantom(), edit=edit), rule, message)
 
 
-def refused(folder: Path, rule: str, said: str) -> None:
+def refused(folder: Path, rule: str, message: str) -> None:
     with pytest.raises(ScanError) as caught:
         read_image(folder, case="1")
     problem = caught.value.problem
     assert problem.rule == rule
-    assert said in problem.said
-    assert not any(word in problem.said for word in ("4711", "IM0", "Doe", "t2_", "ITK"))
+    assert message in problem.message
+    assert not any(word in problem.message for word in ("4711", "IM0", "Doe", "t2_", "ITK"))
 
 
 BAD_FRAMES: dict[str, tuple[ph.Edit, str]] = {
@@ -289,9 +289,9 @@ BAD_FRAMES: dict[str, tuple[ph.Edit, str]] = {
 
 @pytest.mark.parametrize("name", BAD_FRAMES)
 def test_bad_frames(tmp_path: Path, name: str) -> None:
-    edit, said = BAD_FRAMES[name]
+    edit, message = BAD_FRAMES[name]
     ph.write_enhanced(tmp_path / "a", ph.phantom(), order=[3, 0, 4, 1, 2], edit=edit)
-    refused(tmp_path, "slices", said)
+    refused(tmp_path, "slices", message)
 
 
 def test_two_volumes_of_frames_in_one_series(tmp_path: Path) -> None:
