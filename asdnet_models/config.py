@@ -163,7 +163,7 @@ class ModelConfig(Frozen):
     )
     organs: dict[str, int] = Field(
         {"bladder": 1, "prostate": 2, "rectum": 3},
-        description="by organ, its value in label maps; 0 is the background",
+        description="by organ, its value in label maps, 1 to 255; 0 is the background",
     )
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
         (1.0, 1.0, 1.0), description="voxel size that every scan is resampled to: x, y, z"
@@ -239,7 +239,7 @@ class LossSchedule(Frozen):
     embedding_ramp: Fraction = 0.0
     attention_scale: float = Field(1.0, gt=0, description="running mean of Eq. 2's weight")
     gamma: float | None = Field(
-        None, ge=0, lt=1, description="calibrated threshold of Eq. 6; None: the method's"
+        None, ge=0, lt=1, description="calibrated threshold of Eq. 6; null: the method's"
     )
     pseudo_labels: int = Field(
         0, ge=0, description="how often unlabelled scans have been labelled anew; 0: not yet"

@@ -11,7 +11,7 @@ def check_organs(organs: Mapping[str, int]) -> dict[str, int]:
     """The organs unchanged, where their names and values are valid.
 
     Raises:
-        ValueError: No organ, a name outside [a-z][a-z0-9_]*, a value outside 1 to 255, or one
+        ValueError: No organ, a name outside `[a-z][a-z0-9_]*`, a value outside 1 to 255, or one
             value of two organs; all mistakes at once.
     """
     mistakes: list[str] = []

@@ -55,16 +55,16 @@ class SiteConfig(Frozen):
         {}, description="by case, why the site leaves it out of every study"
     )
     series: tuple[str, ...] = Field(
-        (), description="patterns of SeriesDescription, such as t2_tse_tra*; (): the only series"
+        (), description="patterns of SeriesDescription, such as t2_tse_tra*; []: the only series"
     )
     patients: Path | None = Field(
         None, description="CSV of case,patient where scans' headers do not say whose they are"
     )
     centre: str | None = Field(
-        None, description="host:port of the coordinating centre; None: this site only simulates"
+        None, description="host:port of the coordinating centre; null: this site only simulates"
     )
-    ca: Path | None = Field(None, description="the centre's CA certificate; None: state/ca.pem")
-    key: Path | None = Field(None, description="the site's private key; None: state/site.key")
+    ca: Path | None = Field(None, description="the centre's CA certificate; null: state/ca.pem")
+    key: Path | None = Field(None, description="the site's private key; null: state/site.key")
     approved_bundles: tuple[Sha256, ...] = Field(
         (), description="digests of app bundles that may run here, beside the installed version"
     )

@@ -116,7 +116,7 @@ class DataRequirements(Frozen):
     """What the study demands of every site's data."""
 
     modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")] | None = Field(
-        "MR", description="DICOM modality of the scans; other formats do not say it; None: any"
+        "MR", description="DICOM modality of the scans; other formats do not say it; null: any"
     )
     max_spacing_mm: PositiveFloat | None = Field(
         None, description="the longest edge that a scan's voxels may have"
