@@ -200,7 +200,8 @@ def site_files(count: int, record: Any, folder: Path) -> Any:
     from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
     from flwr.serverapp import Grid
 
-    from protocol.wire.messages import SiteFacts, TrainReport, pack_facts, pack_training
+    from protocol.wire.messages import pack_facts, pack_training
+    from protocol.wire.reports import SiteFacts, TrainReport
 
     facts = SiteFacts(labelled=2, unlabelled=0, validation=0, test=0)
     report = TrainReport(labelled=2, unlabelled=0, steps=1, seconds=1.0)

@@ -8,7 +8,7 @@ from typing import Protocol
 from asdnet_models.sums import SumCount
 from client.data.errors import Problem
 from protocol.config.site import SiteConfig
-from protocol.wire.messages import SiteFacts
+from protocol.wire.reports import SiteFacts
 
 
 class Measured(Protocol):

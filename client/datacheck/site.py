@@ -19,7 +19,7 @@ from client.data.leakage import LeakageCheck
 from client.datacheck.inspection import CaseReport, inspect_case
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import SiteFacts
+from protocol.wire.reports import SiteFacts
 
 Progress = Callable[[CaseReport], None]
 

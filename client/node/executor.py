@@ -21,7 +21,8 @@ from client.node.worker import SiteStopped, Worker
 from flower_compat.runtime import RuntimeApi
 from protocol.audit.log import AuditError, AuditLog, Direction
 from protocol.config.site import SiteConfig
-from protocol.wire.messages import describe, read_protocol, read_run
+from protocol.wire.description import describe
+from protocol.wire.messages import read_protocol, read_run
 from protocol.wire.weights import MessageError
 
 log = logging.getLogger(__name__)

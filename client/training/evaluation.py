@@ -22,7 +22,7 @@ from client.data.dataset import SiteData
 from client.data.declaration import count_annotated
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport
+from protocol.wire.reports import EvaluationReport
 from protocol.wire.weights import Weights
 
 

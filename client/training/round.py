@@ -34,7 +34,7 @@ from client.training.pseudo_labels import pseudo_labels_of
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import TrainReport
+from protocol.wire.reports import TrainReport
 from protocol.wire.weights import Weights, wire_weights
 
 

@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from protocol.audit.log import AuditError
-from protocol.audit.report import View, as_json, examine, print_findings
+from protocol.audit.printing import print_findings
+from protocol.audit.report import View, as_json, examine
 from protocol.config.study import ProtocolError
 
 SinceOption = Annotated[

@@ -1,73 +1,20 @@
-"""An audit log told to a person who has to answer for the data and is not a programmer."""
+"""The audit report: what a log holds, added up, and whether it is whole and agrees."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich import box
-from rich.console import Console, Group
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
 from asdnet_models.config import Frozen
-from protocol.audit.log import (
-    AuditEntry,
-    AuditError,
-    Comparison,
-    Direction,
-    Verification,
-    compare,
-    verify,
-)
-
-_WIDEST = 100  # columns of a table
-_MOST_FAULTS = 20  # told in full; the rest are counted
-_NUMBERS = "numbers"
-# What the messages' records hold, in a reader's words.
-_WORDS = {
-    "numbers": _NUMBERS,
-    "metrics values": _NUMBERS,
-    "site values": "name of the site",
-    "study values": "texts of the study's agreement",
-}
-_HEADINGS: dict[Direction, str] = {
-    "sent": "What left",
-    "received": "What came in",
-    "refused": "What was refused",
-    "note": "Notes of the log about itself",
-}
-_CONTENTS = (
-    "Weights are what the two networks have learned: large tables of numbers, which training "
-    "consists of exchanging. Numbers are counts of cases and of training steps, seconds, and sums "
-    "of losses and scores. The study's agreement is the text that says how to train. An error "
-    "reply is one word. Images, label maps, file names and patient identifiers are not among "
-    "these contents. Weights are computed from scans, though, and can carry traces of them; "
-    "docs/privacy.md says more."
-)
-_KEEPING = (
-    "Write the last hash down with today's date (its first 16 characters do), or send it to the "
-    "other side, regularly. Whoever can write the log's file could cut off its end or write it "
-    "anew, and the log alone does not show that. A hash that is kept elsewhere does: --noted HASH "
-    "tells whether it is still in the log. So does the other side's log: --compare FILE."
-)
-_DAMAGED = (
-    "What to do: keep the file as it is, and a copy of it. Ask who has had access to this "
-    "machine, and compare with the other side's log: --compare FILE."
-)
-_DIFFERENT = (
-    "A message that was sent but did not arrive may have been lost or have come too late: such a "
-    "line alone is ordinary. A message that arrived but that its sender has not logged as sent "
-    "is not: ask both sides."
-)
+from protocol.audit.log import AuditEntry, AuditError, Direction
+from protocol.audit.verification import Comparison, Verification, compare, verify
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Whose log is told, and how much of it."""
+    """Whose log is reported, and how much of it."""
 
     log: Path
     owner: Literal["site", "centre"]
@@ -78,7 +25,7 @@ class View:
     noted: str = ""  # a last hash that was kept elsewhere, or its beginning
 
     def shows(self, entry: AuditEntry) -> bool:
-        """Whether the account is to tell this entry."""
+        """Whether the report is to show this entry."""
         ours = self.owner == "site" or not self.site or entry.peer in ("", self.site)
         return ours and self.covers(entry)
 
@@ -125,7 +72,7 @@ class Findings:
 
 
 def examine(view: View) -> Findings:
-    """Verify the log, compare it if asked to, and add up what it tells.
+    """Verify the log, compare it if asked to, and add up its entries.
 
     Raises:
         AuditError: If a log cannot be read, the other side's is not there, or the noted hash is
@@ -185,25 +132,25 @@ def verdict(verification: Verification) -> str:
         return "The log is empty or does not exist yet: nothing has been sent yet."
     if not faults:
         return (
-            f"The log is complete and unchanged: {_count(len(entries), 'entry', 'entries')} from "
-            f"{_moment(entries[0].time)} to {_moment(entries[-1].time)}, "
+            f"The log is complete and unchanged: {count_of(len(entries), 'entry', 'entries')} from "
+            f"{moment(entries[0].time)} to {moment(entries[-1].time)}, "
             f"last hash {verification.head}"
         )
     if verification.only_torn:
         return (
             f"The log is unchanged but for its last line, which is not whole: a process was "
-            f"stopped while it wrote. {_count(len(entries), 'entry', 'entries')} before it."
+            f"stopped while it wrote. {count_of(len(entries), 'entry', 'entries')} before it."
         )
     return (
-        f"THE LOG WAS CHANGED OR DAMAGED: {_count(len(faults), 'fault', 'faults')}, "
-        f"{_count(len(entries), 'entry', 'entries')}."
+        f"THE LOG WAS CHANGED OR DAMAGED: {count_of(len(faults), 'fault', 'faults')}, "
+        f"{count_of(len(entries), 'entry', 'entries')}."
     )
 
 
 def as_json(findings: Findings) -> str:
     """All that was found, and every entry of the view."""
     view, comparison = findings.view, findings.comparison
-    told: dict[str, object] = {
+    content: dict[str, object] = {
         "log": str(view.log),
         "all_well": findings.all_well,
         "verdict": verdict(findings.verification),
@@ -214,16 +161,16 @@ def as_json(findings: Findings) -> str:
         "entries": [entry.model_dump() for entry in findings.shown],
     }
     if view.noted:
-        told["noted"] = findings.noted.model_dump() if findings.noted else None
+        content["noted"] = findings.noted.model_dump() if findings.noted else None
     if comparison is not None and findings.other is not None:
-        told["comparison"] = {
+        content["comparison"] = {
             "agree": comparison.agree,
             "in_both": comparison.matched,
             "only_at_site": [entry.model_dump() for entry in comparison.own_only],
             "only_at_centre": [entry.model_dump() for entry in comparison.other_only],
             "faults_of_other_log": findings.other.faults,
         }
-    return json.dumps(told, indent=2)
+    return json.dumps(content, indent=2)
 
 
 def _compared(view: View, here: Sequence[AuditEntry], there: Sequence[AuditEntry]) -> Comparison:
@@ -237,170 +184,11 @@ def _compared(view: View, here: Sequence[AuditEntry], there: Sequence[AuditEntry
     )
 
 
-# ---- on paper -----------------------------------------------------------------------------------
-
-
-def print_findings(findings: Findings, console: Console) -> None:
-    """The verdict, what was compared, the account, and what to do with it."""
-    view, verification = findings.view, findings.verification
-    console.print(Text(_plain(f"Audit log: {view.log}")), soft_wrap=True)
-    _say(console, verdict(verification), "bold" if findings.all_well else "bold red")
-    _print_faults(verification.faults, console)
-    if verification.faults and not verification.only_torn:
-        _say(console, _DAMAGED)
-    if view.noted:
-        _say(console, _noted(findings), "" if findings.noted else "bold red")
-    if findings.comparison is not None and findings.other is not None:
-        _print_comparison(findings.comparison, findings.other, console)
-    if not verification.entries:
-        return
-    extent = [f"since {view.since} (UTC)"] if view.since else []
-    extent += [f"run {_plain(view.run)}"] if view.run else []
-    extent += [f"site {view.site}"] if view.site and view.owner == "centre" else []
-    if extent:
-        whole = _count(len(verification.entries), "entry", "entries")
-        _say(console, f"Below: {len(findings.shown):,} of {whole}; {', '.join(extent)}.")
-    for direction, heading in _HEADINGS.items():
-        _print_kinds([k for k in findings.kinds if k.direction == direction], heading, console)
-    _say(console, "What these contents are", "bold")
-    console.print(Text(_CONTENTS + _unexplained(findings.kinds)))
-    _say(console, "How to notice that the log's end was cut off", "bold")
-    console.print(Text(_KEEPING))
-
-
-def _print_faults(faults: Sequence[str], console: Console) -> None:
-    for fault in faults[:_MOST_FAULTS]:
-        console.print(Padding(Text(f"- {_plain(fault)}"), (0, 0, 0, 2)))
-    if len(faults) > _MOST_FAULTS:
-        _say(console, f"  and {len(faults) - _MOST_FAULTS:,} more; --json lists all")
-
-
-def _noted(findings: Findings) -> str:
-    entry = findings.noted
-    if entry is None:
-        return (
-            "The noted hash is NOT IN THE LOG: its end was cut off, or it was written anew, or "
-            "the hash is of another log."
-        )
-    where = f"The noted hash is that of entry {entry.seq:,}, of {_moment(entry.time)}"
-    if findings.verification.faults:
-        return f"{where}; but the log has faults."
-    return f"{where}: all that was in the log by then is still there, unchanged."
-
-
-def _print_comparison(comparison: Comparison, other: Verification, console: Console) -> None:
-    if other.faults:
-        _say(console, "The other side's log has faults of its own:", "bold red")
-        _print_faults(other.faults, console)
-    both = f"{_count(comparison.matched, 'message is', 'messages are')} in both logs"
-    if comparison.agree:
-        _say(console, f"The logs of the two sides agree: {both}.")
-        return
-    alone = len(comparison.own_only) + len(comparison.other_only)
-    _say(console, f"THE LOGS OF THE TWO SIDES DIFFER: {both}, {alone:,} in one only:", "bold red")
-    table = _table(console)
-    table.add_column("only at")
-    table.add_column("entry", justify="right")
-    table.add_column("message", ratio=1)
-    table.add_column("bytes", justify="right")
-    table.add_column("content")
-    for side, entries in (("site", comparison.own_only), ("centre", comparison.other_only)):
-        for entry in entries:
-            place = [f"run {entry.run}"] if entry.run else []
-            place += [f"round {entry.round}"] if entry.round else []
-            message = _cell(f"{entry.direction} {entry.what}", _moment(entry.time), *place)
-            digest = entry.sha256[:12] or "no digest"
-            table.add_row(side, f"{entry.seq:,}", message, f"{entry.bytes:,}", digest)
-    console.print(table)
-    _say(console, _DIFFERENT)
-
-
-def _print_kinds(kinds: Sequence[Kind], heading: str, console: Console) -> None:
-    if not kinds:
-        _say(console, f"{heading}: nothing", "bold")
-        return
-    number, size = sum(kind.count for kind in kinds), sum(kind.bytes for kind in kinds)
-    total = _count(number, "message", "messages") + f", {size:,} bytes in all"
-    if kinds[0].direction == "note":
-        total = _count(number, "note", "notes")
-    _say(console, f"{heading}: {total}", "bold")
-    table = _table(console)
-    table.add_column("kind and contents", ratio=1)
-    table.add_column("times", justify="right")
-    table.add_column("bytes", justify="right")
-    table.add_column("first and last (UTC)", no_wrap=True)
-    preposition = {"sent": "to", "received": "from", "refused": "with", "note": "about"}
-    for peer in dict.fromkeys(kind.peer for kind in kinds):
-        if peer:
-            table.add_row(Text(_plain(f"{preposition[kinds[0].direction]} {peer}"), "bold"))
-        for kind in (kind for kind in kinds if kind.peer == peer):
-            table.add_row(
-                _cell(kind.what, *_contents(kind)),
-                f"{kind.count:,}",
-                f"{kind.bytes:,}",
-                f"{_moment(kind.first)}\n{_moment(kind.last)}".replace(" UTC", ""),
-            )
-    console.print(table)
-
-
-def _contents(kind: Kind) -> Iterator[str]:
-    """What messages consisted of, a line each: weights, numbers, whatever else is named."""
-    networks = [name for name in kind.items if name.endswith(" tensors")]
-    sizes = [f"{name.removesuffix(' tensors')} bytes" for name in networks]
-    if networks:
-        tensors = sum(kind.items[name] for name in networks)
-        size = sum(kind.items.get(name, 0) for name in sizes)
-        yield f"weights of the networks: {tensors:,} tensors, {size:,} bytes"
-    for name, count in kind.items.items():
-        if name not in networks and name not in sizes:
-            yield f"{_WORDS.get(name, name)}: {count:,}"
-    if kind.reason:
-        yield f"reason: {kind.reason}"
-
-
-def _unexplained(kinds: Iterable[Kind]) -> str:
-    """A warning about contents that left and that the explanation does not speak of."""
-    known = (*_WORDS, *_WORDS.values())
-    names = {
-        name
-        for kind in kinds
-        if kind.direction == "sent"
-        for name in kind.items
-        if name not in known and not name.endswith((" tensors", " bytes"))
-    }
-    if not names:
-        return ""
-    return (
-        f" BUT the log also names contents that are none of these: "
-        f"{_plain(', '.join(sorted(names)))}. Ask what they are before relying on this paragraph."
-    )
-
-
-def _table(console: Console) -> Table:
-    return Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, width=min(console.width, _WIDEST)
-    )
-
-
-def _cell(title: str, *lines: str) -> Group:
-    """A title and indented lines, which keep their indent where they wrap."""
-    indented = (Padding(Text(_plain(line)), (0, 0, 0, 2)) for line in lines)
-    return Group(Text(_plain(title)), *indented)
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    console.print()
-    console.print(Text(text, style))
-
-
-def _plain(text: str) -> str:
-    """Without control characters: the other side chose some of these words."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _moment(time: str) -> str:
+def moment(time: str) -> str:
+    """A time of the log, to the second."""
     return f"{time[:10]} {time[11:19]} UTC"
 
 
-def _count(number: int, one: str, many: str) -> str:
+def count_of(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
     return f"{number:,} {one if number == 1 else many}"

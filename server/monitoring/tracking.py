@@ -37,7 +37,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from asdnet_models.reliability import SCORES, Reliability, TrustScore
-from protocol.wire.messages import EvaluationReport, TrainReport
+from protocol.wire.reports import EvaluationReport, TrainReport
 from server.rounds.calibration import auroc, pooled
 from server.rounds.record import RoundRecord, StudyRecord
 from server.rounds.watchers import Watcher

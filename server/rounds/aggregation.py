@@ -11,7 +11,7 @@ import torch
 
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import AggregationConfig
-from protocol.wire.messages import SiteFacts
+from protocol.wire.reports import SiteFacts
 from protocol.wire.weights import Weights
 
 # Of all sites together in memory, while they are summed, in float64: 8 MiB.

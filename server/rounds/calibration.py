@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from asdnet_models.config import MethodConfig
 from asdnet_models.reliability import BINS, LOWEST, STEP, Reliability, TrustScore
-from protocol.wire.messages import EvaluationReport
+from protocol.wire.reports import EvaluationReport
 from server.rounds.record import StudyRecord
 
 

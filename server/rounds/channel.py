@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from flower_compat.error_codes import INSTRUCTION_DROPPED, REPLY_LOST
 from flower_compat.polling import pause_s
 from protocol.audit.log import AuditLog, Direction
-from protocol.wire.messages import Description, describe
+from protocol.wire.description import Description, describe
 from protocol.wire.weights import MessageError
 from server.rounds.roster import Roster
 from server.rounds.watchers import Watcher

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from asdnet_models.model_files import ModelFileError, load_tensors, part, prefixed
 from protocol.config.study import StudyProtocol
 from protocol.model_io import save_tensors
-from protocol.wire.messages import SiteFacts
+from protocol.wire.reports import SiteFacts
 from server.rounds.record import RoundRecord, StudyRecord
 
 CHECKPOINT_FILE = "checkpoint.safetensors"

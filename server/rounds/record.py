@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from protocol.wire.weights import Weights
 
 

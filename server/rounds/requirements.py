@@ -2,7 +2,7 @@
 
 from protocol.config.rules import MEANING
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import SiteFacts
+from protocol.wire.reports import SiteFacts
 
 
 def broken_requirements(site: str, facts: SiteFacts, protocol: StudyProtocol) -> list[str]:

@@ -13,13 +13,11 @@ from protocol.wire.compression import as_sent, read_update
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
-    EvaluationReport,
-    SiteFacts,
-    TrainReport,
     pack_instruction,
     read_evaluation,
     read_training,
 )
+from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from protocol.wire.weights import MessageError, bytes_sent
 from server.rounds.aggregation import confidence_weights, segmenter_weights
 from server.rounds.channel import Exchange

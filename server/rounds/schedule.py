@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from asdnet_models.sums import SumCount
 from protocol.config.schedule import OrganBox, RoundPlan, mean_box, plan_round
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport, SiteFacts
+from protocol.wire.reports import EvaluationReport, SiteFacts
 from protocol.wire.weights import Weights
 from server.rounds.calibration import round_gamma
 from server.rounds.record import RoundRecord, StudyRecord, better_than, macro_validation_dsc

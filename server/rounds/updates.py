@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.wire.messages import CONFIDENCE, SEGMENTER, TrainReport
+from protocol.wire.messages import CONFIDENCE, SEGMENTER
+from protocol.wire.reports import TrainReport
 from protocol.wire.weights import Weights
 from server.rounds.aggregation import average_stored, distance, outsized_updates
 

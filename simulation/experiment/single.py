@@ -11,7 +11,7 @@ from rich.console import Console
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
-from protocol.wire.messages import EvaluationReport
+from protocol.wire.reports import EvaluationReport
 from server.monitoring.progress import TerminalWatcher
 from server.monitoring.run_folder import CheckpointWatcher
 from server.monitoring.tracking import MlflowWatcher, package_versions

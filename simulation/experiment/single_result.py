@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from asdnet_models.sums import ScoreSum
-from protocol.wire.messages import EvaluationReport
+from protocol.wire.reports import EvaluationReport
 from server.rounds.record import RoundRecord, StudyRecord
 from simulation.experiment.scoring import Scores
 from simulation.experiment.store import Record, RoundRow, write_rows

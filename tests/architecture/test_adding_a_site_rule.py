@@ -18,7 +18,8 @@ from client.data.errors import ScanError
 from client.data.layout import find_cases
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import SiteFacts, allowed_metrics
+from protocol.wire.metrics import allowed_metrics
+from protocol.wire.reports import SiteFacts
 from server.rounds.requirements import broken_requirements
 
 ROOT = Path(__file__).parents[2]

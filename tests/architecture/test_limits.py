@@ -37,10 +37,7 @@ LONG_FILES = {
     "client/data/dicom/series.py",
     "client/node/approval.py",
     "client/node/connection.py",
-    "protocol/audit/log.py",
-    "protocol/audit/report.py",
     "protocol/config/study.py",
-    "protocol/wire/messages.py",
     "server/monitoring/tracking.py",
     "server/provision.py",
 }

@@ -18,7 +18,7 @@ import pytest
 from asdnet_models.sums import SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import SiteFacts, TrainReport
+from protocol.wire.reports import SiteFacts, TrainReport
 from server.monitoring.tracking import MlflowClient, MlflowWatcher
 from server.rounds.record import RoundRecord, StudyRecord
 

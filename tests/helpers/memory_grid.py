@@ -19,13 +19,9 @@ from asdnet_models.reliability import Reliability
 from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import pack_update, read_global
+from protocol.wire.description import Description, describe
 from protocol.wire.messages import (
     SEGMENTER,
-    Description,
-    EvaluationReport,
-    SiteFacts,
-    TrainReport,
-    describe,
     pack_evaluation,
     pack_facts,
     pack_training,
@@ -33,6 +29,7 @@ from protocol.wire.messages import (
     read_protocol,
     sent_shapes,
 )
+from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from protocol.wire.weights import Weights, raw_weights
 from server.rounds.loop import new_record, run_study
 from server.rounds.record import StudyRecord

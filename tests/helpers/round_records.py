@@ -3,7 +3,7 @@
 from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport, TrainReport
+from protocol.wire.reports import EvaluationReport, TrainReport
 from server.rounds.record import RoundRecord
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from protocol.audit.log import AuditLog, compare, read_entries, verify
+from protocol.audit.log import AuditLog
+from protocol.audit.verification import compare, verify
 
 LINES = 4
 
@@ -99,7 +100,7 @@ def test_whatever_is_appended_verifies(
         patched.setattr(os, "fsync", lambda file: None)
         for direction, what, reason, size, items in entries:
             log.append(direction, what, peer="A", reason=reason, bytes=size, items=items)
-        before = read_entries(path)
+        before = verify(path).entries
         with path.open("ab") as file:
             file.write(torn)
         last = log.append("note", "last", peer="")
@@ -119,7 +120,7 @@ def test_whatever_is_appended_verifies(
 def test_a_comparison_counts_every_message_once(
     folder: Path, content: bytes, sent: list[str], received: list[str]
 ) -> None:
-    entry = read_entries(folder / "real.jsonl")[0]
+    entry = verify(folder / "real.jsonl").entries[0]
     own = [entry.model_copy(update={"sha256": c * 64, "seq": n}) for n, c in enumerate(sent)]
     other = [
         entry.model_copy(update={"sha256": c * 64, "seq": n, "direction": "received", "peer": "A"})

@@ -9,7 +9,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from client.audit import app as site_app
-from protocol.audit.log import AuditLog, verify
+from protocol.audit.log import AuditLog
+from protocol.audit.verification import verify
 from server.audit import app as centre_app
 
 CENTRE = "centre.example.org:9092"

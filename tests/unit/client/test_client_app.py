@@ -18,13 +18,13 @@ from protocol.config.study import StudyProtocol
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
-    allowed_metrics,
     pack_instruction,
     read_evaluation,
     read_facts,
     read_site_name,
     read_training,
 )
+from protocol.wire.metrics import allowed_metrics
 from protocol.wire.weights import pack_weights, raw_weights, read_weights, wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from memory_grid import MemoryGrid, Site, error, same
 
-from protocol.audit.log import read_entries
+from protocol.audit.verification import verify
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model
 from server.app import serve
@@ -64,7 +64,7 @@ def test_a_run_to_its_end(
     assert (record.run, len(record.rounds)) == ("one", 2)
     assert load_model(folder.path / "model" / "final")[0] == protocol
     assert tracker.made == [("x://", tmp_path / "mlartifacts", "tiny", "one")]
-    assert len(read_entries(tmp_path / "audit.jsonl")) == 2 * (1 + 2 * 2) * 2
+    assert len(verify(tmp_path / "audit.jsonl").entries) == 2 * (1 + 2 * 2) * 2
     assert not folder.at_work()
 
 

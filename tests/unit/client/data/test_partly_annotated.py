@@ -31,7 +31,8 @@ from client.training.round import train_round
 from protocol.config.schedule import plan_round
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport, pack_instruction, read_facts
+from protocol.wire.messages import pack_instruction, read_facts
+from protocol.wire.reports import EvaluationReport
 from protocol.wire.weights import wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]

@@ -41,18 +41,16 @@ from client.node.egress import (
 )
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
+from protocol.wire.description import describe
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
-    EvaluationReport,
-    SiteFacts,
-    TrainReport,
-    describe,
     pack_evaluation,
     pack_facts,
     pack_instruction,
     pack_training,
 )
+from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 
 pytestmark = pytest.mark.usefixtures("flower_task")
 

@@ -16,10 +16,13 @@ from client.node.approval import ApprovedCode, NotApprovedError
 from client.node.bundle import BundleError
 from client.node.executor import Executor
 from client.node.worker import SiteStopped
-from protocol.audit.log import AuditEntry, AuditError, AuditLog, verify
+from protocol.audit.log import AuditEntry, AuditError, AuditLog
+from protocol.audit.verification import verify
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import SiteFacts, describe, pack_facts, pack_instruction
+from protocol.wire.description import describe
+from protocol.wire.messages import pack_facts, pack_instruction
+from protocol.wire.reports import SiteFacts
 
 pytestmark = pytest.mark.usefixtures("flower_task")
 

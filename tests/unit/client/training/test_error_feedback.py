@@ -126,7 +126,8 @@ def test_what_is_left_goes_into_the_next_round(tmp_path: Path) -> None:
 @pytest.fixture
 def answered(make_protocol: MakeProtocol) -> tuple[Message, RecordDict, StudyProtocol]:
     """An instruction and an honest reply to it, without training."""
-    from protocol.wire.messages import TrainReport, pack_training
+    from protocol.wire.messages import pack_training
+    from protocol.wire.reports import TrainReport
 
     protocol = make_protocol(wire={"format": "int8", "compress": 3})
     asked = instruction(protocol, 1)

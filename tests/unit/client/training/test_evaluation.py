@@ -23,7 +23,7 @@ from client.training.evaluation import (
 )
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport
+from protocol.wire.reports import EvaluationReport
 from protocol.wire.weights import wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]

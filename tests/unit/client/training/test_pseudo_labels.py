@@ -22,7 +22,8 @@ from client.training.round import NothingToTrainError, RoundResult, train_round
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import allowed_metrics, pack_training
+from protocol.wire.messages import pack_training
+from protocol.wire.metrics import allowed_metrics
 from protocol.wire.weights import Weights, wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]

@@ -14,15 +14,8 @@ from typing import Any
 
 import pytest
 
-from protocol.audit.log import (
-    ORIGIN,
-    AuditEntry,
-    AuditError,
-    AuditLog,
-    compare,
-    read_entries,
-    verify,
-)
+from protocol.audit.log import ORIGIN, AuditEntry, AuditError, AuditLog
+from protocol.audit.verification import compare, verify
 
 DIGEST = hashlib.sha256(b"weights").hexdigest()
 
@@ -73,7 +66,6 @@ def test_an_entry_holds_what_was_said_and_links_to_the_one_before(path: Path) ->
         "",
         {},
     )
-    assert read_entries(path) == [first, second]
     fields = json.loads(path.read_bytes().splitlines()[0])
     assert fields.pop("hash") == first.hash
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
@@ -84,7 +76,6 @@ def test_an_entry_holds_what_was_said_and_links_to_the_one_before(path: Path) ->
 
 
 def test_no_log_yet_is_an_empty_one(path: Path) -> None:
-    assert read_entries(path) == []
     assert (verify(path).entries, verify(path).faults, verify(path).head) == ((), (), ORIGIN)
     assert not path.parent.exists()
 
@@ -392,15 +383,6 @@ def test_nothing_is_added_to_a_log_whose_end_was_changed(path: Path, last: bytes
         with pytest.raises(AuditError, match=r"the last entry .*keep the file as evidence"):
             AuditLog(path).append("sent", "train reply", peer="c")
         assert path.read_bytes() == before
-
-
-def test_reading_stops_at_a_line_that_is_no_entry(path: Path) -> None:
-    lines = filled(path)
-    path.write_bytes(b"".join(replace(lines, 2, b"{\n")))
-    with pytest.raises(AuditError, match=r"audit\.jsonl: line 2 is malformed"):
-        read_entries(path)
-    path.write_bytes(b"".join(lines) + b"{torn")
-    assert len(read_entries(path)) == 5
 
 
 def test_a_reader_waits_for_a_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

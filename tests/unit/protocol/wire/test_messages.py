@@ -26,15 +26,10 @@ from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.rules import RULES
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
+from protocol.wire.description import describe
 from protocol.wire.messages import (
     CONFIDENCE,
-    LOSSES,
     SEGMENTER,
-    EvaluationReport,
-    SiteFacts,
-    TrainReport,
-    allowed_metrics,
-    describe,
     pack_evaluation,
     pack_facts,
     pack_instruction,
@@ -47,6 +42,8 @@ from protocol.wire.messages import (
     read_site_name,
     read_training,
 )
+from protocol.wire.metrics import allowed_metrics
+from protocol.wire.reports import LOSSES, EvaluationReport, SiteFacts, TrainReport
 from protocol.wire.weights import MessageError, pack_weights, raw_weights, read_weights
 
 PROTOCOL = StudyProtocol(organs={"prostate": 2, "bladder": 1}, seed=5)

@@ -10,7 +10,7 @@ from rich.console import Console
 from asdnet_models.sums import SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import SiteFacts, TrainReport
+from protocol.wire.reports import SiteFacts, TrainReport
 from server.monitoring.progress import TerminalWatcher, clock
 from server.rounds.record import RoundRecord, StudyRecord
 

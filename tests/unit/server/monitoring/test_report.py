@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from asdnet_models.sums import ScoreSum
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import SiteFacts
+from protocol.wire.reports import SiteFacts
 from server.monitoring.federation_page import scored_round, sections_of
 from server.monitoring.run_folder import RunFacts, RunFolder
 from server.monitoring.tracked import TrackedError, read_run

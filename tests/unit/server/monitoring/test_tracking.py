@@ -14,7 +14,7 @@ from round_records import round_record
 from sqlalchemy.exc import OperationalError
 
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import SiteFacts
+from protocol.wire.reports import SiteFacts
 from server.monitoring import tracking
 from server.monitoring.tracking import MlflowClient, MlflowException, MlflowWatcher
 from server.rounds.record import StudyRecord

@@ -7,7 +7,8 @@ import torch
 
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import AggregationConfig
-from protocol.wire.messages import SiteFacts, Weights
+from protocol.wire.messages import Weights
+from protocol.wire.reports import SiteFacts
 from server.rounds.aggregation import (
     average,
     capped_shares,

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from asdnet_models.reliability import BINS, LOWEST, STEP, Reliability
-from protocol.wire.messages import EvaluationReport
+from protocol.wire.reports import EvaluationReport
 from server.rounds.calibration import auroc, calibrated_gamma, pooled
 
 

@@ -9,9 +9,11 @@ import pytest
 from flwr.app import Array, Error, Message, RecordDict
 from memory_grid import RUN, Answer, Clock, MemoryGrid, Site, Witness, error, silence
 
-from protocol.audit.log import AuditEntry, AuditError, AuditLog, read_entries, verify
+from protocol.audit.log import AuditEntry, AuditError, AuditLog
+from protocol.audit.verification import verify
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import SEGMENTER, Description
+from protocol.wire.description import Description
+from protocol.wire.messages import SEGMENTER
 from server.rounds.loop import new_record, run_study
 from server.rounds.record import StudyRecord
 
@@ -50,7 +52,7 @@ def test_every_message_is_in_the_log_once_as_the_site_knows_it(
     sites = [Site(n, protocol, step=0.01 + 0.001 * ord(n), registered_as=n) for n in "ABC"]
     run(sites, protocol, tmp_path / "audit.jsonl")
     assert verify(tmp_path / "audit.jsonl").faults == ()
-    entries = read_entries(tmp_path / "audit.jsonl")
+    entries = verify(tmp_path / "audit.jsonl").entries
     # A declaration, then two rounds of training and scoring; each out and back.
     assert len(entries) == len(sites) * (1 + 2 * 2) * 2
     assert {entry.direction for entry in entries} == {"sent", "received"}
@@ -87,7 +89,7 @@ def test_a_refused_reply_is_logged_as_such_and_why(
     sites = [Site(n, protocol, registered_as=n) for n in "ABC"]
     sites[2].spoil["train"] = nan
     record = run(sites, protocol, tmp_path / "audit.jsonl")
-    entries = read_entries(tmp_path / "audit.jsonl")
+    entries = verify(tmp_path / "audit.jsonl").entries
     refused = [entry for entry in entries if entry.direction == "refused"]
     assert [(e.peer, e.what, e.reason) for e in refused] == [
         ("C", "train reply", record.rounds[0].left_out["C"])
@@ -105,7 +107,7 @@ def test_errors_and_every_further_attempt_are_logged(
     run(sites, protocol, tmp_path / "audit.jsonl")
     found = [
         (e.direction, e.what, e.reason)
-        for e in read_entries(tmp_path / "audit.jsonl")
+        for e in verify(tmp_path / "audit.jsonl").entries
         if e.peer == "C" and e.what.startswith("train")
     ]
     assert found == 3 * [
@@ -123,7 +125,7 @@ def test_what_was_never_answered_was_sent_only(
     run(sites, protocol, tmp_path / "audit.jsonl")
     found = [
         e.direction
-        for e in read_entries(tmp_path / "audit.jsonl")
+        for e in verify(tmp_path / "audit.jsonl").entries
         if e.peer == "C" and e.what.startswith("train")
     ]
     assert found == ["sent"]
@@ -138,7 +140,7 @@ def test_a_late_declaration_is_logged_too(
     witness = Witness(after={1: lambda: grid.add(late)})
     audit = AuditLog(tmp_path / "audit.jsonl")
     run_study(grid, new_record(protocol, run=RUN), witness, expected_sites=2, audit=audit)
-    entries = read_entries(tmp_path / "audit.jsonl")
+    entries = verify(tmp_path / "audit.jsonl").entries
     assert of(entries, late, "sent") == known(late.received)
     assert of(entries, late, "received") == known(late.sent)
     assert len(late.sent) == 5

@@ -12,7 +12,7 @@ from memory_grid import same
 from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from server.rounds.checkpoint import (
     CHECKPOINT_FILE,
     CheckpointError,

@@ -221,7 +221,7 @@ def test_a_study_ended_within_a_round_and_resumed_gives_the_same_bits(
 
 
 def test_one_that_is_left_out_is_gone_from_the_disk(tmp_path: Path) -> None:
-    from protocol.wire.messages import TrainReport
+    from protocol.wire.reports import TrainReport
 
     updates = RoundUpdates(tmp_path / "u")
     report = TrainReport(labelled=1, unlabelled=0, steps=1, seconds=0.1)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asdnet_models.sums import ScoreSum
-from protocol.wire.messages import EvaluationReport
+from protocol.wire.reports import EvaluationReport
 from server.rounds.record import better_than, macro_validation_dsc
 
 

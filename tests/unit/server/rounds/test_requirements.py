@@ -7,7 +7,7 @@ import pytest
 from memory_grid import RUN, Clock, MemoryGrid, Site, Witness
 
 from protocol.config.study import DataRequirements, StudyProtocol
-from protocol.wire.messages import SiteFacts
+from protocol.wire.reports import SiteFacts
 from server.rounds.errors import RequirementsNotMetError
 from server.rounds.loop import new_record, run_study
 from server.rounds.record import StudyRecord

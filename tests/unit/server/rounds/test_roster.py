@@ -6,7 +6,7 @@ import pytest
 from memory_grid import MemoryGrid, Site
 
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import MessageError
+from protocol.wire.weights import MessageError
 from server.rounds.roster import Presence, Roster
 
 A, B, C = 100, 101, 102

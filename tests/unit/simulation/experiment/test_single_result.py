@@ -14,7 +14,7 @@ from asdnet_models.reliability import BINS, Reliability
 from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from server.rounds.record import RoundRecord, StudyRecord
 from simulation.experiment.single_result import Outcome, result_json, site_rows, write_tables
 from simulation.experiment.single_summary import gain_lines, health_lines, print_summary

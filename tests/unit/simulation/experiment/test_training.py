@@ -12,7 +12,7 @@ from client.data.dataset import prepare_site
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.messages import EvaluationReport
+from protocol.wire.reports import EvaluationReport
 from simulation.experiment.training import train_alone, train_in_place
 
 MakeProtocol = Callable[..., StudyProtocol]
