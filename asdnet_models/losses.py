@@ -26,7 +26,7 @@ def one_hot_maps(label: Tensor, classes: int) -> Tensor:
     return maps.scatter_(-1, label[:, 0, ..., None].long(), 1.0).movedim(-1, 1)
 
 
-def likeliest(maps: Tensor) -> Tensor:
+def argmax_channels(maps: Tensor) -> Tensor:
     """The class of each voxel, (B, 1, X, Y, Z), int64; the first of equal ones.
 
     As `argmax`, which on a CPU takes ten times as long over an axis that is not the innermost.
@@ -34,31 +34,36 @@ def likeliest(maps: Tensor) -> Tensor:
     return maps.detach().max(1, keepdim=True).indices
 
 
-def merge_undrawn(maps: Tensor, undrawn: Tensor) -> Tensor:
-    r"""Maps in which the organs that nobody drew are one class with the background.
+def merge_unannotated(maps: Tensor, unannotated: Tensor) -> Tensor:
+    r"""Maps in which the organs that nobody annotated are one class with the background.
 
     m'_0 = m_0 + sum_{c in U} m_c;  m'_c = 0 for c in U;  m'_c = m_c else, U being the sample's
-    undrawn organs.  Where the label says background, such a voxel may be of any of U: the
+    unannotated organs.  Where the label says background, such a voxel may be of any of U: the
     probability of that is the sum.  Eq. 1 on merged maps and labels is the marginal Dice.
 
     Args:
         maps: Softmax of S or one-hot labels, (B, C, X, Y, Z); class 0 is background.
-        undrawn: (B, C), boolean; True for the organs of U.
+        unannotated: (B, C), boolean; True for the organs of U.
 
     Returns:
-        Maps alike; each voxel's sum stays.  Samples without undrawn organs are left as they are.
+        Maps alike; each voxel's sum stays.  Samples without unannotated organs are
+        left as they are.
 
     Raises:
-        ValueError: If `undrawn` has another shape, or counts the background as undrawn.
+        ValueError: If `unannotated` has another shape, or counts the background as unannotated.
 
     Source: Shi et al., Medical Image Analysis 70:101979, 2021 (marginal loss); the same merging in
     Fang & Yan, IEEE TMI 39(11), 2020 (target adaptive loss).
     """
-    if undrawn.shape != maps.shape[:2]:
-        raise ValueError(f"undrawn is {tuple(undrawn.shape)}, must be {tuple(maps.shape[:2])}")
-    if undrawn[:, 0].any():
-        raise ValueError("undrawn names class 0; background is what undrawn organs are merged into")
-    hidden = undrawn[:, :, None, None, None]
+    if unannotated.shape != maps.shape[:2]:
+        raise ValueError(
+            f"unannotated is {tuple(unannotated.shape)}, must be {tuple(maps.shape[:2])}"
+        )
+    if unannotated[:, 0].any():
+        raise ValueError(
+            "unannotated names class 0; background is what unannotated organs are merged into"
+        )
+    hidden = unannotated[:, :, None, None, None]
     unknown = (maps * hidden).sum(1, keepdim=True)
     return torch.cat((maps[:, :1] + unknown, (maps * ~hidden)[:, 1:]), dim=1)
 
@@ -135,7 +140,7 @@ def sample_attention(probabilities: Tensor, target: Tensor, beta: float) -> Tens
     _check_maps(probabilities, target)
     with torch.no_grad():
         probabilities, target = probabilities.float(), target.float()
-        hard = one_hot_maps(likeliest(probabilities), probabilities.shape[1])
+        hard = one_hot_maps(argmax_channels(probabilities), probabilities.shape[1])
         volume = target.flatten(2).sum(-1)[:, 1:]
         overlap = (hard * target).flatten(2).sum(-1)[:, 1:]
         dice = 2 * overlap / (hard.flatten(2).sum(-1)[:, 1:] + volume).clamp_min(1)
@@ -182,12 +187,12 @@ def correctness_loss(
         logits: D of S's **detached** maps, (B, 1, X, Y, Z).
         probabilities: These maps, (B, C, X, Y, Z).
         label: Reference class numbers, (B, 1, X, Y, Z), integer.
-        predicted: `likeliest` of the maps, where it is known already.
+        predicted: `argmax_channels` of the maps, where it is known already.
 
     Returns:
         Scalar; mean over voxels of the cross-entropy against "the arg-max is the label".
     """
-    predicted = likeliest(probabilities) if predicted is None else predicted
+    predicted = argmax_channels(probabilities) if predicted is None else predicted
     right = (predicted == label).float()
     return binary_cross_entropy_with_logits(logits.float(), right)
 
@@ -234,7 +239,7 @@ def region_attention_loss(
         confidence: Sigmoid of D, (B, 1, X, Y, Z); never back-propagated.
         threshold: gamma in [0, 1), or one for each voxel; trusted is confidence > gamma.
         class_weight: The power of the trusted pseudo-label's volume in pi_c.
-        predicted: `likeliest` of the probabilities, where it is known already.
+        predicted: `argmax_channels` of the probabilities, where it is known already.
 
     Returns:
         Scalar in [0, 1], the mean over samples; a sample with nothing trusted (under 1 % of its
@@ -250,12 +255,12 @@ def region_attention_loss(
         raise ValueError(f"confidence is {tuple(confidence.shape)}, must be {expected}")
     with torch.no_grad():
         mask = trusted_voxels(confidence, threshold).float()
-        predicted = likeliest(probabilities) if predicted is None else predicted
+        predicted = argmax_channels(probabilities) if predicted is None else predicted
         pseudo = one_hot_maps(predicted, probabilities.shape[1])
         organ_left = (pseudo[:, 1:] * mask).flatten(1).sum(1) > 0
         usable = organ_left & (mask.flatten(1).mean(1) >= _LEAST_COVERAGE)
     losses = _generalised_dice(probabilities, pseudo, class_weight, mask)
-    # Multiplying by nought, not indexing, keeps the graph connected where nothing is trusted.
+    # Multiplying by zero, not indexing, keeps the graph connected where nothing is trusted.
     return (losses * usable).mean()
 
 

@@ -35,7 +35,7 @@ from client.data.cache import CachedCase
 from client.data.case import Case
 from client.data.dataset import PatchSampler
 from client.training.augmentation import augment
-from client.training.prefetch import drawn_ahead
+from client.training.prefetch import prefetched
 from protocol.config.presets import preset
 from protocol.config.study import StudyProtocol
 
@@ -304,7 +304,7 @@ def _share(draw: Job, step: Job, *, ahead: bool, steps: int = 6) -> float:
         return draw(), draw()  # labelled and unlabelled
 
     in_order = (both() for _ in range(steps))
-    batches: Iterator[object] = drawn_ahead(both, steps) if ahead else in_order
+    batches: Iterator[object] = prefetched(both, steps) if ahead else in_order
     started, waited = time.perf_counter(), 0.0
     while True:
         asked = time.perf_counter()

@@ -80,7 +80,7 @@ def _differs(name: PresetName, device: torch.device) -> float:
 
 def memory_line(protocol: StudyProtocol) -> str:
     """Weights with gradients and Adam's moments, and what S's and D's graphs keep; float32."""
-    nets = build_networks(protocol, _CPU, grades=True)
+    nets = build_networks(protocol, _CPU, trains_confidence=True)
     assert nets.confidence is not None
     weights = sum(
         p.numel() * p.element_size()

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from asdnet_models.methods.asdnet import train_step
-from asdnet_models.methods.common import LabelledBatch, StepRecord
+from asdnet_models.methods.batches import LabelledBatch
+from asdnet_models.methods.record import StepRecord
 from benchmarks.common import Report, Row, Target, in_child, in_turn, status_mib
 from client.training.device import build_networks
 from protocol.config.presets import PresetName, preset
@@ -76,7 +77,7 @@ def asdnet_step(
     device: torch.device = _CPU,
 ) -> Callable[[], StepRecord]:
     """One step of the method with all its terms on, on random patches."""
-    nets = build_networks(protocol, device, grades=True, parts=parts, compiled=compiled)
+    nets = build_networks(protocol, device, trains_confidence=True, parts=parts, compiled=compiled)
     image, label = patches(protocol, device)
     count = len(label)
     labelled = LabelledBatch(image=image[:count], label=label)
@@ -100,7 +101,7 @@ def patches(protocol: StudyProtocol, device: torch.device = _CPU) -> tuple[Tenso
 
 def bare_step(protocol: StudyProtocol) -> Job:
     """What the method needs of its networks: forward, backward, Adam; sums stand for the losses."""
-    nets = build_networks(protocol, _CPU, grades=True)
+    nets = build_networks(protocol, _CPU, trains_confidence=True)
     image, label = patches(protocol)
     seen = len(label) if nets.learns_correctness else 2 * len(label)
     shape = (seen, protocol.classes, *protocol.patch_voxels)

@@ -74,34 +74,62 @@ def slide(
     weight = compute_importance_map(
         patch_voxels, mode="gaussian", sigma_scale=_SIGMA, device=volume.device
     )
-    total: Tensor | None = None
-    counts = weight.new_zeros((1, *padded.shape[2:]))
+    mean = _WeightedMean(padded.shape[2:], weight)
     blocks, wanted = body_blocks(volume[:, -1:]), first
     while wanted := [at for at in wanted if _holds(blocks, at, inside)]:
         for number in range(0, len(wanted), at_once):
             places = wanted[number : number + at_once]
-            found = network(torch.stack([_cut(padded, at) for at in places]))
-            if total is None:
-                total = found.new_zeros((1, found.shape[1], *padded.shape[2:]))
-            for at, window in zip(places, found.mul_(weight), strict=True):
-                _cut(total, at).add_(window)
-                _cut(counts[None], at).add_(weight)
+            mean.add(places, network(torch.stack([_cut(padded, at) for at in places])))
         if background is None:
             break
-        done = {tuple(s.start for s in at) for at in wanted}
-        waiting = [at for at in waiting if tuple(s.start for s in at) not in done]
-        assert total is not None
+        done = {_corner(at) for at in wanted}
+        waiting = [at for at in waiting if _corner(at) not in done]
         if isinstance(background, Tensor):
             blocks = _organ_blocks(background[0, 0], None)
         else:
-            blocks = _organ_blocks(_cut(total, inside)[in_air], _cut(counts[None], inside)[0])
+            blocks = _organ_blocks(*mean.sums(in_air, inside))
         wanted = waiting
-    assert total is not None
-    total /= counts
-    nowhere = counts[0] == 0
-    total[0, :, nowhere] = 0
-    total[0, in_air, nowhere] = 1
-    return _cut(total, inside)[None]
+    return mean.result(in_air, inside)
+
+
+class _WeightedMean:
+    """The mean of overlapping windows, kept as two sums: of weighted values, and of weights.
+
+    Args:
+        size: Voxels of the volume that the windows lie in.
+        weight: Of a window's voxels, (x, y, z).
+    """
+
+    def __init__(self, size: Sequence[int], weight: Tensor) -> None:
+        self._size, self._weight = size, weight
+        self._total: Tensor | None = None
+        self._counts = weight.new_zeros((1, *size))
+
+    def add(self, places: Sequence[Place], windows: Tensor) -> None:
+        """Windows (B, C, x, y, z), which are written over, at as many places."""
+        if self._total is None:
+            self._total = windows.new_zeros((1, windows.shape[1], *self._size))
+        for at, window in zip(places, windows.mul_(self._weight), strict=True):
+            _cut(self._total, at).add_(window)
+            _cut(self._counts[None], at).add_(self._weight)
+
+    def sums(self, channel: int, inside: Place) -> tuple[Tensor, Tensor]:
+        """One channel's sum so far and that of the weights, (X, Y, Z) each."""
+        assert self._total is not None
+        return _cut(self._total, inside)[channel], _cut(self._counts[None], inside)[0]
+
+    def result(self, in_air: int, inside: Place) -> Tensor:
+        """(1, C, X, Y, Z); where there was no window channel `in_air` is 1, the others are 0."""
+        assert self._total is not None
+        self._total /= self._counts
+        nowhere = self._counts[0] == 0
+        self._total[0, :, nowhere] = 0
+        self._total[0, in_air, nowhere] = 1
+        return _cut(self._total, inside)[None]
+
+
+def _corner(at: Place) -> tuple[int, ...]:
+    return tuple(axis.start for axis in at)
 
 
 def _cut(volume: Tensor, at: Place) -> Tensor:

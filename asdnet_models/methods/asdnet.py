@@ -13,56 +13,44 @@ from torch import Tensor, nn
 from asdnet_models.config import LossSchedule, MethodConfig
 from asdnet_models.losses import (
     adversarial_loss,
+    argmax_channels,
     confidence_loss,
     correctness_loss,
-    likeliest,
-    merge_undrawn,
+    merge_unannotated,
     rank_thresholds,
     region_attention_loss,
     total_loss,
     trusted_voxels,
 )
+from asdnet_models.methods.batches import LabelledBatch, Patches, UnlabelledBatch
 from asdnet_models.methods.common import (
-    LabelledBatch,
+    Method,
     Networks,
-    Patches,
     Prediction,
     Proximal,
-    StepRecord,
-    UnlabelledBatch,
     frozen,
     predict,
     supervised_loss,
     take_step,
 )
-from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN, confidence_map
+from asdnet_models.methods.record import StepRecord
+from asdnet_models.networks.confidence import ConfidenceNetwork, confidence_map
 
 
-class ASDNet:
+class ASDNet(Method):
     """The paper's method; its ablations are settings of `MethodConfig`."""
-
-    def __init__(
-        self,
-        networks: Networks,
-        config: MethodConfig,
-        plan: LossSchedule,
-        *,
-        proximal: Proximal | None,
-        generator: torch.Generator,
-    ) -> None:
-        self._networks, self._config, self._plan, self._proximal = networks, config, plan, proximal
 
     def step(
         self, labelled: LabelledBatch | None, unlabelled: UnlabelledBatch | None
     ) -> StepRecord:
         """One step of D (where it is trained) and one of S."""
         return train_step(
-            self._networks,
-            self._config,
-            self._plan,
+            self.networks,
+            self.config,
+            self.plan,
             labelled,
             unlabelled.image if unlabelled else None,
-            proximal=self._proximal,
+            proximal=self.proximal,
         )
 
 
@@ -119,7 +107,7 @@ def train_step(
             yield loss
 
     if labelled is not None and networks.confidence_optimiser is not None:
-        with _unseen_weights_kept(networks.confidence, labelled.undrawn):
+        with _unseen_weights_kept(networks.confidence, labelled.unannotated):
             take_step(networks.confidence_optimiser, confidence_losses(), "confidence")
     take_step(networks.segmenter_optimiser, segmenter_losses(), "segmenter")
     return record
@@ -132,17 +120,19 @@ def _confidence_logits(confidence: nn.Module, maps: Tensor, image: Tensor) -> Te
 
 
 @contextmanager
-def _unseen_weights_kept(confidence: nn.Module | None, undrawn: Tensor | None) -> Iterator[None]:
-    """D's weights that read organs which no sample of the batch has drawn outlast its step.
+def _unseen_weights_kept(
+    confidence: nn.Module | None, unannotated: Tensor | None
+) -> Iterator[None]:
+    """D's weights that read organs which no sample of the batch has annotated outlast its step.
 
-    Merged maps are nought there, so these weights get no gradient of the loss.  Weight decay is
+    Merged maps are zero there, so these weights get no gradient of the loss.  Weight decay is
     all that is left of it, which Adam scales up to full steps: a site that never draws an organ
     would wear D's sight of it down to nothing.
     """
-    if undrawn is None or not isinstance(confidence, ConfidenceFCN | ConfidenceCNN):
+    if unannotated is None or not isinstance(confidence, ConfidenceNetwork):
         yield
         return
-    unseen = torch.nonzero(undrawn.all(0))[:, 0]
+    unseen = torch.nonzero(unannotated.all(0))[:, 0]
     weight = confidence.stem[0].weight
     assert isinstance(weight, Tensor)
     before = weight.detach()[:, unseen].clone()
@@ -151,16 +141,16 @@ def _unseen_weights_kept(confidence: nn.Module | None, undrawn: Tensor | None) -
         weight[:, unseen] = before
 
 
-def _as_drawn(labelled: LabelledBatch, fakes: Tensor) -> Tensor:
-    """Fakes as D may see them beside this batch's reference maps, which lack undrawn organs.
+def _as_annotated(labelled: LabelledBatch, fakes: Tensor) -> Tensor:
+    """Fakes as D may see them beside this batch's reference maps, which lack unannotated organs.
 
     An organ that no real map of a sample can have would give every fake away.  Fakes of
     unlabelled patches are each merged as the labelled patch that they were drawn with.
     """
-    if labelled.undrawn is None:
+    if labelled.unannotated is None:
         return fakes
-    pairs = torch.arange(len(fakes), device=fakes.device) % len(labelled.undrawn)
-    return merge_undrawn(fakes, labelled.undrawn[pairs])
+    pairs = torch.arange(len(fakes), device=fakes.device) % len(labelled.unannotated)
+    return merge_unannotated(fakes, labelled.unannotated[pairs])
 
 
 def _confidence_loss(
@@ -185,7 +175,7 @@ def _adversary(
     """Eq. 3 and 4.  `fakes` are of `image`."""
     assert networks.confidence is not None
     classes = fakes.shape[1]
-    fakes = _as_drawn(labelled, fakes)
+    fakes = _as_annotated(labelled, fakes)
     real = labelled.target(classes)
     if method.soften_real:
         real = labelled.known(real * (1 - method.soften_real) + method.soften_real / classes)
@@ -206,15 +196,15 @@ def _correctness(
 ) -> Tensor:
     """D learns where S is right on labelled patches.
 
-    In a partly drawn sample right is what cannot be told from right: background, or an organ
-    that nobody drew, where the label has neither of the drawn ones.
+    In a partly annotated sample right is what cannot be told from right: background, or an organ
+    that nobody annotated, where the label has neither of the annotated ones.
     """
     assert networks.confidence is not None
     maps = labelled.known(maps)
     label = labelled.label
-    if labelled.undrawn is not None:
-        label = likeliest(labelled.target(maps.shape[1]))
-    predicted = likeliest(maps)
+    if labelled.unannotated is not None:
+        label = argmax_channels(labelled.target(maps.shape[1]))
+    predicted = argmax_channels(maps)
     logits = _confidence_logits(networks.confidence, maps, labelled.image)
     loss = correctness_loss(logits, maps, label, predicted=predicted)
     record.note("confidence", loss)
@@ -238,15 +228,15 @@ def _segmenter_loss(
 ) -> Tensor:
     """Eq. 7 with this round's ramps; fills the record."""
     probabilities = prediction.probabilities
-    nought = probabilities.sum() * 0.0
+    zero = probabilities.sum() * 0.0
     labelled, count = part.labelled, part.count
-    supervised = nought
+    supervised = zero
     if labelled is not None:
         supervised = supervised_loss(method, plan, labelled, prediction, record)
-    adversarial = region = nought
+    adversarial = region = zero
     if networks.confidence is not None and plan.uses_unlabelled:
         maps = probabilities
-        if labelled is not None and labelled.undrawn is not None:
+        if labelled is not None and labelled.unannotated is not None:
             maps = torch.cat((labelled.known(probabilities[:count]), probabilities[count:]))
         with frozen(networks.confidence):
             logits = _confidence_logits(networks.confidence, maps, part.image)
@@ -277,7 +267,7 @@ def _region_loss(
 
     gamma is the round's, or by rank within each predicted class.
     """
-    predicted = likeliest(own)
+    predicted = argmax_channels(own)
     gamma: float | Tensor = method.gamma if plan.gamma is None else plan.gamma
     if method.gamma_rule == "quantile":
         gamma = rank_thresholds(confidence, predicted, method.trusted_share)

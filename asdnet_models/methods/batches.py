@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asdnet_models.losses import merge_undrawn, one_hot_maps
+from asdnet_models.losses import merge_unannotated, one_hot_maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,25 +14,27 @@ class LabelledBatch:
     """Patches with their reference: image (B, 1, X, Y, Z) float, label alike, integer.
 
     Attributes:
-        undrawn: (B, C), boolean: the organs of which a sample's label says nothing.  None: all are
-            drawn in all samples.
+        unannotated: (B, C), boolean: the organs of which a sample's label says nothing.  None: all
+            are annotated in all samples.
     """
 
     image: Tensor
     label: Tensor
-    undrawn: Tensor | None = None
+    unannotated: Tensor | None = None
 
     def __getitem__(self, samples: slice) -> "LabelledBatch":
         """Some of the samples."""
-        undrawn = None if self.undrawn is None else self.undrawn[samples]
-        return LabelledBatch(image=self.image[samples], label=self.label[samples], undrawn=undrawn)
+        unannotated = None if self.unannotated is None else self.unannotated[samples]
+        return LabelledBatch(
+            image=self.image[samples], label=self.label[samples], unannotated=unannotated
+        )
 
     def known(self, maps: Tensor) -> Tensor:
         """Maps (B, C, X, Y, Z) of these samples, as far as their labels can judge them."""
-        return maps if self.undrawn is None else merge_undrawn(maps, self.undrawn)
+        return maps if self.unannotated is None else merge_unannotated(maps, self.unannotated)
 
     def target(self, classes: int) -> Tensor:
-        """The label as one-hot maps, (B, C, X, Y, Z); what is not drawn counts to background."""
+        """The label as one-hot maps, (B, C, X, Y, Z); the unannotated is background."""
         return self.known(one_hot_maps(self.label, classes))
 
 

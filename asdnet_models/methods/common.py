@@ -1,19 +1,17 @@
-"""What every method's step is made of: batches, networks, the supervised loss, one safe step."""
+"""What every method's step is made of: networks, the supervised loss, one safe step."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from asdnet_models.config import LossSchedule, MethodConfig
 from asdnet_models.losses import dice_loss, sample_attention
-from asdnet_models.methods.batches import LabelledBatch as LabelledBatch
-from asdnet_models.methods.batches import Patches as Patches
-from asdnet_models.methods.batches import UnlabelledBatch as UnlabelledBatch
-from asdnet_models.methods.record import StepRecord as StepRecord
+from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
+from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks.parts import DeeplySupervised
 
 
@@ -71,19 +69,45 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(trainable)
 
 
-class Method(Protocol):
-    """The steps of one round at one site; made anew for each round."""
+class Proximal:
+    """mu / 2 ||theta - theta_global||^2 over the weights that S had at the round's start.
 
-    def __init__(
-        self,
-        networks: Networks,
-        config: MethodConfig,
-        plan: LossSchedule,
-        *,
-        proximal: "Proximal | None",
-        generator: torch.Generator,
-    ) -> None: ...
+    Source: Li et al., MLSys 2020 (FedProx).
+    """
 
+    def __init__(self, segmenter: nn.Module, mu: float) -> None:
+        self._anchor = [parameter.detach().clone() for parameter in segmenter.parameters()]
+        self._mu = mu
+
+    def __call__(self, segmenter: nn.Module) -> Tensor:
+        """The penalty of the present weights; scalar."""
+        distance = sum(
+            ((parameter - anchor) ** 2).sum()
+            for parameter, anchor in zip(segmenter.parameters(), self._anchor, strict=True)
+        )
+        return self._mu / 2 * torch.as_tensor(distance)
+
+
+@dataclass(eq=False)
+class Method(ABC):
+    """The steps of one round at one site; made anew for each round.
+
+    Attributes:
+        networks: S, D and their optimisers.
+        config: The switches of the method.
+        plan: This round's ramps.
+        proximal: Pull of S to the global weights, for label-free sites.
+        generator: For what the method draws at random.
+    """
+
+    networks: Networks
+    config: MethodConfig
+    plan: LossSchedule
+    _: KW_ONLY
+    proximal: Proximal | None
+    generator: torch.Generator
+
+    @abstractmethod
     def step(
         self, labelled: LabelledBatch | None, unlabelled: UnlabelledBatch | None
     ) -> StepRecord:
@@ -92,7 +116,12 @@ class Method(Protocol):
         Raises:
             NonFiniteLossError: Before any optimiser has stepped on a non-finite loss.
         """
-        ...
+
+    def _step_segmenter(self, loss: Tensor, record: StepRecord) -> None:
+        record.note("total", loss)
+        if self.proximal is not None:
+            loss = loss + self.proximal(self.networks.segmenter)
+        take_step(self.networks.segmenter_optimiser, loss, "segmenter")
 
 
 def softmax_of(segmenter: nn.Module, image: Tensor) -> Tensor:
@@ -146,7 +175,7 @@ def supervised_loss(
 
     With deep supervision Eq. 1 is the weighted sum over the heads.  Eq. 2 and the record's "dice"
     are of the segmentation alone, so that they mean the same for every network.  Both see the
-    maps of a partly drawn sample merged (`merge_undrawn`).
+    maps of a partly annotated sample merged (`merge_unannotated`).
 
     Args:
         method: Class weights and attention.
@@ -171,22 +200,3 @@ def supervised_loss(
     if method.sample_attention == "normalised":
         weight = weight / plan.attention_scale
     return (weight * losses).mean()
-
-
-class Proximal:
-    """mu / 2 ||theta - theta_global||^2 over the weights that S had at the round's start.
-
-    Source: Li et al., MLSys 2020 (FedProx).
-    """
-
-    def __init__(self, segmenter: nn.Module, mu: float) -> None:
-        self._anchor = [parameter.detach().clone() for parameter in segmenter.parameters()]
-        self._mu = mu
-
-    def __call__(self, segmenter: nn.Module) -> Tensor:
-        """The penalty of the present weights; scalar."""
-        distance = sum(
-            ((parameter - anchor) ** 2).sum()
-            for parameter, anchor in zip(segmenter.parameters(), self._anchor, strict=True)
-        )
-        return self._mu / 2 * torch.as_tensor(distance)

@@ -6,45 +6,34 @@ voxels of an unlabelled patch are of one class is said by a teacher, the moving 
 """
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.config import LossSchedule, MethodConfig
-from asdnet_models.losses import embedding_loss, likeliest
+from asdnet_models.losses import argmax_channels, embedding_loss
+from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import (
-    LabelledBatch,
-    Networks,
+    Method,
     Prediction,
-    Proximal,
-    StepRecord,
-    UnlabelledBatch,
     softmax_of,
     supervised_loss,
-    take_step,
 )
+from asdnet_models.methods.record import StepRecord
 
 _TEACHER_DECAY = 0.99
 # With four classes 256 voxels, 32,640 pairs, a step.
 _VOXELS_PER_CLASS = 64
 
 
-class SemiEmbed:
+@dataclass(eq=False)
+class SemiEmbed(Method):
     """L = L_AttDice + ramp * lambda_embedding * L_embedding."""
 
-    def __init__(
-        self,
-        networks: Networks,
-        config: MethodConfig,
-        plan: LossSchedule,
-        *,
-        proximal: Proximal | None,
-        generator: torch.Generator,
-    ) -> None:
-        self._networks, self._config, self._plan, self._proximal = networks, config, plan, proximal
-        self._generator = generator
-        self._teacher = Teacher(networks.segmenter) if plan.embedding_ramp > 0 else None
+    def __post_init__(self) -> None:
+        rises = self.plan.embedding_ramp > 0
+        self._teacher = Teacher(self.networks.segmenter) if rises else None
 
     def step(
         self, labelled: LabelledBatch | None, unlabelled: UnlabelledBatch | None
@@ -61,29 +50,26 @@ class SemiEmbed:
         record = StepRecord()
         images = torch.cat([labelled.image, *([guide.image] if guide else [])])
         features, probabilities = _features_and_softmax(
-            self._networks.segmenter, images, len(labelled.image)
+            self.networks.segmenter, images, len(labelled.image)
         )
         own = Prediction(heads=(probabilities,))
-        loss = supervised_loss(self._config, self._plan, labelled, own, record)
+        loss = supervised_loss(self.config, self.plan, labelled, own, record)
         if self._teacher is not None:
             label = _known_classes(labelled, probabilities.shape[1])
             if guide is not None:
                 label = torch.cat((label, self._teacher.label(guide.image)))
             embedding = self._embedding(features, label, probabilities.shape[1])
             record.note("embedding", embedding)
-            loss = loss + self._plan.embedding_ramp * self._config.lambda_embedding * embedding
-        record.note("total", loss)
-        if self._proximal is not None:
-            loss = loss + self._proximal(self._networks.segmenter)
-        take_step(self._networks.segmenter_optimiser, loss, "segmenter")
+            loss = loss + self.plan.embedding_ramp * self.config.lambda_embedding * embedding
+        self._step_segmenter(loss, record)
         if self._teacher is not None:
-            self._teacher.follow(self._networks.segmenter)
+            self._teacher.follow(self.networks.segmenter)
         return record
 
     def _embedding(self, features: Tensor, label: Tensor, classes: int) -> Tensor:
-        index = sample_voxels(label, classes, _VOXELS_PER_CLASS, self._generator)
+        index = sample_voxels(label, classes, _VOXELS_PER_CLASS, self.generator)
         rows = features.movedim(1, -1).flatten(0, -2)[index]
-        return embedding_loss(rows, label.flatten()[index], self._config.embedding_margin)
+        return embedding_loss(rows, label.flatten()[index], self.config.embedding_margin)
 
 
 class Teacher:
@@ -94,8 +80,8 @@ class Teacher:
 
     @torch.no_grad()
     def label(self, image: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z) to the likeliest class of each voxel, same shape, int64."""
-        return likeliest(softmax_of(self.network, image))
+        """(B, 1, X, Y, Z) to the most probable class of each voxel, same shape, int64."""
+        return argmax_channels(softmax_of(self.network, image))
 
     @torch.no_grad()
     def follow(self, segmenter: nn.Module) -> None:
@@ -130,13 +116,13 @@ def sample_voxels(label: Tensor, classes: int, count: int, generator: torch.Gene
 def _known_classes(labelled: LabelledBatch, classes: int) -> Tensor:
     """Each labelled voxel's class, (B, 1, X, Y, Z), int64; -1, which is never drawn, if unknown.
 
-    In a partly drawn sample a voxel of no drawn organ may be of an undrawn one: its features
-    must not be pulled to those of background.
+    In a partly annotated sample a voxel of no annotated organ may be of an unannotated one: its
+    features must not be pulled to those of background.
     """
-    if labelled.undrawn is None:
+    if labelled.unannotated is None:
         return labelled.label.long()
-    label = likeliest(labelled.target(classes))
-    partly = labelled.undrawn.any(1)[:, None, None, None, None]
+    label = argmax_channels(labelled.target(classes))
+    partly = labelled.unannotated.any(1)[:, None, None, None, None]
     return torch.where(partly & (label == 0), -1, label)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from asdnet_models.catalogue import NETWORKS, imported
 from asdnet_models.config import ModelConfig
-from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN
+from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN, ConfidenceNetwork
 
 
 def build_segmenter(config: ModelConfig) -> nn.Module:
@@ -22,7 +22,7 @@ def build_segmenter(config: ModelConfig) -> nn.Module:
     return network
 
 
-def build_confidence(config: ModelConfig) -> ConfidenceFCN | ConfidenceCNN:
+def build_confidence(config: ModelConfig) -> ConfidenceNetwork:
     """D of this study, started likewise from a stream of its own."""
     network_class = ConfidenceCNN if config.confidence.architecture == "cnn" else ConfidenceFCN
     network = network_class(

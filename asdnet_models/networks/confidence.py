@@ -27,20 +27,8 @@ def confidence_map(logits: Tensor, probabilities: Tensor, *, softmax_prior: bool
     return torch.sigmoid(logits)
 
 
-def _seen(class_maps: Tensor, image: Tensor | None, sees_image: bool) -> Tensor:
-    if not sees_image:
-        return class_maps
-    if image is None:
-        raise ValueError("confidence network: sees the image beside the maps; none was given")
-    return torch.cat((class_maps, image), dim=1)
-
-
-class ConfidenceFCN(nn.Module):
-    """Class maps in, one logit a voxel out, at full resolution.
-
-    A 3^3 convolution, three 4^3 stride-2 convolutions with LeakyReLU, a mirrored decoder with
-    additive skips, and a 1^3 head.  No norm: real masks and soft predictions differ in their
-    statistics, and a norm would hand D that difference for nothing.
+class ConfidenceNetwork(nn.Module):
+    """What both forms of D begin with.
 
     Args:
         classes: Channels of the class maps, background included.
@@ -51,13 +39,39 @@ class ConfidenceFCN(nn.Module):
     def __init__(self, *, classes: int, width: int, sees_image: bool = False) -> None:
         super().__init__()
         self.sees_image = sees_image
-        widths = [width * 2**level for level in range(4)]
         channels = classes + int(sees_image)
         self.stem = nn.Sequential(nn.Conv3d(channels, width, 3, padding=1), nn.LeakyReLU(_SLOPE))
-        self.down = nn.ModuleList(
-            nn.Sequential(nn.Conv3d(c, 2 * c, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE))
-            for c in widths[:-1]
-        )
+
+    def _stem_features(self, class_maps: Tensor, image: Tensor | None) -> Tensor:
+        if self.sees_image:
+            if image is None:
+                raise ValueError(
+                    "confidence network: sees the image beside the maps; none was given"
+                )
+            class_maps = torch.cat((class_maps, image), dim=1)
+        features: Tensor = self.stem(class_maps)
+        return features
+
+
+def _halving(channels: int, kernel: int) -> nn.Sequential:
+    """Half the resolution, twice the channels."""
+    return nn.Sequential(
+        nn.Conv3d(channels, 2 * channels, kernel, stride=2, padding=1), nn.LeakyReLU(_SLOPE)
+    )
+
+
+class ConfidenceFCN(ConfidenceNetwork):
+    """Class maps in, one logit a voxel out, at full resolution.
+
+    A 3^3 convolution, three 4^3 stride-2 convolutions with LeakyReLU, a mirrored decoder with
+    additive skips, and a 1^3 head.  No norm: real masks and soft predictions differ in their
+    statistics, and a norm would hand D that difference for nothing.
+    """
+
+    def __init__(self, *, classes: int, width: int, sees_image: bool = False) -> None:
+        super().__init__(classes=classes, width=width, sees_image=sees_image)
+        widths = [width * 2**level for level in range(4)]
+        self.down = nn.ModuleList(_halving(c, 4) for c in widths[:-1])
         self.up = nn.ModuleList(
             nn.Sequential(
                 nn.ConvTranspose3d(2 * c, c, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE)
@@ -76,7 +90,7 @@ class ConfidenceFCN(nn.Module):
         Raises:
             ValueError: If D sees the image and is given none.
         """
-        features = self.stem(_seen(class_maps, image, self.sees_image))
+        features = self._stem_features(class_maps, image)
         skips = []
         for down in self.down:
             skips.append(features)
@@ -87,34 +101,21 @@ class ConfidenceFCN(nn.Module):
         return logits
 
 
-class ConfidenceCNN(nn.Module):
+class ConfidenceCNN(ConfidenceNetwork):
     """Class maps in, one logit a patch out: a plain discriminator (row AttSVNet+CNN).
 
     The encoder of `ConfidenceFCN` with 3^3 kernels, the mean over the patch, one logit.  The
     logit keeps five axes, so that it stands wherever a map of logits does: Eq. 3 to 5 take means.
-
-    Args:
-        classes: Channels of the class maps, background included.
-        width: Channels after the first convolution; doubled at each level.
-        sees_image: Whether the scan is a further input channel.
     """
 
     def __init__(self, *, classes: int, width: int, sees_image: bool = False) -> None:
-        super().__init__()
-        self.sees_image = sees_image
+        super().__init__(classes=classes, width=width, sees_image=sees_image)
         widths = [width * 2**level for level in range(4)]
-        channels = classes + int(sees_image)
-        self.stem = nn.Sequential(nn.Conv3d(channels, width, 3, padding=1), nn.LeakyReLU(_SLOPE))
-        self.down = nn.Sequential(
-            *(
-                nn.Sequential(nn.Conv3d(c, 2 * c, 3, stride=2, padding=1), nn.LeakyReLU(_SLOPE))
-                for c in widths[:-1]
-            )
-        )
+        self.down = nn.Sequential(*(_halving(c, 3) for c in widths[:-1]))
         self.head = nn.Conv3d(widths[-1], 1, 1)
 
     def forward(self, class_maps: Tensor, image: Tensor | None = None) -> Tensor:
         """Logits (B, 1, 1, 1, 1); arguments and errors as those of `ConfidenceFCN`."""
-        features = self.down(self.stem(_seen(class_maps, image, self.sees_image)))
+        features = self.down(self._stem_features(class_maps, image))
         logits: Tensor = self.head(features.mean((2, 3, 4), keepdim=True))
         return logits

@@ -10,11 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asdnet_models.methods.common import LabelledBatch, UnlabelledBatch
-from client.data.cache import (
-    CachedCase,
-    cached_case,
-)
+from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
+from client.data.cache import CachedCase, cached_case
 from client.data.case import Part
 from client.data.errors import (
     Problem,
@@ -132,7 +129,7 @@ class PatchSampler:
             assert case.label is not None
             labels.append(self._cut(case.label, centre, 0))
         return LabelledBatch(
-            image=_stack(images), label=_stack(labels), undrawn=self._undrawn(drawn)
+            image=_stack(images), label=_stack(labels), unannotated=self._unannotated(drawn)
         )
 
     def unlabelled(
@@ -159,10 +156,10 @@ class PatchSampler:
             image=_stack(images), pseudo_label=_stack(labels) if pseudo is not None else None
         )
 
-    def _undrawn(self, drawn: Sequence[frozenset[str]]) -> Tensor | None:
+    def _unannotated(self, drawn: Sequence[frozenset[str]]) -> Tensor | None:
         """(B, C), True for the organs that are not drawn; None where all are."""
-        undrawn = torch.tensor([[False, *(o not in of for o in self._organs)] for of in drawn])
-        return undrawn if undrawn.any() else None
+        missing = torch.tensor([[False, *(o not in of for o in self._organs)] for of in drawn])
+        return missing if missing.any() else None
 
     def _organ_centre(self, case: CachedCase) -> NDArray[np.int_]:
         places = case.organ_places

@@ -85,7 +85,7 @@ def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Res
     import torch
 
     from asdnet_models.methods import method_named
-    from asdnet_models.methods.common import LabelledBatch, UnlabelledBatch
+    from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
     from client.training.device import build_networks, check_accumulate
     from protocol.config.schedule import RoundPlan
 
@@ -102,7 +102,7 @@ def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Res
     ramps = dict.fromkeys(("adversarial_ramp", "region_ramp", "embedding_ramp"), 1.0)
     plan = RoundPlan(round=1, lr_factor=1.0, pseudo_labels=1, **ramps)
     networks = build_networks(
-        study, device, grades=True, compiled=config.compile, parts=config.accumulate
+        study, device, trains_confidence=True, compiled=config.compile, parts=config.accumulate
     )
     method = method_named(study.method.name)(
         networks, study.method, plan, proximal=None, generator=generator

@@ -43,7 +43,7 @@ def build_networks(
     protocol: StudyProtocol,
     device: torch.device,
     *,
-    grades: bool,
+    trains_confidence: bool,
     compiled: bool = False,
     parts: int = 1,
 ) -> Networks:
@@ -52,7 +52,7 @@ def build_networks(
     Args:
         protocol: Architecture and rates.
         device: Where they train.
-        grades: Whether D is trained, and not only asked: so it is where labels are.
+        trains_confidence: Whether D is trained, and not only asked: so it is where labels are.
         compiled: Let torch.compile make their kernels, at the first step; weights keep their names.
         parts: In how many parts a step's batch is worked through.
     """
@@ -79,7 +79,7 @@ def build_networks(
         segmenter_optimiser=adam(segmenter, training.lr_segmenter),
         confidence=confidence,
         confidence_optimiser=adam(confidence, training.lr_confidence)
-        if confidence is not None and grades
+        if confidence is not None and trains_confidence
         else None,
         learns_correctness=protocol.confidence.target == "correctness",
         softmax_prior=protocol.confidence.prior == "softmax",

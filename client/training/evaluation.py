@@ -59,7 +59,7 @@ def evaluate_site(
 ) -> EvaluationReport:
     """Scores of the validation and the test cases, as sums over cases.
 
-    An organ that is drawn in fewer cases of a part than the site's `min_cases_reported` is
+    An organ that is annotated in fewer cases of a part than the site's `min_cases_reported` is
     reported as empty there: the sum over one case would be that patient's value.  Given D's
     weights, its map and the softmax are held against correctness on the validation cases.
     """
@@ -103,7 +103,7 @@ def evaluate_site(
 def reported_organs(
     cases: Sequence[CachedCase], protocol: StudyProtocol, fewest: int
 ) -> frozenset[str]:
-    """The organs that are drawn in at least `fewest` of the cases."""
+    """The organs that are annotated in at least `fewest` of the cases."""
     counts = count_annotated(cases, protocol.organ_names)
     return frozenset(organ for organ, count in counts.items() if count >= fewest)
 
@@ -138,7 +138,7 @@ def score_label_map(
 ) -> CaseScores:
     """Score a label map on the scan's own grid, (Z, Y, X), against the case's, in world mm.
 
-    Only the organs that are drawn in the case have a score.
+    Only the organs that are annotated in the case have a score.
     """
     label = case.case.read_label(scan, protocol.organs)
     spacing_zyx = scan.GetSpacing()[::-1]
@@ -183,8 +183,8 @@ def organ_reliability(
         score: (1, 1, X, Y, Z), in [0, 1].
         probabilities: S's, (1, C, X, Y, Z).
         case: Whose label is the truth.
-        organs: Channels of organs that are drawn in the case.  Whether a voxel that was predicted
-            as another one is right, nobody knows, and it is not counted.
+        organs: Channels of organs that are annotated in the case.  Whether a voxel that was
+            predicted as another one is right, nobody knows, and it is not counted.
     """
     assert case.label is not None
     predicted = probabilities.argmax(1)[0].cpu().numpy()

@@ -7,7 +7,7 @@ from typing import TypeVar
 Drawn = TypeVar("Drawn")
 
 
-def drawn_ahead(draw: Callable[[], Drawn], count: int) -> Iterator[Drawn]:
+def prefetched(draw: Callable[[], Drawn], count: int) -> Iterator[Drawn]:
     """What `count` calls of `draw` give, in order, each called while the one before is used.
 
     All calls come from one thread, one after the other, and there are exactly `count`: a generator

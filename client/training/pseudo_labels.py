@@ -17,7 +17,7 @@ from asdnet_models.crf import refine
 from asdnet_models.inference.sliding_window import segment_volume
 from client.data.cache import CachedCase
 from client.data.dataset import PseudoLabels
-from client.training.state_folder import forget_old_runs
+from client.training.state_folder import remove_old_runs
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol
 from protocol.files import atomic_file
@@ -47,7 +47,7 @@ def pseudo_labels_of(
     everything = state / "pseudo-labels"
     number = plan.pseudo_labels
     # In round 1 whatever is there is an earlier study's, which had the same name.
-    _forget(everything / run, but=number if plan.round > 1 else None)
+    _remove_others(everything / run, but=number if plan.round > 1 else None)
     if number == 0:
         return None
     folder = everything / run / str(number)
@@ -61,7 +61,7 @@ def pseudo_labels_of(
                 np.save(draft, label)
         labels[case.key] = np.load(path, mmap_mode="r")
     if labels:
-        forget_old_runs(everything)
+        remove_old_runs(everything)
     return labels
 
 
@@ -77,7 +77,7 @@ def label_case(
     return label
 
 
-def _forget(folder: Path, *, but: int | None) -> None:
+def _remove_others(folder: Path, *, but: int | None) -> None:
     """Clear away the run's other labellings."""
     for labelling in folder.glob("*"):
         if labelling.is_dir() and labelling.name != str(but):

@@ -11,14 +11,9 @@ import torch
 
 from asdnet_models.device import torch_device
 from asdnet_models.methods import method_named
-from asdnet_models.methods.common import (
-    LabelledBatch,
-    Method,
-    Networks,
-    Proximal,
-    StepRecord,
-    UnlabelledBatch,
-)
+from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
+from asdnet_models.methods.common import Method, Networks, Proximal
+from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks import load_weights
 from asdnet_models.sums import SumCount
 from client.data.dataset import (
@@ -29,7 +24,7 @@ from client.data.dataset import (
 from client.training.augmentation import augment
 from client.training.device import build_networks, check_accumulate, on_device
 from client.training.optimiser_state import OptimiserStore
-from client.training.prefetch import drawn_ahead
+from client.training.prefetch import prefetched
 from client.training.pseudo_labels import pseudo_labels_of
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
@@ -93,7 +88,7 @@ def train_round(
     networks = build_networks(
         protocol,
         device,
-        grades=bool(data.labelled),
+        trains_confidence=bool(data.labelled),
         compiled=config.compile,
         parts=config.accumulate,
     )
@@ -114,26 +109,14 @@ def train_round(
     def draw() -> tuple[LabelledBatch | None, UnlabelledBatch | None]:
         return _draw(protocol, plan, data, pseudo, sampler, rng, device)
 
-    records = [
-        method.step(labelled_batch, unlabelled_batch)
-        for labelled_batch, unlabelled_batch in drawn_ahead(draw, protocol.training.local_steps)
-    ]
+    records = [method.step(*both) for both in prefetched(draw, protocol.training.local_steps)]
     totals = _Totals(records)
     store.save(networks, plan.round)
-    report = TrainReport(
-        labelled=len(data.labelled),
-        unlabelled=len(data.unlabelled),
-        steps=protocol.training.local_steps,
-        seconds=time.perf_counter() - started,
-        losses=totals.losses(),
-        attention=totals.attention,
-        trusted=totals.trusted(protocol),
-    )
     trained_confidence = networks.confidence if networks.confidence_optimiser else None
     return RoundResult(
         segmenter=wire_weights(networks.segmenter.state_dict()),
         confidence=wire_weights(trained_confidence.state_dict()) if trained_confidence else None,
-        report=report,
+        report=totals.report(protocol, data, time.perf_counter() - started),
     )
 
 
@@ -187,9 +170,9 @@ def _draw(
             image, moved = augment(image, label, protocol.spacing_mm, rng)
             assert moved is not None
             label = moved
-        undrawn = None if batch.undrawn is None else batch.undrawn.to(device)
+        unannotated = None if batch.unannotated is None else batch.unannotated.to(device)
         labelled = LabelledBatch(
-            image=on_device(image, device), label=on_device(label, device), undrawn=undrawn
+            image=on_device(image, device), label=on_device(label, device), unannotated=unannotated
         )
     if data.unlabelled and plan.uses_unlabelled:
         drawn = sampler.unlabelled(data.unlabelled, count, pseudo)
@@ -208,7 +191,7 @@ class _Totals:
 
     def __init__(self, records: Iterable[StepRecord]) -> None:
         self._losses: dict[str, list[float]] = defaultdict(list)
-        self.attention = SumCount()
+        self._attention = SumCount()
         self._trusted: list[int] = []
         self._predicted: list[int] = []
         for record in records:
@@ -217,22 +200,25 @@ class _Totals:
     def _add(self, record: StepRecord) -> None:
         for name, value in record.losses.items():
             self._losses[name].append(value)
-        self.attention += SumCount(sum=sum(record.attention), count=len(record.attention))
+        self._attention += SumCount(sum=sum(record.attention), count=len(record.attention))
         self._trusted = _added(self._trusted, record.trusted_by_class)
         self._predicted = _added(self._predicted, record.predicted_by_class)
 
-    def losses(self) -> dict[str, SumCount]:
-        return {
-            name: SumCount(sum=float(np.sum(values)), count=len(values))
-            for name, values in self._losses.items()
-        }
-
-    def trusted(self, protocol: StudyProtocol) -> dict[str, SumCount]:
+    def report(self, protocol: StudyProtocol, data: SiteData, seconds: float) -> TrainReport:
         names = ("background", *protocol.organ_names)
-        return {
-            name: SumCount(sum=trusted, count=predicted)
-            for name, trusted, predicted in zip(names, self._trusted, self._predicted, strict=False)
-        }
+        voxels = zip(names, self._trusted, self._predicted, strict=False)
+        return TrainReport(
+            labelled=len(data.labelled),
+            unlabelled=len(data.unlabelled),
+            steps=protocol.training.local_steps,
+            seconds=seconds,
+            losses={
+                name: SumCount(sum=float(np.sum(values)), count=len(values))
+                for name, values in self._losses.items()
+            },
+            attention=self._attention,
+            trusted={name: SumCount(sum=sure, count=count) for name, sure, count in voxels},
+        )
 
 
 def _added(total: list[int], new: list[int]) -> list[int]:

@@ -15,7 +15,7 @@ _RUNS_KEPT = 4
 _ROUNDS_KEPT = 2
 
 
-def forget_old_runs(folder: Path) -> None:
+def remove_old_runs(folder: Path) -> None:
     """Clear away the folders of all runs but the last few."""
     runs = [run for run in folder.iterdir() if run.is_dir()]
     for run in sorted(runs, key=lambda run: run.stat().st_mtime)[:-_RUNS_KEPT]:
@@ -59,7 +59,7 @@ class RoundFiles:
             yield file
         for old in [path for path in self.kept() if _round_of(path) <= number][:-_ROUNDS_KEPT]:
             old.unlink()
-        forget_old_runs(self._all)
+        remove_old_runs(self._all)
 
 
 def _round_of(path: Path) -> int:

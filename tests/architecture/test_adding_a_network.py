@@ -10,7 +10,8 @@ from contributing import blocks
 import asdnet_models.networks
 from asdnet_models.catalogue import NETWORKS, Network
 from asdnet_models.methods import method_named
-from asdnet_models.methods.common import LabelledBatch, Networks
+from asdnet_models.methods.batches import LabelledBatch
+from asdnet_models.methods.common import Networks
 from asdnet_models.networks import build_segmenter
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol

@@ -11,7 +11,7 @@ from torch import Tensor
 from asdnet_models.losses import (
     ClassWeight,
     dice_loss,
-    merge_undrawn,
+    merge_unannotated,
     one_hot_maps,
     region_attention_loss,
     sample_attention,
@@ -109,17 +109,17 @@ def test_merging_moves_probability_and_makes_none(
 ) -> None:
     probabilities, target, _ = case
     organs = target.shape[1] - 1
-    undrawn = torch.zeros(target.shape[:2], dtype=torch.bool)
-    undrawn[:, 1:] = torch.tensor(drawn[: 2 * organs]).reshape(2, organs)
+    unannotated = torch.zeros(target.shape[:2], dtype=torch.bool)
+    unannotated[:, 1:] = torch.tensor(drawn[: 2 * organs]).reshape(2, organs)
     for maps in (probabilities, target):
-        found = merge_undrawn(maps, undrawn)
+        found = merge_unannotated(maps, unannotated)
         torch.testing.assert_close(found.sum(1), torch.ones_like(found[:, 0]))
-        assert not found[undrawn].any()
-        kept = ~undrawn
+        assert not found[unannotated].any()
+        kept = ~unannotated
         kept[:, 0] = False
         assert torch.equal(found[kept], maps[kept])
-        torch.testing.assert_close(merge_undrawn(found, undrawn), found)
-    merged = merge_undrawn(probabilities, undrawn), merge_undrawn(target, undrawn)
+        torch.testing.assert_close(merge_unannotated(found, unannotated), found)
+    merged = merge_unannotated(probabilities, unannotated), merge_unannotated(target, unannotated)
     losses = dice_loss(*merged, "uniform")
     assert (losses >= -1e-5).all()
     assert (losses <= 1 + 1e-5).all()

@@ -10,7 +10,8 @@ from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.inference.sliding_window import predict_confidence
 from asdnet_models.losses import correctness_loss, one_hot_maps, rank_thresholds, trusted_voxels
 from asdnet_models.methods.asdnet import train_step
-from asdnet_models.methods.common import LabelledBatch, Networks
+from asdnet_models.methods.batches import LabelledBatch
+from asdnet_models.methods.common import Networks
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.networks.confidence import ConfidenceFCN, confidence_map
 from protocol.config.schedule import RoundPlan

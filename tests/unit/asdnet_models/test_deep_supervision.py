@@ -9,14 +9,9 @@ from torch import Tensor, nn
 from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.losses import dice_loss, one_hot_maps, sample_attention
 from asdnet_models.methods.asdnet import train_step
-from asdnet_models.methods.common import (
-    LabelledBatch,
-    Networks,
-    StepRecord,
-    predict,
-    softmax_of,
-    supervised_loss,
-)
+from asdnet_models.methods.batches import LabelledBatch
+from asdnet_models.methods.common import Networks, predict, softmax_of, supervised_loss
+from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.networks.dsresunet import DSResUNet
 from asdnet_models.networks.parts import DeeplySupervised

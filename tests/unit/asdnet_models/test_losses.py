@@ -347,7 +347,7 @@ def test_cross_entropy_of_extreme_logits_has_finite_gradients(value: float) -> N
     logits = torch.full((1, 1, 2, 2, 2), value, requires_grad=True)
     loss = confidence_loss(logits, logits) + adversarial_loss(logits)
     loss.backward()
-    # One of log(sigmoid) and log(1 - sigmoid) is |value|, the other nought.
+    # One of log(sigmoid) and log(1 - sigmoid) is |value|, the other zero.
     assert loss.item() == pytest.approx(1e4 if value > 0 else 2e4)
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
@@ -383,7 +383,7 @@ def test_embedding_pulls_one_class_together_and_pushes_two_apart() -> None:
         assert (torch.cosine_similarity(*moved, dim=0) - angle) * sign < 0
 
 
-def test_embedding_is_finite_where_features_are_equal_or_nought() -> None:
+def test_embedding_is_finite_where_features_are_equal_or_zero() -> None:
     points = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], requires_grad=True)
     loss = embedding_loss(points, torch.tensor([0, 1, 1]), 0.5)
     loss.backward()
@@ -392,7 +392,7 @@ def test_embedding_is_finite_where_features_are_equal_or_nought() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_embedding_of_no_pair_is_a_connected_nought(count: int) -> None:
+def test_embedding_of_no_pair_is_a_connected_zero(count: int) -> None:
     points = torch.ones(count, 3, requires_grad=True)
     loss = embedding_loss(points, torch.zeros(count, dtype=torch.long), 0.5)
     loss.backward()

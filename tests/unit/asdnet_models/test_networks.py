@@ -229,7 +229,7 @@ def test_the_start_follows_the_seed_of_the_study_alone(build: object) -> None:
 
 
 @pytest.mark.parametrize("build", BUILDERS)
-def test_biases_are_nought_and_weights_within_glorots_bound(build: object) -> None:
+def test_biases_are_zero_and_weights_within_glorots_bound(build: object) -> None:
     assert callable(build)
     seen = 0
     for module in build(TINY).modules():

@@ -7,14 +7,9 @@ import torch
 from torch import Tensor
 
 from asdnet_models.methods.asdnet import train_step
-from asdnet_models.methods.common import (
-    LabelledBatch,
-    Networks,
-    NonFiniteLossError,
-    Patches,
-    Proximal,
-    StepRecord,
-)
+from asdnet_models.methods.batches import LabelledBatch, Patches
+from asdnet_models.methods.common import Networks, NonFiniteLossError, Proximal
+from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol, merged
@@ -37,13 +32,15 @@ COUNT = 3
 Gradients = list[Tensor | None]
 
 
-def batches(undrawn: Tensor | None = None) -> tuple[LabelledBatch, Tensor]:
+def batches(unannotated: Tensor | None = None) -> tuple[LabelledBatch, Tensor]:
     generator = torch.Generator().manual_seed(3)
     label = torch.zeros(COUNT, 1, 16, 16, 16, dtype=torch.long)
     label[:, :, 2:7] = 1
     label[1:, :, 9:13, 4:12] = 2
     noise = torch.randn(2 * COUNT, 1, 16, 16, 16, generator=generator)
-    labelled = LabelledBatch(image=label + 0.3 * noise[:COUNT], label=label, undrawn=undrawn)
+    labelled = LabelledBatch(
+        image=label + 0.3 * noise[:COUNT], label=label, unannotated=unannotated
+    )
     return labelled, noise[COUNT:]
 
 
@@ -126,11 +123,11 @@ def test_parts_give_the_whole_batchs_gradients(changes: dict[str, object], parts
 
 
 def test_partly_drawn_samples_keep_their_pairs() -> None:
-    undrawn = torch.tensor([[False, False, True], [False, True, False], [False, False, False]])
+    unannotated = torch.tensor([[False, False, True], [False, True, False], [False, False, False]])
     changes = {"method": {"fakes_from_unlabelled": True}}
     protocol = merged(PROTOCOL, changes)
-    whole = gradients_of(protocol, 1, *batches(undrawn))
-    in_parts = gradients_of(protocol, 3, *batches(undrawn))
+    whole = gradients_of(protocol, 1, *batches(unannotated))
+    in_parts = gradients_of(protocol, 3, *batches(unannotated))
     assert_same(in_parts[0], whole[0])
     assert_same(in_parts[1], whole[1])
 

@@ -9,7 +9,8 @@ import torch
 
 from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.methods.asdnet import train_step
-from asdnet_models.methods.common import LabelledBatch, Networks
+from asdnet_models.methods.batches import LabelledBatch
+from asdnet_models.methods.common import Networks
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import plan_round
 from protocol.config.study import RampConfig, StudyProtocol, TrainingConfig

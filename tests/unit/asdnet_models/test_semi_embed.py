@@ -8,7 +8,9 @@ from torch.nn.utils import parameters_to_vector
 from asdnet_models.config import MethodConfig, NetworkConfig
 from asdnet_models.losses import embedding_loss
 from asdnet_models.methods.asdnet import ASDNet
-from asdnet_models.methods.common import LabelledBatch, Networks, StepRecord, UnlabelledBatch
+from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
+from asdnet_models.methods.common import Networks
+from asdnet_models.methods.record import StepRecord
 from asdnet_models.methods.semi_embed import SemiEmbed, Teacher, sample_voxels
 from asdnet_models.networks import build_segmenter
 from asdnet_models.networks.svnet import SVNet

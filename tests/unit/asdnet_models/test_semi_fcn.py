@@ -7,15 +7,9 @@ from torch import Tensor
 from asdnet_models.config import MethodConfig, NetworkConfig
 from asdnet_models.losses import dice_loss, one_hot_maps, sample_attention
 from asdnet_models.methods.asdnet import ASDNet
-from asdnet_models.methods.common import (
-    LabelledBatch,
-    Method,
-    Networks,
-    NonFiniteLossError,
-    Proximal,
-    StepRecord,
-    UnlabelledBatch,
-)
+from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
+from asdnet_models.methods.common import Method, Networks, NonFiniteLossError, Proximal
+from asdnet_models.methods.record import StepRecord
 from asdnet_models.methods.semi_fcn import SemiFCN
 from asdnet_models.networks import build_segmenter
 from protocol.config.schedule import RoundPlan

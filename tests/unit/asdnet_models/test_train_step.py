@@ -9,13 +9,8 @@ from torch import Tensor, nn
 from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.losses import confidence_loss, dice_loss, one_hot_maps, sample_attention
 from asdnet_models.methods.asdnet import train_step
-from asdnet_models.methods.common import (
-    LabelledBatch,
-    Networks,
-    NonFiniteLossError,
-    Proximal,
-    frozen,
-)
+from asdnet_models.methods.batches import LabelledBatch
+from asdnet_models.methods.common import Networks, NonFiniteLossError, Proximal, frozen
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import RoundPlan, plan_round
 from protocol.config.study import StudyProtocol
@@ -209,7 +204,7 @@ def test_real_masks_are_softened_on_demand(soften: float, expected: set[float]) 
 
 
 @pytest.mark.parametrize("attention", ["literal", "off"])
-def test_both_lambdas_nought_is_attsvnet(attention: str) -> None:
+def test_both_lambdas_zero_is_attsvnet(attention: str) -> None:
     method = SUPERVISED.model_copy(update={"sample_attention": attention})
     protocol = PROTOCOL.model_copy(update={"method": method})
     nets = networks()
@@ -233,7 +228,7 @@ def test_both_lambdas_nought_is_attsvnet(attention: str) -> None:
     assert not same(theirs, state(build_segmenter(PROTOCOL)))
 
 
-def test_an_unlabelled_batch_changes_nothing_where_both_lambdas_are_nought() -> None:
+def test_an_unlabelled_batch_changes_nothing_where_both_lambdas_are_zero() -> None:
     labelled, unlabelled = batches()
     first, second = networks(confidence=False), networks(confidence=False)
     train_step(first, SUPERVISED, WARM_UP, labelled, unlabelled)

@@ -7,16 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
-from asdnet_models.losses import dice_loss, merge_undrawn, one_hot_maps, sample_attention
+from asdnet_models.losses import dice_loss, merge_unannotated, one_hot_maps, sample_attention
 from asdnet_models.methods.asdnet import train_step
-from asdnet_models.methods.common import (
-    LabelledBatch,
-    Networks,
-    Prediction,
-    StepRecord,
-    UnlabelledBatch,
-    supervised_loss,
-)
+from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
+from asdnet_models.methods.common import Networks, Prediction, supervised_loss
+from asdnet_models.methods.record import StepRecord
 from asdnet_models.methods.semi_embed import SemiEmbed
 from asdnet_models.methods.semi_fcn import SemiFCN
 from asdnet_models.networks import build_confidence, build_segmenter
@@ -43,22 +38,22 @@ def maps_of(*classes: int) -> Tensor:
 
 
 def merged_dice(predicted: Tensor, label: Tensor, kind: str = "uniform") -> float:
-    merged = merge_undrawn(predicted, PROSTATE_ONLY), merge_undrawn(label, PROSTATE_ONLY)
+    merged = merge_unannotated(predicted, PROSTATE_ONLY), merge_unannotated(label, PROSTATE_ONLY)
     return float(dice_loss(*merged, kind))  # type: ignore[arg-type]
 
 
 # ---- merging, by hand ---------------------------------------------------------------------------
 
 
-def test_undrawn_organs_are_added_to_background() -> None:
+def test_unannotated_organs_are_added_to_background() -> None:
     maps = torch.tensor([0.1, 0.2, 0.3, 0.4])[None, :, None, None, None]
-    found = merge_undrawn(maps, PROSTATE_ONLY).flatten()
+    found = merge_unannotated(maps, PROSTATE_ONLY).flatten()
     assert found.tolist() == pytest.approx([0.1 + 0.2 + 0.4, 0, 0.3, 0])
 
 
 def test_each_sample_by_its_own_organs() -> None:
     maps = torch.rand(2, CLASSES, 3, 2, 2)
-    found = merge_undrawn(maps, torch.cat((PROSTATE_ONLY, ALL_DRAWN)))
+    found = merge_unannotated(maps, torch.cat((PROSTATE_ONLY, ALL_DRAWN)))
     assert torch.equal(found[1], maps[1])
     assert torch.equal(found[0, 2], maps[0, 2])
     assert not found[0, [1, 3]].any()
@@ -66,16 +61,16 @@ def test_each_sample_by_its_own_organs() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3), (2, 4), (4,)])
 def test_one_truth_value_for_each_sample_and_class(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"undrawn is .*, must be \(1, 4\)"):
-        merge_undrawn(maps_of(0, 1), torch.zeros(shape, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"unannotated is .*, must be \(1, 4\)"):
+        merge_unannotated(maps_of(0, 1), torch.zeros(shape, dtype=torch.bool))
 
 
-def test_background_is_never_undrawn() -> None:
-    with pytest.raises(ValueError, match="undrawn names class 0"):
-        merge_undrawn(maps_of(0, 1), torch.tensor([[True, False, False, False]]))
+def test_background_is_never_unannotated() -> None:
+    with pytest.raises(ValueError, match="unannotated names class 0"):
+        merge_unannotated(maps_of(0, 1), torch.tensor([[True, False, False, False]]))
 
 
-# The patient has all four; the reader has drawn the prostate, the rest of the label is nought.
+# The patient has all four; the reader has drawn the prostate, the rest of the label is zero.
 LABEL = maps_of(0, 0, 2, 0, 0, 2)
 
 
@@ -83,9 +78,9 @@ LABEL = maps_of(0, 0, 2, 0, 0, 2)
 @pytest.mark.parametrize(
     "predicted",
     [
-        pytest.param((0, 1, 2, 3, 0, 2), id="the undrawn organs, rightly"),
-        pytest.param((0, 0, 2, 0, 0, 2), id="the undrawn organs as background"),
-        pytest.param((3, 3, 2, 1, 1, 2), id="any undrawn organ for background"),
+        pytest.param((0, 1, 2, 3, 0, 2), id="the unannotated organs, rightly"),
+        pytest.param((0, 0, 2, 0, 0, 2), id="the unannotated organs as background"),
+        pytest.param((3, 3, 2, 1, 1, 2), id="any unannotated organ for background"),
     ],
 )
 def test_what_nobody_drew_costs_nothing(predicted: tuple[int, ...], kind: str) -> None:
@@ -98,7 +93,9 @@ def test_what_nobody_drew_costs_nothing(predicted: tuple[int, ...], kind: str) -
     [
         pytest.param((0, 1, 2, 2, 0, 2), id="the drawn organ where the label has none"),
         pytest.param((0, 1, 0, 3, 0, 2), id="background where the label has the drawn organ"),
-        pytest.param((0, 1, 3, 3, 0, 2), id="an undrawn organ where the label has the drawn one"),
+        pytest.param(
+            (0, 1, 3, 3, 0, 2), id="an unannotated organ where the label has the drawn one"
+        ),
     ],
 )
 def test_what_somebody_drew_costs(predicted: tuple[int, ...], kind: str) -> None:
@@ -118,10 +115,10 @@ def test_unmerged_the_same_prediction_is_punished() -> None:
 
 
 def test_attention_sees_the_union_too() -> None:
-    # Prostate (.4) is the likeliest single class, background or an undrawn organ likelier (.6).
+    # Prostate (.4) is the likeliest single class, background or an unannotated organ likelier (.6).
     maps = torch.tensor([0.2, 0.2, 0.4, 0.2])[None, :, None, None, None].repeat(1, 1, 4, 1, 1)
     label = maps_of(2, 2, 0, 0)
-    merged = merge_undrawn(maps, PROSTATE_ONLY), merge_undrawn(label, PROSTATE_ONLY)
+    merged = merge_unannotated(maps, PROSTATE_ONLY), merge_unannotated(label, PROSTATE_ONLY)
     assert sample_attention(*merged, 1.0).tolist() == [1.0]
     assert sample_attention(maps, label, 1.0).tolist() == pytest.approx([1 - 2 * 2 / 6])
 
@@ -129,12 +126,12 @@ def test_attention_sees_the_union_too() -> None:
 # ---- gradients ----------------------------------------------------------------------------------
 
 
-def test_undrawn_logits_are_moved_through_the_union_alone() -> None:
+def test_unannotated_logits_are_moved_through_the_union_alone() -> None:
     """Within the union probability can be shared in any way: the loss does not see it."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(1, CLASSES, 4, 4, 4, generator=generator).requires_grad_()
     label = torch.randint(0, 2, (1, 1, 4, 4, 4), generator=generator) * 2
-    batch = LabelledBatch(image=label.float(), label=label, undrawn=PROSTATE_ONLY)
+    batch = LabelledBatch(image=label.float(), label=label, unannotated=PROSTATE_ONLY)
     own = Prediction(heads=(torch.softmax(logits, 1),))
     supervised_loss(METHOD, PLAN, batch, own, StepRecord()).backward()
     assert logits.grad is not None
@@ -146,7 +143,7 @@ def test_undrawn_logits_are_moved_through_the_union_alone() -> None:
     assert logits.grad.abs().max() > 1e-3
 
 
-def test_stray_voxels_of_an_undrawn_organ_teach_nothing() -> None:
+def test_stray_voxels_of_an_unannotated_organ_teach_nothing() -> None:
     label = torch.zeros(1, 1, 4, 4, 4, dtype=torch.long)
     label[:, :, :2] = 2
     stray = label.clone()
@@ -156,7 +153,7 @@ def test_stray_voxels_of_an_undrawn_organ_teach_nothing() -> None:
         supervised_loss(
             METHOD,
             PLAN,
-            LabelledBatch(image=label.float(), label=each, undrawn=PROSTATE_ONLY),
+            LabelledBatch(image=label.float(), label=each, unannotated=PROSTATE_ONLY),
             own,
             StepRecord(),
         )
@@ -168,7 +165,7 @@ def test_stray_voxels_of_an_undrawn_organ_teach_nothing() -> None:
 def test_every_head_is_merged() -> None:
     label = torch.zeros(1, 1, 6, 1, 1, dtype=torch.long)
     label[0, 0, [2, 5]] = 2
-    batch = LabelledBatch(image=label.float(), label=label, undrawn=PROSTATE_ONLY)
+    batch = LabelledBatch(image=label.float(), label=label, unannotated=PROSTATE_ONLY)
     heads = (maps_of(0, 1, 2, 3, 0, 2), maps_of(3, 3, 2, 1, 1, 2))
     loss = supervised_loss(
         METHOD, PLAN, batch, Prediction(heads=heads, weights=(0.5, 0.5)), StepRecord()
@@ -179,13 +176,13 @@ def test_every_head_is_merged() -> None:
 # ---- whole steps --------------------------------------------------------------------------------
 
 
-def batches(undrawn: Tensor | None) -> tuple[LabelledBatch, Tensor]:
+def batches(unannotated: Tensor | None) -> tuple[LabelledBatch, Tensor]:
     generator = torch.Generator().manual_seed(1)
     label = torch.zeros(2, 1, 16, 16, 16, dtype=torch.long)
     label[:, :, 5:11, 5:11] = 2
     noise = torch.randn(4, 1, 16, 16, 16, generator=generator)
     image = label + 0.3 * noise[:2]
-    return LabelledBatch(image=image, label=label, undrawn=undrawn), noise[2:]
+    return LabelledBatch(image=image, label=label, unannotated=unannotated), noise[2:]
 
 
 def networks(protocol: StudyProtocol = PROTOCOL) -> Networks:
@@ -205,8 +202,8 @@ def weights(network: nn.Module | None) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in network.parameters()]
 
 
-def both(undrawn: Tensor) -> Tensor:
-    return undrawn.repeat(2, 1)
+def both(unannotated: Tensor) -> Tensor:
+    return unannotated.repeat(2, 1)
 
 
 @pytest.mark.parametrize("architecture", ["svnet", "unet", "dsresunet"])
@@ -214,10 +211,10 @@ def test_drawn_in_full_is_the_same_to_the_bit(architecture: str) -> None:
     network = NetworkConfig.model_validate({"architecture": architecture, "width": 4, "kernel": 3})
     protocol = PROTOCOL.model_copy(update={"network": network})
     ends = []
-    for undrawn in (None, both(ALL_DRAWN)):
+    for unannotated in (None, both(ALL_DRAWN)):
         nets = networks(protocol)
         for _ in range(2):
-            record = train_step(nets, MethodConfig(), PLAN, *batches(undrawn))
+            record = train_step(nets, MethodConfig(), PLAN, *batches(unannotated))
         ends.append((record, weights(nets.segmenter), weights(nets.confidence)))
     (one, s, d), (other, s_too, d_too) = ends
     assert one == other
@@ -226,13 +223,13 @@ def test_drawn_in_full_is_the_same_to_the_bit(architecture: str) -> None:
 
 
 def seen_by_d(
-    nets: Networks, method: MethodConfig, undrawn: Tensor
+    nets: Networks, method: MethodConfig, unannotated: Tensor
 ) -> list[tuple[Tensor, list[bool]]]:
     """The maps that D is given, step by step; beside each, which classes occur in them."""
     seen: list[Tensor] = []
     assert nets.confidence is not None
     nets.confidence.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
-    train_step(nets, method, PLAN, *batches(undrawn))
+    train_step(nets, method, PLAN, *batches(unannotated))
     return [(maps, (maps.flatten(2).amax((0, 2)) > 0).tolist()) for maps in seen]
 
 
@@ -288,7 +285,7 @@ def test_correctness_is_of_the_union() -> None:
     image[:, :, 12:] = 3
     whole = train_step(nets, METHOD, PLAN, LabelledBatch(image=image, label=label), None)
     assert "confidence_on_wrong" in whole.losses
-    partly = LabelledBatch(image=image, label=label, undrawn=PROSTATE_ONLY)
+    partly = LabelledBatch(image=image, label=label, unannotated=PROSTATE_ONLY)
     assert "confidence_on_wrong" not in train_step(nets, METHOD, PLAN, partly, None).losses
     image = image.clone()
     image[:, :, 8:12] = 2
@@ -314,10 +311,10 @@ def test_unknown_voxels_are_no_background_to_the_embedding(
 
     monkeypatch.setattr(module, "sample_voxels", noted)
     method = MethodConfig(name="semi-embed", class_weight="uniform")
-    for undrawn in (None, both(PROSTATE_ONLY), torch.cat((PROSTATE_ONLY, ALL_DRAWN))):
+    for unannotated in (None, both(PROSTATE_ONLY), torch.cat((PROSTATE_ONLY, ALL_DRAWN))):
         SemiEmbed(
             networks(), method, PLAN, proximal=None, generator=torch.Generator().manual_seed(1)
-        ).step(batches(undrawn)[0], None)
+        ).step(batches(unannotated)[0], None)
     # All drawn: background and prostate; none: prostate alone; one of two: as all.
     assert [sorted(classes.unique().tolist()) for classes in drawn] == [[0, 2], [2], [0, 2]]
 

@@ -169,7 +169,7 @@ def test_tensors_that_share_memory_can_be_saved(tmp_path: Path) -> None:
     assert same(confidence, shared)
 
 
-@pytest.mark.parametrize("damage", ["empty", "a few bytes", "a byte short", "noughts"])
+@pytest.mark.parametrize("damage", ["empty", "a few bytes", "a byte short", "zeros"])
 def test_a_damaged_model_is_told(tmp_path: Path, damage: str) -> None:
     save_model(tmp_path, PROTOCOL, S, D, {})
     whole = (tmp_path / MODEL_FILE).read_bytes()
@@ -177,7 +177,7 @@ def test_a_damaged_model_is_told(tmp_path: Path, damage: str) -> None:
         "empty": b"",
         "a few bytes": whole[:7],
         "a byte short": whole[:-1],
-        "noughts": bytes(len(whole)),
+        "zeros": bytes(len(whole)),
     }
     (tmp_path / MODEL_FILE).write_bytes(damaged[damage])
     with pytest.raises(ModelFileError, match=MODEL_FILE):

@@ -123,7 +123,9 @@ def test_patches_say_which_organs_are_drawn(
     data = prepare_site(make_site(labelled=2), protocol)
 
     def undrawn(cases: Sequence[CachedCase]) -> Any:
-        return PatchSampler(protocol, np.random.default_rng(1), None).labelled(cases, 12).undrawn
+        return (
+            PatchSampler(protocol, np.random.default_rng(1), None).labelled(cases, 12).unannotated
+        )
 
     assert undrawn(data.labelled) is None
     draw(data.labelled[1], "ball")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asdnet_models.methods.asdnet import train_step
-from asdnet_models.methods.common import LabelledBatch
+from asdnet_models.methods.batches import LabelledBatch
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.data.dataset import prepare_site
 from client.training.device import build_networks, check_accumulate
@@ -67,7 +67,7 @@ def test_every_reason_is_told_at_once(make_site: MakeSite, make_protocol: MakePr
 
 
 def test_networks_have_the_layout_of_tensor_cores(make_protocol: MakeProtocol) -> None:
-    nets = build_networks(make_protocol(), CPU, grades=True)
+    nets = build_networks(make_protocol(), CPU, trains_confidence=True)
     for network in (nets.segmenter, nets.confidence):
         assert network is not None
         for parameter in network.parameters():
@@ -92,7 +92,7 @@ def test_compiled_networks_give_the_same_and_keep_their_names(
     image = label + 0.3 * torch.randn(label.shape, generator=generator)
     losses = []
     for compiled in (False, True):
-        nets = build_networks(protocol, CPU, grades=True, compiled=compiled)
+        nets = build_networks(protocol, CPU, trains_confidence=True, compiled=compiled)
         assert set(nets.segmenter.state_dict()) == set(build_segmenter(protocol).state_dict())
         batch = LabelledBatch(image=image, label=label)
         losses.append(train_step(nets, protocol.method, PLAN, batch, image).losses)

@@ -78,7 +78,7 @@ def kept(config: SiteConfig, run: str = RUN) -> list[str]:
 
 def networks_with_moments(protocol: StudyProtocol, value: float) -> Networks:
     """Every first moment is `value`, as after one step of Adam with gradients of 10 `value`."""
-    networks = build_networks(protocol, CPU, grades=True)
+    networks = build_networks(protocol, CPU, trains_confidence=True)
     for optimiser in (networks.segmenter_optimiser, networks.confidence_optimiser):
         assert optimiser is not None
         for group in optimiser.param_groups:
@@ -100,7 +100,7 @@ def moments(optimiser: torch.optim.Optimizer | None) -> set[float]:
 
 
 def loaded(store: OptimiserStore, protocol: StudyProtocol, number: int) -> set[float]:
-    networks = build_networks(protocol, CPU, grades=True)
+    networks = build_networks(protocol, CPU, trains_confidence=True)
     store.load(networks, number)
     found = moments(networks.segmenter_optimiser)
     assert moments(networks.confidence_optimiser) == found
@@ -304,9 +304,9 @@ def test_the_states_of_d_are_kept_where_d_is_trained(
     tmp_path: Path, protocol: StudyProtocol
 ) -> None:
     store = OptimiserStore(tmp_path, RUN)
-    asked = build_networks(protocol, CPU, grades=False)
+    asked = build_networks(protocol, CPU, trains_confidence=False)
     assert asked.confidence_optimiser is None
     store.save(asked, 1)
-    networks = build_networks(protocol, CPU, grades=True)
+    networks = build_networks(protocol, CPU, trains_confidence=True)
     store.load(networks, 2)  # the site got labels in between
     assert moments(networks.confidence_optimiser) == set()

@@ -145,7 +145,7 @@ def test_the_rate_follows_the_plan(make_site: MakeSite, make_protocol: MakeProto
         ).segmenter
         return max(float((made[n] - segmenter[n]).abs().max()) for n in made)
 
-    # Adam's first step is the rate itself wherever the gradient is not nought.
+    # Adam's first step is the rate itself wherever the gradient is not zero.
     assert step(1.0) == pytest.approx(1e-3, rel=0.02)
     assert step(0.1) == pytest.approx(1e-4, rel=0.02)
 
