@@ -44,14 +44,14 @@ def measure() -> Report:
         targets=[
             Target(
                 topic="memory of a round",
-                said=f"at most {_MODELS_ALLOWED:g} models above the start, with {SITES[-1]} sites",
+                target=f"at most {_MODELS_ALLOWED:g} models above the start, {SITES[-1]} sites",
                 reached=f"{peak:.1f} models",
                 met=peak <= _MODELS_ALLOWED,
                 why="" if peak <= _MODELS_ALLOWED else "see the note",
             ),
             Target(
                 topic="time of a round",
-                said="linear in bytes: no more a site with 200 than 1.5 times that with 10",
+                target="linear in bytes: no more a site with 200 than 1.5 times that with 10",
                 reached=f"{a_site[1] / a_site[0]:.2f} times",
                 met=a_site[1] <= 1.5 * a_site[0],
                 why="" if a_site[1] <= 1.5 * a_site[0] else "the machine was busy",
@@ -168,7 +168,7 @@ def _study(count: int, network: dict[str, int]) -> dict[str, Any]:
 
 
 def _settled() -> float:
-    """The resident size now; the kernel is told to keep the largest one from here on."""
+    """The resident size now; the kernel keeps the largest one from here on."""
     gc.collect()
     # What was freed before, and is only kept for later, would hide what a round needs.
     ctypes.CDLL("libc.so.6").malloc_trim(0)

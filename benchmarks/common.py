@@ -22,7 +22,7 @@ RUNS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One thing measured of one hand.
+    """One measurement of one implementation.
 
     Attributes:
         topic: What was measured, such as "training step, preset quick".
@@ -51,14 +51,14 @@ class Target:
 
     Attributes:
         topic: As of the rows.
-        said: The target in words.
+        target: In words.
         reached: The figure.
         met: Whether it meets the target.
         why: Where it does not: what is left, and why.
     """
 
     topic: str
-    said: str
+    target: str
     reached: str
     met: bool
     why: str = ""

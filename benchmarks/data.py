@@ -204,7 +204,7 @@ def _speed_target(rows: Sequence[Row]) -> Target:
     met = times >= TIMES_FASTER
     return Target(
         topic=rows[0].topic,
-        said=f"at least {TIMES_FASTER:g} times MONAI's faster data set",
+        target=f"at least {TIMES_FASTER:g} times MONAI's faster data set",
         reached=f"{times:.1f} times {fastest.who}",
         met=met,
         why="" if met else "interpolation and noise, the same work for both, are what is left",
@@ -235,7 +235,7 @@ def _memory(folder: Path) -> tuple[list[Row], Target]:
         ]
     target = Target(
         topic="memory by number of cases",
-        said=f"does not grow: under {GROWTH_MIB:g} MiB from {_FEW} to {_MANY} scans",
+        target=f"does not grow: under {GROWTH_MIB:g} MiB from {_FEW} to {_MANY} scans",
         reached=f"{grown['ours']:+.1f} MiB (MONAI CacheDataset {grown['cache']:+.1f} MiB)",
         met=grown["ours"] < GROWTH_MIB,
         why="" if grown["ours"] < GROWTH_MIB else "something is read into memory and kept",
@@ -292,7 +292,7 @@ def _waiting(cases: Sequence[CachedCase]) -> tuple[list[Row], Target]:
     share = shares["ours: drawn ahead"]
     return rows, Target(
         topic="waiting for data",
-        said=f"under {100 * WAITING:g} % of a round's time",
+        target=f"under {100 * WAITING:g} % of a round's time",
         reached=f"{100 * share:.2f} %",
         met=share < WAITING,
         why="" if share < WAITING else "the drawing thread shares the step's core",

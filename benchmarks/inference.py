@@ -74,7 +74,7 @@ def measure() -> Report:
 
 
 def prepare(who: str, path: str) -> Callable[[], object]:
-    """One hand's job, for a child process; the input is in memory before."""
+    """One implementation's job, for a child process; the input is in memory before."""
     torch.set_num_threads(1)
     volume, network = torch.from_numpy(np.load(path)), _network(4)
     overlap = float(who.split()[-1])
@@ -173,7 +173,7 @@ def _target(who: str, runs: Runs, scores: Scores) -> Target:
     met = faster >= _FASTER and moved <= _DSC and memory <= _SAME_MEMORY
     return Target(
         topic=f"{_WHOLE}: {who}",
-        said=f"{_FASTER:g} times as fast as MONAI, DSC within {_DSC}, no more memory (to 1 %)",
+        target=f"{_FASTER:g} times as fast as MONAI, DSC within {_DSC}, no more memory (to 1 %)",
         reached=f"{faster:.2f} times, DSC {-moved:+.4f}, {memory:.2f} times the memory",
         met=met,
         why="" if met else _WHY["organs" if "organs" in who else "body"],

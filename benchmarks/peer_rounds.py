@@ -102,8 +102,8 @@ def nvflare(folder: Path, shapes: Shapes, rounds: int, python: Path, kind: str) 
     app = _unpacked(folder, "nvflare", shapes)
     stamps = folder / "stamps"
     # Its own settings and folders are below the home folder, and the workspace.
-    told = {"HOME": str(folder), "NVFLARE_POC_WORKSPACE": str(folder / "poc")}
-    with Processes(app, told | {"OMP_NUM_THREADS": "1"}) as processes:
+    environment = {"HOME": str(folder), "NVFLARE_POC_WORKSPACE": str(folder / "poc")}
+    with Processes(app, environment | {"OMP_NUM_THREADS": "1"}) as processes:
         command = (python, "job.py", kind, rounds, app / "shapes.json", stamps)
         processes.call(kind, *command, free_port(), free_port(), timeout_s=_LONGEST_S)
     return _between(Path(f"{stamps}.site-1"), rounds)

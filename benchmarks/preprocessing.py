@@ -68,7 +68,7 @@ def measure() -> Report:
 
 
 def prepare(who: str, path: str) -> Callable[[], object]:
-    """The job of one hand, for a child process."""
+    """One implementation's job, for a child process."""
     return partial({_OURS: _ours, _SAME: _without_mask, _MONAI: _monai}[who], Path(path))
 
 
@@ -184,5 +184,5 @@ def _check(scan: sitk.Image, label: sitk.Image, folder: Path) -> float:
     return seconds / _CASES
 
 
-def _target(topic: str, said: str, reached: str, met: bool, why: str) -> Target:
-    return Target(topic=topic, said=said, reached=reached, met=met, why="" if met else why)
+def _target(topic: str, target: str, reached: str, met: bool, why: str) -> Target:
+    return Target(topic=topic, target=target, reached=reached, met=met, why="" if met else why)

@@ -77,7 +77,7 @@ def shapes_of(study: StudyProtocol) -> Shapes:
 
 
 def rows_of(topic: str, seconds: dict[str, list[float]]) -> list[Row]:
-    """One row for each hand."""
+    """One row for each implementation."""
     middle = {who: median(found) for who, found in seconds.items()}
     return [
         Row(
@@ -115,7 +115,7 @@ def targets(rows: Sequence[Row]) -> list[Target]:
             found.append(
                 Target(
                     topic=topic,
-                    said=f"less than {row.who}",
+                    target=f"less than {row.who}",
                     reached=reached,
                     met=row.runs > 0 and ours.value < row.value,
                     why=why,

@@ -75,12 +75,12 @@ def with_section(page: str, lines: Sequence[str]) -> str:
 
 
 def lines_of(report: Report) -> list[str]:
-    """One section: what was to be reached, what was said of it, and all rows."""
+    """One section: what was to be reached, the notes on it, and all rows."""
     lines = [f"## {report.heading}", "", f"{date.today()}; {machine()}.", ""]
     if report.targets:
         lines += ["| what | target | reached | met |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| {target.topic} | {target.said} | {target.reached} |"
+            f"| {target.topic} | {target.target} | {target.reached} |"
             f" {'yes' if target.met else f'no: {target.why}'} |"
             for target in report.targets
         ]

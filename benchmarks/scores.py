@@ -40,7 +40,7 @@ def measure() -> Report:
     share = rows[0].value / rows[1].value
     target = Target(
         topic=_TOPIC,
-        said=f"at most {_MOST} times the surface-distance package called on the whole volume",
+        target=f"at most {_MOST} times the surface-distance package called on the whole volume",
         reached=f"{share:.2f} times",
         met=share <= _MOST,
         why="" if share <= _MOST else "the package's own sorting and distance maps are most of it",

@@ -153,7 +153,7 @@ def _target(topic: str, ratio: float) -> Target:
     met = ratio <= OVERHEAD
     return Target(
         topic=topic,
-        said="data, losses and bookkeeping cost at most 10 % over the convolutions",
+        target="data, losses and bookkeeping cost at most 10 % over the convolutions",
         reached=f"{100 * (ratio - 1):+.1f} %",
         met=met,
         why="" if met else "losses and the class of each voxel; other work on the machine moves it",

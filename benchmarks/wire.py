@@ -113,7 +113,7 @@ def _target(form: str, share: float, up: dict[str, float], down: dict[str, float
     best = min(reached, key=lambda who: reached[who])
     return Target(
         topic=f"bytes of {form}",
-        said=f"at most {share:.0%} of fp32, up and down",
+        target=f"at most {share:.0%} of fp32, up and down",
         reached=f"{reached[best]:.2%} ({best})",
         met=reached[best] <= share,
         why="" if reached[best] <= share else "scales and biases are float32",

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import getpass
 import logging
-import os
 import shutil
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from asdnet_models.config import Frozen
 from client.node.bundle import Bundle, BundleError, read_bundle
+from client.node.unpacking import PRIVATE_FOLDER, unpacked
 from protocol.config.site import Sha256, SiteConfig
-from protocol.files import append_line, atomic_folder, write_bytes
+from protocol.files import append_line, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,6 @@ _WAITING = "waiting"
 _APPROVED = "approved"
 _UNPACKED = "unpacked"
 _DECISIONS = "approvals.jsonl"
-_PRIVATE_FOLDER = 0o700
 _PRIVATE_FILE = 0o600
 _A_DIGEST = TypeAdapter(Sha256)
 
@@ -105,7 +103,7 @@ def check_bundle(config: SiteConfig, fab: bytes, installed: str) -> ApprovedCode
         _keep(waits, fab)
         raise NotApprovedError(bundle.digest, config.site)
     waits.unlink(missing_ok=True)
-    return ApprovedCode(bundle.digest, _unpacked(config, bundle))
+    return ApprovedCode(bundle.digest, unpacked(bundle, config.bundles / _UNPACKED))
 
 
 def waiting(config: SiteConfig) -> list[KeptBundle]:
@@ -144,10 +142,10 @@ def approve(config: SiteConfig, digest: str) -> None:
     except FileNotFoundError:
         raise ApprovalError(f"app bundle {digest[:12]}: is not waiting at this site") from None
     try:
-        intact = read_bundle(fab).digest == digest
+        unchanged = read_bundle(fab).digest == digest
     except BundleError:
-        intact = False
-    if not intact:
+        unchanged = False
+    if not unchanged:
         raise ApprovalError(
             f"app bundle {digest[:12]}: its file in {_WAITING}/ holds something else; delete {path}"
             " and have the centre send it again"
@@ -190,7 +188,7 @@ def _file(config: SiteConfig, folder: str, digest: str) -> Path:
 
 def _put(path: Path, fab: bytes) -> None:
     for folder in (path.parent.parent, path.parent):
-        folder.mkdir(parents=True, mode=_PRIVATE_FOLDER, exist_ok=True)
+        folder.mkdir(parents=True, mode=PRIVATE_FOLDER, exist_ok=True)
     write_bytes(path, fab, _PRIVATE_FILE)
 
 
@@ -257,47 +255,3 @@ def _decisions(config: SiteConfig) -> list[Decision]:
         except ValidationError:
             log.warning("%s, line %d: is not readable and is left out", _DECISIONS, number)
     return decisions
-
-
-def _unpacked(config: SiteConfig, bundle: Bundle) -> Path:
-    folder = config.bundles / _UNPACKED / bundle.digest
-    if not _holds(folder, bundle):
-        if os.path.lexists(folder):
-            log.warning("%s/%s was changed and is built anew", _UNPACKED, bundle.digest)
-        _rebuild(folder, bundle)
-    return folder
-
-
-def _holds(folder: Path, bundle: Bundle) -> bool:
-    """Whether a folder holds these files with this content, and nothing besides."""
-    folders = {str(place) for path in bundle.files for place in PurePosixPath(path).parents}
-    expected = set(bundle.files) | folders - {"."}
-    try:
-        mode = folder.lstat().st_mode
-        if not stat.S_ISDIR(mode) or stat.S_IMODE(mode) != _PRIVATE_FOLDER:
-            return False
-        # Links are not followed, so that what a linked folder should hold is missed.
-        found = {
-            (Path(place) / name).relative_to(folder).as_posix()
-            for place, inner, files in os.walk(folder)
-            for name in (*inner, *files)
-        }
-        return found == expected and all(
-            stat.S_ISREG((folder / path).lstat().st_mode)
-            and (folder / path).read_bytes() == content
-            for path, content in bundle.files.items()
-        )
-    except OSError:
-        return False
-
-
-def _rebuild(folder: Path, bundle: Bundle) -> None:
-    folder.parent.mkdir(parents=True, mode=_PRIVATE_FOLDER, exist_ok=True)
-    try:
-        with atomic_folder(folder, mode=_PRIVATE_FOLDER, durable=False) as draft:
-            for path, content in bundle.files.items():
-                (draft / path).parent.mkdir(parents=True, exist_ok=True)
-                (draft / path).write_bytes(content)
-    except OSError:
-        if not _holds(folder, bundle):  # else another process was faster, and right
-            raise

@@ -31,7 +31,7 @@ _PROJECT = "pyproject.toml"
 _LICENSE = "LICENSE"
 _MAX_NAME = 255  # characters
 _MAX_DEPTH = 10  # folders, as Flower has it
-_MAX_TOLD = 10  # mistakes in one message: a hostile bundle may have a hundred thousand
+_MAX_LISTED = 10  # mistakes in one message: a hostile bundle may have a hundred thousand
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1  # bit of a zip entry's flags
 # What zipfile raises for bytes that only look like a zip.
@@ -171,10 +171,10 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _refuse(mistakes: Iterable[str]) -> None:
-    found = list(mistakes)
-    if found:
-        more = f"; and {len(found) - _MAX_TOLD} more" if len(found) > _MAX_TOLD else ""
-        raise BundleError(f"app bundle: {'; '.join(found[:_MAX_TOLD])}{more}")
+    listed = list(mistakes)
+    if listed:
+        more = f"; and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+        raise BundleError(f"app bundle: {'; '.join(listed[:_MAX_LISTED])}{more}")
 
 
 def _entry_mistakes(entry: zipfile.ZipInfo) -> Iterator[str]:
@@ -240,7 +240,7 @@ def _check_manifest(manifest: bytes | None, files: Mapping[str, bytes]) -> None:
     ]
     if sorted(listed) != sorted(true):
         wrong = sorted({line.partition(",")[0] for line in set(listed) ^ set(true)})
-        named = ", ".join(_in_line(path) for path in wrong[:_MAX_TOLD])
+        named = ", ".join(_in_line(path) for path in wrong[:_MAX_LISTED])
         raise BundleError(
             f"app bundle: its manifest disagrees with its files: {named or 'a line is there twice'}"
         )

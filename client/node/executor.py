@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 Stop = Callable[[], bool]
 
 _POLL_S = 1.0
-# The SuperNode looks for replies twice a second; told to stop, it should take the last one along.
+# The SuperNode looks for replies twice a second; when stopped, it should take the last one along.
 _LAST_WORD_S = 2.0
 
 
 class Executor:
-    """Answers one message at a time, until told to stop.
+    """Answers one message at a time, until `stop`.
 
     Args:
         config: This site.
@@ -100,14 +100,16 @@ class Executor:
         """The reply that may leave; it stands in the log by then."""
         try:
             self._log("received", message, message)
-            reply = self._considered(message, context, fab, stop)
+            reply = self._run_if_approved(message, context, fab, stop)
             self._log("sent", reply, message)
         except AuditError:
             log.exception("the audit log cannot be written: no content leaves this site")
             return error_reply(message, "AuditError")
         return reply
 
-    def _considered(self, message: Message, context: Context, fab: bytes, stop: Stop) -> Message:
+    def _run_if_approved(
+        self, message: Message, context: Context, fab: bytes, stop: Stop
+    ) -> Message:
         try:
             code = check_bundle(self._config, fab, self._installed)
         except (NotApprovedError, BundleError) as error:

@@ -28,7 +28,7 @@ _POLL_S = 0.2
 
 
 class SiteStopped(Exception):
-    """This site was told to stop in the middle of a message."""
+    """This site was stopped in the middle of a message."""
 
 
 class Worker:

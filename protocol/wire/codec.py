@@ -24,7 +24,7 @@ def quantise(value: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Scales, float32 (C,), the channel's largest magnitude / 127; q, int8, shaped as `value`, in
-        [-127, 127].  A channel of noughts has scale 0.  Half a step is rounded to the even one.
+        [-127, 127].  A channel of zeros has scale 0.  Half a step is rounded to the even one.
     """
     rows = value.flatten(1)
     largest = rows.abs().amax(1) if rows.numel() else rows.new_zeros(rows.shape[0])
@@ -93,4 +93,4 @@ def _refuse_other_codes(scales: Tensor, q: Tensor) -> None:
         raise MessageError("holds -128, must be in [-127, 127]")
     largest = q.abs().amax(1).int() if q.numel() else torch.zeros(len(scales), dtype=torch.int32)
     if not torch.equal(largest, _LARGEST * (scales > 0).int()):
-        raise MessageError("has a channel that is neither full (127) nor all nought at scale 0")
+        raise MessageError("has a channel that is neither full (127) nor all zero at scale 0")

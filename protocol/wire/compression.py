@@ -53,10 +53,10 @@ def read_shapes(text: str) -> dict[str, Shapes]:
         MessageError: If the text is something else.
     """
     try:
-        found = _Shapes.validate_json(text)
+        networks = _Shapes.validate_json(text)
     except ValidationError:
         raise MessageError("instruction: 'weights' does not give the tensors' shapes") from None
-    return {network: dict(sorted(shapes.items())) for network, shapes in found.items()}
+    return {network: dict(sorted(shapes.items())) for network, shapes in networks.items()}
 
 
 def body_bytes(shapes: Mapping[str, tuple[int, ...]], wire: WireConfig) -> int:
@@ -108,9 +108,9 @@ def _decompressed(data: Bytes, size: int, name: str) -> memoryview:
     The size is looked at before a byte is decompressed: no stream becomes larger than agreed.
     """
     try:
-        told = zstandard.frame_content_size(data.data)
-        if told != size:
-            raise MessageError(f"{name}: decompresses to {told} bytes, must to {size}")
+        declared = zstandard.frame_content_size(data.data)
+        if declared != size:
+            raise MessageError(f"{name}: decompresses to {declared} bytes, must to {size}")
         body = zstandard.ZstdDecompressor().decompress(
             data.data, max_output_size=size, allow_extra_data=False
         )
@@ -176,8 +176,8 @@ def read_global(
     body = _body(content, name, shapes, wire, consume=False)
     if body is None:
         return None
-    found = dict(_tensors(body, shapes, wire, name))
-    return {key: found[key] for key in like if key in found}
+    weights = dict(_tensors(body, shapes, wire, name))
+    return {key: weights[key] for key in like if key in weights}
 
 
 def as_sent(weights: Weights, wire: WireConfig) -> Weights:
@@ -205,7 +205,7 @@ def pack_update(
         trained: After the round.
         sent: What the site was sent for it, as it read them.
         wire: The study's.
-        residual: Of the site's last round; None is nought.
+        residual: Of the site's last round; None is zero.
 
     Returns:
         The record, and the new residual, {} for fp32.

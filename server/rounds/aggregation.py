@@ -23,7 +23,7 @@ def segmenter_weights(
 ) -> dict[str, float]:
     """Each site's share of S: labelled cases + omega * unlabelled cases, capped.
 
-    A labelled case counts by the part of the organs that are drawn in it.  omega is nought until
+    A labelled case counts by the part of the organs that are drawn in it.  omega is zero until
     unlabelled scans have a target of their own.  Shares sum to 1.
     """
     omega = config.unlabelled_weight if plan.learns_from_unlabelled else 0.0

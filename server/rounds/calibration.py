@@ -38,16 +38,16 @@ def calibrated_gamma(counts: Reliability, precision: float) -> float | None:
     Returns:
         gamma in [0, 1); None where no voxel was counted or no threshold reaches the precision.
     """
-    found = None
+    lowest = None
     right = wrong = 0
     for number in reversed(range(BINS)):
         right += counts.right[number]
         wrong += counts.wrong[number]
         if right and right / (right + wrong) >= precision:
-            found = number
-    if found is None:
+            lowest = number
+    if lowest is None:
         return None
-    return 0.0 if found == 0 else 1 / (1 + math.exp(-(LOWEST + found * STEP)))
+    return 0.0 if lowest == 0 else 1 / (1 + math.exp(-(LOWEST + lowest * STEP)))
 
 
 def evaluation_gamma(
@@ -70,11 +70,11 @@ def evaluation_gamma(
 
 def round_gamma(record: StudyRecord) -> float | None:
     """`evaluation_gamma` of the newest scores that give one."""
-    found = (
+    gammas = (
         evaluation_gamma(record.protocol.method, finished.evaluation or {})
         for finished in reversed(record.rounds)
     )
-    return next((gamma for gamma in found if gamma is not None), None)
+    return next((gamma for gamma in gammas if gamma is not None), None)
 
 
 _HIGHEST_EDGE = 1 / (1 + math.exp(-(LOWEST + (BINS - 1) * STEP)))

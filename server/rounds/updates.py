@@ -90,13 +90,13 @@ class RoundUpdates:
 
         Label-free sites are held near the global weights; they have a median of their own.
         """
-        found: dict[str, float] = {}
+        ratios: dict[str, float] = {}
         for labelled in (True, False):
             alike = {s: u for s, u in self.accepted.items() if bool(u.report.labelled) is labelled}
             for network in (SEGMENTER, CONFIDENCE):
                 norms = {s: u.norms[network] for s, u in alike.items() if network in u.norms}
-                found |= outsized_updates(norms, max_ratio)
-        return found
+                ratios |= outsized_updates(norms, max_ratio)
+        return ratios
 
     def with_network(self, network: str) -> list[str]:
         """The sites that sent this network, sorted."""

@@ -52,7 +52,7 @@ def test_nvflare_that_is_not_installed_is_told_in_the_row_and_in_the_target() ->
     rows = rounds.rows_of(rounds.DEPLOYED, {rounds.OURS: [1]})
     rows.append(rounds.not_installed(rounds.DEPLOYED))
     [target] = rounds.targets(rows)
-    assert not target.met and "not installed" in target.why and "NVFLARE" in target.said
+    assert not target.met and "not installed" in target.why and "NVFLARE" in target.target
     report = rounds.Report(heading="x", rows=rows)
     assert f"not installed: {peer_rounds.NVFLARE_VARIABLE}" in lines_of(report)[-1]
 

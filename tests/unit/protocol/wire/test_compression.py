@@ -229,13 +229,13 @@ BAD_INT8: dict[str, tuple[bytes, str]] = {
     "NaN scale": (int8(scale(np.nan)), "b.weight has a scale that is NaN or infinity"),
     "infinite scale": (int8(scale(np.inf)), "b.weight has a scale that is NaN or infinity"),
     "negative scale": (int8(scale(-1.0)), "neither 0 nor a positive normal number"),
-    "negative nought": (int8(scale(-0.0)), "neither 0 nor a positive normal number"),
+    "negative zero": (int8(scale(-0.0)), "neither 0 nor a positive normal number"),
     "tiny scale": (int8(scale(1e-40)), "neither 0 nor a positive normal number"),
     "vast scale": (int8(scale(3e38)), "b.weight holds NaN or infinity"),
     "-128": (int8(at(21, 0x80)), "b.weight holds -128"),
     "channel not full": (int8(at(20, 126)), "neither full"),
     "values at scale 0": (int8(at(22, 1)), "neither full"),
-    "nought at a scale": (int8(lambda b: b.__setitem__(slice(20, 22), b"\0\0")), "neither full"),
+    "zero at a scale": (int8(lambda b: b.__setitem__(slice(20, 22), b"\0\0")), "neither full"),
 }
 
 

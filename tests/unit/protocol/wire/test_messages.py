@@ -156,7 +156,7 @@ def test_trusted_fraction_is_over_organs() -> None:
     assert replace(TRAINED, trusted={}).trusted_fraction is None
 
 
-def test_terms_that_did_not_run_go_as_nought_of_nothing() -> None:
+def test_terms_that_did_not_run_go_as_zero_of_zero() -> None:
     report = TrainReport(labelled=8, unlabelled=0, steps=3, seconds=1)
     content = pack_training("A", report, PROTOCOL, WEIGHTS, None)
     assert set(metrics_of(content)) == allowed_metrics("train", PROTOCOL)

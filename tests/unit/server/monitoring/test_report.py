@@ -115,7 +115,7 @@ def test_a_site_that_has_drawn_one_organ(
     watcher.study_finished(record)
     study = read_run(uri, "partly")
     assert [site.annotated for site in study.sites] == [drawn(3, 3), drawn(3, 0)]
-    # No score, no failure, and no nought.
+    # No score, no failure, and no zero.
     assert not any(name.endswith("/rod") and "dsc" in name for name in study.sites[1].metrics)
     assert study.sites[1].series("failures/rod") == {}
     page = page_of(study)

@@ -95,7 +95,7 @@ def damages() -> dict[str, bytes]:
         "a byte long": whole + b"\0",
         "another file": b"PK\x03\x04" + whole,
         "header garbled": whole[:8] + b"\xff" * 64 + whole[72:],
-        "noughts": bytes(len(whole)),
+        "zeros": bytes(len(whole)),
         "facts garbled": whole.replace(b"hospital-study-1", b'hospital"tudy-1'),
         "older version": whole.replace(b'"attention":', b'"attentive":'),
     }
