@@ -30,7 +30,7 @@ from simulation.baselines.malf import MalfOptions
 from simulation.baselines.ssae import SsaeOptions
 from simulation.baselines.volumes import atlas_of, volume_of
 from simulation.experiment.scoring import case_rows, scored_cases
-from simulation.experiment.store import CaseRow, Way
+from simulation.experiment.store import CaseRow, Setting
 from simulation.layouts import StudyCase
 from simulation.processes import all_results, spawned_pool
 
@@ -39,7 +39,7 @@ _EVERYONE = "pooled"
 
 
 class BaselineError(ValueError):
-    """The baseline cannot be run in this way, or on these cases."""
+    """The baseline cannot be run in this setting, or on these cases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class _Job:
 
 def run_baseline(
     kind: Kind,
-    way: Way,
+    setting: Setting,
     configs: Mapping[str, SiteConfig],
     protocol: StudyProtocol,
     cases: Sequence[StudyCase],
@@ -88,10 +88,10 @@ def run_baseline(
 
     Args:
         kind: "malf" or "ssae".
-        way: "local": a site's own atlases and encoder. "pooled": everyone's, for comparison only,
-            because atlases are patients. "federated": the encoder is averaged over all sites,
+        setting: "local": a site's own atlases and encoder. "pooled": everyone's, for comparison
+            only, because atlases are patients. "federated": the encoder is averaged over all sites,
             those without labels included, and matched with the site's own atlases. A site
-            without labels has no atlases: its cases are scored in the pooled way alone.
+            without labels has no atlases: its cases are scored in the pooled setting alone.
         configs: Sites by name, for their caches.
         protocol: Grid, organs and seed; same seed, same result, whatever `workers` is.
         cases: All of the study, with sites and parts; validation cases are not used.
@@ -106,7 +106,7 @@ def run_baseline(
         BaselineError: If MALF is to be federated, or no case is labelled.
         ScanError: If a file cannot be used.
     """
-    if kind == "malf" and way == "federated":
+    if kind == "malf" and setting == "federated":
         raise BaselineError(
             "MALF: has no weights, so nothing to average over sites; run it pooled or local"
         )
@@ -114,25 +114,25 @@ def run_baseline(
     labelled = [case for case in cases if case.part == "labelled"]
     if not labelled:
         raise BaselineError(f"{kind.upper()}: no case is labelled, so there is no atlas; label one")
-    atlases = _by_site(labelled, configs, pooled=way == "pooled")
+    atlases = _by_site(labelled, configs, pooled=setting == "pooled")
     if predictions is not None:
         predictions.mkdir(parents=True, exist_ok=True)
     with spawned_pool(workers, initializer=_one_thread) as pool:
         encoders: dict[str, Weights] = {}
         if kind == "ssae":
-            encoders = _train_encoders(pool, way, configs, protocol, cases, atlases, options)
+            encoders = _train_encoders(pool, setting, configs, protocol, cases, atlases, options)
         jobs = [
             _Job(
                 target=case,
                 scan=_scan(case, configs),
-                atlases=atlases[_group(case, way)],
+                atlases=atlases[_group(case, setting)],
                 encoder=encoders.get(_EVERYONE, encoders.get(case.site)),
                 protocol=protocol,
                 options=options,
                 predictions=predictions if case.part == "test" else None,
             )
             for case in scored_cases(cases)
-            if _group(case, way) in atlases
+            if _group(case, setting) in atlases
         ]
         by_case = all_results([pool.submit(_segment_and_score, job) for job in jobs])
     return [row for rows in by_case for row in rows]
@@ -140,17 +140,17 @@ def run_baseline(
 
 def _train_encoders(
     pool: Executor,
-    way: Way,
+    setting: Setting,
     configs: Mapping[str, SiteConfig],
     protocol: StudyProtocol,
     cases: Sequence[StudyCase],
     atlases: Mapping[str, tuple[_Scan, ...]],
     options: BaselineOptions,
 ) -> dict[str, Weights]:
-    """By site for the local way, one for everyone otherwise."""
+    """By site for the local setting, one for everyone otherwise."""
     training = [case for case in cases if case.part in ("labelled", "unlabelled")]
-    scans = _by_site(training, configs, pooled=way == "pooled")
-    if way == "local":
+    scans = _by_site(training, configs, pooled=setting == "pooled")
+    if setting == "local":
         asked = {site: ({site: scans[site]}, atlases[site]) for site in atlases}
     else:
         everyone = tuple(scan for of_site in atlases.values() for scan in of_site)
@@ -191,9 +191,9 @@ def _segment_and_score(job: _Job) -> list[CaseRow]:
     return case_rows(job.target, score_label_map(label, job.protocol, case, scan))
 
 
-def _group(case: StudyCase, way: Way) -> str:
+def _group(case: StudyCase, setting: Setting) -> str:
     """Whose atlases a case is segmented with."""
-    return _EVERYONE if way == "pooled" else case.site
+    return _EVERYONE if setting == "pooled" else case.site
 
 
 def _by_site(

@@ -2,9 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Job:
     """One run and all that a process needs for it.
 
     Attributes:
-        protocol: The row's, with the run's seed.
+        protocol: The method's, with the run's seed.
         cases: With the parts of the run's fold.
         workers: Processes that a run of this kind may use at once.
         keep_predictions: Whether label maps of test cases stay.
@@ -47,7 +47,7 @@ class Job:
     kind: Kind
     protocol: StudyProtocol
     cases: tuple[StudyCase, ...]
-    study: Path
+    experiment: Path
     cache: Path
     device: str
     workers: int
@@ -56,21 +56,21 @@ class Job:
     @property
     def alone_on_machine(self) -> bool:
         """Federated runs and baselines spread over all workers; others run side by side."""
-        return self.kind != "weights" or self.key.way == "federated"
+        return self.kind != "weights" or self.key.setting == "federated"
 
     @property
     def folder(self) -> Path:
         """Where the run is, once it is complete."""
-        return self.study / "runs" / self.key.folder
+        return self.experiment / "runs" / self.key.folder
 
 
 @dataclass(kw_only=True)
 class _Result:
     """What a run has measured so far."""
 
-    cases: list[CaseRow]
-    confidence: list[ConfidenceRow]
-    rounds: list[RoundRow]
+    cases: list[CaseRow] = field(default_factory=list)
+    confidence: list[ConfidenceRow] = field(default_factory=list)
+    rounds: list[RoundRow] = field(default_factory=list)
     best_round: int | None = None
 
 
@@ -90,7 +90,11 @@ def execute(job: Job, pool: Executor | None = None) -> None:
         shutil.rmtree(job.folder)
     with atomic_folder(job.folder) as draft:
         write_json(draft / "protocol.json", job.protocol.model_dump(mode="json"))
-        result = _train_and_score(job, draft, pool)
+        predictions = draft / "predictions" if job.keep_predictions else None
+        if job.kind == "weights":
+            result = _train_and_score(job, draft, predictions, pool)
+        else:
+            result = _Result(cases=_run_baseline(job, draft, predictions))
         write_rows(draft / "cases.csv", result.cases, CaseRow)
         write_rows(draft / "confidence.csv", result.confidence, ConfidenceRow)
         write_rows(draft / "rounds.csv", result.rounds, RoundRow)
@@ -104,24 +108,51 @@ def execute(job: Job, pool: Executor | None = None) -> None:
         write_json(draft / "done.json", info.model_dump(mode="json"))
 
 
-def _train_and_score(job: Job, draft: Path, pool: Executor | None) -> _Result:
-    predictions = draft / "predictions" if job.keep_predictions else None
-    if job.kind != "weights":
-        from simulation.baselines import run_baseline
+def _train_and_score(
+    job: Job, draft: Path, predictions: Path | None, pool: Executor | None
+) -> _Result:
+    result = _Result()
+    for record, config, cases in _trained(job, draft):
+        model = best_model(record, config)
+        # Local models are as many as there are sites: none of them is kept.
+        if job.key.setting != "local":
+            facts = {"run": job.key.folder, "round": record.best_round}
+            save_model(draft / "model", job.protocol, model.segmenter, model.confidence, facts)
+            result.best_round = record.best_round
+        rows, trust = score_model(model, cases, predictions, pool)
+        result.cases += rows
+        result.confidence += trust
+        result.rounds += round_rows(record)
+    return result
 
-        configs = _sites(job, job.cases, draft)
-        rows = run_baseline(
-            job.kind,
-            job.key.way,
-            configs,
-            job.protocol,
-            job.cases,
-            job.workers,
-            predictions,
-        )
-        return _Result(cases=rows, confidence=[], rounds=[])
-    way = {"federated": _federated, "pooled": _pooled, "local": _local}[job.key.way]
-    return way(job, draft, predictions, pool)
+
+def _trained(
+    job: Job, draft: Path
+) -> Iterator[tuple[StudyRecord, SiteConfig, Sequence[StudyCase]]]:
+    """What is trained in the run's setting, where it can be scored, and on which cases.
+
+    Pooled, all sites' cases are in one place, which no hospital may do: the figure to compare
+    with.  Local, every site with labels is by itself; one without has no model.
+    """
+    if job.key.setting == "pooled":
+        pooled = [replace(case, site=POOLED_SITE) for case in job.cases]
+        config = _sites(job, pooled, draft)[POOLED_SITE]
+        yield train_in_place(config, job.protocol, job.key.folder), config, job.cases
+        return
+    configs = _sites(job, job.cases, draft)
+    if job.key.setting == "federated":
+        yield _federated(job, configs), next(iter(configs.values())), job.cases
+        return
+    for site in sorted({case.site for case in job.cases if case.part == "labelled"}):
+        own = [case for case in job.cases if case.site == site]
+        yield train_in_place(configs[site], job.protocol, job.key.folder), configs[site], own
+
+
+def _federated(job: Job, configs: Mapping[str, SiteConfig]) -> StudyRecord:
+    from simulation.engine import gpu_share, simulate
+
+    share = gpu_share(job.device, 1)
+    return simulate(job.protocol, configs, Watcher(), workers=job.workers, gpus_per_site=share)
 
 
 def _sites(job: Job, cases: Sequence[StudyCase], draft: Path) -> dict[str, SiteConfig]:
@@ -134,57 +165,16 @@ def _sites(job: Job, cases: Sequence[StudyCase], draft: Path) -> dict[str, SiteC
     )
 
 
-def _federated(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Result:
-    from simulation.engine import simulate
+def _run_baseline(job: Job, draft: Path, predictions: Path | None) -> list[CaseRow]:
+    from simulation.baselines import run_baseline
 
-    configs = _sites(job, job.cases, draft)
-    record = simulate(
+    assert job.kind != "weights"
+    return run_baseline(
+        job.kind,
+        job.key.setting,
+        _sites(job, job.cases, draft),
         job.protocol,
-        configs,
-        Watcher(),
-        workers=job.workers,
-        gpus_per_site=float(job.device == "cuda"),
+        job.cases,
+        job.workers,
+        predictions,
     )
-    config = next(iter(configs.values()))
-    return _keep_and_score(job, draft, config, record, predictions, pool)
-
-
-def _pooled(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Result:
-    """All sites' cases in one place, which no hospital may do: the figure to compare with."""
-    together = [replace(case, site=POOLED_SITE) for case in job.cases]
-    config = _sites(job, together, draft)[POOLED_SITE]
-    record = train_in_place(config, job.protocol, job.key.folder)
-    return _keep_and_score(job, draft, config, record, predictions, pool)
-
-
-def _local(job: Job, draft: Path, predictions: Path | None, pool: Executor | None) -> _Result:
-    """Every site with labels by itself, scored on its own cases; a site without has no model."""
-    result = _Result(cases=[], confidence=[], rounds=[])
-    labelled = {case.site for case in job.cases if case.part == "labelled"}
-    for site, config in _sites(job, job.cases, draft).items():
-        if site not in labelled:
-            continue
-        record = train_in_place(config, job.protocol, job.key.folder)
-        own = [case for case in job.cases if case.site == site]
-        cases, trust = score_model(best_model(record, config), own, predictions, pool)
-        result.cases += cases
-        result.confidence += trust
-        result.rounds += round_rows(record)
-    return result
-
-
-def _keep_and_score(
-    job: Job,
-    draft: Path,
-    config: SiteConfig,
-    record: StudyRecord,
-    predictions: Path | None,
-    pool: Executor | None,
-) -> _Result:
-    """Save the one model of all sites and score it on everyone's cases."""
-    model = best_model(record, config)
-    facts = {"run": job.key.folder, "round": record.best_round}
-    save_model(draft / "model", job.protocol, model.segmenter, model.confidence, facts)
-    cases, trust = score_model(model, job.cases, predictions, pool)
-    rounds, best_round = round_rows(record), record.best_round
-    return _Result(cases=cases, confidence=trust, rounds=rounds, best_round=best_round)

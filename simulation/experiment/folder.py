@@ -10,19 +10,19 @@ from rich.console import Console
 from protocol.files import LockedError, locked, remove_drafts, write_json
 from simulation.errors import StudyFolderError
 from simulation.experiment.plan import differences
-from simulation.experiment.store import RunKey, StudyInfo
-from simulation.layouts import StudyCase
+from simulation.experiment.store import ExperimentInfo, RunKey
 
 
 def refuse_foreign_folder(out: Path) -> None:
-    """A study goes into a folder of its own.
+    """An experiment goes into a folder of its own.
 
     Raises:
         StudyFolderError: If there is anything else in it.
     """
     if out.exists() and any(out.iterdir()) and not (out / "study.json").exists():
         raise StudyFolderError(
-            f"{out}: is not empty and holds no study; give --out a new folder or one of a study"
+            f"{out}: is not empty and holds no experiment; give --out a new folder or one of an "
+            "experiment"
         )
 
 
@@ -43,17 +43,17 @@ def locked_experiment(out: Path) -> Iterator[None]:
             yield
     except LockedError:
         raise StudyFolderError(
-            f"{out}: another command is at work on this study; wait for it or stop it"
+            f"{out}: another command is at work on this experiment; wait for it or stop it"
         ) from None
     finally:
         if new and not (out / "runs").exists():
             shutil.rmtree(out)
 
 
-def open_or_resume(out: Path, info: StudyInfo, console: Console) -> None:
-    """Write study.json, or see that the one that is there is of the same study.
+def open_or_resume(out: Path, info: ExperimentInfo, console: Console) -> None:
+    """Write study.json, or see that the one that is there is of the same experiment.
 
-    A study may get more rows, ways, folds or seeds; it never loses any.
+    An experiment may get more methods, settings, folds or seeds; it never loses any.
 
     Raises:
         StudyFolderError: Naming every setting that differs.
@@ -62,34 +62,19 @@ def open_or_resume(out: Path, info: StudyInfo, console: Console) -> None:
     if not path.exists():
         write_json(path, info.model_dump(mode="json"))
         return
-    before = StudyInfo.model_validate_json(path.read_bytes())
+    before = ExperimentInfo.model_validate_json(path.read_bytes())
     if changed := differences(before, info):
         raise StudyFolderError(
-            f"{out}: holds a study with other settings: {'; '.join(changed)}; give the same "
-            "options again, or --out a new folder"
+            f"{out}: holds an experiment with other options: {'; '.join(changed)}; give the same "
+            "ones again, or --out a new folder"
         )
     if before.versions != info.versions:
         console.print(
-            "note: the study was begun with other versions of its packages; see study.json",
+            "note: the experiment was begun with other versions of its packages; see study.json",
             highlight=False,
         )
     kept = {"started": before.started, "versions": before.versions}
     write_json(path, info.model_copy(update=kept).model_dump(mode="json"))
-
-
-def write_cases(out: Path, cases: Sequence[StudyCase]) -> None:
-    """Where scan and reference of each case are, for the report's pictures."""
-    write_json(
-        out / "cases.json",
-        {
-            case.name: {
-                "image": str(case.image.resolve()),
-                "reference": str(case.reference.resolve()),
-            }
-            for case in cases
-            if case.reference is not None
-        },
-    )
 
 
 def complete(out: Path, runs: Sequence[RunKey]) -> list[RunKey]:

@@ -13,7 +13,7 @@ from asdnet_models.catalogue import NETWORKS
 from client.data.image_io import read_image
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol, explain
-from simulation.experiment.methods import Row, protocol_of
+from simulation.experiment.methods import Method, protocol_of
 from simulation.experiment.options import CommonOptions
 from simulation.layouts import StudyCase
 
@@ -28,7 +28,7 @@ _SMALLEST_EDGE = 16
 
 def fitted_protocol(
     options: CommonOptions,
-    rows: Mapping[str, Row],
+    methods: Mapping[str, Method],
     cases: Sequence[StudyCase],
     left_out: frozenset[str] = frozenset(),
 ) -> StudyProtocol:
@@ -46,51 +46,51 @@ def fitted_protocol(
     aggregation = protocol.aggregation.model_copy(update={"min_sites": least})
     return on_shared_grid(
         protocol.model_copy(update={"aggregation": aggregation}),
-        rows,
+        methods,
         [case.image for case in cases],
         None if options.fixed_grid else options.preset,
     )
 
 
-def largest_stride(rows: Iterable[Row], base: StudyProtocol) -> int:
-    """What every edge of the patch that all these rows share must be a multiple of, voxels."""
+def largest_stride(methods: Iterable[Method], base: StudyProtocol) -> int:
+    """What every edge of the patch that all these methods share must be a multiple of, voxels."""
     architectures = [base.network.architecture]
     architectures += [
-        row.changes["network"]["architecture"]
-        for row in rows
-        if "architecture" in row.changes.get("network", {})
+        method.changes["network"]["architecture"]
+        for method in methods
+        if "architecture" in method.changes.get("network", {})
     ]
     return max([base.confidence.stride, *(NETWORKS[name].stride for name in architectures)])
 
 
 def on_shared_grid(
     base: StudyProtocol,
-    rows: Mapping[str, Row],
+    methods: Mapping[str, Method],
     images: Sequence[Path],
     preset: PresetName | None,
 ) -> StudyProtocol:
-    """The protocol with the one spacing and patch on which all the rows are trained.
+    """The protocol with the one spacing and patch on which all the methods are trained.
 
     Args:
         base: The study's protocol.
-        rows: Rows by name; each row's protocol is tried.
+        methods: Methods by name; each method's protocol is tried.
         images: Scans that the grid is made to fit.
         preset: Whose number of voxels is aimed at; None: the protocol's own grid stays.
 
     Raises:
-        ProtocolError: If a row cannot be trained on this grid or breaks another rule.
+        ProtocolError: If a method cannot be trained on this grid or breaks another rule.
     """
     grid = None
     if preset is not None:
-        grid = plan_grid(preset, images, largest_stride(rows.values(), base))
+        grid = plan_grid(preset, images, largest_stride(methods.values(), base))
     if grid is not None:
         base = base.model_copy(update={"spacing_mm": grid[0], "patch_voxels": grid[1]})
     mistakes = []
-    for name, row in rows.items():
+    for name, method in methods.items():
         try:
-            protocol_of(row, base, base.seed)
+            protocol_of(method, base, base.seed)
         except ValidationError as error:
-            mistakes.append(explain(error, f"row {name}"))
+            mistakes.append(explain(error, f"method {name}"))
     if mistakes:
         raise ProtocolError("\n".join(mistakes))
     return base

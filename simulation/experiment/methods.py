@@ -1,6 +1,6 @@
-"""The rows of the paper's tables as settings of one protocol, and the figures it printed.
+"""The methods of the paper's tables as settings of one protocol, and the figures it printed.
 
-A new row is one line here, or in a file of one's own for `--own-rows`.
+A new method is one line here, or in a file of one's own for `--own-rows`.
 """
 
 import re
@@ -21,7 +21,7 @@ _PLAIN = {"sample_attention": "off", **_SUPERVISED}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Method:
     """One method of a table.
 
     Attributes:
@@ -41,121 +41,123 @@ def _published(*pairs: tuple[float, float | None]) -> dict[str, tuple[float, flo
     return dict(zip(("bladder", "prostate", "rectum"), pairs, strict=True))
 
 
-ROWS: Mapping[str, Row] = {
-    "MALF": Row(
+METHODS: Mapping[str, Method] = {
+    "MALF": Method(
         tables=(1,),
         kind="malf",
         published=_published((0.867, 1.641), (0.793, 2.791), (0.764, 3.210)),
     ),
-    "SSAE": Row(
+    "SSAE": Method(
         tables=(1,),
         kind="ssae",
         published=_published((0.918, 1.089), (0.871, 1.660), (0.863, 1.701)),
     ),
-    "UNet": Row(
+    "UNet": Method(
         tables=(1,),
         changes={"network": {"architecture": "unet"}, "method": _PLAIN},
         published=_published((0.896, 1.214), (0.822, 1.917), (0.810, 2.186)),
     ),
-    "VNet": Row(
+    "VNet": Method(
         tables=(1, 2),
         changes={"network": {"architecture": "vnet"}, "method": _PLAIN},
         published=_published((0.926, 1.023), (0.864, 1.725), (0.832, 1.969)),
     ),
-    "DSResUNet": Row(
+    "DSResUNet": Method(
         tables=(1,),
         changes={"network": {"architecture": "dsresunet"}, "method": _PLAIN},
         published=_published((0.944, 0.914), (0.882, 1.586), (0.869, 1.586)),
     ),
-    "SVNet": Row(
+    "SVNet": Method(
         tables=(2,),
         changes={"method": _PLAIN},
         published=_published((0.920, None), (0.862, None), (0.844, None)),
     ),
-    "AttSVNet": Row(
+    "AttSVNet": Method(
         tables=(2,),
         changes={"method": _SUPERVISED},
         published=_published((0.931, None), (0.878, None), (0.862, None)),
     ),
-    "AttSVNet+CNN": Row(
+    "AttSVNet+CNN": Method(
         tables=(2,),
         changes={"method": {"lambda_region": 0.0}, "confidence": {"architecture": "cnn"}},
         published=_published((0.938, None), (0.884, None), (0.874, None)),
     ),
-    "AttSVNet+FCN": Row(
+    "AttSVNet+FCN": Method(
         tables=(2,),
         changes={"method": {"lambda_region": 0.0}},
         published=_published((0.944, None), (0.893, None), (0.887, None)),
     ),
-    "semiFCN": Row(
+    "semiFCN": Method(
         tables=(2,),
         changes={"method": {"name": "semi-fcn"}},
         published=_published((0.959, None), (0.895, None), (0.885, None)),
     ),
-    "semiEmbedFCN": Row(
+    "semiEmbedFCN": Method(
         tables=(2,),
         changes={"method": {"name": "semi-embed"}},
         published=_published((0.964, None), (0.902, None), (0.891, None)),
     ),
-    "AttSVNet+Semi": Row(
+    "AttSVNet+Semi": Method(
         tables=(2,),
         changes={"method": {"lambda_adversarial": 0.0}},
         published=_published((0.937, None), (0.878, None), (0.865, None)),
     ),
-    "ASDNet": Row(
+    "ASDNet": Method(
         tables=(1, 2),
         published=_published((0.970, 0.858), (0.911, 1.316), (0.906, 1.401)),
     ),
     # Ours, in no table of the paper, run by name: D sees the scan, learns where S is right, and is
     # asked together with the softmax.
-    "ASDNet-informed": Row(changes=INFORMED),
+    "ASDNet-informed": Method(changes=INFORMED),
 }
 
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]{0,39}$")]
-# What may differ between rows of one study: all else is shared, so that rows can be compared.
+# What may differ between methods of one study: all else is shared, so that methods can be compared.
 _Section = Literal["network", "confidence", "method", "training", "aggregation"]
 
 
-class _OwnRows(RootModel[dict[_Name, dict[_Section, dict[str, Any]]]]):
-    """A file of rows: name, section of the protocol, what is different in it."""
+class _OwnMethods(RootModel[dict[_Name, dict[_Section, dict[str, Any]]]]):
+    """A file of methods: name, section of the protocol, what is different in it."""
 
 
-def read_own_rows(path: Path) -> dict[str, Row]:
-    """Rows from a YAML file, such as `ASDNet g.2: {method: {gamma: 0.2}}`.
+def read_own_rows(path: Path) -> dict[str, Method]:
+    """Methods from a YAML file, such as `ASDNet g.2: {method: {gamma: 0.2}}`.
 
     Raises:
         ProtocolError: If the file is not of that form, or a name is taken.
     """
-    rows: dict[str, Row] = {}
-    taken = {folder_name(name): name for name in ROWS}
-    for name, changes in read_yaml(path, _OwnRows).root.items():
+    methods: dict[str, Method] = {}
+    taken = {folder_name(name): name for name in METHODS}
+    for name, changes in read_yaml(path, _OwnMethods).root.items():
         other = taken.setdefault(folder_name(name), name)
-        if other in ROWS or other in rows:
-            raise ProtocolError(f"{path}: {name}: {other} is a row already; choose another name")
-        rows[name] = Row(changes={str(section): values for section, values in changes.items()})
-    return rows
+        if other in METHODS or other in methods:
+            raise ProtocolError(f"{path}: {name}: {other} is a method already; choose another name")
+        methods[name] = Method(
+            changes={str(section): values for section, values in changes.items()}
+        )
+    return methods
 
 
-def folder_name(row: str) -> str:
-    """A row's name as a file system takes it."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", row).strip("-")
+def folder_name(method: str) -> str:
+    """A method's name as a file system takes it."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", method).strip("-")
 
 
-def own_rows(rows: Mapping[str, Row]) -> dict[str, dict[str, dict[str, Any]]]:
-    """What those rows change that are in no table of the paper, for the study's record."""
+def own_methods(methods: Mapping[str, Method]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What those methods change that are in no table of the paper, for the study's record."""
     return {
-        name: {section: dict(values) for section, values in row.changes.items()}
-        for name, row in rows.items()
-        if not row.tables
+        name: {section: dict(values) for section, values in method.changes.items()}
+        for name, method in methods.items()
+        if not method.tables
     }
 
 
-def protocol_of(row: Row, base: StudyProtocol, seed: int) -> StudyProtocol:
-    """The study's protocol with what this row changes.
+def protocol_of(method: Method, base: StudyProtocol, seed: int) -> StudyProtocol:
+    """The study's protocol with what this method changes.
 
     Raises:
         pydantic.ValidationError: If the changed protocol breaks a rule, such as a patch that
-            the row's network cannot halve often enough.
+            the method's network cannot halve often enough.
     """
-    return merged(base, {"seed": seed, **row.changes})
+    return merged(base, {"seed": seed, **method.changes})

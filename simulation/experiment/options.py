@@ -6,9 +6,9 @@ from pathlib import Path
 
 from protocol.config.presets import PresetName
 from protocol.config.study import StudyProtocol
-from simulation.experiment.methods import Row
+from simulation.experiment.methods import Method
 from simulation.experiment.plan import plan_runs
-from simulation.experiment.store import RunKey, Way
+from simulation.experiment.store import RunKey, Setting
 from simulation.partial_labels import Hidden
 
 
@@ -69,8 +69,8 @@ class ExperimentOptions(CommonOptions):
     """
 
     training_labels: int | None
-    rows: Mapping[str, Row]
-    ways: tuple[Way, ...]
+    rows: Mapping[str, Method]
+    ways: tuple[Setting, ...]
     compared: tuple[str, ...]
     folds: tuple[int, ...]
     seeds: tuple[int, ...]

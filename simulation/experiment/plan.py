@@ -1,111 +1,115 @@
-"""Which runs a study has, in which order, and whether a folder holds the same study."""
+"""Which runs an experiment has, in which order, and whether a folder holds the same one."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from protocol.config.study import ProtocolError
-from simulation.experiment.methods import ROWS, Row
-from simulation.experiment.store import FOLDS, WAYS, RunKey, StudyInfo, Way
+from simulation.experiment.methods import METHODS, Method
+from simulation.experiment.store import FOLDS, SETTINGS, ExperimentInfo, RunKey, Setting
 
 COMPARED_ROWS = ("ASDNet", "AttSVNet")
 TABLES = (1, 2)
-# Of a study.json, what may differ when its study goes on, and what may only get more.
+# Keys of study.json: what may differ when an experiment goes on, and what may only get more.
 _MAY_DIFFER = {"command", "started", "versions", "notes"}
 _MAY_GROW = ("rows", "ways", "folds", "seeds", "own_rows")
 
 
 def choose_rows(
-    tables: str | None, rows: str | None, own: Mapping[str, Row] | None = None
-) -> dict[str, Row]:
-    """The rows of these tables, or those named, in the order of the tables; then one's own.
+    tables: str | None, methods: str | None, own: Mapping[str, Method] | None = None
+) -> dict[str, Method]:
+    """The methods of these tables, or those named, in the order of the tables; then one's own.
 
     Args:
-        tables: As "1,2"; None: both, or none where there are rows of one's own.
-        rows: As "SVNet,ASDNet", instead of tables.
-        own: Rows that are in no table.
+        tables: As "1,2"; None: both, or none where there are methods of one's own.
+        methods: As "SVNet,ASDNet", instead of tables.
+        own: Methods that are in no table.
 
     Raises:
-        ProtocolError: For an unknown table or row, or where both are given.
+        ProtocolError: For an unknown table or method, or where both are given.
     """
     own = own or {}
-    if tables is not None and rows is not None:
+    if tables is not None and methods is not None:
         raise ProtocolError("--rows: instead of --tables; give one of the two")
-    if rows is not None:
-        names = named_rows(rows, "--rows")
-        return {name: ROWS[name] for name in names} | dict(own)
+    if methods is not None:
+        names = named_rows(methods, "--rows")
+        return {name: METHODS[name] for name in names} | dict(own)
     wanted = _listed(tables if tables is not None else "" if own else "1,2")
     for name in wanted:
         if name not in map(str, TABLES):
             raise ProtocolError(f"--tables: must be of 1,2, not {name!r}")
-    chosen = {name: r for name, r in ROWS.items() if set(map(str, r.tables)) & set(wanted)}
+    chosen = {name: r for name, r in METHODS.items() if set(map(str, r.tables)) & set(wanted)}
     return chosen | dict(own)
 
 
 def named_rows(text: str, option: str, own: Iterable[str] = ()) -> tuple[str, ...]:
-    """Rows by name, in the order of the tables, one's own last.
+    """Methods by name, in the order of the tables, one's own last.
 
     Raises:
         ProtocolError: If one is unknown, with the names that are known; or if there is none.
     """
-    known = (*ROWS, *own)
+    known = (*METHODS, *own)
     wanted = _listed(text)
     for name in wanted:
         if name not in known:
             raise ProtocolError(f"{option}: must be of {', '.join(known)}, not {name!r}")
     if not wanted:
-        raise ProtocolError(f"{option}: names no row; known are {', '.join(known)}")
+        raise ProtocolError(f"{option}: names no method; known are {', '.join(known)}")
     return tuple(name for name in known if name in wanted)
 
 
-def choose_ways(text: str) -> tuple[Way, ...]:
-    """Ways to train, as "federated,pooled,local".
+def choose_ways(text: str) -> tuple[Setting, ...]:
+    """Settings to train in, as "federated,pooled,local".
 
     Raises:
         ProtocolError: If one is unknown, or there is none.
     """
     wanted = _listed(text)
     for name in wanted or [""]:
-        if name not in WAYS:
-            raise ProtocolError(f"--ways: must be of {','.join(WAYS)}, not {name!r}")
-    return tuple(way for way in WAYS if way in wanted)
+        if name not in SETTINGS:
+            raise ProtocolError(f"--settings: must be of {','.join(SETTINGS)}, not {name!r}")
+    return tuple(setting for setting in SETTINGS if setting in wanted)
 
 
 def _listed(text: str) -> list[str]:
     return [part for part in (part.strip() for part in text.split(",")) if part]
 
 
-def ways_of(name: str, row: Row, ways: Sequence[Way], compared: Iterable[str]) -> tuple[Way, ...]:
-    """The ways that a row is trained in.
+def settings_of(
+    name: str, method: Method, settings: Sequence[Setting], compared: Iterable[str]
+) -> tuple[Setting, ...]:
+    """The settings that a method is trained in.
 
-    Rows to be compared are trained in all the chosen ways, the others federated only, if that is
-    chosen.  MALF has nothing to average: its atlases are patients, pooled or a site's own.
+    Methods to be compared are trained in all the chosen settings, the others federated only, if
+    that is chosen.  MALF has nothing to average: its atlases are patients, pooled or a site's own.
     """
-    possible = tuple(way for way in ways if way != "federated" or row.kind != "malf")
+    possible = tuple(
+        setting for setting in settings if setting != "federated" or method.kind != "malf"
+    )
     if name in compared or "federated" not in possible:
         return possible
     return ("federated",)
 
 
 def plan_runs(
-    rows: Mapping[str, Row],
-    ways: Sequence[Way],
+    methods: Mapping[str, Method],
+    settings: Sequence[Setting],
     compared: Iterable[str],
     folds: Sequence[int],
     seeds: Sequence[int],
 ) -> list[RunKey]:
-    """All runs of a study in the order in which they are done.
+    """All runs of an experiment in the order in which they are done.
 
-    Every fold of a seed before the next seed, so that a study that is broken off has scores of
+    Every fold of a seed before the next seed, so that an experiment that is stopped has scores of
     every case; within a fold the federated runs first.
     """
     compared = set(compared)
     return [
-        RunKey(row=name, way=way, fold=fold, seed=seed)
+        RunKey(method=name, setting=setting, fold=fold, seed=seed)
         for seed in seeds
         for fold in folds
-        for way in WAYS
-        for name, row in rows.items()
-        if way in ways_of(name, row, ways, compared)
+        for setting in SETTINGS
+        for name, method in methods.items()
+        if setting in settings_of(name, method, settings, compared)
     ]
 
 
@@ -131,8 +135,8 @@ def choose_seeds(number: int) -> tuple[int, ...]:
     return tuple(range(1, number + 1))
 
 
-def differences(old: StudyInfo, new: StudyInfo) -> list[str]:
-    """Why the new study is not the old one, or the old one with more in it.
+def differences(old: ExperimentInfo, new: ExperimentInfo) -> list[str]:
+    """Why the new experiment is not the old one, or the old one with more in it.
 
     Returns:
         A line each: setting, old value, new value.
@@ -140,7 +144,7 @@ def differences(old: StudyInfo, new: StudyInfo) -> list[str]:
     before, after = _plain(old), _plain(new)
     for key in _MAY_GROW:
         if isinstance(before[key], Mapping):
-            # A row that has stayed must be what it was.
+            # A method that has stayed must be what it was.
             after[key] = {k: v for k, v in after[key].items() if k in before[key]}
         elif set(before[key]) <= set(after[key]):
             after[key] = before[key]
@@ -149,7 +153,7 @@ def differences(old: StudyInfo, new: StudyInfo) -> list[str]:
     return lines
 
 
-def _plain(info: StudyInfo) -> dict[str, Any]:
+def _plain(info: ExperimentInfo) -> dict[str, Any]:
     return info.model_dump(mode="json", exclude=_MAY_DIFFER)
 
 

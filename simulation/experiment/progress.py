@@ -1,8 +1,7 @@
-"""How a study goes, for whoever sits before the terminal, and its table at the end."""
+"""How an experiment goes, for whoever sits before the terminal, and its table at the end."""
 
 import time
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -13,31 +12,36 @@ from rich.text import Text
 from protocol.files import write_json
 from server.monitoring.progress import clock
 from simulation.errors import StudyFolderError
-from simulation.experiment.store import WAYS, CaseRow, RunKey, Way, read_rows, read_study
+from simulation.experiment.store import (
+    SETTINGS,
+    CaseRow,
+    Run,
+    RunKey,
+    read_experiment,
+    read_rows,
+)
 from simulation.experiment.worker_pool import Failure, failures_json
-
-Scores = Mapping[tuple[str, Way], Sequence[CaseRow]]
 
 
 def label(key: RunKey) -> str:
     """A run in words."""
-    return f"{key.row} {key.way}, fold {key.fold}, seed {key.seed}"
+    return f"{key.method} {key.setting}, fold {key.fold}, seed {key.seed}"
 
 
 class Progress:
     """A live table in a terminal, a plain line for each run elsewhere; keeps failed.json.
 
     Args:
-        study: The study's folder.
+        folder: The experiment's.
         runs: All its runs.
         done: Those that were complete before.
         console: Where to say it.
     """
 
     def __init__(
-        self, study: Path, runs: Sequence[RunKey], done: Sequence[RunKey], console: Console
+        self, folder: Path, runs: Sequence[RunKey], done: Sequence[RunKey], console: Console
     ) -> None:
-        self._study, self._runs, self._console = study, runs, console
+        self._folder, self._runs, self._console = folder, runs, console
         self._began = time.monotonic()
         self._before = len(done)
         self._done: list[RunKey] = []
@@ -45,7 +49,7 @@ class Progress:
         self.failures: dict[RunKey, Failure] = {}
         self._test: dict[str, list[float]] = {}
         self._live: Live | None = None
-        (study / "failed.json").unlink(missing_ok=True)
+        (folder / "failed.json").unlink(missing_ok=True)
         for key in done:
             self._add(key)
 
@@ -74,13 +78,13 @@ class Progress:
         """Say and keep why."""
         self._running.pop(key, None)
         self.failures[key] = failure
-        write_json(self._study / "failed.json", failures_json(self.failures.items()))
+        write_json(self._folder / "failed.json", failures_json(self.failures.items()))
         self._say(f"{label(key)}: failed: {failure.error}: {failure.text}")
 
     def _add(self, key: RunKey) -> list[float]:
-        rows = read_rows(self._study / "runs" / key.folder / "cases.csv", CaseRow)
+        rows = read_rows(self._folder / "runs" / key.folder / "cases.csv", CaseRow)
         dsc = [row.dsc for row in rows if row.part == "test"]
-        self._test.setdefault(f"{key.row} {key.way}", []).extend(dsc)
+        self._test.setdefault(f"{key.method} {key.setting}", []).extend(dsc)
         return dsc
 
     def _say(self, line: str) -> None:
@@ -113,58 +117,52 @@ class Progress:
             Text(f"  running {label(k)} ({clock(now - t)})") for k, t in self._running.items()
         ]
         if self._test:
-            table = Table("row and way", "mean test DSC so far", box=None)
+            table = Table("method and setting", "mean test DSC so far", box=None)
             for row, dsc in self._test.items():
                 table.add_row(row, _figure("", _mean(dsc)).strip())
             parts.append(table)
         return Group(*parts)
 
 
-def report(study: Path, console: Console) -> None:
+def report(folder: Path, console: Console) -> None:
     """The summary, and the report with all tables and figures.
 
     Raises:
-        StudyFolderError: If the folder holds no study.
+        StudyFolderError: If the folder holds no experiment.
     """
     try:
-        info, runs = read_study(study)
+        info, runs = read_experiment(folder)
     except FileNotFoundError:
-        raise StudyFolderError(f"{study}: holds no study; name the folder of one") from None
-    scores: dict[tuple[str, Way], list[CaseRow]] = {}
-    for key in sorted((run.info.key for run in runs), key=lambda key: info.rows.index(key.row)):
-        scores.setdefault((key.row, key.way), [])
-    for run in runs:
-        scores[run.info.key.row, run.info.key.way] += run.cases
-    print_summary(scores, info.organs, console)
-    try:
-        import_module("simulation.experiment.report.page").write_report(study)
-    except ModuleNotFoundError as error:
-        if error.name != "simulation.experiment.report.page":
-            raise
-        return
-    page = study / "report" / "report.html"
+        raise StudyFolderError(f"{folder}: holds no experiment; name the folder of one") from None
+    print_summary(info.methods, info.organs, runs, console)
+    # Late: it draws.
+    from simulation.experiment.report.page import write_report
+
+    page = write_report(folder)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
-def print_summary(scores: Scores, organs: Sequence[str], console: Console) -> None:
-    """Mean DSC by row, way and organ, over folds, seeds and test cases."""
+def print_summary(
+    methods: Sequence[str], organs: Sequence[str], runs: Sequence[Run], console: Console
+) -> None:
+    """Mean DSC by method, setting and organ, over folds, seeds and test cases."""
     table = Table(title="DSC, mean over test cases, folds and seeds", title_justify="left")
-    for name in ("row", "way", "cases", *organs):
-        table.add_column(name, justify="left" if name in ("row", "way") else "right")
-    last = ""
-    for row, way in sorted(scores, key=lambda key: _place(scores, key)):
-        tested = [item for item in scores[row, way] if item.part == "test"]
-        by_organ = {o: [item.dsc for item in tested if item.organ == o] for o in organs}
-        cases = str(max(map(len, by_organ.values()), default=0))
-        cells = (_figure("", _mean(by_organ[organ])).strip() for organ in organs)
-        table.add_row(row if row != last else "", way, cases, *cells)
-        last = row
+    for name in ("method", "setting", "cases", *organs):
+        table.add_column(name, justify="left" if name in ("method", "setting") else "right")
+    keys = [(run.info.key.method, run.info.key.setting) for run in runs]
+    for method in methods:
+        shown = method
+        for setting in SETTINGS:
+            of_both = [run for run, key in zip(runs, keys, strict=True) if key == (method, setting)]
+            if not of_both:
+                continue
+            tested = [case for run in of_both for case in run.cases if case.part == "test"]
+            by_organ = {o: [case.dsc for case in tested if case.organ == o] for o in organs}
+            count = str(max(map(len, by_organ.values()), default=0))
+            cells = (_figure("", _mean(dsc)).strip() for dsc in by_organ.values())
+            table.add_row(shown, setting, count, *cells)
+            shown = ""
     console.print(table)
-
-
-def _place(scores: Scores, key: tuple[str, Way]) -> tuple[int, int]:
-    rows = list(dict.fromkeys(row for row, _ in scores))
-    return rows.index(key[0]), WAYS.index(key[1])
 
 
 def _mean(values: Sequence[float]) -> float | None:

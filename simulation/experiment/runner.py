@@ -1,4 +1,4 @@
-"""The steps of a study: cohort, shared grid, runs, report."""
+"""The steps of an experiment: cohort, shared grid, runs, report."""
 
 import hashlib
 import shlex
@@ -19,14 +19,13 @@ from simulation.experiment.folder import (
     locked_experiment,
     open_or_resume,
     refuse_foreign_folder,
-    write_cases,
 )
 from simulation.experiment.grid import fitted_protocol
-from simulation.experiment.methods import own_rows, protocol_of
+from simulation.experiment.methods import own_methods, protocol_of
 from simulation.experiment.options import ExperimentOptions
 from simulation.experiment.preparation import prepare_sites
 from simulation.experiment.progress import Progress, label, report
-from simulation.experiment.store import RunKey, StudyInfo
+from simulation.experiment.store import CaseFiles, ExperimentInfo, RunKey, write_cases
 from simulation.experiment.worker_pool import run_jobs
 from simulation.layouts import StudyCase
 from simulation.split import choose_fold, keep_labels, write_sites
@@ -40,16 +39,16 @@ _PAPER_FORM = (
 StudyOptions = ExperimentOptions
 
 
-def conduct(options: StudyOptions, console: Console) -> bool:
-    """The whole study, or what is left of it; whether every run is complete.
+def run_experiment(options: ExperimentOptions, console: Console) -> bool:
+    """The whole experiment, or what is left of it; whether every run is complete.
 
     Raises:
-        StudyFolderError: If the folder holds something else, or a study with other settings.
-        ProtocolError: If a row cannot be trained on the shared grid.
+        StudyFolderError: If the folder holds something else, or an experiment with other options.
+        ProtocolError: If a method cannot be trained on the shared grid.
         SplitError, LayoutError, ScanError: If the data cannot be used.
     """
     if not options.runs:
-        raise ProtocolError("--ways: no row can be trained in these; add another way")
+        raise ProtocolError("--settings: no row can be trained in these; add another setting")
     refuse_foreign_folder(options.out)
     cases, cohort = _cohort(options, console)
     protocol = fitted_protocol(options, options.rows, cases)
@@ -58,13 +57,16 @@ def conduct(options: StudyOptions, console: Console) -> bool:
     with locked_experiment(options.out):
         open_or_resume(options.out, info, console)
         _prepare(options, protocol, cases, console)
-        write_cases(options.out, cases)
+        write_cases(options.out, _files(cases))
         all_there = _train(options, protocol, jobs, console)
     report(options.out, console)
     return all_there
 
 
-def list_runs(options: StudyOptions, console: Console) -> None:
+conduct = run_experiment
+
+
+def list_runs(options: ExperimentOptions, console: Console) -> None:
     """What would be run, and what of it is there."""
     runs = options.runs
     done = complete(options.out, runs)
@@ -73,7 +75,7 @@ def list_runs(options: StudyOptions, console: Console) -> None:
     console.print(f"{len(runs)} runs, {len(done)} complete, nothing trained", highlight=False)
 
 
-def _cohort(options: StudyOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
+def _cohort(options: ExperimentOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
     cases, cohort = find_cohort(options, console)
     if options.data is not None:
         cohort |= {"name": options.data.resolve().name, "sha256": _digest(cases)}
@@ -96,28 +98,42 @@ def _digest(cases: Sequence[StudyCase]) -> str:
     return whole.hexdigest()
 
 
-def _info(options: StudyOptions, protocol: StudyProtocol, cohort: dict[str, Any]) -> StudyInfo:
+def _info(
+    options: ExperimentOptions, protocol: StudyProtocol, cohort: dict[str, Any]
+) -> ExperimentInfo:
     from server.monitoring.tracking import package_versions
 
     compared = [name for name in options.rows if name in options.compared]
-    return StudyInfo(
+    return ExperimentInfo(
         command=shlex.join(["python", *sys.argv]),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         cohort=cohort,
         organs=protocol.organ_names,
-        rows=tuple(options.rows),
-        ways=options.ways,
+        methods=tuple(options.rows),
+        settings=options.ways,
         folds=options.folds,
         seeds=options.seeds,
-        own_rows=own_rows(options.rows),
+        own_methods=own_methods(options.rows),
         protocol=protocol.model_dump(mode="json"),
         versions=package_versions(),
-        notes=(_PAPER_FORM, f"Rows trained in every way: {', '.join(compared) or 'none'}."),
+        notes=(_PAPER_FORM, f"Methods trained in every setting: {', '.join(compared) or 'none'}."),
     )
 
 
+def _files(cases: Sequence[StudyCase]) -> dict[str, CaseFiles]:
+    """Scan and reference of each case, for the report's pictures."""
+    return {
+        case.name: CaseFiles(image=case.image.resolve(), reference=case.reference.resolve())
+        for case in cases
+        if case.reference is not None
+    }
+
+
 def _prepare(
-    options: StudyOptions, protocol: StudyProtocol, cases: Sequence[StudyCase], console: Console
+    options: ExperimentOptions,
+    protocol: StudyProtocol,
+    cases: Sequence[StudyCase],
+    console: Console,
 ) -> None:
     """Every scan is read and cached once before anything is trained; all mistakes at once."""
     folder = options.out / ".check"
@@ -133,7 +149,7 @@ def _prepare(
 
 
 def _parts(
-    options: StudyOptions, split_seed: int, cases: Sequence[StudyCase], fold: int, seed: int
+    options: ExperimentOptions, split_seed: int, cases: Sequence[StudyCase], fold: int, seed: int
 ) -> list[StudyCase]:
     """The fold's parts; which training cases keep their labels is drawn by the run's seed."""
     parts = choose_fold(cases, fold, split_seed)
@@ -143,7 +159,7 @@ def _parts(
 
 
 def _train(
-    options: StudyOptions, protocol: StudyProtocol, jobs: Sequence[Job], console: Console
+    options: ExperimentOptions, protocol: StudyProtocol, jobs: Sequence[Job], console: Console
 ) -> bool:
     runs = [job.key for job in jobs]
     done = complete(options.out, runs)
@@ -151,7 +167,7 @@ def _train(
     for draft in (options.out / "runs").glob(".*"):
         shutil.rmtree(draft)
     console.print(
-        f"study: {len(options.rows)} rows, {len(runs)} runs, {len(done)} of them complete; "
+        f"experiment: {len(options.rows)} methods, {len(runs)} runs, {len(done)} complete; "
         f"patch {protocol.patch_voxels} of {protocol.spacing_mm} mm, "
         f"{protocol.training.rounds} rounds of {protocol.training.local_steps} steps",
         highlight=False,
@@ -170,15 +186,15 @@ def _train(
 
 
 def _job(
-    options: StudyOptions, protocol: StudyProtocol, cases: Sequence[StudyCase], key: RunKey
+    options: ExperimentOptions, protocol: StudyProtocol, cases: Sequence[StudyCase], key: RunKey
 ) -> Job:
-    row = options.rows[key.row]
+    method = options.rows[key.method]
     return Job(
         key=key,
-        kind=row.kind,
-        protocol=protocol_of(row, protocol, key.seed),
+        kind=method.kind,
+        protocol=protocol_of(method, protocol, key.seed),
         cases=tuple(_parts(options, protocol.seed, cases, key.fold, key.seed)),
-        study=options.out.resolve(),
+        experiment=options.out.resolve(),
         cache=options.cache.resolve(),
         device=options.device,
         workers=options.workers,

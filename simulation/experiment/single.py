@@ -21,7 +21,7 @@ from simulation.cohort import find_cohort
 from simulation.engine import gpu_share, simulate
 from simulation.errors import StudyFolderError
 from simulation.experiment.grid import fitted_protocol
-from simulation.experiment.methods import Row
+from simulation.experiment.methods import Method
 from simulation.experiment.options import RunOptions
 from simulation.experiment.preparation import prepare_sites, threads_of_site
 from simulation.experiment.scoring import Scores, best_model, score_model, score_sums
@@ -49,7 +49,7 @@ def run_single(options: RunOptions, console: Console) -> None:
         )
     cases, cohort = _cases(options, console)
     method = options.protocol.method.name
-    protocol = fitted_protocol(options, {method: Row()}, cases, options.left_out)
+    protocol = fitted_protocol(options, {method: Method()}, cases, options.left_out)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         configs = write_sites(

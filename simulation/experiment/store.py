@@ -1,6 +1,6 @@
-"""What a study leaves on disk: a folder for each training run, complete or not there.
+"""What an experiment leaves on disk: a folder for each training run, complete or not there.
 
-STUDY/study.json                  what was run: StudyInfo
+STUDY/study.json                  what was run: ExperimentInfo
 STUDY/cases.json                  CaseFiles by case: where scans and labels are; for pictures alone
 STUDY/runs/<run>/protocol.json    the protocol of that run
 STUDY/runs/<run>/cases.csv        CaseRow: scores of every case
@@ -17,36 +17,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from protocol.files import write_json
 from simulation.experiment.methods import folder_name
 
-Way = Literal["federated", "pooled", "local"]
-WAYS: tuple[Way, ...] = ("federated", "pooled", "local")
+Setting = Literal["federated", "pooled", "local"]
+SETTINGS: tuple[Setting, ...] = ("federated", "pooled", "local")
 FOLDS = 5
 
 
 class Record(BaseModel):
     """What is stored: a line of a table, or a JSON file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True
+    )
+
+
+def _stored_as(name: str, **more: Any) -> Any:
+    """A field that stands on the disk by an older name."""
+    return Field(validation_alias=name, serialization_alias=name, **more)
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class RunKey(Record):
-    """One training run; for the way "local" the models of all sites together are one run."""
+    """One training run; for the setting "local" the models of all sites together are one run."""
 
-    row: str
-    way: Way
+    method: str = _stored_as("row")
+    setting: Setting = _stored_as("way")
     fold: int
     seed: int
 
     @property
     def folder(self) -> str:
         """A name that a file system takes."""
-        return f"{folder_name(self.row)}.{self.way}.fold{self.fold}.seed{self.seed}"
+        return f"{folder_name(self.method)}.{self.setting}.fold{self.fold}.seed{self.seed}"
 
 
 class CaseRow(Record):
@@ -110,11 +118,11 @@ class RunInfo(Record):
     finished: str
 
 
-class StudyInfo(Record):
+class ExperimentInfo(Record):
     """study.json: what was asked for, on what, by which code.
 
     Attributes:
-        own_rows: Rows that are in no table of the paper: sections of the protocol and what
+        own_methods: Those that are in no table of the paper: sections of the protocol and what
             they change in them.
     """
 
@@ -122,11 +130,11 @@ class StudyInfo(Record):
     started: str
     cohort: dict[str, Any]
     organs: tuple[str, ...]
-    rows: tuple[str, ...]
-    ways: tuple[Way, ...]
+    methods: tuple[str, ...] = _stored_as("rows")
+    settings: tuple[Setting, ...] = _stored_as("ways")
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
-    own_rows: dict[str, dict[str, dict[str, Any]]] = {}
+    own_methods: dict[str, dict[str, dict[str, Any]]] = _stored_as("own_rows", default={})
     protocol: dict[str, Any]
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
@@ -165,23 +173,23 @@ class CaseFiles(Record):
 _CASES = TypeAdapter(dict[str, CaseFiles])
 
 
-def write_cases(study: Path, cases: Mapping[str, CaseFiles]) -> None:
-    """cases.json, by the case's name; relative paths are relative to the study's folder."""
-    (study / "cases.json").write_bytes(_CASES.dump_json(dict(cases), indent=1))
+def write_cases(folder: Path, cases: Mapping[str, CaseFiles]) -> None:
+    """cases.json, by the case's name; relative paths are relative to the experiment's folder."""
+    write_json(folder / "cases.json", _CASES.dump_python(dict(cases), mode="json"))
 
 
-def read_cases(study: Path) -> dict[str, CaseFiles]:
-    """What `write_cases` wrote, with absolute paths; empty where the study has no such file.
+def read_cases(folder: Path) -> dict[str, CaseFiles]:
+    """What `write_cases` wrote, with absolute paths; empty where the experiment has no such file.
 
     Raises:
         pydantic.ValidationError: If the file is not of that kind.
     """
-    path = study / "cases.json"
+    path = folder / "cases.json"
     if not path.exists():
         return {}
     return {
         name: CaseFiles(
-            image=(study / files.image).absolute(), reference=(study / files.reference).absolute()
+            image=(folder / files.image).absolute(), reference=(folder / files.reference).absolute()
         )
         for name, files in _CASES.validate_json(path.read_bytes()).items()
     }
@@ -197,13 +205,13 @@ class Run(Record):
     rounds: tuple[RoundRow, ...]
 
 
-def read_study(folder: Path) -> tuple[StudyInfo, list[Run]]:
+def read_experiment(folder: Path) -> tuple[ExperimentInfo, list[Run]]:
     """Everything that is complete.
 
     Raises:
-        FileNotFoundError: If the folder holds no study.
+        FileNotFoundError: If the folder holds no experiment.
     """
-    info = StudyInfo.model_validate_json((folder / "study.json").read_bytes())
+    info = ExperimentInfo.model_validate_json((folder / "study.json").read_bytes())
     runs = [_read_run(done.parent) for done in sorted((folder / "runs").glob("*/done.json"))]
     return info, runs
 

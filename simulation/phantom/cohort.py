@@ -5,7 +5,7 @@ and hash.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -164,21 +164,8 @@ def _make_cases(
         for site, (labelled, unlabelled) in sorted(counts.items())
         for number in range(labelled + unlabelled)
     ]
-    if workers == 1:
-        made = (make_case(*job) for job in jobs)
-        return list(_counted(made, len(jobs), progress))
     with spawned_pool(workers) as pool:
         return all_results([pool.submit(make_case, *job) for job in jobs], progress)
-
-
-def _counted(
-    made: Iterable[CaseEntry], total: int, progress: Callable[[int, int], None] | None
-) -> Iterator[CaseEntry]:
-    """The same cases, each reported as it comes."""
-    for done, entry in enumerate(made, 1):
-        if progress:
-            progress(done, total)
-        yield entry
 
 
 def make_case(

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from client.data.image_io import read_image
 from protocol.config.presets import preset
 from protocol.model_io import load_model
-from simulation.experiment.store import read_study
+from simulation.experiment.store import read_experiment
 from simulation.study import main
 
 ROOT = Path(__file__).parents[2]
@@ -155,8 +155,8 @@ def test_it_goes_on_where_it_was(study: Study) -> None:
 
 
 def test_the_folder_holds_what_it_says(study: Study) -> None:
-    info, runs = read_study(study.out)
-    assert (info.rows, info.folds, info.seeds) == (("SVNet", "ASDNet"), (1,), (1,))
+    info, runs = read_experiment(study.out)
+    assert (info.methods, info.folds, info.seeds) == (("SVNet", "ASDNet"), (1,), (1,))
     assert info.cohort["labelled"] == 7 and len(info.cohort["sha256"]) == 64
     by_name = {run.info.key.folder: run for run in runs}
     assert set(by_name) == RUNS
@@ -171,7 +171,7 @@ def test_the_folder_holds_what_it_says(study: Study) -> None:
         tested = {case for _, case, part in parts if part == "test"}
         files = {path.name for path in (run.folder / "predictions").iterdir()}
         assert files == {f"{case}.nii.gz" for case in tested}
-        if run.info.key.way != "local":
+        if run.info.key.setting != "local":
             protocol, weights, _ = load_model(run.folder / "model")
             assert weights and protocol.method.lambda_region == (
                 0.3 if name.startswith("ASDNet") else 0.0
@@ -259,5 +259,5 @@ def test_a_foreign_folder_is_left_alone(study: Study, invoke: Any, tmp_path: Pat
     (tmp_path / "letter.txt").write_text("mine")
     done = invoke(*study.arguments, "--out", tmp_path)
     assert done.exit_code == 2
-    assert "is not empty and holds no study" in done.stderr
+    assert "is not empty and holds no experiment" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

@@ -11,11 +11,11 @@ from simulation.experiment.store import (
     CaseFiles,
     CaseRow,
     ConfidenceRow,
+    ExperimentInfo,
     RoundRow,
     RunInfo,
     RunKey,
-    StudyInfo,
-    Way,
+    Setting,
     write_cases,
     write_rows,
 )
@@ -23,8 +23,13 @@ from simulation.experiment.store import (
 ORGANS = {"bladder": 2, "rectum": 5}
 # Mean DSC: ASDNet leads AttSVNet+FCN by far, AttSVNet beats AttSVNet+FCN (not so in the paper),
 # AttSVNet and SVNet are as good as equal.
-ROWS: Mapping[str, float] = {"SVNet": 0.78, "AttSVNet": 0.78, "AttSVNet+FCN": 0.74, "ASDNet": 0.84}
-WAY_SHIFT: Mapping[Way, float] = {"federated": 0.0, "pooled": 0.03, "local": -0.08}
+ROWS: Mapping[str, float] = {
+    "SVNet": 0.78,
+    "AttSVNet": 0.78,
+    "AttSVNet+FCN": 0.74,
+    "ASDNet": 0.84,
+}
+WAY_SHIFT: Mapping[Setting, float] = {"federated": 0.0, "pooled": 0.03, "local": -0.08}
 _NOISE = 0.006
 
 
@@ -48,14 +53,14 @@ def make_study(
 
     Every row is federated; ASDNet is pooled and local too.
     """
-    ways: dict[str, tuple[Way, ...]] = {row: ("federated",) for row in rows}
+    ways: dict[str, tuple[Setting, ...]] = {row: ("federated",) for row in rows}
     ways["ASDNet"] = ("federated", "pooled", "local")
     write_info(folder, rows=rows, organs=organs, folds=folds, seeds=seeds)
     for row, level in rows.items():
         for way in ways[row]:
             for fold in folds:
                 for seed in seeds:
-                    key = RunKey(row=row, way=way, fold=fold, seed=seed)
+                    key = RunKey(method=row, setting=way, fold=fold, seed=seed)
                     _run(folder, key, level + WAY_SHIFT[way], sites, organs, cases, rounds)
     if images:
         _images(folder, rows, organs, sites, folds, seeds, cases)
@@ -73,13 +78,13 @@ def write_info(
 ) -> None:
     """study.json of a new study."""
     (folder / "runs").mkdir(parents=True)
-    info = StudyInfo(
+    info = ExperimentInfo(
         command="python simulation/study.py --folds 2",
         started="2026-03-01T10:00:00+00:00",
         cohort={"kind": kind, "version": 2, "sha256": "c0ffee" * 8},
         organs=tuple(organs),
-        rows=tuple(rows),
-        ways=("federated", "pooled", "local"),
+        methods=tuple(rows),
+        settings=("federated", "pooled", "local"),
         folds=tuple(folds),
         seeds=tuple(seeds),
         protocol=StudyProtocol(name="made", organs=dict(organs)).model_dump(mode="json"),
@@ -117,11 +122,13 @@ def _run(
     cases: int,
     rounds: int,
 ) -> None:
-    rng = np.random.default_rng([len(key.row), ord(key.row[0]), key.fold, key.seed, len(key.way)])
+    rng = np.random.default_rng(
+        [len(key.method), ord(key.method[0]), key.fold, key.seed, len(key.setting)]
+    )
     scored = [
         _case(key, level, site, number, organ, rng)
         for site in (*sites, "F")
-        if not (site == "F" and key.way == "local")
+        if not (site == "F" and key.setting == "local")
         for number in range(cases)
         for organ in organs
     ]
@@ -136,10 +143,14 @@ def _run(
         for number in range(1, rounds + 1)
         for site in (*sites, "F")
     ]
-    federated = key.way == "federated"
-    semi = key.row in ("ASDNet", "AttSVNet+FCN")
+    federated = key.setting == "federated"
+    semi = key.method in ("ASDNet", "AttSVNet+FCN")
     write_run(
-        study, key, scored, known if semi and key.way != "local" else (), curve if federated else ()
+        study,
+        key,
+        scored,
+        known if semi and key.setting != "local" else (),
+        curve if federated else (),
     )
 
 
@@ -150,7 +161,7 @@ def _case(
     hard = 0.05 * np.cos(number + key.fold) - (0.04 if organ == "rectum" else 0.0)
     dsc = float(np.clip(level + hard + rng.normal(0, _NOISE), 0, 1))
     # Missed in every seed: SVNet, the rectum of the last case of site B in fold 1.
-    failure = (key.row, organ, site, key.fold, number) == ("SVNet", "rectum", "B", 1, 3)
+    failure = (key.method, organ, site, key.fold, number) == ("SVNet", "rectum", "B", 1, 3)
     part = "withheld" if site == "F" else "test"
     return CaseRow(
         site=site,
@@ -183,16 +194,16 @@ def _round(
     key: RunKey, level: float, number: int, rounds: int, site: str, rng: np.random.Generator
 ) -> RoundRow:
     done = number / rounds
-    labelled, semi = site != "F", key.row == "ASDNet" and done > 0.25
+    labelled, semi = site != "F", key.method == "ASDNet" and done > 0.25
     loss = (1 - level) + 0.7 * np.exp(-4 * done) + rng.normal(0, 0.01)
     return RoundRow(
         round=number,
         site=site,
         loss_total=loss,
         loss_dice=loss * 0.8 if labelled else None,
-        loss_adversarial=0.9 if key.row in ("ASDNet", "AttSVNet+FCN") else None,
+        loss_adversarial=0.9 if key.method in ("ASDNet", "AttSVNet+FCN") else None,
         loss_region=0.3 if semi else None,
-        loss_confidence=1.2 if labelled and key.row in ("ASDNet", "AttSVNet+FCN") else None,
+        loss_confidence=1.2 if labelled and key.method in ("ASDNet", "AttSVNet+FCN") else None,
         trusted_fraction=min(1.0, 0.3 + 0.4 * done + 0.02 * ord(site) % 0.1) if semi else None,
         validation_dsc=level * (1 - np.exp(-4 * done)) if number % 2 == 0 else None,
     )
@@ -224,7 +235,7 @@ def _images(
                 files[name] = paths
                 for row in rows:
                     for seed in seeds:
-                        key = RunKey(row=row, way="federated", fold=fold, seed=seed)
+                        key = RunKey(method=row, setting="federated", fold=fold, seed=seed)
                         found = study / "runs" / key.folder / "predictions" / f"{name}.nii.gz"
                         found.parent.mkdir(exist_ok=True)
                         _save(np.roll(label, len(row) % 3, axis=2), found)

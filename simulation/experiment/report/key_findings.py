@@ -1,6 +1,6 @@
 """The report's first sentences, each computed from the scores and honest about what they lack."""
 
-from simulation.experiment.methods import ROWS
+from simulation.experiment.methods import METHODS
 from simulation.experiment.report.confidence import m_against_softmax, map_values
 from simulation.experiment.report.formatting import gap, number, several, signed, signed_span, span
 from simulation.experiment.report.results import Results
@@ -48,7 +48,8 @@ def _in_several_settings(results: Results, reference: str) -> list[str]:
     own = [
         method
         for method in results.methods
-        if not (method in ROWS and ROWS[method].tables) and len(results.settings_of(method)) > 1
+        if not (method in METHODS and METHODS[method].tables)
+        and len(results.settings_of(method)) > 1
     ]
     return [reference, *(method for method in own if method != reference)]
 
@@ -96,7 +97,7 @@ def _beats(results: Results, one: str, other: str, what: str) -> str:
 
 
 def _paper_gap(results: Results, one: str, other: str) -> float | None:
-    pairs = [(ROWS[method].published if method in ROWS else {}) for method in (one, other)]
+    pairs = [(METHODS[method].published if method in METHODS else {}) for method in (one, other)]
     organs = [o for o in results.info.organs if all(o in published for published in pairs)]
     if not organs or len(organs) < len(results.info.organs):
         return None

@@ -6,7 +6,7 @@ from itertools import combinations, product
 from typing import Any, Literal
 
 from reporting.blocks import Block, Bullets, Section, Table, Text
-from simulation.experiment.methods import ROWS
+from simulation.experiment.methods import METHODS
 from simulation.experiment.report.formatting import groups, signed, signed_span
 from simulation.experiment.report.published import TABLES, table_methods
 from simulation.experiment.report.results import BETTER, SCORE_NAMES, Results, Score
@@ -81,7 +81,7 @@ def _ordering(
 
 
 def _published(method: str, organ: str, score: Score) -> float | None:
-    pair = ROWS[method].published.get(organ) if method in ROWS else None
+    pair = METHODS[method].published.get(organ) if method in METHODS else None
     if pair is None:
         return None
     return pair[0] if score == "dsc" else pair[1]

@@ -19,9 +19,9 @@ def overview_section(results: Results) -> Section:
         ("started", info.started),
         ("cohort", cohort_words(results)),
         ("organs", ", ".join(info.organs)),
-        ("methods", ", ".join(info.rows)),
-        *((f"row {name}", _plain(changes)) for name, changes in info.own_rows.items()),
-        ("ways", ", ".join(info.ways)),
+        ("methods", ", ".join(info.methods)),
+        *((f"row {name}", _plain(changes)) for name, changes in info.own_methods.items()),
+        ("ways", ", ".join(info.settings)),
         ("folds", ", ".join(map(str, info.folds))),
         ("seeds", ", ".join(map(str, info.seeds))),
         ("complete runs", str(len(results.runs))),
@@ -55,8 +55,8 @@ def missing_sentences(results: Results) -> list[str]:
     info = results.info
     of = len(info.folds) * len(info.seeds)
     partly, none = [], []
-    for method in info.rows:
-        counts = {setting: len(results.runs_of(method, setting)) for setting in info.ways}
+    for method in info.methods:
+        counts = {setting: len(results.runs_of(method, setting)) for setting in info.settings}
         partly += [f"{method} {s} {n} of {of}" for s, n in counts.items() if 0 < n < of]
         empty = [setting for setting, n in counts.items() if not n]
         none += [f"{method} ({', '.join(empty)})"] if empty else []
@@ -74,16 +74,16 @@ def missing_sentences(results: Results) -> list[str]:
 def _complete(results: Results) -> Table:
     info = results.info
     of = len(info.folds) * len(info.seeds)
-    methods = dict.fromkeys([*info.rows, *results.methods])
-    counts = {(m, s): len(results.runs_of(m, s)) for m, s in product(methods, info.ways)}
+    methods = dict.fromkeys([*info.methods, *results.methods])
+    counts = {(m, s): len(results.runs_of(m, s)) for m, s in product(methods, info.settings)}
     return Table(
         name="complete_runs",
         caption=f"Complete runs of {of} (folds x seeds)",
-        header=("method", *info.ways),
+        header=("method", *info.settings),
         groups=(
             Group(
                 title="",
-                rows=tuple((m, *(str(counts[m, s]) for s in info.ways)) for m in methods),
+                rows=tuple((m, *(str(counts[m, s]) for s in info.settings)) for m in methods),
             ),
         ),
         records=tuple(

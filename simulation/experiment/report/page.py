@@ -17,7 +17,7 @@ from simulation.experiment.report.published import published_section
 from simulation.experiment.report.results import Results
 from simulation.experiment.report.settings import federation_section
 from simulation.experiment.report.unlabelled import unlabelled_section
-from simulation.experiment.store import read_study
+from simulation.experiment.store import read_experiment
 
 REFERENCE = "ASDNet"
 _SYNTHETIC = (
@@ -45,7 +45,7 @@ def write_report(study: Path, reference: str = REFERENCE) -> Path:
         ReportError: If the folder is no study, or one of its files is damaged.
     """
     try:
-        results = Results(*read_study(study))
+        results = Results(*read_experiment(study))
         sections = _sections(results, study, reference)
     except FileNotFoundError:
         raise ReportError(

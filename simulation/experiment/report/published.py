@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from reporting.blocks import Block, Section, Table, Text
-from simulation.experiment.methods import ROWS
+from simulation.experiment.methods import METHODS
 from simulation.experiment.report.formatting import (
     groups,
     mean_sd,
@@ -14,7 +14,7 @@ from simulation.experiment.report.formatting import (
 )
 from simulation.experiment.report.results import Results, Score
 from simulation.experiment.report.statistics import Summary, holm
-from simulation.experiment.store import WAYS, Way
+from simulation.experiment.store import SETTINGS, Setting
 
 TABLES = (1, 2)
 _SCORES: tuple[Score, ...] = ("dsc", "asd_mm")
@@ -37,24 +37,24 @@ class Line:
     asd_mm: Summary
 
 
-def table_methods(results: Results, table: int, setting: Way) -> tuple[str, ...]:
+def table_methods(results: Results, table: int, setting: Setting) -> tuple[str, ...]:
     """Methods of a paper's table with a complete run; those it has not come with Table 2."""
 
     def tables(method: str) -> tuple[int, ...]:
-        return (ROWS[method].tables if method in ROWS else ()) or (2,)
+        return (METHODS[method].tables if method in METHODS else ()) or (2,)
 
     return tuple(method for method in results.methods_of(setting) if table in tables(method))
 
 
 def table_lines(
-    results: Results, methods: tuple[str, ...], setting: Way, reference: str
+    results: Results, methods: tuple[str, ...], setting: Setting, reference: str
 ) -> list[Line]:
     """By organ and method; Holm's correction over all comparisons of one score in the table."""
     pairs = [(organ, method) for organ in results.info.organs for method in methods]
     p_values = {score: _corrected(results, pairs, setting, reference, score) for score in _SCORES}
     lines = []
     for (organ, method), p_dsc, p_asd_mm in zip(pairs, *p_values.values(), strict=True):
-        published = ROWS[method].published.get(organ) if method in ROWS else None
+        published = METHODS[method].published.get(organ) if method in METHODS else None
         cases = results.cases_of(method, setting, organ)
         lines.append(
             Line(
@@ -75,7 +75,7 @@ def table_lines(
 
 
 def _corrected(
-    results: Results, pairs: list[tuple[str, str]], setting: Way, reference: str, score: Score
+    results: Results, pairs: list[tuple[str, str]], setting: Setting, reference: str, score: Score
 ) -> list[float | None]:
     """Wilcoxon against the reference, by organ and method."""
     return holm(
@@ -107,7 +107,7 @@ def published_section(results: Results, reference: str) -> Section:
                 tone="caution",
             )
         )
-    for setting in WAYS:
+    for setting in SETTINGS:
         for table in TABLES:
             methods = table_methods(results, table, setting)
             if methods:
@@ -118,10 +118,10 @@ def published_section(results: Results, reference: str) -> Section:
 
 
 def _table(
-    results: Results, table: int, setting: Way, reference: str, methods: tuple[str, ...]
+    results: Results, table: int, setting: Setting, reference: str, methods: tuple[str, ...]
 ) -> Table:
     lines = table_lines(results, methods, setting, reference)
-    missing = [m for m, row in ROWS.items() if table in row.tables and m not in methods]
+    missing = [m for m, row in METHODS.items() if table in row.tables and m not in methods]
     notes = []
     if reference not in methods:
         notes.append(f"{reference} has no {setting} run, so there are no p.")

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from simulation.experiment.methods import ROWS
+from simulation.experiment.methods import METHODS
 from simulation.experiment.report.statistics import (
     PLACE,
     Difference,
@@ -16,7 +16,15 @@ from simulation.experiment.report.statistics import (
     means,
     summarise,
 )
-from simulation.experiment.store import WAYS, CaseRow, ConfidenceRow, RoundRow, Run, StudyInfo, Way
+from simulation.experiment.store import (
+    SETTINGS,
+    CaseRow,
+    ConfidenceRow,
+    ExperimentInfo,
+    RoundRow,
+    Run,
+    Setting,
+)
 
 Part = Literal["test", "withheld"]
 Score = Literal["dsc", "asd_mm"]
@@ -38,45 +46,47 @@ class Results:
         runs: What is complete.
     """
 
-    def __init__(self, info: StudyInfo, runs: Sequence[Run]) -> None:
+    def __init__(self, info: ExperimentInfo, runs: Sequence[Run]) -> None:
         self.info = info
         self.runs = tuple(runs)
         self.cases = _table(CaseRow, [(run, run.cases) for run in runs])
         self.confidence = _table(ConfidenceRow, [(run, run.confidence) for run in runs])
         self.rounds = _table(RoundRow, [(run, run.rounds) for run in runs])
 
-    def runs_of(self, method: str, setting: Way) -> list[Run]:
+    def runs_of(self, method: str, setting: Setting) -> list[Run]:
         """Complete runs, of all folds and seeds."""
-        return [r for r in self.runs if (r.info.key.row, r.info.key.way) == (method, setting)]
+        return [
+            r for r in self.runs if (r.info.key.method, r.info.key.setting) == (method, setting)
+        ]
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Methods with a complete run, as the paper orders them, others after."""
-        done = {run.info.key.row for run in self.runs}
-        there = dict.fromkeys([*self.info.rows, *(run.info.key.row for run in self.runs)])
-        known = [method for method in ROWS if method in there]
-        return tuple(m for m in [*known, *(m for m in there if m not in ROWS)] if m in done)
+        done = {run.info.key.method for run in self.runs}
+        there = dict.fromkeys([*self.info.methods, *(run.info.key.method for run in self.runs)])
+        known = [method for method in METHODS if method in there]
+        return tuple(m for m in [*known, *(m for m in there if m not in METHODS)] if m in done)
 
-    def methods_of(self, setting: Way) -> tuple[str, ...]:
+    def methods_of(self, setting: Setting) -> tuple[str, ...]:
         """Methods with a complete run in this setting."""
         return tuple(method for method in self.methods if self.runs_of(method, setting))
 
-    def settings_of(self, method: str) -> tuple[Way, ...]:
+    def settings_of(self, method: str) -> tuple[Setting, ...]:
         """Settings in which a method has a complete run."""
-        return tuple(setting for setting in WAYS if self.runs_of(method, setting))
+        return tuple(setting for setting in SETTINGS if self.runs_of(method, setting))
 
     @property
-    def setting(self) -> Way:
+    def setting(self) -> Setting:
         """The setting that methods are compared in: federated, or the first that has a run."""
-        there = {run.info.key.way for run in self.runs}
-        return next((setting for setting in WAYS if setting in there), WAYS[0])
+        there = {run.info.key.setting for run in self.runs}
+        return next((setting for setting in SETTINGS if setting in there), SETTINGS[0])
 
     def sites(self, part: Part = "test") -> tuple[str, ...]:
         """Sites with scored cases of this part."""
         return tuple(sorted(self.cases.site[self.cases.part == part].unique()))
 
     def cases_of(
-        self, method: str, setting: Way, organ: str = "", *, site: str = "", part: Part = "test"
+        self, method: str, setting: Setting, organ: str = "", *, site: str = "", part: Part = "test"
     ) -> pd.DataFrame:
         """Lines of `cases`; "" is every organ or site."""
         wanted = {"method": method, "setting": setting, "part": part}
@@ -88,7 +98,7 @@ class Results:
         self,
         score: Score,
         method: str,
-        setting: Way,
+        setting: Setting,
         organ: str = ALL_ORGANS,
         *,
         site: str = "",
@@ -103,7 +113,7 @@ class Results:
         return means(cases.set_index(PLACE)[score], PLACE)
 
     def case_means(
-        self, score: Score, method: str, setting: Way, organ: str = ALL_ORGANS, **which: Any
+        self, score: Score, method: str, setting: Setting, organ: str = ALL_ORGANS, **which: Any
     ) -> list[float]:
         """One value a case; withheld scans are the same in every fold, and so averaged over it."""
         over_folds = which.get("part") == "withheld"
@@ -111,7 +121,7 @@ class Results:
         return case_means(found, over_folds=over_folds)
 
     def summary(
-        self, score: Score, method: str, setting: Way, organ: str = ALL_ORGANS, **which: Any
+        self, score: Score, method: str, setting: Setting, organ: str = ALL_ORGANS, **which: Any
     ) -> Summary:
         """Of one value a case; `which` is the site and the part, as for `scores`."""
         return summarise(self.case_means(score, method, setting, organ, **which))
@@ -119,8 +129,8 @@ class Results:
     def difference(
         self,
         score: Score,
-        first: tuple[str, Way],
-        second: tuple[str, Way],
+        first: tuple[str, Setting],
+        second: tuple[str, Setting],
         organ: str = ALL_ORGANS,
         **which: Any,
     ) -> Difference:
@@ -145,8 +155,8 @@ def _table(kind: Any, runs: Sequence[tuple[Run, Sequence[Any]]]) -> pd.DataFrame
     fields = kind.model_fields
     lines = [
         {
-            "method": run.info.key.row,
-            "setting": run.info.key.way,
+            "method": run.info.key.method,
+            "setting": run.info.key.setting,
             "fold": run.info.key.fold,
             "seed": run.info.key.seed,
             **vars(line),

@@ -14,7 +14,7 @@ from simulation.experiment.report.formatting import (
 )
 from simulation.experiment.report.results import ALL_ORGANS, Results
 from simulation.experiment.report.statistics import Difference, Summary
-from simulation.experiment.store import WAYS, Way
+from simulation.experiment.store import SETTINGS, Setting
 
 TITLE = "Federated, pooled and local by site"
 
@@ -39,7 +39,7 @@ class WithheldLine:
     method: str
     organ: str
     site: str
-    setting: Way
+    setting: Setting
     dsc: Summary
 
 
@@ -49,7 +49,7 @@ def site_line(results: Results, method: str, organ: str, site: str = "") -> Site
         method=method,
         organ=organ,
         site=site or "all",
-        **{way: results.summary("dsc", method, way, organ, site=site) for way in WAYS},
+        **{way: results.summary("dsc", method, way, organ, site=site) for way in SETTINGS},
         gain=results.difference("dsc", (method, "federated"), (method, "local"), organ, site=site),
     )
 
@@ -89,7 +89,7 @@ def _table(results: Results, method: str, organs: tuple[str, ...]) -> Table:
     return Table(
         name=f"sites_{method}",
         caption=f"{method}: DSC by site",
-        header=("site", *WAYS, "gain", "interval", "p", "cases"),
+        header=("site", *SETTINGS, "gain", "interval", "p", "cases"),
         groups=groups(lines, "organ", _cells),
         records=records(lines),
     )
@@ -109,12 +109,12 @@ def _cells(line: SiteLine) -> tuple[str, ...]:
 
 def _withheld(results: Results, method: str) -> Table | None:
     """Unlabelled training scans, whose labels the study alone knows."""
-    settings = [way for way in WAYS if len(results.cases_of(method, way, part="withheld"))]
+    settings = [way for way in SETTINGS if len(results.cases_of(method, way, part="withheld"))]
     if not settings:
         return None
     organs, sites = (ALL_ORGANS, *results.info.organs), results.sites("withheld")
 
-    def line(organ: str, site: str, setting: Way) -> WithheldLine:
+    def line(organ: str, site: str, setting: Setting) -> WithheldLine:
         dsc = results.summary("dsc", method, setting, organ, site=site, part="withheld")
         return WithheldLine(method=method, organ=organ, site=site, setting=setting, dsc=dsc)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from reporting.blocks import Section, Table, Text
-from simulation.experiment.methods import ROWS
+from simulation.experiment.methods import METHODS
 from simulation.experiment.report.formatting import (
     groups,
     mean_sd,
@@ -16,7 +16,7 @@ from simulation.experiment.report.formatting import (
 )
 from simulation.experiment.report.results import Part, Results
 from simulation.experiment.report.statistics import Difference, Summary
-from simulation.experiment.store import WAYS, Way
+from simulation.experiment.store import SETTINGS, Setting
 
 TITLE = "What the unlabelled scans add"
 SUPERVISED = "AttSVNet"
@@ -33,7 +33,7 @@ class GainLine:
     """One method against the supervised one, trained in the same setting, on one part."""
 
     part: Part
-    setting: Way
+    setting: Setting
     method: str
     dsc: Summary
     gain: Difference
@@ -44,9 +44,10 @@ def gain_lines(results: Results) -> Iterator[GainLine]:
     methods = [
         method
         for method in results.methods
-        if method not in _OTHER_NETWORKS and (method not in ROWS or ROWS[method].tables != (1,))
+        if method not in _OTHER_NETWORKS
+        and (method not in METHODS or METHODS[method].tables != (1,))
     ]
-    for part, setting, method in product(_PARTS, WAYS, methods):
+    for part, setting, method in product(_PARTS, SETTINGS, methods):
         gain = results.difference("dsc", (method, setting), (SUPERVISED, setting), part=part)
         if gain.n:
             dsc = results.summary("dsc", method, setting, part=part)

@@ -139,7 +139,7 @@ def test_federated_matches_a_site_with_its_own_atlases_and_everyones_encoder(
 
     monkeypatch.setattr(run, "train_encoder", spy)
     args = (configs, make_protocol(), cases, 1, None, SMALL)
-    rows = {way: run_baseline("ssae", way, *args) for way in ("federated", "local")}
+    rows = {setting: run_baseline("ssae", setting, *args) for setting in ("federated", "local")}
     assert trained_on == [{"A": 2, "F": 1}, {"A": 2}]
-    for way in rows:
-        assert {row.site for row in rows[way]} == {"A"}, way
+    for setting in rows:
+        assert {row.site for row in rows[setting]} == {"A"}, setting

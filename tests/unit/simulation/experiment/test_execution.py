@@ -55,13 +55,13 @@ def make_job(make_site: MakeSite, make_protocol: MakeProtocol, tmp_path: Path) -
                 )
             )
 
-    def make(way: str, row: str = "ASDNet", kind: str = "weights", **protocol: object) -> Job:
+    def make(setting: str, row: str = "ASDNet", kind: str = "weights", **protocol: object) -> Job:
         return Job(
-            key=RunKey(row=row, way=way, fold=1, seed=1),  # type: ignore[arg-type]
+            key=RunKey(method=row, setting=setting, fold=1, seed=1),  # type: ignore[arg-type]
             kind=kind,  # type: ignore[arg-type]
             protocol=make_protocol(**protocol),
             cases=tuple(cases),
-            study=tmp_path / "study",
+            experiment=tmp_path / "study",
             cache=tmp_path / "cache",
             device="cpu",
             workers=1,
@@ -151,13 +151,13 @@ class Listener:
         self.why: list[Failure] = []
 
     def started(self, key: RunKey) -> None:
-        self.events.append(("started", key.way))
+        self.events.append(("started", key.setting))
 
     def finished(self, key: RunKey) -> None:
-        self.events.append(("finished", key.way))
+        self.events.append(("finished", key.setting))
 
     def failed(self, key: RunKey, failure: Failure) -> None:
-        self.events.append(("failed", key.way))
+        self.events.append(("failed", key.setting))
         self.why.append(failure)
 
 
@@ -165,14 +165,14 @@ def test_a_failed_run_does_not_stop_the_others(make_job: MakeJob) -> None:
     bad = make_job("pooled", training={"lr_segmenter": 1e30})
     good = make_job("local")
     listener = Listener()
-    bad.study.mkdir()
-    run_jobs([bad, good], 1, bad.study / "log.txt", listener)
+    bad.experiment.mkdir()
+    run_jobs([bad, good], 1, bad.experiment / "log.txt", listener)
     assert listener.events == [
         ("started", "pooled"), ("failed", "pooled"), ("started", "local"), ("finished", "local"),
     ]  # fmt: skip
     assert listener.why[0].error == "NonFiniteLossError"
     assert (good.folder / "done.json").exists() and not bad.folder.exists()
-    assert "NonFiniteLossError" in (bad.study / "log.txt").read_text()
+    assert "NonFiniteLossError" in (bad.experiment / "log.txt").read_text()
     assert multiprocessing.active_children() == []
 
 
@@ -189,9 +189,9 @@ class Killer(Listener):
 
 def test_a_process_that_dies_takes_one_run_with_it(make_job: MakeJob) -> None:
     jobs = [make_job("pooled"), make_job("local")]
-    jobs[0].study.mkdir()
+    jobs[0].experiment.mkdir()
     listener = Killer()
-    run_jobs(jobs, 1, jobs[0].study / "log.txt", listener)
+    run_jobs(jobs, 1, jobs[0].experiment / "log.txt", listener)
     assert ("failed", "pooled") in listener.events and ("finished", "local") in listener.events
     assert listener.why[0].error == "ProcessDied" and "status -9" in listener.why[0].text
 
@@ -212,8 +212,8 @@ def test_a_baseline_gets_the_sites_and_gives_the_rows(
     monkeypatch.setitem(sys.modules, "simulation.baselines", module)  # type: ignore[arg-type]
     job = make_job("local", row="MALF", kind="malf")
     execute(job)
-    kind, way, configs, protocol, cases, workers, predictions = calls[0]
-    assert (kind, way, workers) == ("malf", "local", 1)
+    kind, setting, configs, protocol, cases, workers, predictions = calls[0]
+    assert (kind, setting, workers) == ("malf", "local", 1)
     assert list(configs) == ["A", "B", "C"]
     assert (protocol, cases) == (job.protocol, job.cases)
     assert predictions.name == "predictions"

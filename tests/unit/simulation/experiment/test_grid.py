@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from protocol.config.presets import preset
 from protocol.config.study import ProtocolError
 from simulation.experiment.grid import largest_stride, on_shared_grid, plan_grid
-from simulation.experiment.methods import ROWS, Row
+from simulation.experiment.methods import METHODS, Method
 
 
 def scans(
@@ -74,8 +74,8 @@ def test_the_papers_grid_is_fixed(tmp_path: Path) -> None:
     assert plan_grid("paper", scans(tmp_path, (8, 8, 8), (1.0, 1.0, 1.0)), 8) is None
 
 
-def rows(*names: str) -> dict[str, Row]:
-    return {name: ROWS[name] for name in names}
+def chosen(*names: str) -> dict[str, Method]:
+    return {name: METHODS[name] for name in names}
 
 
 def test_the_largest_stride_shapes_the_patch(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_the_largest_stride_shapes_the_patch(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii.gz"
     sitk.WriteImage(image, str(path))
     base = preset("smoke")
-    assert largest_stride([ROWS["SVNet"], ROWS["ASDNet"]], base) == 8
-    assert largest_stride([ROWS["SVNet"], ROWS["VNet"]], base) == 16
+    assert largest_stride([METHODS["SVNet"], METHODS["ASDNet"]], base) == 8
+    assert largest_stride([METHODS["SVNet"], METHODS["VNet"]], base) == 16
     eight, sixteen = (plan_grid("smoke", [path], stride) for stride in (8, 16))
     assert eight is not None and sixteen is not None
     assert eight[0] == sixteen[0]
@@ -92,13 +92,13 @@ def test_the_largest_stride_shapes_the_patch(tmp_path: Path) -> None:
     assert eight[1] == (16, 16, 16) and sixteen[1] == (16, 16, 16)
     fine = plan_grid("quick", [path], 16)
     assert fine == (plan_grid("quick", [path], 8)[0], (32, 32, 16))  # type: ignore[index]
-    shared = on_shared_grid(base, rows("SVNet", "VNet"), [path], "quick")
+    shared = on_shared_grid(base, chosen("SVNet", "VNet"), [path], "quick")
     assert (shared.spacing_mm, shared.patch_voxels) == fine
     assert shared.method == base.method
 
 
-def test_a_row_that_does_not_fit_a_fixed_grid_is_named() -> None:
+def test_a_method_that_does_not_fit_a_fixed_grid_is_named() -> None:
     base = preset("smoke").model_copy(update={"patch_voxels": (24, 24, 16)})
-    with pytest.raises(ProtocolError, match="row VNet: patch_voxels: must be multiples of 16"):
-        on_shared_grid(base, rows("SVNet", "VNet"), [], None)
-    assert on_shared_grid(base, rows("SVNet", "ASDNet"), [], None) == base
+    with pytest.raises(ProtocolError, match="method VNet: patch_voxels: must be multiples of 16"):
+        on_shared_grid(base, chosen("SVNet", "VNet"), [], None)
+    assert on_shared_grid(base, chosen("SVNet", "ASDNet"), [], None) == base

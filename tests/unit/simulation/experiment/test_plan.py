@@ -8,7 +8,7 @@ import pytest
 
 from protocol.config.study import ProtocolError, StudyProtocol
 from simulation.errors import SplitError
-from simulation.experiment.methods import ROWS, Row, protocol_of, read_own_rows
+from simulation.experiment.methods import METHODS, Method, protocol_of, read_own_rows
 from simulation.experiment.plan import (
     choose_folds,
     choose_rows,
@@ -17,9 +17,9 @@ from simulation.experiment.plan import (
     differences,
     named_rows,
     plan_runs,
-    ways_of,
+    settings_of,
 )
-from simulation.experiment.store import WAYS, StudyInfo, Way
+from simulation.experiment.store import SETTINGS, ExperimentInfo, Setting
 from simulation.layouts import StudyCase
 from simulation.split import choose_fold, keep_labels
 
@@ -46,10 +46,19 @@ def made_cases() -> list[StudyCase]:
 
 
 def test_tables_name_their_rows() -> None:
-    assert tuple(choose_rows("1", None)) == ("MALF", "SSAE", "UNet", "VNet", "DSResUNet", "ASDNet")
+    assert tuple(choose_rows("1", None)) == (
+        "MALF",
+        "SSAE",
+        "UNet",
+        "VNet",
+        "DSResUNet",
+        "ASDNet",
+    )
     assert len(choose_rows("2", None)) == 9
     # What stands in no table of the paper is run by name only.
-    assert tuple(choose_rows(None, None)) == tuple(name for name, row in ROWS.items() if row.tables)
+    assert tuple(choose_rows(None, None)) == tuple(
+        name for name, row in METHODS.items() if row.tables
+    )
     assert tuple(choose_rows(None, "ASDNet-informed")) == ("ASDNet-informed",)
     assert tuple(choose_rows(None, "ASDNet, SVNet")) == ("SVNet", "ASDNet")
 
@@ -59,9 +68,9 @@ def test_wishes_that_cannot_be_met_are_told() -> None:
         (lambda: choose_rows("3", None), "--tables: must be of 1,2, not '3'"),
         (lambda: choose_rows("1", "SVNet"), "instead of --tables"),
         (lambda: named_rows("SVNet,XNet", "--rows"), "--rows: must be of MALF, .* not 'XNet'"),
-        (lambda: named_rows(" , ", "--rows"), "names no row"),
-        (lambda: choose_ways("federated,central"), "--ways: must be of .* not 'central'"),
-        (lambda: choose_ways(""), "--ways"),
+        (lambda: named_rows(" , ", "--rows"), "names no method"),
+        (lambda: choose_ways("federated,central"), "--settings: must be of .* not 'central'"),
+        (lambda: choose_ways(""), "--settings"),
         (lambda: choose_folds(6), "--folds: must be 1 to 5, not 6"),
         (lambda: choose_seeds(0), "--seeds: must be 1 or more"),
     ):
@@ -69,25 +78,25 @@ def test_wishes_that_cannot_be_met_are_told() -> None:
             refused()  # type: ignore[no-untyped-call]
 
 
-def chosen(*names: str) -> dict[str, Row]:
-    return {name: ROWS[name] for name in names}
+def chosen(*names: str) -> dict[str, Method]:
+    return {name: METHODS[name] for name in names}
 
 
 def test_ways_of_a_row() -> None:
     compared = ("ASDNet",)
 
-    def ways(name: str, wanted: tuple[Way, ...]) -> tuple[Way, ...]:
-        return ways_of(name, ROWS[name], wanted, compared)
+    def settings(name: str, wanted: tuple[Setting, ...]) -> tuple[Setting, ...]:
+        return settings_of(name, METHODS[name], wanted, compared)
 
-    assert ways("ASDNet", WAYS) == WAYS
-    assert ways("SVNet", WAYS) == ("federated",)
-    assert ways("MALF", WAYS) == ("pooled", "local")
-    assert ways("SVNet", ("pooled",)) == ("pooled",)
-    assert ways("MALF", ("federated",)) == ()
+    assert settings("ASDNet", SETTINGS) == SETTINGS
+    assert settings("SVNet", SETTINGS) == ("federated",)
+    assert settings("MALF", SETTINGS) == ("pooled", "local")
+    assert settings("SVNet", ("pooled",)) == ("pooled",)
+    assert settings("MALF", ("federated",)) == ()
 
 
 def test_runs_are_in_order_and_each_is_there_once() -> None:
-    runs = plan_runs(chosen("SVNet", "ASDNet"), WAYS, ("ASDNet",), (1, 2), (1, 2))
+    runs = plan_runs(chosen("SVNet", "ASDNet"), SETTINGS, ("ASDNet",), (1, 2), (1, 2))
     assert [key.folder for key in runs[:5]] == [
         "SVNet.federated.fold1.seed1",
         "ASDNet.federated.fold1.seed1",
@@ -101,8 +110,8 @@ def test_runs_are_in_order_and_each_is_there_once() -> None:
 
 
 def test_row_names_make_folders_of_their_own() -> None:
-    runs = plan_runs(ROWS, WAYS, tuple(ROWS), (1,), (1,))
-    assert len({key.folder for key in runs}) == len(runs) == 3 * len(ROWS) - 1
+    runs = plan_runs(METHODS, SETTINGS, tuple(METHODS), (1,), (1,))
+    assert len({key.folder for key in runs}) == len(runs) == 3 * len(METHODS) - 1
     assert all("+" not in key.folder for key in runs)
 
 
@@ -135,20 +144,20 @@ def test_scarce_labels_depend_on_seed_and_fold_alone() -> None:
         keep_labels(parts, 36, 1, 1)
 
 
-def info(protocol: StudyProtocol, **changes: object) -> StudyInfo:
+def info(protocol: StudyProtocol, **changes: object) -> ExperimentInfo:
     content = {
         "command": "python simulation/study.py",
         "started": "2026-11-25T10:00:00+00:00",
         "cohort": {"kind": "folder", "training_labels": None},
         "organs": protocol.organ_names,
-        "rows": ("SVNet",),
-        "ways": ("federated",),
+        "methods": ("SVNet",),
+        "settings": ("federated",),
         "folds": (1, 2),
         "seeds": (1,),
         "protocol": protocol.model_dump(mode="json"),
         "versions": {"torch": "1"},
     }
-    return StudyInfo.model_validate(content | changes)
+    return ExperimentInfo.model_validate(content | changes)
 
 
 def test_other_settings_are_named(make_protocol: MakeProtocol) -> None:
@@ -169,10 +178,10 @@ def test_other_settings_are_named(make_protocol: MakeProtocol) -> None:
 
 def test_a_study_may_grow_and_never_shrinks(make_protocol: MakeProtocol) -> None:
     own = {"mine": {"method": {"gamma": 0.2}}}
-    small = info(make_protocol(), own_rows=own)
-    more = {"rows": ("SVNet", "mine", "ASDNet"), "folds": (1, 2, 3), "seeds": (1, 2)}
+    small = info(make_protocol(), own_methods=own)
+    more = {"methods": ("SVNet", "mine", "ASDNet"), "folds": (1, 2, 3), "seeds": (1, 2)}
     two = own | {"yours": {"method": {"gamma": 0.9}}}
-    grown = info(make_protocol(), ways=("federated", "local"), own_rows=two, **more)
+    grown = info(make_protocol(), settings=("federated", "local"), own_methods=two, **more)
     assert differences(small, grown) == []
     lost = differences(grown, small)
     assert [line.split(" was ")[0] for line in lost] == [
@@ -182,7 +191,7 @@ def test_a_study_may_grow_and_never_shrinks(make_protocol: MakeProtocol) -> None
         "seeds",
         "ways",
     ]
-    changed = info(make_protocol(), own_rows={"mine": {"method": {"gamma": 0.5}}})
+    changed = info(make_protocol(), own_methods={"mine": {"method": {"gamma": 0.5}}})
     assert differences(small, changed) == ["own_rows.mine.method.gamma was 0.2, is 0.5"]
 
 
@@ -204,8 +213,8 @@ def test_rows_of_ones_own(tmp_path: Path, make_protocol: MakeProtocol) -> None:
     assert late.training.rounds == base.training.rounds
     assert late.seed == 3 and late.method == base.method
     for text, words in (
-        ("ASDNet: {method: {gamma: 0.2}}", "ASDNet: ASDNet is a row already"),
-        ("AttSVNet FCN: {}", r"AttSVNet FCN: AttSVNet\+FCN is a row already"),
+        ("ASDNet: {method: {gamma: 0.2}}", "ASDNet: ASDNet is a method already"),
+        ("AttSVNet FCN: {}", r"AttSVNet FCN: AttSVNet\+FCN is a method already"),
         ("'a/b': {method: {gamma: 0.2}}", "a/b"),
         ("mine: {organs: {prostate: 1}}", "mine.organs"),
         ("mine: 3", "mine"),

@@ -23,7 +23,7 @@ from simulation.experiment.store import (
     CaseRow,
     RunKey,
     read_cases,
-    read_study,
+    read_experiment,
     write_cases,
 )
 from simulation.report import app
@@ -64,7 +64,7 @@ def by_hand(folder: Path, *, gap: float = 0.01, kind: str = "phantom") -> Path:
                 )
                 for n in range(6)
             ]
-            write_run(folder, RunKey(row=row, way="federated", fold=0, seed=seed), lines)
+            write_run(folder, RunKey(method=row, way="federated", fold=0, seed=seed), lines)
     return folder
 
 
@@ -90,7 +90,7 @@ def test_numbers_worked_out_by_hand(tmp_path: Path) -> None:
 
 def test_orderings_held_reversed_and_undecided(tmp_path: Path) -> None:
     for gap, outcome in ((0.01, "held"), (-0.01, "reversed"), (0.0, "undecided")):
-        results = Results(*read_study(by_hand(tmp_path / outcome, gap=gap)))
+        results = Results(*read_experiment(by_hand(tmp_path / outcome, gap=gap)))
         found = [o for o in orderings(results) if o.table == 2]
         assert [(o.better, o.worse, o.outcome) for o in found] == [
             ("ASDNet", "AttSVNet+FCN", outcome)
@@ -101,14 +101,16 @@ def test_orderings_held_reversed_and_undecided(tmp_path: Path) -> None:
 
 def test_an_asd_is_better_when_smaller(study: Path, tmp_path: Path) -> None:
     made = make_study(tmp_path / "study", rows={"VNet": 0.7, "ASDNet": 0.8}, images=False, rounds=1)
-    found = {(o.score, o.organ): o for o in orderings(Results(*read_study(made))) if o.table == 1}
+    found = {
+        (o.score, o.organ): o for o in orderings(Results(*read_experiment(made))) if o.table == 1
+    }
     asd = found["asd_mm", "bladder"]
     assert (asd.better, asd.worse, asd.paper, asd.outcome) == ("ASDNet", "VNet", -0.165, "held")
     assert asd.ours.mean == pytest.approx(-1.0, abs=0.1)
 
 
 def test_the_made_study_key_findings(study: Path, page: str) -> None:
-    sentences = key_findings(Results(*read_study(study)), "ASDNet")
+    sentences = key_findings(Results(*read_experiment(study)), "ASDNet")
     assert len(sentences) == 7
     assert sentences[0].startswith("Best of 4 federated rows: ASDNet, mean DSC over organs 0.8")
     assert "its direction is reproduced" in sentences[1]
@@ -123,14 +125,14 @@ def test_the_made_study_key_findings(study: Path, page: str) -> None:
 def test_rows_of_no_table_stand_in_table_two(tmp_path: Path) -> None:
     rows = {"VNet": 0.7, "ASDNet": 0.8, "ASDNet-informed": 0.8, "mine": 0.8}
     results = Results(
-        *read_study(make_study(tmp_path / "study", rows=rows, images=False, rounds=1))
+        *read_experiment(make_study(tmp_path / "study", rows=rows, images=False, rounds=1))
     )
     assert table_methods(results, 2, "federated") == ("VNet", "ASDNet", "ASDNet-informed", "mine")
     assert table_methods(results, 1, "federated") == ("VNet", "ASDNet")
 
 
 def test_what_unlabelled_scans_add(study: Path, page: str) -> None:
-    lines = {(g.part, g.setting, g.method): g for g in gain_lines(Results(*read_study(study)))}
+    lines = {(g.part, g.setting, g.method): g for g in gain_lines(Results(*read_experiment(study)))}
     # Only ASDNet was pooled and local, and nothing supervised beside it.
     assert {key[1] for key in lines} == {"federated"}
     gain = lines["test", "federated", "ASDNet"].gain
@@ -146,7 +148,7 @@ def test_a_study_without_a_federated_run_is_told_by_the_way_it_has(tmp_path: Pat
     made = make_study(tmp_path / "study", rows={"AttSVNet": 0.7, "ASDNet": 0.8}, images=False)
     for folder in (made / "runs").glob("*.federated.*"):
         shutil.rmtree(folder)
-    results = Results(*read_study(made))
+    results = Results(*read_experiment(made))
     assert results.setting == "pooled"
     assert key_findings(results, "ASDNet")[0].startswith("Best of 1 pooled rows: ASDNet")
     assert confidence_lines(results)
@@ -154,7 +156,7 @@ def test_a_study_without_a_federated_run_is_told_by_the_way_it_has(tmp_path: Pat
 
 def test_reversed_and_undecided_are_said(study: Path, page: str) -> None:
     tallies = {
-        (o.better, o.worse, o.organ): o.outcome for o in orderings(Results(*read_study(study)))
+        (o.better, o.worse, o.organ): o.outcome for o in orderings(Results(*read_experiment(study)))
     }
     assert tallies["ASDNet", "AttSVNet+FCN", "bladder"] == "held"
     assert tallies["AttSVNet+FCN", "AttSVNet", "bladder"] == "reversed"
@@ -275,7 +277,7 @@ def test_a_scan_that_cannot_be_read_is_said(study: Path, tmp_path: Path) -> None
     shutil.copytree(study, copy, ignore=shutil.ignore_patterns("report"))
     files = read_cases(study)
     write_cases(copy, {n: CaseFiles(image=bad, reference=f.reference) for n, f in files.items()})
-    section = overlays_section(Results(*read_study(copy)), copy, "ASDNet")
+    section = overlays_section(Results(*read_experiment(copy)), copy, "ASDNet")
     assert "3 of 3 cases could not be read" in str(section.blocks[1])
 
 
