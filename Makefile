@@ -47,13 +47,13 @@ lock: $(VENV)/.dev ## Write requirements/*.lock anew from pyproject.toml (ARGS=-
 	done
 
 simulate: $(VENV)/.simulation ## Make the phantom cohort, train six hospitals, print the table (ARGS="..." is passed on)
-	@$(BIN)/python simulation/run.py $(ARGS)
+	@$(BIN)/asdnet-sim run $(ARGS)
 
 smoke: $(VENV)/.simulation ## The same in about a minute, to see that it runs
-	@$(BIN)/python simulation/run.py --preset smoke $(ARGS)
+	@$(BIN)/asdnet-sim run --preset smoke $(ARGS)
 
 study: $(VENV)/.simulation ## Every method of the paper over folds and seeds (hours; ARGS="..." is passed on)
-	@$(BIN)/python simulation/study.py $(ARGS)
+	@$(BIN)/asdnet-sim tables $(ARGS)
 
 test: $(VENV)/.dev ## Run every test, with coverage of the rooms
 	@$(BIN)/python -m coverage erase

@@ -82,7 +82,7 @@ def read_public_key(path: Path) -> ec.EllipticCurvePublicKey:
     if _is_private(content):
         raise KeyFileError(
             f"{path}: this is a PRIVATE key, it must never leave the site: make a new one there"
-            " (python client/enrol.py --site SITE --replace), send only its .pub file,"
+            " (asdnet-site enrol --site SITE --replace), send only its .pub file,"
             " and delete this one"
         )
     try:
@@ -107,7 +107,7 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
         raise KeyFileError(
             f"{path}: must be an OpenSSH private key on P-384 without a passphrase;"
-            " python client/enrol.py --site SITE --replace makes one"
+            " asdnet-site enrol --site SITE --replace makes one"
         )
     return key
 

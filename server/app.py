@@ -1,7 +1,7 @@
 """The Flower ServerApp of the coordinating centre.
 
-`server/run.py` makes the run's folder and names it in the run configuration (`run`); the centre's
-folder is in the environment, set by `server/superlink.py`.
+`asdnet-centre run` makes the run's folder and names it in the run configuration (`run`); the
+centre's folder is in the environment, set by `asdnet-centre superlink`.
 """
 
 import protocol.telemetry  # isort: skip

@@ -45,7 +45,7 @@ class NotApprovedError(ApprovalError):
     def __init__(self, digest: str, site: str) -> None:
         super().__init__(
             f"app bundle {digest[:12]} is not approved at this site; look at it and approve it"
-            f" with: python client/approve.py --site {site}"
+            f" with: asdnet-site approve --site {site}"
         )
         self.digest = digest
 

@@ -67,7 +67,7 @@ def preflight(config: SiteConfig, protocol: StudyProtocol | None = None) -> list
 def _private_key(config: SiteConfig) -> Result:
     """It is there, it is this user's alone, and it is of the right kind."""
     path = config.key_file
-    enrol = f"python client/enrol.py --site {config.site}"
+    enrol = f"asdnet-site enrol --site {config.site}"
     results: list[Result] = []
     try:
         facts = path.stat()
@@ -195,7 +195,7 @@ def _data(config: SiteConfig) -> Result:
         number = len(error.mistakes)
         more = f"\nand {number - _MISTAKES_SHOWN} more" if number > _MISTAKES_SHOWN else ""
         finding = f"{number} mistake{'s' if number > 1 else ''}:\n{shown}{more}"
-        hint = f"python client/check.py --site {config.site} says it of every case"
+        hint = f"asdnet-site check --site {config.site} says it of every case"
         return "failed", finding, hint
     except OSError as error:
         finding = f"the data folder cannot be read ({error.strerror})"

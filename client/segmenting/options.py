@@ -1,4 +1,4 @@
-"""What `client/predict.py` can be asked for; without the libraries that do it."""
+"""What `asdnet-site predict` can be asked for; without the libraries that do it."""
 
 from dataclasses import dataclass
 from typing import Literal

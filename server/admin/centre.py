@@ -155,7 +155,7 @@ def read_centre(folder: Path) -> Centre:
     except (FileNotFoundError, NotADirectoryError):
         raise CentreError(
             f"{folder}: is not a centre (it has no centre.json);"
-            f" run: python server/provision.py init --host NAME --centre {folder}"
+            f" run: asdnet-centre init --host NAME --centre {folder}"
         ) from None
     except ValidationError as error:
         raise CentreError(explain(error, str(place))) from None

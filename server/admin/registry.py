@@ -39,8 +39,8 @@ def sync_sites(centre: Centre) -> list[str]:
                 refused.append(
                     f"site {site}: NOT admitted: the SuperLink refuses its key ({error}). A key "
                     "that was removed is revoked for good: have the hospital make a new one "
-                    f"(python client/enrol.py --site {site} --replace), take the site out "
-                    f"(python server/provision.py remove-site {site}) and add the new key"
+                    f"(asdnet-site enrol --site {site} --replace), take the site out "
+                    f"(asdnet-centre remove-site {site}) and add the new key"
                 )
             else:
                 done.append(f"site {site}: admitted")

@@ -1,7 +1,7 @@
 """One run's folder at the centre: what was agreed, how far it is, and who works on it.
 
-The ServerApp, started by Flower, writes; `server/run.py`, at the same machine, reads along.  A lock
-that the kernel gives back when its holder dies says whether a ServerApp is at work.
+The ServerApp, started by Flower, writes; `asdnet-centre run`, at the same machine, reads along.  A
+lock that the kernel gives back when its holder dies says whether a ServerApp is at work.
 """
 
 import json
@@ -31,7 +31,7 @@ class RunError(RuntimeError):
 
 
 class RunFacts(Frozen):
-    """What `server/run.py` decided when it started the run; in run.json."""
+    """What `asdnet-centre run` decided when it started the run; in run.json."""
 
     name: str
     mlflow_uri: str

@@ -57,7 +57,7 @@ ALLOWED = {
         "flower_compat/supernode.py",
         "flower_compat/task_identity.py",
     },
-    "starlette": {"flower_compat/superlink.py", "server/superlink.py"},
+    "starlette": {"flower_compat/superlink.py", "server/commands/superlink.py"},
     "zstandard": {"protocol/wire/compression.py"},
 }
 

@@ -21,16 +21,16 @@ LINES_OF_A_FILE = 300
 
 # What is above a limit today. These lists only shrink: whoever mends one takes its line out.
 LONG_FUNCTIONS = {
-    "client/predict.py:predict",
+    "client/commands/predict.py:predict",
     "client/training/round.py:train_round",
-    "server/run.py:run",
-    "simulation/run.py:main",
-    "simulation/study.py:main",
+    "server/commands/run.py:run",
+    "simulation/commands/run.py:run",
+    "simulation/commands/tables.py:tables",
 }
 MANY_PARAMETERS = {
-    "client/predict.py:predict",
-    "simulation/run.py:main",
-    "simulation/study.py:main",
+    "client/commands/predict.py:predict",
+    "simulation/commands/run.py:run",
+    "simulation/commands/tables.py:tables",
 }
 LONG_FILES = {
     "asdnet_models/losses.py",
@@ -38,7 +38,7 @@ LONG_FILES = {
     "client/node/connection.py",
     "protocol/config/study.py",
     "server/monitoring/tracking.py",
-    "server/provision.py",
+    "server/commands/provision.py",
 }
 RENAMED_TO_ITSELF = {
     "asdnet_models/methods/common.py",

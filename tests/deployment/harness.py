@@ -158,7 +158,6 @@ class Deployment(Processes):
     def provision(self) -> None:
         """Centre, hospitals with data and keys, each hospital admitted."""
         self.server(
-            "provision.py",
             "init",
             "--host",
             self.network.address("centre"),
@@ -181,14 +180,13 @@ class Deployment(Processes):
             "centre": f"{self.network.address('centre')}:{self.port}",
         }  # fmt: skip
         (home / f"{site}.yaml").write_text(yaml.safe_dump(content | facts))
-        self.client("enrol.py", site)
+        self.client("enrol", site)
         (home / "state" / "ca.pem").write_bytes((self.centre / "ca.pem").read_bytes())
         # The preflight tries one step of the study that it heard of last.
         (home / "state" / "protocol.json").write_text(self.study.canonical_json())
 
     def admit(self, site: str) -> None:
         self.server(
-            "provision.py",
             "add-site",
             site,
             "--public-key",
@@ -207,18 +205,14 @@ class Deployment(Processes):
 
     # ---- processes -----------------------------------------------------------------------------
 
-    def server(self, script: str, *arguments: object, check: bool = True) -> str:
+    def server(self, command: str, *arguments: object, check: bool = True) -> str:
         """A command of the centre, to its end; what it printed."""
-        return self._call("centre", f"server/{script}", arguments, check)
+        return self._call("centre", "server/cli.py", (command, *arguments), check)
 
-    def client(self, script: str, site: str, *arguments: object, check: bool = True) -> str:
+    def client(self, command: str, site: str, *arguments: object, check: bool = True) -> str:
         """A command of a hospital, to its end; what it printed."""
-        return self._call(
-            site,
-            f"client/{script}",
-            ("--site", site, "--configs", self.home(site), *arguments),
-            check,
-        )
+        given = (command, "--site", site, "--configs", self.home(site), *arguments)
+        return self._call(site, "client/cli.py", given, check)
 
     def _call(self, host: str, script: str, arguments: tuple[object, ...], check: bool) -> str:
         done = subprocess.run(
@@ -231,14 +225,22 @@ class Deployment(Processes):
         return output
 
     def start_superlink(self, *, wait: bool = True) -> None:
-        self.start_at("centre", "superlink", "server/superlink.py", "--centre", self.centre)
+        self.start_at("centre", "superlink", "server/cli.py", "superlink", "--centre", self.centre)
         if wait:
             self.until(lambda: "Runtime HTTP API" in self.log("superlink"), 60, "a SuperLink")
             self.until(lambda: self.reaches("centre", self.port), 60, "a SuperLink that answers")
 
     def start_site(self, site: str, *, wait: bool = True, root: Path = ROOT) -> None:
         self.start_at(
-            site, site, "client/run.py", "--site", site, "--configs", self.home(site), root=root
+            site,
+            site,
+            "client/cli.py",
+            "run",
+            "--site",
+            site,
+            "--configs",
+            self.home(site),
+            root=root,
         )
         if wait:
             self.until(lambda: self.connected(site), 180, f"site {site}")
@@ -263,13 +265,20 @@ class Deployment(Processes):
         study = self.study.model_copy(update={"training": training})
         path.write_text(yaml.safe_dump(study.model_dump(mode="json")))
         self.start_at(
-            "centre", f"study-{name}", "server/run.py", "--study", path, "--name", name,
+            "centre", f"study-{name}", "server/cli.py", "run", "--study", path, "--name", name,
             "--sites", len(self.sites), "--centre", self.centre, *arguments, root=root,
         )  # fmt: skip
 
     def resume(self, name: str) -> None:
         self.start_at(
-            "centre", f"study-{name}", "server/run.py", "--resume", name, "--centre", self.centre
+            "centre",
+            f"study-{name}",
+            "server/cli.py",
+            "run",
+            "--resume",
+            name,
+            "--centre",
+            self.centre,
         )
 
     def start_at(
@@ -347,7 +356,7 @@ class Deployment(Processes):
         return found[0]
 
     def finish(self, run: str, timeout_s: float = 600) -> int:
-        """Wait for `server/run.py`; its exit status."""
+        """Wait for `asdnet-centre run`; its exit status."""
         return self.processes[f"study-{run}"].wait(timeout_s)
 
     def carry_on(self, run: str, timeout_s: float = 600) -> int:

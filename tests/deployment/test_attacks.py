@@ -45,7 +45,7 @@ def checked(fed: harness.Deployment, site: str, **facts: object) -> str:
     before = path.read_text()
     path.write_text(yaml.safe_dump(yaml.safe_load(before) | facts))
     try:
-        output = fed.client("run.py", site, "--check", check=False)
+        output = fed.client("run", site, "--check", check=False)
     finally:
         path.write_text(before)
     return " ".join(output.replace("│", " ").split())
@@ -64,7 +64,7 @@ def test_a_removed_site(fed: harness.Deployment) -> None:
     fed.admit("X")
     fed.until(lambda: "SuperNode ID" in fed.log("X"), 60, "X is let in once it is admitted")
     connected = fed.log("X").count("connecting to")
-    output = fed.server("provision.py", "remove-site", "X", "--centre", fed.centre)
+    output = fed.server("remove-site", "X", "--centre", fed.centre)
     assert "site X: no longer admitted" in output
     fed.until(lambda: fed.log("X").count("connecting to") > connected, 120, "X is put out")
     fed.until(lambda: fed.log("X").count("Trying again") >= 2, 120, "X stays out")
@@ -78,7 +78,7 @@ def test_a_removed_site(fed: harness.Deployment) -> None:
 
 def test_a_wrong_ca(fed: harness.Deployment) -> None:
     other = fed.folder / "other"
-    fed.server("provision.py", "init", "--host", "elsewhere", "--centre", other)
+    fed.server("init", "--host", "elsewhere", "--centre", other)
     output = checked(fed, "A", ca=str(other / "ca.pem"))
     assert "TLS chain failed" in output
 
@@ -120,7 +120,7 @@ def test_an_expired_certificate(fed: harness.Deployment, tmp_path: Path) -> None
     (old / "centre.json").write_text(content)
     expired = read_centre(old).model_copy(update={"days": 1})
     renew_server(expired, datetime.now(UTC) - timedelta(days=3))
-    fed.start_at("centre", "expired", "server/superlink.py", "--centre", old)
+    fed.start_at("centre", "expired", "server/cli.py", "superlink", "--centre", old)
     fed.until(lambda: fed.reaches("centre", 9292), 60, "a SuperLink with an old certificate")
     host = fed.network.address("centre")
     output = checked(fed, "A", centre=f"{host}:9292")
@@ -171,7 +171,7 @@ def test_a_hostile_site_is_left_out_of_every_round(fed: harness.Deployment, tmp_
         assert any(words in reason for reason in reasons), (mode, reasons)
     assert all(set(e["left_out"]) <= {"C"} for e in fed.events("hostile") if e["kind"] == "round")
     assert "sent a body of" in fed.log("superlink")
-    account = fed.server("audit.py", "--centre", fed.centre)
+    account = fed.server("audit", "--centre", fed.centre)
     assert "complete and unchanged" in account and "refused" in account
     assert "Mueller" not in account
     fed.end("C")
@@ -186,13 +186,13 @@ def test_a_study_is_not_begun_on_bad_data_and_hears_of_no_patient(fed: harness.D
     (ended,) = [e for e in fed.events("patient") if e["kind"] == "stopped"]
     assert "site B: rule pair (a labelled scan has one label" in ended["reason"]
     assert "site A" not in ended["reason"] and "site C" not in ended["reason"]
-    told = fed.client("check.py", "B", "--no-page", check=False)
+    told = fed.client("check", "B", "--no-page", check=False)
     assert "rule pair: case Mueller_Hans_1950: imagesTr holds its image" in told
     broken.unlink()
     assert "Mueller" in fed.log("B"), "the hospital itself is told"
     seen = [p for p in fed.centre.rglob("*") if p.is_file() and b"Mueller" in p.read_bytes()]
     assert seen == [] and "Mueller" not in fed.log("superlink") + fed.log("study-patient")
-    account = fed.client("audit.py", "B", "--run", "patient")
+    account = fed.client("audit", "B", "--run", "patient")
     assert "facts reply" in account and "Mueller" not in account
     # Put right, the same study is begun.
     fed.resume("patient")
@@ -207,13 +207,13 @@ def test_a_bundle_that_nobody_approved(fed: harness.Deployment, tmp_path: Path) 
     assert fed.finish("changed", 200) == 3, fed.tails()
     assert "NotApproved" in fed.log("study-changed")
     assert "is not approved at this site" in fed.log("A")
-    shown = fed.client("approve.py", "A", check=False)
+    shown = fed.client("approve", "A", check=False)
     assert "+# a line that no hospital has seen" in shown
     for site in "ABC":
-        listed = fed.client("approve.py", site, "--list")
+        listed = fed.client("approve", site, "--list")
         (digest,) = [line.split()[1] for line in listed.splitlines() if line.startswith("waiting")]
-        fed.client("approve.py", site, "--yes", digest)
-    fed.start_at("centre", "study-changed", "server/run.py", "--resume", "changed",
+        fed.client("approve", site, "--yes", digest)
+    fed.start_at("centre", "study-changed", "server/cli.py", "run", "--resume", "changed",
               "--centre", fed.centre, root=changed)  # fmt: skip
     assert fed.finish("changed") == 0, fed.tails()
 

@@ -21,7 +21,7 @@ def test_deployment_and_simulation_give_equal_weights(tmp_path: Path) -> None:
         assert fed.finish("ten") == 0, fed.tails()
         _, deployed, deployed_confidence = load_model(fed.centre / "runs/ten/model/final")
         for site in fed.sites:
-            seen = fed.client("audit.py", site, "--compare", fed.centre / "audit.jsonl")
+            seen = fed.client("audit", site, "--compare", fed.centre / "audit.jsonl")
             assert "complete and unchanged" in seen and "two sides agree" in seen
             assert fed.end(site) == 0
         sites = {

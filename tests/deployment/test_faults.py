@@ -70,7 +70,7 @@ def federate_with_kills(
         _, deployed, _ = load_model(fed.centre / "runs/faults/model/final")
         left_out = [e["left_out"] for e in fed.events("faults") if e["kind"] == "round"]
         for site in fed.sites:
-            assert "complete and unchanged" in fed.client("audit.py", site)
+            assert "complete and unchanged" in fed.client("audit", site)
         sites = {
             s: fed.site_config(s).model_copy(update={"state": folder / "simulated" / s})
             for s in fed.sites

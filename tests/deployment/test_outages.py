@@ -99,7 +99,7 @@ def test_the_centre_is_restarted(fed: harness.Deployment) -> None:
 def test_two_supernodes_of_one_identity(fed: harness.Deployment) -> None:
     twin = fed.home("A").parent / "twin"
     shutil.copytree(fed.home("A"), twin, ignore=shutil.ignore_patterns("cache"))
-    other = fed.start_at("A", "twin", "client/run.py", "--site", "A", "--configs", twin)
+    other = fed.start_at("A", "twin", "client/cli.py", "run", "--site", "A", "--configs", twin)
     try:
         fed.until(lambda: "Trying again" in fed.log("twin"), 120, "the twin's refusal")
         assert "SuperNode ID" not in fed.log("twin")

@@ -112,7 +112,7 @@ def test_result_folder_is_complete(finished: tuple[Path, str]) -> None:
 
 def test_picture_shows_every_site(finished: tuple[Path, str], cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "sites.png"
-    script = [sys.executable, str(ROOT / "simulation" / "picture.py"), str(finished[0]), str(out)]
+    script = [sys.executable, "-m", "simulation.cli", "picture", str(finished[0]), str(out)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*script, "--withheld", str(cohort / "labelsUn")],

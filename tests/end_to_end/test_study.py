@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import typer
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from client.data.image_io import read_image
 from protocol.config.presets import preset
 from protocol.model_io import load_model
+from simulation.cli import app
 from simulation.experiment.store import read_experiment
-from simulation.study import main
 
 ROOT = Path(__file__).parents[2]
 FIRST = "SVNet.federated.fold1.seed1"
@@ -60,7 +59,7 @@ class Study:
 
 
 def command(arguments: list[str]) -> list[str]:
-    return [sys.executable, str(ROOT / "simulation" / "study.py"), *arguments]
+    return [sys.executable, str(ROOT / "simulation" / "cli.py"), "tables", *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -120,7 +119,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     arguments = [
         "--cohort", str(folder / "data"), "--organs", "ball=1,rod=2", "--labelled", "7",
         "--unlabelled", "1", "--sites", "2", "--study", str(folder / "study.yaml"),
-        "--rows", "SVNet,ASDNet", "--ways-rows", "ASDNet", "--folds", "1", "--seeds", "1",
+        "--rows", "SVNet,ASDNet", "--settings-rows", "ASDNet", "--folds", "1", "--seeds", "1",
         "--workers", "1", "--cache", str(folder / "cache"), "--device", "cpu", "--out", str(out),
     ]  # fmt: skip
     stopped, left_behind = stop_after_first(arguments, out)
@@ -188,9 +187,7 @@ def test_the_folder_holds_what_it_says(study: Study) -> None:
 def invoke() -> Iterator[Any]:
     """The command in this process; its handlers of signals are taken back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    app = typer.Typer()
-    app.command()(main)
-    yield lambda *arguments: CliRunner().invoke(app, [str(item) for item in arguments])
+    yield lambda *arguments: CliRunner().invoke(app, ["tables", *(str(item) for item in arguments)])
     for number, handler in before.items():
         signal.signal(number, handler)
 

@@ -79,7 +79,7 @@ def write_info(
     """study.json of a new study."""
     (folder / "runs").mkdir(parents=True)
     info = ExperimentInfo(
-        command="python simulation/study.py --folds 2",
+        command="asdnet-sim tables --folds 2",
         started="2026-03-01T10:00:00+00:00",
         cohort={"kind": kind, "version": 2, "sha256": "c0ffee" * 8},
         organs=tuple(organs),

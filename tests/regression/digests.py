@@ -102,7 +102,7 @@ def simulation(script: list[str], *arguments: object) -> None:
 
 def smoke(folder: Path) -> None:
     simulation(
-        ["simulation/run.py"],
+        ["simulation/cli.py", "run"],
         "--preset", "smoke", "--device", "cpu", "--cache", folder / "cache",
         "--out", folder / "result",
     )  # fmt: skip
@@ -121,10 +121,10 @@ def experiment(folder: Path) -> None:
     content["evaluation"]["every_rounds"] = 1
     (folder / "cache/study.yaml").write_text(json.dumps(content), encoding="utf-8")
     simulation(
-        ["simulation/study.py"],
+        ["simulation/cli.py", "tables"],
         "--cohort", folder / "cache/data", "--organs", "ball=1,rod=2", "--labelled", 8,
         "--unlabelled", 2, "--sites", 2, "--study", folder / "cache/study.yaml", "--rows", ROWS,
-        "--ways-rows", "ASDNet,semiFCN", "--folds", 1, "--seeds", 1, "--workers", 1,
+        "--settings-rows", "ASDNet,semiFCN", "--folds", 1, "--seeds", 1, "--workers", 1,
         "--cache", folder / "cache/scans", "--device", "cpu", "--out", folder / "result",
     )  # fmt: skip
 

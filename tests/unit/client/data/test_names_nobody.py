@@ -8,12 +8,11 @@ import bad_cases as bad
 import dicom_phantoms as ph
 import numpy as np
 import SimpleITK as sitk
-import typer
 import yaml
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from asdnet_models.networks import build_confidence, build_segmenter
-from client.check import check
+from client.cli import app
 from client.data.dataset import prepare_site
 from client.training.round import train_round
 from protocol.config.schedule import plan_round
@@ -63,11 +62,9 @@ def test_cache_states_page_and_json(tmp_path: Path, make_protocol: MakeProtocol)
     segmenter, confidence = build_segmenter(protocol), build_confidence(protocol)
     weights = [wire_weights(network.state_dict()) for network in (segmenter, confidence)]
     train_round(config, protocol, plan_round(protocol, 1), data, *weights, run="tiny-1")
-    app = typer.Typer()
-    app.command()(check)
     options = ["--site", "A", "--configs", str(folder), "--study", str(folder / "study.yaml")]
-    shown = CliRunner().invoke(app, [*options, "--workers", "1"])
-    told = CliRunner().invoke(app, [*options, "--workers", "1", "--json"])
+    shown = CliRunner().invoke(app, ["check", *options, "--workers", "1"])
+    told = CliRunner().invoke(app, ["check", *options, "--workers", "1", "--json"])
     assert (shown.exit_code, told.exit_code) == (1, 1)
     assert json.loads(told.stdout)["summary"]["header_identifiers"]["PatientName"] >= 1
     files = [

@@ -126,7 +126,7 @@ def test_one_byte_more_is_refused_and_kept(config: SiteConfig, root: Path, fab: 
     assert caught.value.digest == digest
     assert str(caught.value) == (
         f"app bundle {digest[:12]} is not approved at this site; look at it and approve it with:"
-        " python client/approve.py --site A"
+        " asdnet-site approve --site A"
     )
     assert content_of(config.bundles) == {f"waiting/{digest}.fab": fab}
     assert stat.S_IMODE(config.bundles.stat().st_mode) == 0o700

@@ -561,7 +561,7 @@ def test_a_word_of_the_list_is_kept(word: str) -> None:
 NEVER_IN_AN_ANSWER = {
     "asdnet_models.geometry.GeometryError",  # reading a scan makes a ScanError of it
     "protocol.files.LockedError",
-    "client.predict.UsageError",
+    "client.commands.predict.UsageError",
     "client.data.pseudonyms.PseudonymKeyError",
     "client.segmenting.sources.SourceError",
     "asdnet_models.model_files.ModelFileError",

@@ -130,7 +130,7 @@ def test_the_key_is_shown_as_ssh_keygen_does(tmp_path: Path, make_site: MakeSite
 @pytest.mark.usefixtures("no_step")
 def test_no_key(make_site: MakeSite) -> None:
     check = row("private key", make_site(labelled=1))
-    assert (check.status, check.hint) == ("failed", "python client/enrol.py --site A")
+    assert (check.status, check.hint) == ("failed", "asdnet-site enrol --site A")
     assert "does not exist" in check.finding
 
 
@@ -155,7 +155,7 @@ def test_a_key_of_another_kind(make_site: MakeSite, content: bytes) -> None:
     check = row("private key", put_key(make_site(labelled=1), content))
     assert check.status == "failed"
     assert "must be an OpenSSH private key on P-384" in check.finding
-    assert "python client/enrol.py --site A --replace" in check.hint
+    assert "asdnet-site enrol --site A --replace" in check.hint
 
 
 @pytest.mark.usefixtures("no_step")
@@ -495,7 +495,7 @@ def test_data_that_are_not_there(make_site: MakeSite) -> None:
     check = row("data", config)
     assert check.status == "failed"
     assert check.finding.startswith("1 mistake:\ndata folder at-all: does not exist")
-    assert "client/check.py" in check.hint
+    assert "asdnet-site check" in check.hint
     assert row("cache disk", config).status == "skipped"
 
 

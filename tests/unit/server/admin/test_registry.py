@@ -135,7 +135,7 @@ def test_a_site_under_a_new_name_needs_a_new_key_and_that_is_told(
     first, second = str(refused.value).splitlines()
     assert first == "site A: no longer admitted"
     assert second.startswith("site north: NOT admitted: the SuperLink refuses its key")
-    assert "python client/enrol.py --site north --replace" in second
+    assert "asdnet-site enrol --site north --replace" in second
     # Nobody goes on under the old name.
     assert control.names() == ["B"]
 

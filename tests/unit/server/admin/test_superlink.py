@@ -12,18 +12,18 @@ from typing import Any
 import flwr.superlink.main
 import httpx
 import pytest
-import typer
+from click.testing import CliRunner
 from flwr.superlink import extensions
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from typer.testing import CliRunner
 
-import server.superlink
+import server.commands.superlink
 from server.admin.centre import Centre, create_centre, superlink_arguments
-from server.superlink import MAX_BODY_BYTES, Gate
+from server.cli import app
+from server.commands.superlink import MAX_BODY_BYTES, Gate
 
 OUTSIDE = ["203.0.113.5", "10.0.0.7", "192.168.1.2", "2001:db8::1", "fe80::1", "0.0.0.0"]
 LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1"]
@@ -212,13 +212,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def launch(folder: Path, admit: Callable[[Path], None]) -> Any:
-    server.superlink._admit_sites, before = admit, server.superlink._admit_sites
+    server.commands.superlink._admit_sites, before = admit, server.commands.superlink._admit_sites
     try:
-        app = typer.Typer()
-        app.command()(server.superlink.run)
-        return CliRunner().invoke(app, ["--centre", str(folder)])
+        return CliRunner().invoke(app, ["superlink", "--centre", str(folder)])
     finally:
-        server.superlink._admit_sites = before
+        server.commands.superlink._admit_sites = before
 
 
 def test_the_launcher_starts_flower_behind_the_gate(

@@ -146,7 +146,7 @@ def test_scarce_labels_depend_on_seed_and_fold_alone() -> None:
 
 def info(protocol: StudyProtocol, **changes: object) -> ExperimentInfo:
     content = {
-        "command": "python simulation/study.py",
+        "command": "asdnet-sim tables",
         "started": "2026-11-25T10:00:00+00:00",
         "cohort": {"kind": "folder", "training_labels": None},
         "organs": protocol.organ_names,
@@ -204,7 +204,7 @@ def test_rows_of_ones_own(tmp_path: Path, make_protocol: MakeProtocol) -> None:
     own = read_own_rows(path)
     assert tuple(choose_rows(None, None, own)) == ("late", "informed")
     assert tuple(choose_rows(None, "SVNet", own)) == ("SVNet", "late", "informed")
-    assert named_rows("ASDNet,late", "--ways-rows", own) == ("ASDNet", "late")
+    assert named_rows("ASDNet,late", "--settings-rows", own) == ("ASDNet", "late")
     base = make_protocol()
     late = protocol_of(own["late"], base, 3)
     assert late.training.ramp.region_start == 0.7

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from made_study import make_study, write_info, write_run
-from typer.testing import CliRunner
 
+from simulation.cli import app
 from simulation.experiment.report.confidence import confidence_lines
 from simulation.experiment.report.key_findings import key_findings
 from simulation.experiment.report.orderings import orderings
@@ -26,7 +27,6 @@ from simulation.experiment.store import (
     read_experiment,
     write_cases,
 )
-from simulation.report import app
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -298,10 +298,10 @@ def test_organs_that_the_paper_has_not(tmp_path: Path) -> None:
 
 
 def test_the_command(study: Path, tmp_path: Path) -> None:
-    good = CliRunner().invoke(app, [str(by_hand(tmp_path / "study"))])
+    good = CliRunner().invoke(app, ["report", str(by_hand(tmp_path / "study"))])
     assert good.exit_code == 0
     assert "report.html" in good.output
-    bad = CliRunner().invoke(app, [str(tmp_path)])
+    bad = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert bad.exit_code == 2
     assert "has no study.json, so is no study" in " ".join(bad.output.split())
 

@@ -1,6 +1,4 @@
-"""`python server/provision.py`: make a coordinating centre and say which sites it admits."""
-
-import protocol.telemetry  # isort: skip
+"""`asdnet-centre`: make a coordinating centre and say which sites it admits."""
 
 import json
 import shlex
@@ -45,12 +43,6 @@ from server.admin.certificates import HostError, check_hosts, hosts_of
 # Longer than any federation, and short of the year 9999.
 _MAX_DAYS = 36500
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    help="Make a coordinating centre (CA, server certificate) and say which sites it admits.",
-)
-
 CentreOption = Annotated[
     Path, typer.Option("--centre", help="The centre's folder; keep it private and backed up.")
 ]
@@ -63,7 +55,6 @@ HostOption = typer.Option(
 DaysOption = typer.Option(min=1, max=_MAX_DAYS, help="Validity of the server certificate.")
 
 
-@app.command()
 def init(
     host: Annotated[list[str], HostOption],
     port: Annotated[
@@ -84,7 +75,6 @@ def init(
         _say(*_next_steps(made))
 
 
-@app.command()
 def add_site(
     site: SiteArgument,
     public_key: Annotated[
@@ -111,12 +101,11 @@ def add_site(
                 f"site {site} is added, its key's fingerprint is",
                 f"  {entry.fingerprint}",
                 "Compare it with what the hospital reads out by telephone. If they differ, run:",
-                f"  python server/provision.py remove-site {site}{_option(place)}",
+                f"  asdnet-centre remove-site {site}{_option(place)}",
             )
         _say(*tell_superlink(place))
 
 
-@app.command()
 def remove_site(site: SiteArgument, centre: CentreOption = CENTRE) -> None:
     """Admit one site no longer; no other site is touched."""
     with _told():
@@ -131,12 +120,11 @@ def remove_site(site: SiteArgument, centre: CentreOption = CENTRE) -> None:
             f"site {site} is removed, its key was",
             f"  {gone.fingerprint}",
             "A SuperLink never takes a removed key back: to come again, the site makes a new one"
-            f" (python client/enrol.py --site {site} --replace).",
+            f" (asdnet-site enrol --site {site} --replace).",
         )
         _say(*tell_superlink(place))
 
 
-@app.command()
 def renew(
     days: Annotated[int | None, DaysOption] = None,
     host: Annotated[list[str] | None, HostOption] = None,
@@ -161,8 +149,7 @@ def renew(
             _say(f"Sites must set `centre: {renewed.address}` in their site configs.")
 
 
-@app.command("list")
-def list_(
+def list_sites(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
     warn_days: Annotated[
         int, typer.Option(min=0, max=_MAX_DAYS, help="Warn of what expires within so many days.")
@@ -255,7 +242,7 @@ def _next_steps(centre: Centre) -> list[str]:
         f"centre made in {centre.folder}; ca.key and server.key must never leave it",
         "",
         "Start the SuperLink:",
-        f"  python server/superlink.py --centre {folder}",
+        f"  asdnet-centre superlink --centre {folder}",
         "which stands for:",
         f"  FLWR_TELEMETRY_ENABLED=0 {command}",
         "",
@@ -265,7 +252,7 @@ def _next_steps(centre: Centre) -> list[str]:
         f"  the address           {centre.address}",
         "",
         "Admit a hospital by the .pub file that it sends back:",
-        f"  python server/provision.py add-site SITE --public-key FILE{_option(centre)}",
+        f"  asdnet-centre add-site SITE --public-key FILE{_option(centre)}",
     ]
 
 
@@ -275,7 +262,7 @@ def _expiring(
     """Errors about what has expired, and warnings about what soon will."""
     remedies = {
         "CA": "make a new centre in another folder (init) and send every hospital its ca.pem",
-        "server": f"run: python server/provision.py renew{_option(centre)}",
+        "server": f"run: asdnet-centre renew{_option(centre)}",
     }
     errors, warnings = [], []
     for name, certificate in certificates.items():
@@ -356,7 +343,3 @@ def _say(*lines: str) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     for line in lines:
         console.print(line)
-
-
-if __name__ == "__main__":
-    app()

@@ -1,6 +1,4 @@
-"""`python server/report.py RUN`: the report of a federation, from MLflow alone."""
-
-import protocol.telemetry  # isort: skip
+"""`asdnet-centre report RUN`: the report of a federation, from MLflow alone."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +14,7 @@ from server.monitoring.tracked import TrackedError, TrackedStudy, read_run
 
 _SQLITE = "sqlite:///"
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 def report(
     run: Annotated[str, typer.Argument(help="the run's name")],
     centre: Annotated[Path, typer.Option(help="the centre's folder")] = CENTRE,
@@ -68,12 +63,3 @@ def _check_store(uri: str) -> None:
     """
     if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE).partition("?")[0]).is_file():
         raise TrackedError(f"{uri}: is not there; give the store of the study with --mlflow-uri")
-
-
-def entry() -> None:
-    """The command."""
-    app()
-
-
-if __name__ == "__main__":
-    entry()

@@ -1,11 +1,9 @@
-"""`python client/check.py --site A`: is all our data used, and why was this case dropped?
+"""`asdnet-site check --site A`: is all our data used, and why was this case dropped?
 
 Every case is read as training would read it.  Names of cases are shown on this screen alone; what
 is written (--html, --json) names them by pseudonyms, and what a centre is told is counts
 (--for-centre).
 """
-
-import protocol.telemetry  # isort: skip
 
 import json
 import os
@@ -173,12 +171,3 @@ def _print_summary(
     counts = Counter(report.status for report in found.reports)
     told = ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])
     console.print(f"in all: {told or 'nothing is there'}", style="bold")
-
-
-def entry() -> None:
-    """The command."""
-    typer.run(check)
-
-
-if __name__ == "__main__":
-    entry()

@@ -1,4 +1,4 @@
-"""`python server/run.py` with a SuperLink that is played."""
+"""`asdnet-centre run` with a SuperLink that is played."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
 from protocol.config.study import StudyProtocol
 from server.admin.centre import Centre, create_centre
+from server.cli import app
+from server.commands.run import APP
 from server.monitoring.run_folder import RunFacts, RunFolder
-from server.run import APP, app
 
 
 @dataclass
@@ -66,7 +66,7 @@ def control(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> FakeControl:
         assert (port, ca_file) == (centre.port, centre.ca_file)
         yield fake
 
-    monkeypatch.setattr("server.run.connect", connect)
+    monkeypatch.setattr("server.commands.run.connect", connect)
     monkeypatch.setattr("server.monitoring.follow._POLL_S", 0.01)
     monkeypatch.setattr("server.monitoring.follow._START_PATIENCE_S", 0.05)
     return fake
@@ -80,7 +80,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def call(centre: Centre, *arguments: object) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments), "--centre", str(centre.folder)])
+    return CliRunner().invoke(app, ["run", *map(str, arguments), "--centre", str(centre.folder)])
 
 
 def runs(centre: Centre) -> list[str]:
@@ -132,7 +132,7 @@ def begin_and_die(folder: RunFolder) -> None:
         (
             play("finished", unsent=4, reason="4 rounds are not in MLflow yet"),
             0,
-            "4 rounds are not in MLflow yet. Send them later with: python server/run.py --resume",
+            "4 rounds are not in MLflow yet. Send them later with: asdnet-centre run --resume",
         ),
         (play("stopped", reason="too few"), 3, "stopped: too few\nAll complete rounds are saved"),
         (play("failed", reason="OSError: full"), 4, "failed: OSError: full"),
@@ -153,9 +153,7 @@ def test_the_status_says_how_it_ended(
     result = call(centre, "--study", study, "--name", "one")
     assert result.exit_code == status
     assert said in result.stdout
-    assert ("python server/run.py --resume one" in result.stdout) is (
-        status != 0 or "MLflow" in said
-    )
+    assert ("asdnet-centre run --resume one" in result.stdout) is (status != 0 or "MLflow" in said)
 
 
 # ---- going on -----------------------------------------------------------------------------------
@@ -231,10 +229,10 @@ def test_ctrl_c_ends_the_following_alone(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("server.run.follow", interrupted)
+    monkeypatch.setattr("server.commands.run.follow", interrupted)
     result = call(centre, "--study", study, "--name", "one")
     assert result.exit_code == 0
-    assert "the study goes on; watch it again: python server/run.py --follow one" in result.stdout
+    assert "the study goes on; watch it again: asdnet-centre run --follow one" in result.stdout
     assert [name for name, *_ in control.calls] == ["start"]
 
 
@@ -298,7 +296,9 @@ def test_a_name_is_taken_once(centre: Centre, control: FakeControl, study: Path)
 
 
 def test_a_folder_that_is_no_centre(tmp_path: Path, control: FakeControl, study: Path) -> None:
-    result = CliRunner().invoke(app, ["--study", str(study), "--centre", str(tmp_path / "none")])
+    result = CliRunner().invoke(
+        app, ["run", "--study", str(study), "--centre", str(tmp_path / "none")]
+    )
     assert result.exit_code == 2
     assert "is not a centre" in result.stderr
     assert not (tmp_path / "none").exists()

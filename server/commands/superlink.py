@@ -1,11 +1,9 @@
-"""`python server/superlink.py`: Flower's SuperLink with this centre's keys, and a gate before it.
+"""`asdnet-centre superlink`: Flower's SuperLink with this centre's keys, and a gate before it.
 
 Flower 1.41 serves three APIs on one port.  The Fleet API authenticates every site by its key; the
 Control API (register a node, start a run) and the Runtime API (take a ServerApp's task) ask
 nothing of whoever reaches the port.  The gate lets only the Fleet API be reached from outside.
 """
-
-import protocol.telemetry  # isort: skip
 
 import logging
 import os
@@ -66,7 +64,7 @@ class Gate:
             await self._app(scope, receive, send)
 
 
-def run(
+def superlink(
     centre: Annotated[Path, typer.Option(help="the centre's folder")] = CENTRE,
 ) -> None:
     """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM."""
@@ -114,12 +112,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def entry() -> None:
-    """The command."""
-    typer.run(run)
-
-
-if __name__ == "__main__":
-    entry()

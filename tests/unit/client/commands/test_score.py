@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from asdnet_models.organs import check_organs, parse_organs
-from client.score import app
+from client.cli import app
 
 ORGANS = "bladder=1,prostate=2,rectum=3"
 
@@ -28,7 +28,7 @@ def test_json_holds_scores_in_mm_of_the_right_axes(tmp_path: Path) -> None:
     prediction = save(tmp_path / "p.nii.gz", {(1, 1, 1): 1, (3, 3, 3): 2, (5, 5, 5): 3})
     reference = save(tmp_path / "r.mha", {(2, 1, 1): 1, (3, 3, 4): 2})
     result = CliRunner().invoke(
-        app, [str(prediction), str(reference), "--organs", ORGANS, "--json"]
+        app, ["score", str(prediction), str(reference), "--organs", ORGANS, "--json"]
     )
     assert result.exit_code == 0
     scores = json.loads(result.stdout)
@@ -40,7 +40,9 @@ def test_json_holds_scores_in_mm_of_the_right_axes(tmp_path: Path) -> None:
 def test_table(tmp_path: Path) -> None:
     label = save(tmp_path / "p.nii.gz", {(1, 1, 1): 1})
     other = save(tmp_path / "r.nii.gz", {(1, 1, 1): 1, (2, 2, 2): 2})
-    result = CliRunner().invoke(app, [str(label), str(other), "--organs", "bladder=1,prostate=2"])
+    result = CliRunner().invoke(
+        app, ["score", str(label), str(other), "--organs", "bladder=1,prostate=2"]
+    )
     assert result.exit_code == 0
     rows = [line for line in result.stdout.splitlines() if "bladder" in line or "prostate" in line]
     assert "1.0000" in rows[0]
@@ -59,7 +61,7 @@ def test_mistakes_give_status_2_and_no_traceback(tmp_path: Path) -> None:
         (tmp_path / "none.nii.gz", ORGANS, "label map none.nii.gz does not exist"),
         (good, "bladder", "is not name=value"),
     ]:
-        result = CliRunner().invoke(app, [str(prediction), str(good), "--organs", organs])
+        result = CliRunner().invoke(app, ["score", str(prediction), str(good), "--organs", organs])
         assert result.exit_code == 2
         assert message in result.stderr
         assert result.stdout == ""

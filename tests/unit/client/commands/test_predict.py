@@ -1,4 +1,4 @@
-"""`client/predict.py`: what it writes, what it leaves alone, and what it never tells."""
+"""`asdnet-site predict`: what it writes, what it leaves alone, and what it never tells."""
 
 import csv
 import gzip
@@ -15,29 +15,23 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
-import typer
+from click.testing import CliRunner, Result
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 import client.segmenting.batch
 import client.segmenting.results
 from asdnet_models.networks import build_confidence, build_segmenter
+from client.cli import app
 from client.data.dicom.segments import read_segments
 from client.data.dicom.series import find_series
 from client.data.geometry import same_grid_error
 from client.data.image_io import read_image
-from client.data.pseudonyms import (
-    Pseudonyms,
-    read_or_make_key,
-)
-from client.predict import predict
+from client.data.pseudonyms import Pseudonyms, read_or_make_key
 from client.segmenting.results import CaseResult, read_result, write_confidence
 from protocol.config.study import StudyProtocol
 from protocol.model_io import model_digest, save_model
 
 MakeProtocol = Callable[..., StudyProtocol]
-APP = typer.Typer()
-APP.command()(predict)
 
 EDGE = 12
 SECRET = "Mustermann"  # pragma: allowlist secret
@@ -112,7 +106,7 @@ class Bench:
     def run(self, *options: str, inputs: tuple[Path, ...] = ()) -> Result:
         names = [str(path) for path in inputs or (self.scans,)]
         given = ["--model", str(self.model), *names, "--out", str(self.out), "--device", "cpu"]
-        return CliRunner().invoke(APP, [*given, *options])
+        return CliRunner().invoke(app, ["predict", *given, *options])
 
     def case(self, name: str) -> Path:
         return self.out / Pseudonyms(read_or_make_key(self.key)).of(name)
@@ -348,7 +342,7 @@ def test_a_site_s_file_gives_key_series_and_device(bench: Bench, tmp_path: Path)
     )
     given = ["--model", str(bench.model), str(bench.scans), "--out", str(bench.out)]
     site = ["--site", "A", "--configs", str(tmp_path), "--formats", "nifti"]
-    ran = CliRunner().invoke(APP, [*given, *site])
+    ran = CliRunner().invoke(app, ["predict", *given, *site])
     assert ran.exit_code == 0, ran.output
     key = read_or_make_key(tmp_path / "state" / "pseudonym.key")
     assert (bench.out / Pseudonyms(key).of("a")).is_dir()

@@ -1,6 +1,4 @@
-"""`python simulation/study.py`: every method of the paper's tables on one cohort, and a report."""
-
-import protocol.telemetry  # isort: skip
+"""`asdnet-sim tables`: every method of the paper's tables on one cohort, and a report."""
 
 import os
 import signal
@@ -48,9 +46,9 @@ class _Stopped(BaseException):
         self.status = 128 + number
 
 
-def main(
-    tables: Annotated[
-        str | None, typer.Option(help="Tables of the paper, of 1,2. Default: both.")
+def tables(
+    tables_wanted: Annotated[
+        str | None, typer.Option("--tables", help="Tables of the paper, of 1,2. Default: both.")
     ] = None,
     rows: Annotated[str | None, typer.Option(help="Rows by name instead, as SVNet,ASDNet.")] = None,
     own_rows: Annotated[
@@ -61,7 +59,7 @@ def main(
         ),
     ] = None,
     cohort: Annotated[
-        str, typer.Option(help="phantom, or a folder as --data of simulation/run.py takes.")
+        str, typer.Option(help="phantom, or a folder as --data of asdnet-sim run takes.")
     ] = "phantom",
     organs: Annotated[
         str | None,
@@ -81,11 +79,19 @@ def main(
         ),
     ] = None,
     sites: Annotated[int, typer.Option(min=1, max=26, help="Hospitals, of a folder.")] = 6,
-    ways: Annotated[
-        str, typer.Option(help="Ways to train, of federated,pooled,local.")
+    settings: Annotated[
+        str,
+        typer.Option(
+            "--settings", "--ways", help="Settings to train in, of federated,pooled,local."
+        ),
     ] = "federated,pooled,local",
-    ways_rows: Annotated[
-        str, typer.Option(help="Rows that are trained in all the ways; the others federated only.")
+    settings_rows: Annotated[
+        str,
+        typer.Option(
+            "--settings-rows",
+            "--ways-rows",
+            help="Rows that are trained in all settings; the others federated only.",
+        ),
     ] = ",".join(COMPARED_ROWS),
     folds: Annotated[int, typer.Option(help="The first so many of five folds.")] = 5,
     seeds: Annotated[int, typer.Option(help="Repetitions of everything.")] = 3,
@@ -159,9 +165,9 @@ def main(
             unlabelled=unlabelled,
             training_labels=training_labels,
             sites=sites,
-            rows=choose_rows(tables, rows, own),
-            ways=choose_ways(ways),
-            compared=named_rows(ways_rows, "--ways-rows", own),
+            rows=choose_rows(tables_wanted, rows, own),
+            ways=choose_ways(settings),
+            compared=named_rows(settings_rows, "--settings-rows", own),
             folds=choose_folds(folds),
             seeds=choose_seeds(seeds),
             out=folder,
@@ -208,12 +214,3 @@ def _end(folder: Path, status: int) -> None:
         f"stopped: {complete} runs are complete; the same command with --out {folder} goes on\n"
     )
     raise typer.Exit(status)
-
-
-def entry() -> None:
-    """The console script."""
-    typer.run(main)
-
-
-if __name__ == "__main__":
-    entry()

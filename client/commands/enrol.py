@@ -1,6 +1,4 @@
-"""`python client/enrol.py --site A`: make the site's key where it stays, and say what to send."""
-
-import protocol.telemetry  # isort: skip
+"""`asdnet-site enrol --site A`: make the site's key where it stays, and say what to send."""
 
 import stat
 import sys
@@ -27,11 +25,8 @@ from protocol.keys import (
     read_private_key,
 )
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
-def main(
+def enrol(
     site: Annotated[str, typer.Option(help="The site's name: its config is SITE.yaml.")],
     configs: Annotated[Path, typer.Option(help="Folder of site configs.")] = SITE_CONFIGS,
     replace: Annotated[
@@ -45,7 +40,7 @@ def main(
         config = read_site(configs / f"{site}.yaml")
         # Before the key: a wrong file must not leave a half-done enrolment behind.
         trusted = _trusted(config)
-        key, done = enrol(config, replace=replace)
+        key, done = site_key(config, replace=replace)
     except (KeyFileError, ProtocolError, OSError) as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"error: {line}\n")
@@ -61,7 +56,7 @@ def main(
         console.print(line)
 
 
-def enrol(config: SiteConfig, *, replace: bool) -> tuple[ec.EllipticCurvePrivateKey, str]:
+def site_key(config: SiteConfig, *, replace: bool) -> tuple[ec.EllipticCurvePrivateKey, str]:
     """The site's key, made if there is none or `replace` asks for another; and what was done.
 
     The public line beside it is written whenever it is missing or not the key's.
@@ -132,7 +127,3 @@ def _next_steps(
         *authority,
         address,
     ]
-
-
-if __name__ == "__main__":
-    app()

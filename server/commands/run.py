@@ -1,6 +1,4 @@
-"""`python server/run.py --study study.yaml`: start a study on the SuperLink and follow it."""
-
-import protocol.telemetry  # isort: skip
+"""`asdnet-centre run --study study.yaml`: start a study on the SuperLink and follow it."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +15,7 @@ from server.admin.centre import CENTRE, Centre, CentreError, read_centre, read_s
 from server.monitoring.follow import Outcome, follow, read_events
 from server.monitoring.run_folder import RunError, RunFacts, RunFolder
 
-APP = Path(__file__).resolve().parents[1]
+APP = Path(__file__).resolve().parents[2]
 # A supervisor may start the command again with --resume after the last of these.
 _STATUS: dict[Outcome, int] = {
     "finished": 0,
@@ -27,10 +25,7 @@ _STATUS: dict[Outcome, int] = {
     "never started": 75,
 }
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 def run(
     study: Annotated[Path | None, typer.Option(help="the study's protocol, a YAML file")] = None,
     preset_name: Annotated[
@@ -89,7 +84,7 @@ def run(
                 _start(found, folder)
             except (SuperLinkRefused, SuperLinkUnreachable) as error:
                 # It may have started after all: its answer was lost then.
-                again = f"python server/run.py --resume {folder.path.name}"
+                again = f"asdnet-centre run --resume {folder.path.name}"
                 raise RunError(f"{error}\nThe run is made; start it with: {again}") from None
             console.print(f"run {folder.path.name}", highlight=False, soft_wrap=True)
     except (ProtocolError, CentreError, RunError, SuperLinkRefused, SuperLinkUnreachable) as error:
@@ -144,11 +139,11 @@ def _stop(centre: Centre, folder: RunFolder, console: Console) -> None:
 
 def _follow(folder: RunFolder, already: int, console: Console) -> None:
     name = folder.path.name
-    again = f"python server/run.py --resume {name}"
+    again = f"asdnet-centre run --resume {name}"
     try:
         outcome, reason = follow(folder, console, already=already)
     except KeyboardInterrupt:
-        console.print(f"the study goes on; watch it again: python server/run.py --follow {name}")
+        console.print(f"the study goes on; watch it again: asdnet-centre run --follow {name}")
         raise typer.Exit(0) from None
     if outcome == "finished":
         later = f"\n{reason}. Send them later with: {again}" if reason else ""
@@ -167,12 +162,3 @@ def _follow(folder: RunFolder, already: int, console: Console) -> None:
             soft_wrap=True,
         )
     raise typer.Exit(_STATUS[outcome])
-
-
-def entry() -> None:
-    """The command."""
-    app()
-
-
-if __name__ == "__main__":
-    entry()

@@ -1,6 +1,4 @@
-"""`python client/predict.py --model DIR IN... --out DIR`: segment scans with a trained model."""
-
-import protocol.telemetry  # isort: skip
+"""`asdnet-site predict --model DIR IN... --out DIR`: segment scans with a trained model."""
 
 import json
 from collections.abc import Sequence
@@ -235,12 +233,3 @@ def _device(config: SiteConfig | None, device: str | None, threads: int | None) 
         device or (config.device if config else "auto"),
         threads if threads is not None else (config.threads if config else 0),
     )
-
-
-def entry() -> None:
-    """The command."""
-    typer.run(predict)
-
-
-if __name__ == "__main__":
-    entry()

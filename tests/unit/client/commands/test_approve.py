@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from flwr.cli.build import build_fab_from_disk
-from typer.testing import CliRunner
 
-from client.approve import app
+from client.cli import app
 from client.node.approval import NotApprovedError, approve, approved, check_bundle, waiting
 from client.node.bundle import Bundle, installed_bundle
 from protocol.config.site import SiteConfig, read_site
@@ -43,7 +42,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def installed() -> Bundle:
         return installed_bundle(checkout)
 
-    monkeypatch.setattr("client.approve.installed_bundle", installed)
+    monkeypatch.setattr("client.commands.approve.installed_bundle", installed)
     return checkout
 
 
@@ -57,7 +56,7 @@ def config(tmp_path: Path, root: Path) -> SiteConfig:
 @pytest.fixture
 def person(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before a terminal; what is typed comes with `run`."""
-    monkeypatch.setattr("client.approve.someone_is_there", lambda: True)
+    monkeypatch.setattr("client.commands.approve.someone_is_there", lambda: True)
 
 
 def send(config: SiteConfig, root: Path, code: str) -> str:
@@ -70,7 +69,9 @@ def send(config: SiteConfig, root: Path, code: str) -> str:
 
 def run(config: SiteConfig, *options: str, typed: str | None = None) -> Result:
     folder = config.state.parent
-    return CliRunner().invoke(app, ["--site", "A", "--configs", str(folder), *options], input=typed)
+    return CliRunner().invoke(
+        app, ["approve", "--site", "A", "--configs", str(folder), *options], input=typed
+    )
 
 
 def digests(config: SiteConfig) -> list[str]:
@@ -234,10 +235,10 @@ def test_mistakes_give_status_2_and_no_traceback(config: SiteConfig) -> None:
 
 
 def test_it_is_started_from_the_checkout(config: SiteConfig) -> None:
-    checkout = Path(__file__).parents[3]
+    checkout = Path(__file__).parents[4]
     folder = str(config.state.parent)
     done = subprocess.run(
-        [sys.executable, "client/approve.py", "--site", "A", "--configs", folder],
+        [sys.executable, "-m", "client.cli", "approve", "--site", "A", "--configs", folder],
         cwd=checkout,
         capture_output=True,
         encoding="utf-8",

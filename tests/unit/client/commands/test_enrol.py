@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,9 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
     load_ssh_public_key,
 )
-from typer.testing import CliRunner
 
-from client.enrol import app
+from client.cli import app
 from protocol.keys import certificate_fingerprint, make_key, openssh_fingerprint
 
 
@@ -39,7 +38,7 @@ def write_config(folder: Path, more: str) -> None:
 
 
 def enrol(configs: Path, *options: str) -> Result:
-    return CliRunner().invoke(app, ["--site", "A", "--configs", str(configs), *options])
+    return CliRunner().invoke(app, ["enrol", "--site", "A", "--configs", str(configs), *options])
 
 
 def mode(path: Path) -> int:
@@ -153,7 +152,9 @@ def test_the_centres_fingerprint_is_shown_once_it_is_here(configs: Path, key_fil
 def test_a_fingerprint_is_not_read_as_emoji(
     configs: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.enrol.certificate_fingerprint", lambda _: "01:AB:02:CD:[b]")
+    monkeypatch.setattr(
+        "client.commands.enrol.certificate_fingerprint", lambda _: "01:AB:02:CD:[b]"
+    )
     key_file.parent.mkdir()
     key_file.with_name("ca.pem").write_bytes(certificate().public_bytes(Encoding.PEM))
     assert "     01:AB:02:CD:[b]\n" in enrol(configs).stdout
@@ -193,7 +194,7 @@ def test_a_key_open_to_others_is_told(configs: Path, key_file: Path) -> None:
 
 
 def test_an_unknown_site_is_an_error(configs: Path) -> None:
-    result = CliRunner().invoke(app, ["--site", "B", "--configs", str(configs)])
+    result = CliRunner().invoke(app, ["enrol", "--site", "B", "--configs", str(configs)])
     assert result.exit_code == 2
     assert "B.yaml: cannot be read" in result.stderr
     assert result.stdout == ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -26,7 +26,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
-from typer.testing import CliRunner
 
 from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
 from protocol.keys import (
@@ -47,7 +46,7 @@ from server.admin.centre import (
     superlink_arguments,
 )
 from server.admin.certificates import HostError, check_hosts
-from server.provision import app
+from server.cli import app
 
 HOSTS = ("centre.example.org", "10.1.2.3", "fd00::7")
 PRIVATE_FILES = {"ca.key", "server.key"}
@@ -235,7 +234,7 @@ def test_init_says_what_comes_next(tmp_path: Path) -> None:
     folder = tmp_path / "my centre"
     result = run("init", "--host", "fd00::7", "--port", "19092", centre=folder)
     lines = [line.strip() for line in result.stdout.splitlines()]
-    assert f"python server/superlink.py --centre '{folder}'" in lines
+    assert f"asdnet-centre superlink --centre '{folder}'" in lines
     (command,) = (line for line in lines if "flower-superlink" in line)
     telemetry, program, *arguments = shlex.split(command)
     assert (telemetry, program) == ("FLWR_TELEMETRY_ENABLED=0", "flower-superlink")
@@ -339,7 +338,7 @@ def test_what_is_no_centre_is_told_with_the_remedy(tmp_path: Path) -> None:
     for command in (["list"], ["renew"], ["remove-site", "A"]):
         result = run(*command, centre=tmp_path / "none")
         assert result.exit_code == 2
-        assert "run: python server/provision.py init --host NAME" in result.stderr
+        assert "run: asdnet-centre init --host NAME" in result.stderr
 
 
 def test_every_mistake_of_centre_json_is_told(folder: Path) -> None:
@@ -628,7 +627,9 @@ def test_the_list_shows_certificates_and_sites(folder: Path, tmp_path: Path) -> 
 def test_a_fingerprint_is_not_read_as_emoji(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.provision.certificate_fingerprint", lambda _: "01:AB:02:CD:[b]")
+    monkeypatch.setattr(
+        "server.commands.provision.certificate_fingerprint", lambda _: "01:AB:02:CD:[b]"
+    )
     for command in (["init", "--host=a"], ["list"], ["renew"]):
         assert "01:AB:02:CD:[b]\n" in run(*command, centre=tmp_path / "c").stdout
 
@@ -657,7 +658,7 @@ def test_the_list_warns_before_the_end(tmp_path: Path) -> None:
     end = read_certificate(folder / "server.pem").not_valid_after_utc
     assert result.stderr == (
         f"warning: server: 9 days left, until {end:%Y-%m-%d};"
-        f" run: python server/provision.py renew --centre {folder}\n"
+        f" run: asdnet-centre renew --centre {folder}\n"
     )
     assert run("list", "--warn-days=9", centre=folder).stderr == ""
     assert run("list", "--warn-days=10", centre=folder).stderr == result.stderr

@@ -1,6 +1,4 @@
-"""`python client/approve.py --site A`: look at code that the centre sent, and decide on it."""
-
-import protocol.telemetry  # isort: skip
+"""`asdnet-site approve --site A`: look at code that the centre sent, and decide on it."""
 
 import sys
 from collections.abc import Callable
@@ -11,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from client.node import approval
 from client.node.approval import (
     ApprovalError,
     KeptBundle,
-    approve,
     approved,
     last_approved,
     revoke,
@@ -23,11 +21,8 @@ from client.node.approval import (
 from client.node.bundle import Bundle, difference, installed_bundle
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
-def main(
+def approve(
     site: Annotated[str, typer.Option(help="The site's name: its config is SITE.yaml.")],
     configs: Annotated[Path, typer.Option(help="Folder of site configs.")] = SITE_CONFIGS,
     digest: Annotated[
@@ -55,7 +50,7 @@ def main(
     try:
         config = read_site(configs / f"{site}.yaml")
         if yes is not None:
-            approve(config, yes)
+            approval.approve(config, yes)
             console.print(f"approved {yes} for site {config.site}")
         elif revoked is not None:
             revoke(config, revoked)
@@ -140,12 +135,8 @@ def _decide(
         console.print(f"\n{short} is not approved: run this in a terminal, or with --yes DIGEST")
         return False
     if ask(f"\nApprove {short} for site {config.site}?"):
-        approve(config, bundle.digest)
+        approval.approve(config, bundle.digest)
         console.print(f"approved {bundle.digest} for site {config.site}")
     else:
         console.print(f"{short} stays waiting")
     return True
-
-
-if __name__ == "__main__":
-    app()

@@ -1,4 +1,4 @@
-"""`python simulation/picture.py RESULT OUT.png`: a scan of each site with both contours.
+"""`asdnet-sim picture RESULT OUT.png`: a scan of each site with both contours.
 
 The axial slice that shows most organs of one test case a site (an unlabelled case where the site
 has none): reference solid, the model's prediction dashed.
@@ -35,7 +35,7 @@ from matplotlib.lines import Line2D
 _COLOURS = ("#33bbee", "#eecc33", "#ee5599", "#44cc66", "#ff8844")
 
 
-def main(
+def picture(
     result: Annotated[Path, typer.Argument(help="Result folder of a simulation.")],
     out: Annotated[Path, typer.Argument(help="PNG to write.")],
     withheld: Annotated[
@@ -116,7 +116,3 @@ def _slice(truth: NDArray[np.uint8], protocol: StudyProtocol) -> int:
     """The slice with most organs, and of those the one with most organ voxels."""
     counts = np.stack([(truth == v).sum((1, 2)) for v in protocol.organs.values()])
     return int(np.lexsort((counts.sum(0), (counts > 20).sum(0)))[-1])
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""`python simulation/report.py STUDY`: the report of a study, finished or not."""
+"""`asdnet-sim report STUDY`: the report of a study, finished or not."""
 
 import logging
 from pathlib import Path
@@ -9,10 +9,7 @@ from rich.console import Console
 
 from simulation.experiment.report.page import REFERENCE, ReportError, write_report
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 def report(
     study: Annotated[Path, typer.Argument(help="the study's folder")],
     reference: Annotated[
@@ -32,12 +29,3 @@ def report(
         )
         raise typer.Exit(2) from None
     Console(emoji=False).print(str(path), highlight=False, soft_wrap=True, markup=False)
-
-
-def entry() -> None:
-    """The command."""
-    app()
-
-
-if __name__ == "__main__":
-    entry()

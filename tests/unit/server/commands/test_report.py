@@ -6,18 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from round_records import round_record
-from typer.testing import CliRunner
 
 from asdnet_models.sums import ScoreSum
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
+from server.cli import app
+from server.commands.report import page_of
 from server.monitoring.federation_page import scored_round, sections_of
 from server.monitoring.run_folder import RunFacts, RunFolder
 from server.monitoring.tracked import TrackedError, read_run
 from server.monitoring.tracking import MlflowWatcher
-from server.provision import app as provision
-from server.report import app, page_of
 from server.rounds.record import StudyRecord
 
 
@@ -163,7 +163,7 @@ def test_errors_name_the_remedy(uri: str, tmp_path: Path) -> None:
 
 def test_the_command_with_an_mlflow(uri: str, tmp_path: Path) -> None:
     out = tmp_path / "out.html"
-    done = CliRunner().invoke(app, ["tiny-1", "--mlflow-uri", uri, "--out", str(out)])
+    done = CliRunner().invoke(app, ["report", "tiny-1", "--mlflow-uri", uri, "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert "Federation report: tiny-1" in out.read_text(encoding="utf-8")
 
@@ -172,18 +172,18 @@ def test_the_command_with_a_centre(
     uri: str, tmp_path: Path, make_protocol: Callable[..., StudyProtocol]
 ) -> None:
     centre = tmp_path / "centre"
-    made = CliRunner().invoke(provision, ["init", "--host", "localhost", "--centre", str(centre)])
+    made = CliRunner().invoke(app, ["init", "--host", "localhost", "--centre", str(centre)])
     assert made.exit_code == 0, made.output
     folder = RunFolder(centre / "runs" / "tiny-1")
     folder.create(RunFacts(name="tiny-1", mlflow_uri=uri), make_protocol())
-    done = CliRunner().invoke(app, ["tiny-1", "--centre", str(centre)])
+    done = CliRunner().invoke(app, ["report", "tiny-1", "--centre", str(centre)])
     assert done.exit_code == 0, done.output
     assert (folder.path / "report.html").is_file()
 
 
 def test_the_command_makes_no_empty_database(tmp_path: Path) -> None:
     path = tmp_path / "none.db"
-    done = CliRunner().invoke(app, ["tiny-1", "--mlflow-uri", f"sqlite:///{path}"])
+    done = CliRunner().invoke(app, ["report", "tiny-1", "--mlflow-uri", f"sqlite:///{path}"])
     assert done.exit_code == 2
     assert "is not there" in done.output
     assert not path.exists()
@@ -191,6 +191,6 @@ def test_the_command_makes_no_empty_database(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written(uri: str, tmp_path: Path) -> None:
     out = tmp_path / "no" / "out.html"
-    done = CliRunner().invoke(app, ["tiny-1", "--mlflow-uri", uri, "--out", str(out)])
+    done = CliRunner().invoke(app, ["report", "tiny-1", "--mlflow-uri", uri, "--out", str(out)])
     assert done.exit_code == 2
     assert "cannot be written (No such file or directory)" in " ".join(done.output.split())

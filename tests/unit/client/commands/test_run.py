@@ -1,4 +1,4 @@
-"""`client/run.py`: when a site joins, and how it stays."""
+"""`asdnet-site run`: when a site joins, and how it stays."""
 
 import logging
 import signal
@@ -9,16 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
-import client.run
+import client.commands.run
+from client.cli import app
 from client.node.checks import Check
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-
-APP = typer.Typer()
-APP.command()(client.run.run)
 
 NAMES = ("centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock", "private key", "data")
 
@@ -55,7 +52,9 @@ class Command:
 
     def __call__(self, *arguments: str, site: str = "A") -> Result:
         return CliRunner().invoke(
-            APP, ["--site", site, "--configs", str(self.folder), *arguments], env={"COLUMNS": "200"}
+            app,
+            ["run", "--site", site, "--configs", str(self.folder), *arguments],
+            env={"COLUMNS": "200"},
         )
 
 
@@ -63,8 +62,8 @@ class Command:
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     command = Command(tmp_path)
     monkeypatch.setattr("client.node.preflight.preflight", command.preflight)
-    monkeypatch.setattr("client.run.serve", lambda *given: command.served.append(given))
-    monkeypatch.setattr("client.run.signal.signal", command.handlers.__setitem__)
+    monkeypatch.setattr("client.commands.run.serve", lambda *given: command.served.append(given))
+    monkeypatch.setattr("client.commands.run.signal.signal", command.handlers.__setitem__)
     level = logging.getLogger("httpx").level
     yield command
     logging.getLogger("httpx").setLevel(level)
@@ -239,16 +238,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr("client.node.supernode.SuperNode", node)
     monkeypatch.setattr("client.node.executor.Executor", executor)
-    monkeypatch.setattr("client.run.time", SimpleNamespace(monotonic=lambda: world.now))
-    monkeypatch.setattr("client.run._POLL_S", POLL_S)
-    monkeypatch.setattr("client.run._FIRST_PAUSE_S", FIRST_S)
-    monkeypatch.setattr("client.run._LONGEST_PAUSE_S", LONGEST_S)
-    monkeypatch.setattr("client.run._STEADY_S", STEADY_S)
+    monkeypatch.setattr("client.commands.run.time", SimpleNamespace(monotonic=lambda: world.now))
+    monkeypatch.setattr("client.commands.run._POLL_S", POLL_S)
+    monkeypatch.setattr("client.commands.run._FIRST_PAUSE_S", FIRST_S)
+    monkeypatch.setattr("client.commands.run._LONGEST_PAUSE_S", LONGEST_S)
+    monkeypatch.setattr("client.commands.run._STEADY_S", STEADY_S)
     return world
 
 
 def serve(world: World) -> None:
-    client.run.serve(world.config, Path("A.yaml"), world.stop)
+    client.commands.run.serve(world.config, Path("A.yaml"), world.stop)
 
 
 def test_the_pause_grows_and_is_short_again_after_a_steady_time(
@@ -256,7 +255,7 @@ def test_the_pause_grows_and_is_short_again_after_a_steady_time(
 ) -> None:
     world.lives = [0.0, 3.0, 0.0, 50.0, 0.0, 101.0, 0.0, 0.0]
     world.pauses_until_stop = 8
-    with caplog.at_level(logging.WARNING, logger="client.run"):
+    with caplog.at_level(logging.WARNING, logger="client.commands.run"):
         serve(world)
     assert world.pauses == [4.0, 8.0, 16.0, 20.0, 20.0, 4.0, 8.0, 16.0]
     assert len(world.nodes) == len(world.executors) == 8

@@ -1,4 +1,4 @@
-"""`python client/audit.py --site A`: what has come to this hospital, and what has left it."""
+"""`asdnet-centre audit`: what the centre has sent, and what has come from the hospitals."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,26 +6,23 @@ from typing import Annotated
 import typer
 
 from protocol.audit.command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
+from protocol.audit.log import AuditError
 from protocol.audit.report import View
-from protocol.config.site import SITE_CONFIGS, read_site
-
-app = typer.Typer(add_completion=False)
 
 
-@app.command()
-def main(
-    site: Annotated[str, typer.Option(help="The site's name, as its file in --configs.")],
-    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
+def audit(
+    centre: Annotated[Path, typer.Option(help="The centre's folder.")] = Path("centre"),
+    site: Annotated[str, typer.Option(help="Tell of this site alone.")] = "",
     since: SinceOption = None,
     run: RunOption = "",
     noted: NotedOption = "",
     other_log: Annotated[
         Path | None,
-        typer.Option("--compare", help="The centre's log: does it tell the same of this site?"),
+        typer.Option("--compare", help="The log of --site: does it tell the same?"),
     ] = None,
     json_wanted: JsonOption = False,
 ) -> None:
-    """Verify this hospital's audit log and tell what came, what was refused and what left.
+    """Verify the centre's audit log and tell what came, what was refused and what left.
 
     The whole log is always verified; --since and --run choose what is told.
     Exit status 0: all is well, or nothing has been sent yet.
@@ -34,11 +31,14 @@ def main(
     """
 
     def view() -> View:
-        config = read_site(configs / f"{site}.yaml")
+        if not centre.is_dir():
+            raise AuditError(f"{centre}: is no folder; give the centre's with --centre")
+        if other_log is not None and not site:
+            raise AuditError("--compare: goes with --site, whose log it is")
         return View(
-            log=config.audit_file,
-            owner="site",
-            site=config.site,
+            log=centre / "audit.jsonl",
+            owner="centre",
+            site=site,
             since=day(since),
             run=run,
             other_log=other_log,
@@ -46,7 +46,3 @@ def main(
         )
 
     answer(view, json_wanted=json_wanted)
-
-
-if __name__ == "__main__":
-    app()

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from click.testing import CliRunner, Result
 
-from client.audit import app as site_app
+from client.cli import app as site_app
 from protocol.audit.log import AuditLog
 from protocol.audit.verification import verify
-from server.audit import app as centre_app
+from server.cli import app as centre_app
 
 CENTRE = "centre.example.org:9092"
 WEIGHTS = {
@@ -53,11 +52,11 @@ class Study:
         return self
 
     def ask_site(self, *arguments: str) -> Result:
-        runner = CliRunner()
-        return runner.invoke(site_app, ["--site", "A", "--configs", str(self.configs), *arguments])
+        given = ["--site", "A", "--configs", str(self.configs), *arguments]
+        return CliRunner().invoke(site_app, ["audit", *given])
 
     def ask_centre(self, *arguments: str) -> Result:
-        return CliRunner().invoke(centre_app, ["--centre", str(self.centre), *arguments])
+        return CliRunner().invoke(centre_app, ["audit", "--centre", str(self.centre), *arguments])
 
 
 @pytest.fixture
@@ -293,7 +292,7 @@ def test_questions_that_cannot_be_answered_are_status_2(study: Study, tmp_path: 
         (centre_app, ["--centre", str(tmp_path / "no")], "is no folder; give the centre's"),
         (centre_app, ["--centre", str(study.centre), "--compare", "x"], "goes with --site"),
     ]:
-        result = CliRunner().invoke(app, arguments)
+        result = CliRunner().invoke(app, ["audit", *arguments])
         assert result.exit_code == 2
         assert message in " ".join(result.stderr.split())
         assert result.stdout == ""

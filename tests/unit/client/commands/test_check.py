@@ -1,4 +1,4 @@
-"""`client/check.py` as a data manager runs it: every case is told, none stops the others."""
+"""`asdnet-site check` as a data manager runs it: every case is told, none stops the others."""
 
 import json
 import re
@@ -12,11 +12,11 @@ import bad_cases as bad
 import pytest
 import SimpleITK as sitk
 import yaml
+from click.testing import CliRunner
 from flwr.app import Message, MessageType, RecordDict
-from typer.testing import CliRunner
 
-import client.check
-from client.check import check
+import client.commands.check
+from client.cli import app
 from client.data.case import Case
 from client.datacheck.inspection import inspect_case
 from protocol.config.rules import RULES
@@ -24,7 +24,7 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import pack_instruction
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 TABLE = ROOT / "docs" / "guides" / "data-check.md"
 MakeSite = Callable[..., SiteConfig]
 MakeProtocol = Callable[..., StudyProtocol]
@@ -37,11 +37,15 @@ def write_files(folder: Path, protocol: dict[str, Any], **facts: Any) -> None:
 
 
 def run(folder: Path, *options: str) -> tuple[int, str, str]:
-    import typer
-
-    app = typer.Typer()
-    app.command()(check)
-    arguments = ["--site", "A", "--configs", str(folder), "--study", str(folder / "study.yaml")]
+    arguments = [
+        "check",
+        "--site",
+        "A",
+        "--configs",
+        str(folder),
+        "--study",
+        str(folder / "study.yaml"),
+    ]
     found = CliRunner().invoke(app, [*arguments, "--workers", "1", *options])
     return found.exit_code, found.stdout, found.stderr
 
@@ -186,7 +190,7 @@ def test_a_good_site_is_status_0(tmp_path: Path) -> None:
     assert status == 0
     assert "in all: 2 used" in out
     assert "volume: bladder      0.063 to 0.063" in out
-    assert (tmp_path / "state" / client.check.PAGE).exists()
+    assert (tmp_path / "state" / client.commands.check.PAGE).exists()
     assert not (tmp_path / "cache").exists()
 
 
@@ -251,7 +255,16 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_processes_find_the_same(tmp_path: Path) -> None:
     good_site(tmp_path, 3)
     alone = run(tmp_path, "--json")[1]
-    command = [sys.executable, "client/check.py", "--site", "A", "--configs", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "client.cli",
+        "check",
+        "--site",
+        "A",
+        "--configs",
+        str(tmp_path),
+    ]
     command += ["--study", str(tmp_path / "study.yaml"), "--json", "--workers", "2"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     assert json.loads(found.stdout) == json.loads(alone)

@@ -1,4 +1,4 @@
-"""Score a label map against its reference: `python client/score.py PREDICTION REFERENCE ...`."""
+"""Score a label map against its reference: `asdnet-site score PREDICTION REFERENCE ...`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,8 @@ from client.data.errors import ScanError
 from client.data.geometry import same_grid_error
 from client.data.image_io import load_label_map
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
-def main(
+def score(
     prediction: Annotated[Path, typer.Argument(help="Label map to be scored.")],
     reference: Annotated[Path, typer.Argument(help="Label map that is held to be true.")],
     organs: Annotated[
@@ -76,7 +73,3 @@ def _table(scores: Mapping[str, OrganScore]) -> Table:
         note = "failure: one mask is empty" if score.failure else ""
         table.add_row(organ, f"{score.dsc:.4f}", asd, note)
     return table
-
-
-if __name__ == "__main__":
-    app()

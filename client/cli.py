@@ -1,0 +1,22 @@
+"""`asdnet-site`: the commands of a hospital."""
+
+import protocol.telemetry  # isort: skip
+
+from reporting.commands import CommandGroup
+
+app = CommandGroup(
+    "asdnet-site",
+    "A hospital's part: check its data, join the federation, segment new scans.",
+    {
+        "run": ("client.commands.run:run", "Join the federation, and train until told to stop."),
+        "check": ("client.commands.check:check", "Read every case as training would."),
+        "enrol": ("client.commands.enrol:enrol", "Make this site's key, or show it again."),
+        "approve": ("client.commands.approve:approve", "Look at code that the centre sent."),
+        "audit": ("client.commands.audit:audit", "Tell what has come and what has left."),
+        "predict": ("client.commands.predict:predict", "Segment scans with a trained model."),
+        "score": ("client.commands.score:score", "Compare a label map with its reference."),
+    },
+)
+
+if __name__ == "__main__":
+    app()

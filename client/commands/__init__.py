@@ -1,0 +1,1 @@
+"""What `asdnet-site` can be asked for, a module each."""

@@ -1,0 +1,45 @@
+"""`asdnet-site audit --site A`: what has come to this hospital, and what has left it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protocol.audit.command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
+from protocol.audit.report import View
+from protocol.config.site import SITE_CONFIGS, read_site
+
+
+def audit(
+    site: Annotated[str, typer.Option(help="The site's name, as its file in --configs.")],
+    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
+    since: SinceOption = None,
+    run: RunOption = "",
+    noted: NotedOption = "",
+    other_log: Annotated[
+        Path | None,
+        typer.Option("--compare", help="The centre's log: does it tell the same of this site?"),
+    ] = None,
+    json_wanted: JsonOption = False,
+) -> None:
+    """Verify this hospital's audit log and tell what came, what was refused and what left.
+
+    The whole log is always verified; --since and --run choose what is told.
+    Exit status 0: all is well, or nothing has been sent yet.
+    Exit status 1: a log was changed, a noted hash is gone, or the sides differ.
+    Exit status 2: the question cannot be answered.
+    """
+
+    def view() -> View:
+        config = read_site(configs / f"{site}.yaml")
+        return View(
+            log=config.audit_file,
+            owner="site",
+            site=config.site,
+            since=day(since),
+            run=run,
+            other_log=other_log,
+            noted=noted.lower(),
+        )
+
+    answer(view, json_wanted=json_wanted)

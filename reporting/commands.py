@@ -1,0 +1,121 @@
+"""How the three commands are made: subcommands by name, imported when they are called."""
+
+import importlib
+import importlib.metadata
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+import typer
+
+from reporting.terminal import print_errors
+
+_NO_BREAK_HYPHEN = "\N{NON-BREAKING HYPHEN}"
+
+
+class _HelpFormatter(click.HelpFormatter):
+    """Breaks lines between words only; click would also break at the hyphens of `--some-option`."""
+
+    def write_text(self, text: str) -> None:
+        super().write_text(_keep_words(text))
+
+    def write_dl(self, rows: Any, col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl([(name, _keep_words(text)) for name, text in rows], col_max, col_spacing)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace(_NO_BREAK_HYPHEN, "-")
+
+
+def _keep_words(text: str) -> str:
+    # Typer escapes brackets for rich, which we do not print with.
+    return text.replace("-", _NO_BREAK_HYPHEN).replace("\\[", "[")
+
+
+class _Context(click.Context):
+    formatter_class = _HelpFormatter
+
+
+class CommandGroup(click.Group):
+    """Subcommands by name.
+
+    Args:
+        name: Of the command, as users type it.
+        help: What it is for.
+        commands: Where each subcommand's function is, "module:function", and what it does.
+    """
+
+    context_class = _Context
+
+    def __init__(self, name: str, help: str, commands: Mapping[str, tuple[str, str]]) -> None:
+        version = click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_print_version,
+            help="Print the version and exit.",
+        )
+        super().__init__(name, help=help, no_args_is_help=True, params=[version])
+        self._table = commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As `--help` lists them."""
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand, whose module is imported now."""
+        if cmd_name not in self._table:
+            return None
+        module, _, function = self._table[cmd_name][0].partition(":")
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(cmd_name)(getattr(importlib.import_module(module), function))
+        command = typer.main.get_command(app)
+        command.context_class = _Context
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names and what they do, without an import."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help) for name, (_, help) in self._table.items()])
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        """Run, and end the process; every mistake of usage is one line."""
+        extra.setdefault("prog_name", self.name)
+        try:
+            status = super().main(args, **(extra | {"standalone_mode": False}))
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            status = error.exit_code
+        except click.ClickException as error:
+            print_errors(_usage(error))
+            status = error.exit_code
+        except click.Abort as error:
+            status = 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
+        sys.exit(status)
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"{ctx.info_name} {importlib.metadata.version('asdnet-federated')}")
+        ctx.exit()
+
+
+def _usage(error: click.ClickException) -> str:
+    """Location and rule, and where to look."""
+    text = error.format_message().rstrip(".")
+    if isinstance(error, click.MissingParameter):
+        text = f"{_location(error)}: is missing"
+    elif isinstance(error, click.BadParameter) and error.param is not None:
+        text = f"{_location(error)}: {error.message.rstrip('.')}"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        text += f"; see {error.ctx.command_path} --help"
+    return text
+
+
+def _location(error: click.BadParameter) -> str:
+    assert error.param is not None
+    if isinstance(error.param, click.Option):
+        return max(error.param.opts, key=len)
+    return inspect.cleandoc(error.param.human_readable_name)

@@ -1,0 +1,1 @@
+"""What `asdnet-centre` can be asked for."""

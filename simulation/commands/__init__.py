@@ -1,0 +1,1 @@
+"""What `asdnet-sim` can be asked for, a module each."""
