@@ -27,7 +27,7 @@ from server.admin.centre import (
     superlink_arguments,
 )
 
-log = logging.getLogger("server.superlink")
+log = logging.getLogger(__name__)
 
 _FLEET, _HEALTH = "/v1/fleet/", "/health"
 # Flower cuts arrays into objects of 5 MiB; nothing that a site has to send is larger.
