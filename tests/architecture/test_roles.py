@@ -149,6 +149,15 @@ def test_a_lock_is_part_of_the_lock_of_all(role: str) -> None:
     assert {name: everything.get(name) for name in lock(role)} == lock(role)
 
 
+def test_the_library_allows_what_is_locked() -> None:
+    text = (ROOT / "asdnet_models" / "pyproject.toml").read_text(encoding="utf-8")
+    for requirement in map(Requirement, tomllib.loads(text)["project"]["dependencies"]):
+        [here] = [own for own in requirements("site") if own.name == requirement.name]
+        pinned = [spec.version for spec in here.specifier if here.name == UNLOCKED]
+        for version in pinned or lock("site")[canonicalize_name(requirement.name)]:
+            assert version in requirement.specifier, requirement
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_lock_leaves_out_torch_alone(role: str) -> None:
     text = (ROOT / "requirements" / "torch.in").read_text(encoding="utf-8")
