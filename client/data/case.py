@@ -11,15 +11,9 @@ from typing import Any, Literal
 import SimpleITK as sitk
 
 from client.data.dicom.contours import read_structures
+from client.data.dicom.objects import dicom_files, is_dicom, label_kind, structure_names
 from client.data.dicom.segments import read_segments
-from client.data.dicom.series import (
-    DicomSeries,
-    dicom_files,
-    find_series,
-    is_dicom,
-    label_kind,
-    structure_names,
-)
+from client.data.dicom.series import DicomSeries, find_series
 from client.data.geometry import put_on_grid
 from client.data.image_io import (
     load_numbers,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from client.data.dicom.series import is_dicom, is_dicom_folder
+from client.data.dicom.objects import is_dicom, is_dicom_folder
 from client.data.errors import (
     Problem,
     ScanError,

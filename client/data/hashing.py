@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from client.data.dicom.series import dicom_files
+from client.data.dicom.objects import dicom_files
 from client.data.errors import ScanError
 from client.data.integrity import data_file
 

@@ -16,7 +16,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from asdnet_models.geometry import GeometryError, format_numbers, usable_geometry
-from client.data.dicom.series import is_dicom, read_series
+from client.data.dicom.objects import is_dicom
+from client.data.dicom.series import read_series
 from client.data.entries import (
     IMAGE_IO,
     suffix_of,

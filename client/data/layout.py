@@ -22,7 +22,7 @@ from client.data.case import (
     Case,
     Part,
 )
-from client.data.dicom.series import label_objects
+from client.data.dicom.objects import label_objects
 from client.data.entries import (
     double_problem,
     scan_entries,

@@ -21,7 +21,7 @@ from client.data.case import (
     Case,
     Part,
 )
-from client.data.dicom.series import is_dicom
+from client.data.dicom.objects import is_dicom
 from client.data.errors import (
     Problem,
     ScanError,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from client.data.dicom.series import dicom_files, is_dicom_folder
+from client.data.dicom.objects import dicom_files, is_dicom_folder
 from client.data.entries import (
     case_name,
     scan_entries,

@@ -12,6 +12,7 @@ from contributing import blocks, section
 import client.data.cache
 import protocol.config.rules
 import protocol.wire.messages
+import protocol.wire.metrics
 import server.rounds.requirements
 from client.data.cache import cached_case
 from client.data.errors import ScanError
@@ -40,6 +41,7 @@ def elongated(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = ModuleType("rules")
     exec(source, vars(rules))
     monkeypatch.setattr(protocol.wire.messages, "RULES", rules.RULES)
+    monkeypatch.setattr(protocol.wire.metrics, "RULES", rules.RULES)
     monkeypatch.setattr(server.rounds.requirements, "MEANING", rules.MEANING)
     checks = dict(vars(client.data.cache))
     exec(inspect.getsource(client.data.cache.check_demands) + CHECK, checks)

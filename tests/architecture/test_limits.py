@@ -34,7 +34,6 @@ MANY_PARAMETERS = {
 }
 LONG_FILES = {
     "asdnet_models/losses.py",
-    "client/data/dicom/series.py",
     "client/node/connection.py",
     "protocol/config/study.py",
     "server/monitoring/tracking.py",

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from client.data.dicom.headers import load, quiet, text
+from client.data.dicom.objects import STRUCTURES, another_scan
 from client.data.dicom.outlines import inside
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
 
 logger = logging.getLogger(__name__)
 
-STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 _OFF_SLICE = 0.25  # of a slice
 _OFF_EDGE = 1.0  # of a voxel; planning systems draw a body's outline on the image's border
@@ -149,29 +149,20 @@ def _voxels(points_mm: NDArray[np.float64], image: sitk.Image) -> NDArray[np.flo
 def _check_reference(found: Dataset, series: DicomSeries, location: str) -> None:
     frames = {text(roi, "ReferencedFrameOfReferenceUID") for roi in _all(found, "StructureSetROI")}
     if series.frame_uid and frames - {"", series.frame_uid}:
-        raise _foreign(location, "frame of reference")
+        raise another_scan(location, "frame of reference")
     named, instances = set(), set()
     for frame in _all(found, "ReferencedFrameOfReference"):
         for study in _all(frame, "RTReferencedStudy"):
             for each in _all(study, "RTReferencedSeries"):
                 named.add(text(each, "SeriesInstanceUID"))
     if named - {""} and series.series_uid not in named:
-        raise _foreign(location, "series")
+        raise another_scan(location, "series")
     for item in _all(found, "ROIContour"):
         for contour in _all(item, "Contour"):
             for each in _all(contour, "ContourImage"):
                 instances.add(text(each, "ReferencedSOPInstanceUID"))
     if instances - {"", *series.instance_uids}:
-        raise _foreign(location, "series")
-
-
-def _foreign(location: str, what: str) -> ScanError:
-    return ScanError(
-        location,
-        f"was drawn on another {what} than the case's scan; put it to its own scan, or export"
-        " both again together",
-        rule="reference",
-    )
+        raise another_scan(location, "series")
 
 
 def _all(dataset: Dataset, name: str) -> Sequence[Dataset]:

@@ -18,10 +18,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, save, source_of
 from client.data.dicom.headers import DAMAGED, load, quiet, text
+from client.data.dicom.objects import SEGMENTATIONS, another_scan
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
 
-SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _OFF_VOXEL = 0.05  # of a voxel, at a frame's corners
 _STRUCTURE = Code("123037004", "SCT", "Anatomical structure")
 _ANATOMY = {
@@ -142,20 +142,13 @@ def _version() -> str:
 
 
 def _check_reference(found: Dataset, series: DicomSeries, location: str) -> None:
-    frame, named = text(found, "FrameOfReferenceUID"), set()
-    for each in found.get("ReferencedSeriesSequence") or ():
-        named.add(text(each, "SeriesInstanceUID"))
-    for other, what in (
-        (bool(frame and series.frame_uid) and frame != series.frame_uid, "frame of reference"),
-        (bool(named - {""}) and series.series_uid not in named, "series"),
-    ):
-        if other:
-            raise ScanError(
-                location,
-                f"was drawn on another {what} than the case's scan; put it to its own scan, or"
-                " export both again together",
-                rule="reference",
-            )
+    frame = text(found, "FrameOfReferenceUID")
+    if frame and series.frame_uid and frame != series.frame_uid:
+        raise another_scan(location, "frame of reference")
+    referenced = found.get("ReferencedSeriesSequence") or ()
+    named = {text(each, "SeriesInstanceUID") for each in referenced}
+    if named - {""} and series.series_uid not in named:
+        raise another_scan(location, "series")
 
 
 def _masks(found: Dataset, image: sitk.Image, location: str) -> dict[str, NDArray[np.bool_]]:

@@ -1,14 +1,12 @@
-"""The DICOM objects of one case: a tree of folders, and the one image series that is wanted."""
+"""The one image series of a case that is wanted, and what its headers say."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,15 +14,12 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from client.data.dicom.frames import frames_grid, read_multiframe
-from client.data.dicom.headers import DAMAGED, load, quiet, text
+from client.data.dicom.headers import quiet, text
+from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, object_headers
 from client.data.dicom.pixels import read_slices, slices_grid
 from client.data.dicom.slices import Grid
 from client.data.errors import ScanError
 
-_DIRECTORY = "1.2.840.10008.1.3.10"
-_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
-_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-_RADIOTHERAPY = "1.2.840.10008.5.1.4.1.1.481."
 # Attributes by which PS3.15 (table E.1-1) has a person found; dates and devices are left out.
 _IDENTIFIERS = (
     "AccessionNumber",
@@ -73,9 +68,6 @@ _TAGS = [
 ]
 
 
-SUFFIX = ".dcm"
-
-
 @dataclass(frozen=True, kw_only=True)
 class DicomSeries:
     """One image series of a case.
@@ -106,21 +98,6 @@ class DicomSeries:
     identified: tuple[str, ...]
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a case's path is read as DICOM: a folder, or a .dcm file."""
-    return path.is_dir() or path.suffix.lower() == SUFFIX
-
-
-def is_dicom_folder(folder: Path) -> bool:
-    """Whether a folder, or one below it, holds at least one DICOM file."""
-    return any(_is_dicom(file) for file in _walk(folder))
-
-
-def dicom_files(folder: Path) -> list[Path]:
-    """The visible files of a folder's tree, sorted, its index (DICOMDIR) left out."""
-    return sorted(_walk(folder))
-
-
 @quiet()
 def find_series(folder: Path, *, location: str, patterns: Sequence[str] = ()) -> DicomSeries:
     """The one image series of a folder's tree; contours, segments and reports are none.
@@ -135,7 +112,7 @@ def find_series(folder: Path, *, location: str, patterns: Sequence[str] = ()) ->
         ScanError: No series or several are left, or a DICOM file is damaged or unreadable.
     """
     groups: dict[str, list[tuple[Path, Dataset]]] = {}
-    for file, header in _headers(folder, location):
+    for file, header in object_headers(folder, location, _TAGS):
         if _is_image(header):
             groups.setdefault(text(header, "SeriesInstanceUID"), []).append((file, header))
     found = [_series(group) for group in groups.values()]
@@ -156,63 +133,6 @@ def find_series(folder: Path, *, location: str, patterns: Sequence[str] = ()) ->
         )
     described = sorted(series.description for series in wanted or found)
     raise ScanError(location, message, rule="series", detail=", ".join(described))
-
-
-@quiet()
-def label_kind(path: Path, *, location: str) -> Literal["structures", "segments"] | None:
-    """What a label is: contours (RTSTRUCT), segments (DICOM-SEG), or None of other formats.
-
-    Args:
-        path: A file, or a folder that holds one such file.
-        location: How a message begins.
-
-    Raises:
-        ScanError: It is DICOM, but not one of the two.
-    """
-    if not is_dicom(path):
-        return None
-    kinds = [text(header, "SOPClassUID") for _, header in _headers(path, location)]
-    if len(kinds) == 1 and kinds[0] == _STRUCTURES:
-        return "structures"
-    if len(kinds) == 1 and kinds[0] in _SEGMENTATIONS:
-        return "segments"
-    raise ScanError(
-        location,
-        f"holds {len(kinds)} DICOM objects, must be one RTSTRUCT or one DICOM-SEG",
-        rule="format",
-    )
-
-
-@quiet()
-def structure_names(file: Path, *, location: str) -> list[str]:
-    """The names of an RTSTRUCT's contours or a DICOM-SEG's segments.
-
-    Raises:
-        ScanError: The file cannot be read.
-    """
-    tags = ("SOPClassUID", "StructureSetROISequence", "SegmentSequence")
-    header = load(file, location=location, tags=tags)
-    regions = header.get("StructureSetROISequence") or ()
-    segments = header.get("SegmentSequence") or ()
-    return [text(item, "ROIName") for item in regions] + [
-        text(item, "SegmentLabel") for item in segments if text(item, "SegmentNumber") != "0"
-    ]
-
-
-@quiet()
-def label_objects(folder: Path, *, location: str) -> tuple[Path, ...]:
-    """The RTSTRUCT and DICOM-SEG files of a folder's tree, sorted.
-
-    Args:
-        folder: The case's.
-        location: How a message begins.
-
-    Raises:
-        ScanError: A DICOM file is damaged or unreadable.
-    """
-    wanted = (_STRUCTURES, *_SEGMENTATIONS)
-    headers = _headers(folder, location)
-    return tuple(file for file, header in headers if text(header, "SOPClassUID") in wanted)
 
 
 @quiet()
@@ -259,53 +179,9 @@ def _one_file(series: DicomSeries, location: str) -> Path:
     return series.files[0]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    if folder.is_file():
-        yield folder
-    for path, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name != "DICOMDIR":
-                yield Path(path, name)
-
-
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() == SUFFIX:
-        return True
-    try:
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _headers(folder: Path, location: str) -> list[tuple[Path, Dataset]]:
-    """The part of each DICOM file's header that is needed here."""
-    found: list[tuple[Path, Dataset]] = []
-    damaged: list[Path] = []
-    for file in filter(_is_dicom, dicom_files(folder)):
-        try:
-            header = load(file, location=location, tags=_TAGS)
-        except ScanError as error:
-            if error.problem.rule != "damaged":
-                raise
-            damaged.append(file)
-            continue
-        if header.file_meta.get("MediaStorageSOPClassUID") != _DIRECTORY:
-            found.append((file, header))
-    if damaged:
-        raise ScanError(
-            location,
-            f": {len(damaged)} of its DICOM files {DAMAGED}",
-            rule="damaged",
-            detail=f"first: {damaged[0].name}",
-        )
-    return found
-
-
 def _is_image(header: Dataset) -> bool:
     kind = text(header, "SOPClassUID")
-    return "Rows" in header and kind not in _SEGMENTATIONS and not kind.startswith(_RADIOTHERAPY)
+    return "Rows" in header and kind not in SEGMENTATIONS and not kind.startswith(RADIOTHERAPY)
 
 
 def _series(group: Sequence[tuple[Path, Dataset]]) -> DicomSeries:

@@ -11,14 +11,8 @@ import pytest
 import SimpleITK as sitk
 from pydicom import Dataset, dcmread
 
-from client.data.dicom.series import (
-    dicom_files,
-    find_series,
-    is_dicom_folder,
-    label_objects,
-    read_series,
-    series_grid,
-)
+from client.data.dicom.objects import dicom_files, is_dicom_folder, label_objects
+from client.data.dicom.series import find_series, read_series, series_grid
 from client.data.errors import ScanError
 from client.data.geometry import same_grid_error
 from client.data.image_io import read_image
