@@ -1,0 +1,45 @@
+"""What stands on the disk of an experiment: its keys are older than the names in the code."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from simulation.experiment.store import ExperimentInfo, RunInfo, RunKey
+
+DONE = {
+    "key": {"row": "SVNet", "way": "local", "fold": 2, "seed": 1},
+    "seconds": 1.5,
+    "best_round": None,
+    "finished": "2026-11-25T10:00:00+00:00",
+}
+STUDY = {
+    "command": "python simulation/study.py",
+    "started": "2026-11-25T10:00:00+00:00",
+    "cohort": {"kind": "phantom"},
+    "organs": ["ball"],
+    "rows": ["SVNet", "mine"],
+    "ways": ["federated"],
+    "folds": [1],
+    "seeds": [1],
+    "own_rows": {"mine": {"method": {"gamma": 0.2}}},
+    "protocol": {},
+    "versions": {},
+    "notes": [],
+}
+
+
+def test_a_stored_experiment_is_read_and_written_by_the_same_keys() -> None:
+    done = RunInfo.model_validate_json(json.dumps(DONE))
+    assert done.key == RunKey(method="SVNet", setting="local", fold=2, seed=1)
+    assert done.model_dump(mode="json") == DONE
+    study = ExperimentInfo.model_validate_json(json.dumps(STUDY))
+    assert (study.methods, study.settings) == (("SVNet", "mine"), ("federated",))
+    assert study.own_methods == STUDY["own_rows"]
+    assert study.model_dump(mode="json") == STUDY
+
+
+def test_an_unknown_setting_or_key_is_refused() -> None:
+    for wrong in ({"way": "central"}, {"nonsense": 1}):
+        with pytest.raises(ValidationError):
+            RunKey.model_validate(DONE["key"] | wrong)  # type: ignore[operator]
