@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from protocol.config.presets import PresetName
+from simulation.experiment.options import RunOptions
 from simulation.options import TOLD, Device, Preset, base_protocol, fail, organs_of
 from simulation.partial_labels import parse_hidden
-from simulation.pipeline import Options, run_pipeline
 
 
 def run(
@@ -89,7 +89,7 @@ def run(
     started = time.monotonic()
     name: PresetName = preset_name.value
     try:
-        options = Options(
+        options = RunOptions(
             preset=name,
             protocol=base_protocol(
                 name,
@@ -115,7 +115,10 @@ def run(
             left_out=frozenset(leave_out or []),
             sites_per_gpu=sites_per_gpu,
         )
-        run_pipeline(options, console)
+        # Late: it takes seconds, which --help has not.
+        from simulation.experiment.single import run_single
+
+        run_single(options, console)
     except TOLD as error:
         fail(str(error))
     console.print(f"{(time.monotonic() - started) / 60:.1f} minutes in all", highlight=False)

@@ -15,17 +15,16 @@ from rich.console import Console
 
 from protocol.config.presets import PresetName, as_paper
 from protocol.config.study import StudyProtocol
-from simulation.experiment.methods import read_own_rows
+from simulation.experiment.methods import read_own_methods
+from simulation.experiment.options import ExperimentOptions
 from simulation.experiment.plan import (
-    COMPARED_ROWS,
+    COMPARED_METHODS,
     choose_folds,
-    choose_rows,
+    choose_methods,
     choose_seeds,
-    choose_ways,
-    named_rows,
+    choose_settings,
+    named_methods,
 )
-from simulation.experiment.progress import report
-from simulation.experiment.runner import StudyOptions, conduct, list_runs
 from simulation.options import TOLD, Device, Preset, base_protocol, fail, organs_of
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -92,7 +91,7 @@ def tables(
             "--ways-rows",
             help="Rows that are trained in all settings; the others federated only.",
         ),
-    ] = ",".join(COMPARED_ROWS),
+    ] = ",".join(COMPARED_METHODS),
     folds: Annotated[int, typer.Option(help="The first so many of five folds.")] = 5,
     seeds: Annotated[int, typer.Option(help="Repetitions of everything.")] = 3,
     preset_name: Annotated[
@@ -142,6 +141,10 @@ def tables(
     complete = True
     folder = out or Path("runs") / f"study-{datetime.now():%Y%m%d-%H%M%S}"
     try:
+        # Late: they take seconds, which --help has not.
+        from simulation.experiment.progress import report
+        from simulation.experiment.runner import list_runs, run_experiment
+
         if report_only:
             report(folder, console)
             return
@@ -155,8 +158,8 @@ def tables(
             seed=None,
             start=as_paper,
         )
-        own = read_own_rows(own_rows) if own_rows else {}
-        options = StudyOptions(
+        own = read_own_methods(own_rows) if own_rows else {}
+        options = ExperimentOptions(
             preset=name,
             protocol=_with_attention(base, attention, name, own=study is not None),
             fixed_grid=study is not None,
@@ -165,9 +168,9 @@ def tables(
             unlabelled=unlabelled,
             training_labels=training_labels,
             sites=sites,
-            rows=choose_rows(tables_wanted, rows, own),
-            ways=choose_ways(settings),
-            compared=named_rows(settings_rows, "--settings-rows", own),
+            methods=choose_methods(tables_wanted, rows, own),
+            settings=choose_settings(settings),
+            compared=named_methods(settings_rows, "--settings-rows", own),
             folds=choose_folds(folds),
             seeds=choose_seeds(seeds),
             out=folder,
@@ -178,7 +181,7 @@ def tables(
         if plan:
             list_runs(options, console)
             return
-        complete = conduct(options, console)
+        complete = run_experiment(options, console)
     except TOLD as error:
         fail(str(error))
     except _Stopped as stop:

@@ -121,7 +121,7 @@ class _OwnMethods(RootModel[dict[_Name, dict[_Section, dict[str, Any]]]]):
     """A file of methods: name, section of the protocol, what is different in it."""
 
 
-def read_own_rows(path: Path) -> dict[str, Method]:
+def read_own_methods(path: Path) -> dict[str, Method]:
     """Methods from a YAML file, such as `ASDNet g.2: {method: {gamma: 0.2}}`.
 
     Raises:

@@ -69,8 +69,8 @@ class ExperimentOptions(CommonOptions):
     """
 
     training_labels: int | None
-    rows: Mapping[str, Method]
-    ways: tuple[Setting, ...]
+    methods: Mapping[str, Method]
+    settings: tuple[Setting, ...]
     compared: tuple[str, ...]
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -78,4 +78,4 @@ class ExperimentOptions(CommonOptions):
     @property
     def runs(self) -> list[RunKey]:
         """All runs, in order."""
-        return plan_runs(self.rows, self.ways, self.compared, self.folds, self.seeds)
+        return plan_runs(self.methods, self.settings, self.compared, self.folds, self.seeds)

@@ -7,14 +7,14 @@ from protocol.config.study import ProtocolError
 from simulation.experiment.methods import METHODS, Method
 from simulation.experiment.store import FOLDS, SETTINGS, ExperimentInfo, RunKey, Setting
 
-COMPARED_ROWS = ("ASDNet", "AttSVNet")
+COMPARED_METHODS = ("ASDNet", "AttSVNet")
 TABLES = (1, 2)
 # Keys of study.json: what may differ when an experiment goes on, and what may only get more.
 _MAY_DIFFER = {"command", "started", "versions", "notes"}
 _MAY_GROW = ("rows", "ways", "folds", "seeds", "own_rows")
 
 
-def choose_rows(
+def choose_methods(
     tables: str | None, methods: str | None, own: Mapping[str, Method] | None = None
 ) -> dict[str, Method]:
     """The methods of these tables, or those named, in the order of the tables; then one's own.
@@ -31,7 +31,7 @@ def choose_rows(
     if tables is not None and methods is not None:
         raise ProtocolError("--rows: instead of --tables; give one of the two")
     if methods is not None:
-        names = named_rows(methods, "--rows")
+        names = named_methods(methods, "--rows")
         return {name: METHODS[name] for name in names} | dict(own)
     wanted = _listed(tables if tables is not None else "" if own else "1,2")
     for name in wanted:
@@ -41,7 +41,7 @@ def choose_rows(
     return chosen | dict(own)
 
 
-def named_rows(text: str, option: str, own: Iterable[str] = ()) -> tuple[str, ...]:
+def named_methods(text: str, option: str, own: Iterable[str] = ()) -> tuple[str, ...]:
     """Methods by name, in the order of the tables, one's own last.
 
     Raises:
@@ -57,7 +57,7 @@ def named_rows(text: str, option: str, own: Iterable[str] = ()) -> tuple[str, ..
     return tuple(name for name in known if name in wanted)
 
 
-def choose_ways(text: str) -> tuple[Setting, ...]:
+def choose_settings(text: str) -> tuple[Setting, ...]:
     """Settings to train in, as "federated,pooled,local".
 
     Raises:

@@ -36,9 +36,6 @@ _PAPER_FORM = (
 )
 
 
-StudyOptions = ExperimentOptions
-
-
 def run_experiment(options: ExperimentOptions, console: Console) -> bool:
     """The whole experiment, or what is left of it; whether every run is complete.
 
@@ -51,7 +48,7 @@ def run_experiment(options: ExperimentOptions, console: Console) -> bool:
         raise ProtocolError("--settings: no row can be trained in these; add another setting")
     refuse_foreign_folder(options.out)
     cases, cohort = _cohort(options, console)
-    protocol = fitted_protocol(options, options.rows, cases)
+    protocol = fitted_protocol(options, options.methods, cases)
     info = _info(options, protocol, cohort)
     jobs = [_job(options, protocol, cases, key) for key in options.runs]
     with locked_experiment(options.out):
@@ -61,9 +58,6 @@ def run_experiment(options: ExperimentOptions, console: Console) -> bool:
         all_there = _train(options, protocol, jobs, console)
     report(options.out, console)
     return all_there
-
-
-conduct = run_experiment
 
 
 def list_runs(options: ExperimentOptions, console: Console) -> None:
@@ -103,17 +97,17 @@ def _info(
 ) -> ExperimentInfo:
     from server.monitoring.tracking import package_versions
 
-    compared = [name for name in options.rows if name in options.compared]
+    compared = [name for name in options.methods if name in options.compared]
     return ExperimentInfo(
         command=shlex.join(["python", *sys.argv]),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         cohort=cohort,
         organs=protocol.organ_names,
-        methods=tuple(options.rows),
-        settings=options.ways,
+        methods=tuple(options.methods),
+        settings=options.settings,
         folds=options.folds,
         seeds=options.seeds,
-        own_methods=own_methods(options.rows),
+        own_methods=own_methods(options.methods),
         protocol=protocol.model_dump(mode="json"),
         versions=package_versions(),
         notes=(_PAPER_FORM, f"Methods trained in every setting: {', '.join(compared) or 'none'}."),
@@ -167,7 +161,7 @@ def _train(
     for draft in (options.out / "runs").glob(".*"):
         shutil.rmtree(draft)
     console.print(
-        f"experiment: {len(options.rows)} methods, {len(runs)} runs, {len(done)} complete; "
+        f"experiment: {len(options.methods)} methods, {len(runs)} runs, {len(done)} complete; "
         f"patch {protocol.patch_voxels} of {protocol.spacing_mm} mm, "
         f"{protocol.training.rounds} rounds of {protocol.training.local_steps} steps",
         highlight=False,
@@ -188,7 +182,7 @@ def _train(
 def _job(
     options: ExperimentOptions, protocol: StudyProtocol, cases: Sequence[StudyCase], key: RunKey
 ) -> Job:
-    method = options.rows[key.method]
+    method = options.methods[key.method]
     return Job(
         key=key,
         kind=method.kind,

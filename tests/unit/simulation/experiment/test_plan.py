@@ -8,14 +8,14 @@ import pytest
 
 from protocol.config.study import ProtocolError, StudyProtocol
 from simulation.errors import SplitError
-from simulation.experiment.methods import METHODS, Method, protocol_of, read_own_rows
+from simulation.experiment.methods import METHODS, Method, protocol_of, read_own_methods
 from simulation.experiment.plan import (
     choose_folds,
-    choose_rows,
+    choose_methods,
     choose_seeds,
-    choose_ways,
+    choose_settings,
     differences,
-    named_rows,
+    named_methods,
     plan_runs,
     settings_of,
 )
@@ -46,7 +46,7 @@ def made_cases() -> list[StudyCase]:
 
 
 def test_tables_name_their_rows() -> None:
-    assert tuple(choose_rows("1", None)) == (
+    assert tuple(choose_methods("1", None)) == (
         "MALF",
         "SSAE",
         "UNet",
@@ -54,23 +54,23 @@ def test_tables_name_their_rows() -> None:
         "DSResUNet",
         "ASDNet",
     )
-    assert len(choose_rows("2", None)) == 9
+    assert len(choose_methods("2", None)) == 9
     # What stands in no table of the paper is run by name only.
-    assert tuple(choose_rows(None, None)) == tuple(
+    assert tuple(choose_methods(None, None)) == tuple(
         name for name, row in METHODS.items() if row.tables
     )
-    assert tuple(choose_rows(None, "ASDNet-informed")) == ("ASDNet-informed",)
-    assert tuple(choose_rows(None, "ASDNet, SVNet")) == ("SVNet", "ASDNet")
+    assert tuple(choose_methods(None, "ASDNet-informed")) == ("ASDNet-informed",)
+    assert tuple(choose_methods(None, "ASDNet, SVNet")) == ("SVNet", "ASDNet")
 
 
 def test_wishes_that_cannot_be_met_are_told() -> None:
     for refused, words in (
-        (lambda: choose_rows("3", None), "--tables: must be of 1,2, not '3'"),
-        (lambda: choose_rows("1", "SVNet"), "instead of --tables"),
-        (lambda: named_rows("SVNet,XNet", "--rows"), "--rows: must be of MALF, .* not 'XNet'"),
-        (lambda: named_rows(" , ", "--rows"), "names no method"),
-        (lambda: choose_ways("federated,central"), "--settings: must be of .* not 'central'"),
-        (lambda: choose_ways(""), "--settings"),
+        (lambda: choose_methods("3", None), "--tables: must be of 1,2, not '3'"),
+        (lambda: choose_methods("1", "SVNet"), "instead of --tables"),
+        (lambda: named_methods("SVNet,XNet", "--rows"), "--rows: must be of MALF, .* not 'XNet'"),
+        (lambda: named_methods(" , ", "--rows"), "names no method"),
+        (lambda: choose_settings("federated,central"), "--settings: must be of .* not 'central'"),
+        (lambda: choose_settings(""), "--settings"),
         (lambda: choose_folds(6), "--folds: must be 1 to 5, not 6"),
         (lambda: choose_seeds(0), "--seeds: must be 1 or more"),
     ):
@@ -201,10 +201,10 @@ def test_rows_of_ones_own(tmp_path: Path, make_protocol: MakeProtocol) -> None:
         "late: {training: {ramp: {region_start: 0.7}}}\n"
         "informed: {confidence: {target: correctness}}\n"
     )
-    own = read_own_rows(path)
-    assert tuple(choose_rows(None, None, own)) == ("late", "informed")
-    assert tuple(choose_rows(None, "SVNet", own)) == ("SVNet", "late", "informed")
-    assert named_rows("ASDNet,late", "--settings-rows", own) == ("ASDNet", "late")
+    own = read_own_methods(path)
+    assert tuple(choose_methods(None, None, own)) == ("late", "informed")
+    assert tuple(choose_methods(None, "SVNet", own)) == ("SVNet", "late", "informed")
+    assert named_methods("ASDNet,late", "--settings-rows", own) == ("ASDNet", "late")
     base = make_protocol()
     late = protocol_of(own["late"], base, 3)
     assert late.training.ramp.region_start == 0.7
@@ -221,4 +221,4 @@ def test_rows_of_ones_own(tmp_path: Path, make_protocol: MakeProtocol) -> None:
     ):
         path.write_text(text)
         with pytest.raises(ProtocolError, match=words):
-            read_own_rows(path)
+            read_own_methods(path)
