@@ -76,7 +76,6 @@ def line_panels(
     order: Sequence[str] = (),
     background: Lines | None = None,
     y_limits: tuple[float, float] | None = None,
-    x_label: str = "round",
 ) -> Picture:
     """One panel below the other, with the same lines in the same colours in each.
 
@@ -88,7 +87,6 @@ def line_panels(
         name: Of the picture's file.
         alt: What it shows, in words.
         caption: The text below it.
-        x_label: Of the lowest axis.
     """
     there = {line: None for lines in panels.values() for line in lines}
     strokes = {line: stroke(number) for number, line in enumerate(dict.fromkeys([*order, *there]))}
@@ -104,7 +102,7 @@ def line_panels(
             if y_limits:
                 axis.set_ylim(*y_limits)
             _tick(axis)
-        axes[-1, 0].set_xlabel(x_label)
+        axes[-1, 0].set_xlabel("round")
         _legend(figure, {line: how for line, how in strokes.items() if line in there})
     return to_picture(figure, name, alt, caption)
 

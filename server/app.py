@@ -64,14 +64,14 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
                 updates=folder.updates,
             )
         except QuorumError as error:
-            folder.tell("stopped", reason=str(error))
+            folder.add_event("stopped", reason=str(error))
         except Exception as error:
-            folder.tell("failed", reason=f"{type(error).__name__}: {error}")
+            folder.add_event("failed", reason=f"{type(error).__name__}: {error}")
             raise
         else:
             unsent = tracker.pending(record)
             words = f"{unsent} rounds are not in MLflow yet: it could not be reached"
-            folder.tell("finished", unsent=unsent, reason=words if unsent else "")
+            folder.add_event("finished", unsent=unsent, reason=words if unsent else "")
 
 
 def _main(grid: Grid, context: Context) -> None:

@@ -31,7 +31,7 @@ class Progress:
     states: dict[str, str] = field(default_factory=dict)
     dsc: dict[str, str] = field(default_factory=dict)
 
-    def take(self, event: dict[str, Any]) -> str:
+    def apply(self, event: dict[str, Any]) -> str:
         """One event; the line that is to stay on the screen, if any."""
         kind = event["kind"]
         if kind == "online":
@@ -84,19 +84,19 @@ def follow(folder: RunFolder, console: Console, *, already: int = 0) -> tuple[Ou
     live = Live(progress.table(), console=console, transient=True)
     with live if console.is_terminal else nullcontext():
         while True:
-            # Before the events are read: its last word is among them then.
+            # Before the events are read: its last event is among them then.
             at_work = folder.at_work()
             events = read_events(folder.events)[already:]
             already += len(events)
             for event in events:
-                if line := progress.take(event):
+                if line := progress.apply(event):
                     console.print(line, highlight=False, soft_wrap=True)
             last = events[-1] if events else last
             # The end of an earlier start is no end: others have come after it.
             if not at_work and last["kind"] in _ENDS:
                 return last["kind"], str(last.get("reason", ""))
             if not at_work and seen:
-                return "died", "the ServerApp ended without a last word"
+                return "died", "the ServerApp ended without a last event"
             seen |= at_work or bool(events)
             if not seen and time.monotonic() > deadline:
                 return "never started", f"no ServerApp within {_START_PATIENCE_S:.0f} s"

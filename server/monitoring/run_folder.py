@@ -113,7 +113,7 @@ class RunFolder:
         """Whether a ServerApp holds the run; who asks holds it, with others, for an instant."""
         return is_locked(self.path / "lock")
 
-    def tell(self, kind: str, **facts: Any) -> None:
+    def add_event(self, kind: str, **facts: Any) -> None:
         """Append one event."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         event = {"time": now, "kind": kind, **facts}
@@ -140,11 +140,11 @@ class EventWriter(Watcher):
 
     def sites_online(self, sites: Sequence[str], awaited: int) -> None:
         """Who is there already."""
-        self._folder.tell("online", sites=list(sites), awaited=awaited)
+        self._folder.add_event("online", sites=list(sites), awaited=awaited)
 
     def study_started(self, record: StudyRecord) -> None:
         """Who takes part, and where it goes on from."""
-        self._folder.tell(
+        self._folder.add_event(
             "started",
             round=len(record.rounds),
             rounds=record.protocol.training.rounds,
@@ -154,11 +154,13 @@ class EventWriter(Watcher):
 
     def sites_called(self, round_number: int, kind: str, sites: Sequence[str]) -> None:
         """Who is asked for what."""
-        self._folder.tell("called", round=round_number, what=kind, sites=list(sites))
+        self._folder.add_event("called", round=round_number, what=kind, sites=list(sites))
 
     def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
         """Who has answered."""
-        self._folder.tell("answered", round=round_number, site=site, done=done, expected=expected)
+        self._folder.add_event(
+            "answered", round=round_number, site=site, done=done, expected=expected
+        )
 
     def round_finished(self, record: StudyRecord) -> None:
         """The round's numbers, as a line."""
@@ -167,7 +169,7 @@ class EventWriter(Watcher):
             site: {o: t.mean for o, t in report.dsc["validation"].items() if t.mean is not None}
             for site, report in (finished.evaluation or {}).items()
         }
-        self._folder.tell(
+        self._folder.add_event(
             "round",
             round=finished.plan.round,
             line=round_line(record),

@@ -7,18 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.monitoring.tracking import (
-    ANNOTATED,
-    BEST_TAG,
-    LEFT_OUT_TAG,
-    OUTAGE,
-    RUN_TAG,
-    SITE_TAG,
-    STUDY,
-    open_client,
-    quieten,
-    reason,
-)
+from server.monitoring.metrics import ANNOTATED, BEST_TAG, LEFT_OUT_TAG, RUN_TAG, SITE_TAG, STUDY
+from server.monitoring.tracking import OUTAGE, open_client, quieten, reason
 
 # Value by round.
 Series = Mapping[int, float]

@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from importlib.metadata import Distribution, version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,9 +35,19 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from asdnet_models.reliability import SCORES, Reliability, TrustScore
-from protocol.wire.reports import EvaluationReport, TrainReport
-from server.rounds.calibration import auroc, pooled
+from server.monitoring.metrics import (
+    BEST_TAG,
+    LAST_METRIC,
+    LEFT_OUT_TAG,
+    RUN_TAG,
+    SITE_TAG,
+    STUDY,
+    flattened,
+    package_versions,
+    site_metrics,
+    site_params,
+    study_metrics,
+)
 from server.rounds.record import RoundRecord, StudyRecord
 from server.rounds.watchers import Watcher
 
@@ -47,7 +56,6 @@ log = logging.getLogger(__name__)
 # Ten attempts at a database that is away would hold up the study for 100 s; no setting exists.
 mlflow.store.db.utils.MAX_RETRY_COUNT = 2
 
-_TRACKED_PACKAGES = ("flwr", "torch", "monai", "SimpleITK", "numpy", "mlflow", "surface-distance")
 _LOG_LEVELS = {
     # Database migrations, told step by step at INFO.
     "mlflow": logging.WARNING,
@@ -58,16 +66,6 @@ _LOG_LEVELS = {
 }
 # OSError has the errors of sockets and of requests; an ImportError is a missing database driver.
 OUTAGE = (MlflowException, SQLAlchemyError, OSError, ImportError)
-RUN_TAG = "asdnet.run"
-SITE_TAG = "asdnet.site"
-LEFT_OUT_TAG = "left_out.round_"
-BEST_TAG = "best_round"
-# Parameter of a site's run, with the organ's name behind.
-ANNOTATED = "annotated/"
-# Beside the sites' names, of which none is empty.
-STUDY = ""
-# Written last of a round: where it is, the round is complete.
-_LAST_METRIC = "seconds"
 _LAST_ATTEMPTS = 3
 
 
@@ -83,15 +81,6 @@ def open_client(uri: str) -> MlflowClient:
         # A deprecation inside MLflow's own store; nothing that a user could mend.
         warnings.simplefilter("ignore")
         return MlflowClient(tracking_uri=uri)
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of what the numbers depend on, of the packages that are here.
-
-    The centre's environment has no MONAI, SimpleITK or surface-distance; a simulation's has all.
-    """
-    here = [name for name in _TRACKED_PACKAGES if any(Distribution.discover(name=name))]
-    return {name: version(name) for name in here}
 
 
 class MlflowWatcher(Watcher):
@@ -235,8 +224,8 @@ class MlflowWatcher(Watcher):
         runs = {STUDY: self._study_run}
         for site in sorted(sites | found.keys() - {STUDY}):
             tags = {SITE_TAG: site, "mlflow.parentRunId": self._study_run}
-            runs[site] = open_run(site, f"site {site}", tags, _site_params(record, site))
-        history = client.get_metric_history(self._study_run, _LAST_METRIC)
+            runs[site] = open_run(site, f"site {site}", tags, site_params(record, site))
+        history = client.get_metric_history(self._study_run, LAST_METRIC)
         self._written = max((metric.step for metric in history), default=0)
         self._runs = runs
 
@@ -250,7 +239,7 @@ class MlflowWatcher(Watcher):
         return known
 
     def _study_params(self, record: StudyRecord) -> dict[str, str]:
-        agreed = _flat(record.protocol.model_dump(mode="json"))
+        agreed = flattened(record.protocol.model_dump(mode="json"))
         return agreed | {"protocol_sha256": record.protocol.digest} | self._extra
 
     def _send(self, record: StudyRecord) -> None:
@@ -267,14 +256,14 @@ class MlflowWatcher(Watcher):
                 continue
             self._client.log_batch(
                 run,
-                metrics=[metric for item in missing for metric in _site_metrics(item, site)],
+                metrics=[m for item in missing for m in _metrics(item, site_metrics(item, site))],
                 tags=[
                     RunTag(f"{LEFT_OUT_TAG}{item.plan.round}", item.left_out[site])
                     for item in missing
                     if site in item.left_out
                 ],
             )
-        metrics = [metric for item in missing for metric in _study_metrics(item)]
+        metrics = [m for item in missing for m in _metrics(item, study_metrics(item))]
         self._client.log_batch(self._study_run, metrics=metrics)
         self._written = missing[-1].plan.round
 
@@ -308,102 +297,7 @@ def reason(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _site_params(record: StudyRecord, site: str) -> dict[str, str]:
-    facts = record.facts.get(site)
-    counts = ("labelled", "unlabelled", "validation", "test") if facts else ()
-    drawn = facts.annotated if facts else {}
-    return (
-        {"site": site}
-        | {name: str(getattr(facts, name)) for name in counts}
-        | {f"{ANNOTATED}{organ}": str(count) for organ, count in drawn.items()}
-    )
-
-
 def _metrics(finished: RoundRecord, values: Mapping[str, float]) -> list[Metric]:
     """MLflow's form.  A round has one time for ever: written twice, it is there once."""
     time_ms = int(finished.finished_at * 1000)
     return [Metric(key, value, time_ms, finished.plan.round) for key, value in values.items()]
-
-
-def _study_metrics(finished: RoundRecord) -> list[Metric]:
-    plan = finished.plan
-    values = {
-        "sites": float(len(finished.reports)),
-        "lr_factor": plan.lr_factor,
-        "ramp/adversarial": plan.adversarial_ramp,
-        "ramp/region": plan.region_ramp,
-        "ramp/embedding": plan.embedding_ramp,
-        "pseudo_labels": float(plan.pseudo_labels),
-        "attention_scale": plan.attention_scale,
-    }
-    if plan.gamma is not None:
-        values["gamma"] = plan.gamma
-    if finished.validation_dsc is not None:
-        values["validation_dsc"] = finished.validation_dsc
-        values |= _reliability_metrics(
-            {score: pooled(finished.evaluation or {}, score) for score in SCORES}
-        )
-    return _metrics(finished, values | {_LAST_METRIC: finished.seconds})
-
-
-def _site_metrics(finished: RoundRecord, site: str) -> list[Metric]:
-    values: dict[str, float] = {}
-    if site in finished.reports:
-        values |= _training_metrics(finished, site, finished.reports[site])
-    if finished.evaluation and site in finished.evaluation:
-        values |= _score_metrics(finished.evaluation[site])
-    return _metrics(finished, values)
-
-
-def _training_metrics(finished: RoundRecord, site: str, report: TrainReport) -> dict[str, float]:
-    values = {
-        f"loss/{name}": total.mean
-        for name, total in report.losses.items()
-        if total.mean is not None
-    }
-    if report.trusted_fraction is not None:
-        values["trusted_fraction"] = report.trusted_fraction
-    values |= {
-        f"trusted_fraction/{name}": total.mean
-        for name, total in report.trusted.items()
-        if total.mean is not None
-    }
-    return values | {
-        "cases/labelled": float(report.labelled),
-        "cases/unlabelled": float(report.unlabelled),
-        "seconds": report.seconds,
-        "bytes_up": float(finished.bytes_up[site]),
-        "bytes_down": float(finished.bytes_down[site]),
-    }
-
-
-def _score_metrics(report: EvaluationReport) -> dict[str, float]:
-    """`dsc/<organ>` are test cases, `validation/dsc/<organ>` what the model is chosen by."""
-    values: dict[str, float] = {}
-    for part, prefix in (("test", ""), ("validation", "validation/")):
-        for organ, total in report.dsc[part].items():
-            if total.mean is not None:
-                values[f"{prefix}dsc/{organ}"] = total.mean
-        for organ, total in report.asd_mm[part].items():
-            if total.mean is not None:
-                values[f"{prefix}asd_mm/{organ}"] = total.mean
-            if report.dsc[part][organ].count:
-                values[f"{prefix}failures/{organ}"] = float(total.failures)
-    return values | _reliability_metrics(report.reliability)
-
-
-def _reliability_metrics(reliability: Mapping[TrustScore, Reliability]) -> dict[str, float]:
-    """`auroc/confidence` and `auroc/softmax`: right against wrong organ voxels."""
-    found = {f"auroc/{score}": auroc(counts) for score, counts in reliability.items()}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested keys joined by dots, values as text."""
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat

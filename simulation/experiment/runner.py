@@ -95,7 +95,7 @@ def _digest(cases: Sequence[StudyCase]) -> str:
 def _info(
     options: ExperimentOptions, protocol: StudyProtocol, cohort: dict[str, Any]
 ) -> ExperimentInfo:
-    from server.monitoring.tracking import package_versions
+    from server.monitoring.metrics import package_versions
 
     compared = [name for name in options.methods if name in options.compared]
     return ExperimentInfo(

@@ -12,9 +12,10 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
 from protocol.wire.reports import EvaluationReport
+from server.monitoring.metrics import package_versions
 from server.monitoring.progress import TerminalWatcher
 from server.monitoring.run_folder import CheckpointWatcher
-from server.monitoring.tracking import MlflowWatcher, package_versions
+from server.monitoring.tracking import MlflowWatcher
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watchers
 from simulation.cohort import find_cohort

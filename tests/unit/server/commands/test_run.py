@@ -27,7 +27,7 @@ class FakeControl:
     """Starts nothing; plays what the ServerApp would write."""
 
     centre: Centre
-    plays: Callable[[RunFolder], None] = lambda folder: folder.tell("finished", unsent=0)
+    plays: Callable[[RunFolder], None] = lambda folder: folder.add_event("finished", unsent=0)
     refuses: Exception | None = None
     running: set[int] = field(default_factory=set)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
@@ -118,11 +118,11 @@ def test_a_preset_with_an_mlflow_server_and_a_name_of_its_own(
 
 
 def play(kind: str, **more: Any) -> Callable[[RunFolder], None]:
-    return lambda folder: folder.tell(kind, **more)
+    return lambda folder: folder.add_event(kind, **more)
 
 
 def begin_and_die(folder: RunFolder) -> None:
-    folder.tell("started", round=0, rounds=4, sites=["A"], line="1 sites")
+    folder.add_event("started", round=0, rounds=4, sites=["A"], line="1 sites")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def begin_and_die(folder: RunFolder) -> None:
         ),
         (play("stopped", reason="too few"), 3, "stopped: too few\nAll complete rounds are saved"),
         (play("failed", reason="OSError: full"), 4, "failed: OSError: full"),
-        (begin_and_die, 75, "died: the ServerApp ended without a last word"),
+        (begin_and_die, 75, "died: the ServerApp ended without a last event"),
         (lambda _: None, 75, "never started: no ServerApp within"),
     ],
     ids=["finished", "untracked", "stopped", "failed", "died", "never started"],
@@ -199,7 +199,7 @@ def test_a_run_is_followed_from_its_first_event_on(
     folder = RunFolder(centre.runs / "one")
     folder.events.unlink()
     begin_and_die(folder)
-    folder.tell("stopped", reason="too few")
+    folder.add_event("stopped", reason="too few")
     del control.calls[:]
     result = call(centre, "--follow", "one")
     assert result.exit_code == 3

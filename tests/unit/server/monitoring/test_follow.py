@@ -28,13 +28,15 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def start(folder: RunFolder, round: int = 0) -> None:
     line = "2 sites (labelled+unlabelled cases): A 2+0, B 2+0"
-    folder.tell("started", round=round, rounds=4, sites=["A", "B"], line=line)
+    folder.add_event("started", round=round, rounds=4, sites=["A", "B"], line=line)
 
 
 def train(folder: RunFolder, number: int) -> None:
-    folder.tell("called", round=number, what="train", sites=["A", "B"])
-    folder.tell("answered", round=number, site="A", done=1, expected=2)
-    folder.tell("round", round=number, line=f"round {number}/4", left_out={}, validation_dsc={})
+    folder.add_event("called", round=number, what="train", sites=["A", "B"])
+    folder.add_event("answered", round=number, site="A", done=1, expected=2)
+    folder.add_event(
+        "round", round=number, line=f"round {number}/4", left_out={}, validation_dsc={}
+    )
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def test_how_a_run_ends(folder: RunFolder, kind: str, reason: str) -> None:
         start(folder)
         train(folder, 1)
         train(folder, 2)
-        folder.tell(kind, **({"reason": reason} if reason else {"unsent": 0}))
+        folder.add_event(kind, **({"reason": reason} if reason else {"unsent": 0}))
 
     console, out = plain()
     with server_app(folder, work):
@@ -95,7 +97,7 @@ def test_lines_come_while_the_run_goes_on(folder: RunFolder) -> None:
         start(folder)
         train(folder, 1)
         assert shown.wait(10)
-        folder.tell("finished")
+        folder.add_event("finished")
 
     with server_app(folder, work):
         assert follow(folder, Console(file=Screen()))[0] == "finished"
@@ -111,7 +113,7 @@ def test_a_server_app_that_dies_is_told(folder: RunFolder) -> None:
     with server_app(folder, work):
         outcome, reason = follow(folder, console)
     assert outcome == "died"
-    assert "without a last word" in reason
+    assert "without a last event" in reason
     assert "round 1/4" in out.getvalue()
 
 
@@ -138,13 +140,13 @@ def test_a_run_that_never_starts(folder: RunFolder, monkeypatch: pytest.MonkeyPa
 def test_what_was_there_before_this_start_is_not_shown(folder: RunFolder) -> None:
     start(folder)
     train(folder, 1)
-    folder.tell("stopped", reason="an earlier one")
+    folder.add_event("stopped", reason="an earlier one")
     already = len(read_events(folder.events))
 
     def work() -> None:
         start(folder, round=1)
         train(folder, 2)
-        folder.tell("finished")
+        folder.add_event("finished")
 
     console, out = plain()
     with server_app(folder, work):
@@ -161,12 +163,12 @@ def test_a_resumed_run_is_followed_to_its_own_end(folder: RunFolder, end: str) -
     start(folder)
     train(folder, 1)
     if end != "died":
-        folder.tell(end, reason="an earlier one")
+        folder.add_event(end, reason="an earlier one")
 
     def work() -> None:
         start(folder, round=1)
         train(folder, 2)
-        folder.tell("finished")
+        folder.add_event("finished")
 
     console, out = plain()
     with server_app(folder, work):
@@ -179,7 +181,7 @@ def test_a_terminal_shows_a_table(folder: RunFolder) -> None:
     def work() -> None:
         start(folder)
         train(folder, 1)
-        folder.tell("finished")
+        folder.add_event("finished")
 
     out = io.StringIO()
     with server_app(folder, work):
@@ -191,7 +193,7 @@ def test_a_terminal_shows_a_table(folder: RunFolder) -> None:
 def test_plain_lines_hold_no_control_characters(folder: RunFolder) -> None:
     def work() -> None:
         start(folder)
-        folder.tell("finished")
+        folder.add_event("finished")
 
     console, out = plain()
     with server_app(folder, work):
@@ -201,19 +203,19 @@ def test_plain_lines_hold_no_control_characters(folder: RunFolder) -> None:
 
 def test_the_table_says_who_does_what() -> None:
     progress = Progress()
-    line = progress.take({"kind": "online", "sites": ["A", "B"], "awaited": 3})
+    line = progress.apply({"kind": "online", "sites": ["A", "B"], "awaited": 3})
     assert line.startswith("sites online: A, B")
     assert line.endswith("(2 of 3)")
     assert progress.states == {"A": "online", "B": "online"}
-    progress.take(
+    progress.apply(
         {"kind": "started", "round": 0, "rounds": 4, "sites": ["A", "B", "C"], "line": ""}
     )
     assert progress.states == {"A": "ready", "B": "ready", "C": "ready"}
-    progress.take({"kind": "called", "round": 1, "what": "train", "sites": ["A", "B"]})
-    progress.take({"kind": "answered", "round": 1, "site": "A", "done": 1, "expected": 2})
+    progress.apply({"kind": "called", "round": 1, "what": "train", "sites": ["A", "B"]})
+    progress.apply({"kind": "answered", "round": 1, "site": "A", "done": 1, "expected": 2})
     assert progress.states == {"A": "answered", "B": "train ...", "C": "offline or resting"}
     scores = {"A": {"rod": 0.5, "ball": 0.25}}
-    line = progress.take({"kind": "round", "round": 1, "line": "x", "validation_dsc": scores})
+    line = progress.apply({"kind": "round", "round": 1, "line": "x", "validation_dsc": scores})
     assert line == "x"
     console = Console(file=io.StringIO(), width=100)
     console.print(progress.table())

@@ -151,8 +151,8 @@ def test_asking_who_is_at_work_refuses_nobody(folder: RunFolder) -> None:
 
 def test_events_come_back_in_order(folder: RunFolder) -> None:
     assert read_events(folder.events) == []
-    folder.tell("started", sites=["A", "Ä"])
-    folder.tell("stopped", reason="line\nbreak")
+    folder.add_event("started", sites=["A", "Ä"])
+    folder.add_event("stopped", reason="line\nbreak")
     first, second = read_events(folder.events)
     assert (first["kind"], first["sites"]) == ("started", ["A", "Ä"])
     assert second["reason"] == "line\nbreak"
@@ -161,18 +161,18 @@ def test_events_come_back_in_order(folder: RunFolder) -> None:
 
 @pytest.mark.parametrize("torn", ['{"kind": "rou', "{", '{"kind": "round"}'])
 def test_a_torn_last_line_is_not_read(folder: RunFolder, torn: str) -> None:
-    folder.tell("started")
+    folder.add_event("started")
     with folder.events.open("a") as file:
         file.write(torn)
     assert [event["kind"] for event in read_events(folder.events)] == ["started"]
 
 
 def test_what_follows_a_torn_line_can_be_read(folder: RunFolder) -> None:
-    folder.tell("started")
+    folder.add_event("started")
     with folder.events.open("a") as file:
         file.write('{"kind": "rou')  # the power failed, or the disk was full
-    folder.tell("started")
-    folder.tell("finished")
+    folder.add_event("started")
+    folder.add_event("finished")
     kinds = [event["kind"] for event in read_events(folder.events)]
     assert kinds == ["started", "started", "finished"]
 

@@ -3,8 +3,9 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from sqlalchemy.exc import OperationalError
 
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
-from server.monitoring import tracking
+from server.monitoring import metrics, tracking
+from server.monitoring.metrics import site_metrics, study_metrics
 from server.monitoring.tracking import MlflowClient, MlflowException, MlflowWatcher
-from server.rounds.record import StudyRecord
+from server.rounds.record import RoundRecord, StudyRecord
 
 
 @pytest.fixture(autouse=True)
@@ -148,11 +150,15 @@ def expected(protocol: StudyProtocol, rounds: int) -> dict[str, Metrics]:
     """The same by the watcher's own reading of a round, each once."""
     records = [round_record(protocol, number) for number in range(1, rounds + 1)]
 
-    def values(metrics: Iterator[Any]) -> Metrics:
-        return sorted((m.key, m.step, m.timestamp, m.value) for m in metrics)
+    def values(read: Callable[[RoundRecord], dict[str, float]]) -> Metrics:
+        return sorted(
+            (key, r.plan.round, int(r.finished_at * 1000), value)
+            for r in records
+            for key, value in read(r).items()
+        )
 
-    return {"": values(m for r in records for m in tracking._study_metrics(r))} | {
-        site: values(m for r in records for m in tracking._site_metrics(r, site)) for site in "AB"
+    return {"": values(study_metrics)} | {
+        site: values(partial(site_metrics, site=site)) for site in "AB"
     }
 
 
@@ -465,5 +471,5 @@ def test_nothing_in_mlflow_waits_for_long() -> None:
 
 
 def test_a_package_that_is_not_here_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_TRACKED_PACKAGES", ("mlflow", "asdnet-not-here"))
-    assert list(tracking.package_versions()) == ["mlflow"]
+    monkeypatch.setattr(metrics, "_PACKAGES", ("mlflow", "asdnet-not-here"))
+    assert list(metrics.package_versions()) == ["mlflow"]

@@ -1,0 +1,129 @@
+"""What is recorded of a federation: names and values of metrics, parameters and tags."""
+
+from collections.abc import Mapping
+from importlib.metadata import Distribution, version
+from typing import Any
+
+from asdnet_models.reliability import SCORES, Reliability, TrustScore
+from protocol.wire.reports import EvaluationReport, TrainReport
+from server.rounds.calibration import auroc, pooled
+from server.rounds.record import RoundRecord, StudyRecord
+
+_PACKAGES = ("flwr", "torch", "monai", "SimpleITK", "numpy", "mlflow", "surface-distance")
+RUN_TAG = "asdnet.run"
+SITE_TAG = "asdnet.site"
+LEFT_OUT_TAG = "left_out.round_"
+BEST_TAG = "best_round"
+# Parameter of a site's run, with the organ's name behind.
+ANNOTATED = "annotated/"
+# Beside the sites' names, of which none is empty.
+STUDY = ""
+# Written last of a round: where it is, the round is complete.
+LAST_METRIC = "seconds"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what the numbers depend on, of the packages that are here.
+
+    The centre's environment has no MONAI, SimpleITK or surface-distance; a simulation's has all.
+    """
+    here = [name for name in _PACKAGES if any(Distribution.discover(name=name))]
+    return {name: version(name) for name in here}
+
+
+def site_params(record: StudyRecord, site: str) -> dict[str, str]:
+    """What a site declared when it joined."""
+    facts = record.facts.get(site)
+    counts = ("labelled", "unlabelled", "validation", "test") if facts else ()
+    drawn = facts.annotated if facts else {}
+    return (
+        {"site": site}
+        | {name: str(getattr(facts, name)) for name in counts}
+        | {f"{ANNOTATED}{organ}": str(count) for organ, count in drawn.items()}
+    )
+
+
+def study_metrics(finished: RoundRecord) -> dict[str, float]:
+    """The numbers of a round for all sites together."""
+    plan = finished.plan
+    values = {
+        "sites": float(len(finished.reports)),
+        "lr_factor": plan.lr_factor,
+        "ramp/adversarial": plan.adversarial_ramp,
+        "ramp/region": plan.region_ramp,
+        "ramp/embedding": plan.embedding_ramp,
+        "pseudo_labels": float(plan.pseudo_labels),
+        "attention_scale": plan.attention_scale,
+    }
+    if plan.gamma is not None:
+        values["gamma"] = plan.gamma
+    if finished.validation_dsc is not None:
+        values["validation_dsc"] = finished.validation_dsc
+        values |= _reliability_metrics(
+            {score: pooled(finished.evaluation or {}, score) for score in SCORES}
+        )
+    return values | {LAST_METRIC: finished.seconds}
+
+
+def site_metrics(finished: RoundRecord, site: str) -> dict[str, float]:
+    """The numbers of one site in a round."""
+    values: dict[str, float] = {}
+    if site in finished.reports:
+        values |= _training_metrics(finished, site, finished.reports[site])
+    if finished.evaluation and site in finished.evaluation:
+        values |= _score_metrics(finished.evaluation[site])
+    return values
+
+
+def _training_metrics(finished: RoundRecord, site: str, report: TrainReport) -> dict[str, float]:
+    values = {
+        f"loss/{name}": total.mean
+        for name, total in report.losses.items()
+        if total.mean is not None
+    }
+    if report.trusted_fraction is not None:
+        values["trusted_fraction"] = report.trusted_fraction
+    values |= {
+        f"trusted_fraction/{name}": total.mean
+        for name, total in report.trusted.items()
+        if total.mean is not None
+    }
+    return values | {
+        "cases/labelled": float(report.labelled),
+        "cases/unlabelled": float(report.unlabelled),
+        "seconds": report.seconds,
+        "bytes_up": float(finished.bytes_up[site]),
+        "bytes_down": float(finished.bytes_down[site]),
+    }
+
+
+def _score_metrics(report: EvaluationReport) -> dict[str, float]:
+    """`dsc/<organ>` are test cases, `validation/dsc/<organ>` what the model is chosen by."""
+    values: dict[str, float] = {}
+    for part, prefix in (("test", ""), ("validation", "validation/")):
+        for organ, total in report.dsc[part].items():
+            if total.mean is not None:
+                values[f"{prefix}dsc/{organ}"] = total.mean
+        for organ, total in report.asd_mm[part].items():
+            if total.mean is not None:
+                values[f"{prefix}asd_mm/{organ}"] = total.mean
+            if report.dsc[part][organ].count:
+                values[f"{prefix}failures/{organ}"] = float(total.failures)
+    return values | _reliability_metrics(report.reliability)
+
+
+def _reliability_metrics(reliability: Mapping[TrustScore, Reliability]) -> dict[str, float]:
+    """`auroc/confidence` and `auroc/softmax`: right against wrong organ voxels."""
+    found = {f"auroc/{score}": auroc(counts) for score, counts in reliability.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested keys joined by dots, values as text."""
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
