@@ -41,12 +41,12 @@ def _nifti(path: Path) -> tuple[str, ...]:
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     with opener(path, "rb") as stream:
         header = stream.read(_NIFTI_HEADER + _EXTENDER)
-    found = [
+    fields = [
         name
         for name, (start, length) in _NIFTI_TEXTS.items()
         if header[start : start + length].split(b"\0", 1)[0].strip()
     ]
     # Behind the header there may be whole DICOM headers or comments.
     if len(header) > _NIFTI_HEADER and struct.unpack_from("B", header, _NIFTI_HEADER)[0]:
-        found.append("header extension")
-    return tuple(found)
+        fields.append("header extension")
+    return tuple(fields)

@@ -84,7 +84,7 @@ class CaseReport:
         part: What it is for; None where the problem is the folder's.
         status: Whether it is used.
         problem: Why not, and what to do.
-        notes: What is lawful but seldom meant.
+        notes: What is valid but seldom meant.
         measures: None where it cannot be read.
     """
 
@@ -109,7 +109,7 @@ def inspect_case(
         case: Where it is and how it is read.
         protocol: The study.
         picture: Draw it.
-        box: Find the organs' box on the study's grid, which the centre is told the sum of.
+        box: Find the organs' box on the study's grid, whose sum the centre gets.
     """
     try:
         scan = case.read_scan()
@@ -176,8 +176,8 @@ def _orientation(scan: sitk.Image) -> str:
 def _intensity(scan: sitk.Image) -> tuple[float, ...]:
     """Of every second voxel along each axis: percentiles need no more."""
     array = np.ascontiguousarray(sitk.GetArrayViewFromImage(scan)[::2, ::2, ::2])
-    found = np.percentile(array[body_mask(array)], INTENSITY_PERCENTILES)
-    return tuple(float(value) for value in found)
+    levels = np.percentile(array[body_mask(array)], INTENSITY_PERCENTILES)
+    return tuple(float(value) for value in levels)
 
 
 def _volumes_ml(case: Case, label: sitk.Image | None, protocol: StudyProtocol) -> dict[str, float]:

@@ -38,7 +38,7 @@ def write_page(
         site: The site's name.
         which: What the data were checked against.
         check: What was found.
-        summary: The same, together.
+        summary: All cases together.
         protocol: The study.
         pseudonyms: What cases are called.
 
@@ -72,10 +72,10 @@ def write_page(
 def _verdict(check: SiteCheck) -> str:
     used = sum(report.status == "used" for report in check.reports)
     excluded = sum(report.status == "excluded" for report in check.reports)
-    told = f"{used} cases are used"
+    verdict = f"{used} cases are used"
     if check.refused:
-        told = f"{len(check.refused)} not used, {told}"
-    return told + (f", {excluded} left out by the site's file" if excluded else "")
+        verdict = f"{len(check.refused)} not used, {verdict}"
+    return verdict + (f", {excluded} left out by the site's file" if excluded else "")
 
 
 def _refused(check: SiteCheck, pseudonyms: Pseudonyms) -> Section:

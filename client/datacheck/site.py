@@ -1,4 +1,4 @@
-"""The data check of a whole site: every case inspected, then held against each other."""
+"""The data check of a whole site: every case inspected, then compared with the others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SiteCheck:
 
     Attributes:
         reports: Cases by part and name; then what is refused by names alone, then the excluded.
-        facts: What the centre would be told; its box is nought unless boxes were asked for.
+        facts: What the centre would get; its box is zero unless boxes were asked for.
         survey: What was found by names alone.
     """
 
@@ -40,7 +40,7 @@ class SiteCheck:
 
     @property
     def refused(self) -> tuple[CaseReport, ...]:
-        """What is not used although nobody said so."""
+        """What is not used although the site did not exclude it."""
         return tuple(report for report in self.reports if report.status == "refused")
 
 
@@ -61,7 +61,7 @@ def check_site(
         protocol: The study.
         workers: Processes; 1 works in this one.
         pictures: Draw each case.
-        boxes: Find the organs' boxes, for exactly what the centre would be told.
+        boxes: Find the organs' boxes, for exactly what the centre would get.
         progress: Told of each case, in order.
         found: Told how many cases there are, before the first.
 

@@ -1,4 +1,4 @@
-"""What a check says of all cases together."""
+"""All cases of a site in numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlier:
-    """A case whose organ is far larger or smaller than the site's others; by place in reports."""
+    """A case whose organ is far larger or smaller than the site's others."""
 
     report: CaseReport
     organ: str
@@ -114,8 +114,8 @@ def _often(things: Iterable[str]) -> dict[str, int]:
 def _outliers(used: Sequence[CaseReport], organ: str) -> list[Outlier]:
     """Volumes are skewed, so their logarithms are looked at; few or equal ones say nothing."""
     logs = {
-        number: math.log(report.measures.volumes_ml[organ])
-        for number, report in enumerate(used)
+        index: math.log(report.measures.volumes_ml[organ])
+        for index, report in enumerate(used)
         if report.measures and report.measures.volumes_ml.get(organ, 0) > 0
     }
     if len(logs) < _LEAST_FOR_OUTLIERS:
@@ -123,7 +123,7 @@ def _outliers(used: Sequence[CaseReport], organ: str) -> list[Outlier]:
     middle = median(logs.values())
     deviation = median(abs(value - middle) for value in logs.values())
     return [
-        Outlier(report=used[number], organ=organ, volume_ml=math.exp(value))
-        for number, value in logs.items()
+        Outlier(report=used[index], organ=organ, volume_ml=math.exp(value))
+        for index, value in logs.items()
         if _CONSISTENT * abs(value - middle) > _OUTLYING * deviation > 0
     ]

@@ -19,23 +19,23 @@ _SHOWN = 4
 
 
 def case_line(report: CaseReport, pseudonym: str) -> str:
-    """One case for the site's own screen: name, pseudonym, and what is to be said."""
+    """One case for the site's own screen: name, pseudonym, and what was found."""
     who = f"{report.part or 'folder':11}{report.name or '-'} ({pseudonym}): "
     if not report.name:
         who = f"{report.part or 'folder':11}"
     if report.problem:
         return f"{who}rule {report.problem.rule}: {report.problem}"
-    told = [measured(report.measures)] if report.measures else []
-    return who + "; ".join([*told, *report.notes])
+    parts = [measured(report.measures)] if report.measures else []
+    return who + "; ".join([*parts, *report.notes])
 
 
 def measured(measures: Measures) -> str:
     """A readable case in a line."""
     size = " x ".join(str(n) for n in measures.size_xyz)
     spacing = " x ".join(f"{mm:.3g}" for mm in measures.spacing_mm_xyz)
-    told = [measures.format, f"{size} of {spacing} mm", measures.orientation]
-    told += [f"{organ} {ml:.3g} ml" for organ, ml in measures.volumes_ml.items()]
-    return ", ".join(told)
+    parts = [measures.format, f"{size} of {spacing} mm", measures.orientation]
+    parts += [f"{organ} {ml:.3g} ml" for organ, ml in measures.volumes_ml.items()]
+    return ", ".join(parts)
 
 
 def summary_lines(
@@ -48,7 +48,7 @@ def summary_lines(
 
     Args:
         check: What was found.
-        summary: The same, together.
+        summary: All cases together.
         protocol: The study.
         pseudonyms: What cases are called; None: by their names, on the site's own screen.
     """
@@ -70,8 +70,8 @@ def summary_lines(
     for outlier in summary.outliers:
         name = outlier.report.name
         who = pseudonyms.of(name) if pseudonyms else name
-        told = f"{who}: {outlier.organ} has {outlier.volume_ml:.3g} ml"
-        yield "look at", f"{told}, far from the others here"
+        text = f"{who}: {outlier.organ} has {outlier.volume_ml:.3g} ml"
+        yield "look at", f"{text}, far from the others here"
     for heading, counts in (
         ("format", summary.formats),
         ("voxels", summary.sizes),
@@ -82,8 +82,8 @@ def summary_lines(
             yield heading, _counted(counts)
     if summary.intensity:
         yield "median intensity", f"{_spread(summary.intensity)} over the cases' bodies"
-    told = _counted(summary.identified) if summary.identified else "none found"
-    yield "identifiers", f"{told}; in headers here, never in the cache or in what leaves"
+    fields = _counted(summary.identified) if summary.identified else "none found"
+    yield "identifiers", f"{fields}; in headers here, never in the cache or in what leaves"
     yield "cache", f"about {decimal(summary.cache_bytes)} on disk"
     yield "memory", f"about {decimal(summary.memory_bytes)} to predict the largest case"
 

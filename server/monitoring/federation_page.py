@@ -20,7 +20,7 @@ _MEBIBYTE = 1024.0**2
 
 def sections_of(study: TrackedStudy) -> list[Section]:
     """All sections; a sentence where MLflow has no numbers for one."""
-    return [_in_short(study), _protocol(study), _sites(study), _scores(study), _curves(study)]
+    return [_key_findings(study), _protocol(study), _sites(study), _scores(study), _curves(study)]
 
 
 def scored_round(study: TrackedStudy) -> int | None:
@@ -28,16 +28,16 @@ def scored_round(study: TrackedStudy) -> int | None:
     if study.best_round is not None:
         return study.best_round
     scored = [
-        number
+        round_number
         for site in study.sites
         for name, series in site.metrics.items()
         if name.startswith(("dsc/", "validation/dsc/"))
-        for number in series
+        for round_number in series
     ]
     return max(scored, default=None)
 
 
-def _in_short(study: TrackedStudy) -> Section:
+def _key_findings(study: TrackedStudy) -> Section:
     asked = study.params.get("training.rounds", "?")
     left_out = {s.site: len(s.left_out) for s in study.sites if s.left_out}
     items = [
@@ -61,16 +61,16 @@ def _in_short(study: TrackedStudy) -> Section:
 
 
 def _score_sentence(study: TrackedStudy) -> str:
-    number = scored_round(study)
-    if number is None:
+    round_number = scored_round(study)
+    if round_number is None:
         return "No site has scored the model yet."
     kind = "best" if study.best_round is not None else "last scored"
-    validation = study.series("validation_dsc").get(number)
+    validation = study.series("validation_dsc").get(round_number)
     if validation is None:
-        return f"The {kind} model is of round {number}; it has no validation DSC."
+        return f"The {kind} model is of round {round_number}; it has no validation DSC."
     return (
-        f"The {kind} model is of round {number}: validation DSC {validation:.3f}, mean over sites "
-        "and organs."
+        f"The {kind} model is of round {round_number}: validation DSC {validation:.3f}, mean over "
+        "sites and organs."
     )
 
 
@@ -116,9 +116,9 @@ def _sites(study: TrackedStudy) -> Section:
         records=records,
     )
     reasons = tuple(
-        f"Site {site.site}, round {number}: {why}."
+        f"Site {site.site}, round {round_number}: {why}."
         for site in study.sites
-        for number, why in sorted(site.left_out.items())
+        for round_number, why in sorted(site.left_out.items())
     )
     blocks: list[Block] = [table, *_drawn_organs(study)]
     if reasons:
@@ -160,14 +160,14 @@ def _drawn_organs(study: TrackedStudy) -> list[Table]:
 
 def _scores(study: TrackedStudy) -> Section:
     title = "Scores by site and organ"
-    number = scored_round(study)
-    if number is None:
+    round_number = scored_round(study)
+    if round_number is None:
         return Section(title=title, blocks=(Text(text="No site has scored the model yet."),))
     blocks: list[Block] = [
         Text(
             text=f"Means over a site's cases, as the site sent them, of the model of round "
-            f"{number}. Scores of single cases never leave a site, so there are no intervals and "
-            "no box plots here. Undefined ASD are in no mean; a failure is an organ that was "
+            f"{round_number}. Scores of single cases never leave a site, so there are no intervals "
+            "and no box plots here. Undefined ASD are in no mean; a failure is an organ that was "
             "missed, or found where there is none."
         )
     ]
@@ -176,29 +176,31 @@ def _scores(study: TrackedStudy) -> Section:
             record
             for organ in study.organs
             for site in study.sites
-            if (record := _score_record(site, organ, prefix, number)) is not None
+            if (record := _score_record(site, organ, prefix, round_number)) is not None
         ]
         if records:
             blocks.append(_score_table(part, records))
         else:
-            blocks.append(Text(text=f"No site has {part} scores of round {number}."))
+            blocks.append(Text(text=f"No site has {part} scores of round {round_number}."))
     return Section(title=title, blocks=tuple(blocks))
 
 
-def _score_record(site: TrackedSite, organ: str, prefix: str, number: int) -> dict[str, Any] | None:
+def _score_record(
+    site: TrackedSite, organ: str, prefix: str, round_number: int
+) -> dict[str, Any] | None:
     """None where the site scored nothing; without values where it has not drawn this organ."""
     names = ("dsc", "asd_mm", "failures")
-    found = {name: site.series(f"{prefix}{name}/{organ}").get(number) for name in names}
+    scores = {name: site.series(f"{prefix}{name}/{organ}").get(round_number) for name in names}
     of_part = tuple(f"{prefix}{name}/" for name in names)
-    if not any(number in s for name, s in site.metrics.items() if name.startswith(of_part)):
+    if not any(round_number in s for name, s in site.metrics.items() if name.startswith(of_part)):
         return None
-    failures = found["failures"]
+    failures = scores["failures"]
     return {
         "organ": organ,
         "site": site.site,
         "cases": site.cases.get("validation" if prefix else "test"),
-        "dsc": found["dsc"],
-        "asd_mm": found["asd_mm"],
+        "dsc": scores["dsc"],
+        "asd_mm": scores["asd_mm"],
         "failures": None if failures is None else int(failures),
     }
 
@@ -243,13 +245,13 @@ def _curves(study: TrackedStudy) -> Section:
     }
     trusted = {"trusted fraction": _by_site(study, "trusted_fraction")}
     order = [f"site {site.site}" for site in study.sites]
-    found = (
+    drawn = (
         _picture(scores, order, "validation", "Validation DSC by round", (0, 1)),
         _picture(tests, order, "test", "DSC of test cases by round", (0, 1)),
         _picture(losses, order, "losses", "Losses by round", None),
         _picture(trusted, order, "trusted", "Trusted fraction by round", (-0.02, 1.02)),
     )
-    pictures = tuple(picture for picture in found if picture is not None)
+    pictures = tuple(picture for picture in drawn if picture is not None)
     blocks: tuple[Block, ...] = (Gallery(pictures=pictures),)
     if not pictures:
         blocks = (Text(text="MLflow has no complete round yet."),)

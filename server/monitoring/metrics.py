@@ -114,8 +114,8 @@ def _score_metrics(report: EvaluationReport) -> dict[str, float]:
 
 def _reliability_metrics(reliability: Mapping[TrustScore, Reliability]) -> dict[str, float]:
     """`auroc/confidence` and `auroc/softmax`: right against wrong organ voxels."""
-    found = {f"auroc/{score}": auroc(counts) for score, counts in reliability.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {f"auroc/{score}": auroc(counts) for score, counts in reliability.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

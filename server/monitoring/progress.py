@@ -48,8 +48,8 @@ def sites_line(record: StudyRecord) -> str:
 def round_line(record: StudyRecord) -> str:
     """The last round: sites, losses, trusted share, validation DSC, time left, who was left out."""
     finished = record.rounds[-1]
-    number, rounds = finished.plan.round, record.protocol.training.rounds
-    words = [f"round {number:>3}/{rounds}", f"sites {len(finished.reports)}"]
+    round_number, rounds = finished.plan.round, record.protocol.training.rounds
+    words = [f"round {round_number:>3}/{rounds}", f"sites {len(finished.reports)}"]
     for name in ("dice", "adversarial", "region", "confidence"):
         total = sum((r.losses.get(name, SumCount()) for r in finished.reports.values()), SumCount())
         if total.mean is not None:
@@ -60,7 +60,7 @@ def round_line(record: StudyRecord) -> str:
     if finished.validation_dsc is not None:
         words.append(f"validation DSC {finished.validation_dsc:.3f}")
     spent = sum(done.seconds for done in record.rounds)
-    words.append(f"left {clock(spent / number * (rounds - number))}")
+    words.append(f"left {clock(spent / round_number * (rounds - round_number))}")
     if finished.left_out:
         words.append("left out: " + ", ".join(f"{s} ({r})" for s, r in finished.left_out.items()))
     return "  ".join(words)

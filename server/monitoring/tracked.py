@@ -73,9 +73,9 @@ class TrackedStudy:
     def organs(self) -> tuple[str, ...]:
         """In the order of the protocol's label values."""
         prefix = "organs."
-        found = [key for key in self.params if key.startswith(prefix)]
+        keys = [key for key in self.params if key.startswith(prefix)]
         return tuple(
-            k.removeprefix(prefix) for k in sorted(found, key=lambda k: int(self.params[k]))
+            k.removeprefix(prefix) for k in sorted(keys, key=lambda k: int(self.params[k]))
         )
 
 

@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 mlflow.store.db.utils.MAX_RETRY_COUNT = 2
 
 _LOG_LEVELS = {
-    # Database migrations, told step by step at INFO.
+    # Database migrations, logged step by step at INFO.
     "mlflow": logging.WARNING,
     "alembic": logging.WARNING,
     # An outage, with a traceback or a line for every request of every round; we say it once.
@@ -203,12 +203,12 @@ class MlflowWatcher(Watcher):
             return
         client, experiment = self._client, self._experiment_id()
         ours = f"tags.`{RUN_TAG}` = '{self._mark}'"
-        found: dict[str, Any] = {}
+        existing: dict[str, Any] = {}
         for run in client.search_runs([experiment], ours, order_by=["attributes.start_time ASC"]):
-            found.setdefault(run.data.tags.get(SITE_TAG, STUDY), run)
+            existing.setdefault(run.data.tags.get(SITE_TAG, STUDY), run)
 
         def open_run(key: str, name: str, tags: dict[str, str], params: dict[str, str]) -> str:
-            run = found.get(key) or client.create_run(
+            run = existing.get(key) or client.create_run(
                 experiment, run_name=name, tags={RUN_TAG: self._mark, **tags}
             )
             run_id: str = run.info.run_id
@@ -222,7 +222,7 @@ class MlflowWatcher(Watcher):
         name = self._run_name or record.protocol.name
         self._study_run = open_run(STUDY, name, {}, self._study_params(record))
         runs = {STUDY: self._study_run}
-        for site in sorted(sites | found.keys() - {STUDY}):
+        for site in sorted(sites | existing.keys() - {STUDY}):
             tags = {SITE_TAG: site, "mlflow.parentRunId": self._study_run}
             runs[site] = open_run(site, f"site {site}", tags, site_params(record, site))
         history = client.get_metric_history(self._study_run, LAST_METRIC)
@@ -230,12 +230,12 @@ class MlflowWatcher(Watcher):
         self._runs = runs
 
     def _experiment_id(self) -> str:
-        found = self._client.get_experiment_by_name(self._experiment)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        if experiment is None:
             location = self._artifacts.resolve().as_uri() if self._artifacts else None
             made: str = self._client.create_experiment(self._experiment, artifact_location=location)
             return made
-        known: str = found.experiment_id
+        known: str = experiment.experiment_id
         return known
 
     def _study_params(self, record: StudyRecord) -> dict[str, str]:

@@ -80,7 +80,7 @@ def confidence_lines(results: Results) -> list[ConfidenceLine]:
 
 
 def confidence_section(results: Results) -> Section:
-    """AUROC and calibration error of both maps, by row."""
+    """AUROC and calibration error of both maps, by method."""
     lines = confidence_lines(results)
     if not lines:
         text = f"No complete {results.setting} run has figures of a confidence map."

@@ -52,12 +52,12 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def gap(found: Difference, decimals: int = 3) -> str:
+def gap(difference: Difference, decimals: int = 3) -> str:
     """A difference for a sentence."""
-    if found.mean is None:
+    if difference.mean is None:
         return "no case in common"
-    ends = signed_span(found.interval, decimals)
-    return f"{found.mean:+.{decimals}f} (95% interval {ends}, n = {found.n})"
+    ends = signed_span(difference.interval, decimals)
+    return f"{difference.mean:+.{decimals}f} (95% interval {ends}, n = {difference.n})"
 
 
 def several(names: list[str]) -> str:

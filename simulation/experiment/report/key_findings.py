@@ -17,7 +17,7 @@ _SUPERVISED, _ADVERSARIAL = "AttSVNet", "AttSVNet+FCN"
 
 
 def key_findings(results: Results, reference: str) -> tuple[str, ...]:
-    """What was found, a sentence each; what cannot be said yet is said to be so."""
+    """What was found, a sentence each; a sentence says so where something is not known yet."""
     return (
         _best(results),
         _beats(
@@ -85,15 +85,15 @@ def _beats(results: Results, one: str, other: str, what: str) -> str:
     missing = [m for m in (one, other) if not results.runs_of(m, results.setting)]
     if missing:
         return f"{what}: not known, for {several(missing)} has no complete {results.setting} run."
-    found = _difference(results, one, other)
-    if not found.n:
+    lead = _difference(results, one, other)
+    if not lead.n:
         return f"{what}: not known, for no test case was scored by both."
     paper = _paper_gap(results, one, other)
     if paper is None:
-        verdict = _plain(found.verdict)
+        verdict = _plain(lead.verdict)
     else:
-        verdict = f"the paper has {signed(paper)}; {_against_paper(found.verdict)}"
-    return f"{what}: mean DSC {gap(found)}; {verdict}."
+        verdict = f"the paper has {signed(paper)}; {_against_paper(lead.verdict)}"
+    return f"{what}: mean DSC {gap(lead)}; {verdict}."
 
 
 def _paper_gap(results: Results, one: str, other: str) -> float | None:
@@ -141,15 +141,15 @@ def _federation_gain(results: Results, method: str) -> str:
 
 
 def _pooled_share(results: Results, method: str) -> str:
-    found = share(
+    portion = share(
         results.scores("dsc", method, "federated"), results.scores("dsc", method, "pooled")
     )
-    if found is None:
+    if portion is None:
         return (
             f"Federated as a share of pooled: not known, for {method} has no complete federated "
             "and pooled runs of the same cases."
         )
-    ratio, ends = found
+    ratio, ends = portion
     percent = f"{100 * ends.low:.1f} to {100 * ends.high:.1f}%" if ends else "none"
     return (
         f"Federated {method} reaches {100 * ratio:.1f}% of the mean DSC of the same method on "
@@ -158,13 +158,13 @@ def _pooled_share(results: Results, method: str) -> str:
 
 
 def _map(results: Results, method: str) -> str:
-    found = m_against_softmax(results, method, "organs")
-    if found.mean is None:
+    lead = m_against_softmax(results, method, "organs")
+    if lead.mean is None:
         return (
             "Confidence map against maximum softmax: not known, for no complete "
             f"{results.setting} run of {method} has figures of both."
         )
-    return f"Within organs of withheld scans {_map_words(results, method, found)}."
+    return f"Within organs of withheld scans {_map_words(results, method, lead)}."
 
 
 def _best_map(results: Results, reference: str) -> tuple[str, ...]:
@@ -174,20 +174,20 @@ def _best_map(results: Results, reference: str) -> tuple[str, ...]:
     best = max(known, key=lambda m: (known[m], m == reference), default=reference)
     if best == reference:
         return ()
-    found = m_against_softmax(results, best, "organs")
-    return (f"Best confidence map, {best}: {_map_words(results, best, found)}.",)
+    lead = m_against_softmax(results, best, "organs")
+    return (f"Best confidence map, {best}: {_map_words(results, best, lead)}.",)
 
 
 def _map_auroc(results: Results, method: str) -> list[float]:
     return case_means(map_values(results, method, "confidence", "organs", "auroc"), over_folds=True)
 
 
-def _map_words(results: Results, method: str, found: Difference) -> str:
+def _map_words(results: Results, method: str, lead: Difference) -> str:
     verdict = {
         "higher": "the confidence map tells right from wrong better than the maximum softmax",
         "lower": "the confidence map tells right from wrong worse than the maximum softmax, "
         "which costs nothing",
         "undecided": "the confidence map is not shown to beat the maximum softmax",
-    }[found.verdict]
+    }[lead.verdict]
     auroc = summarise(_map_auroc(results, method))
-    return f"{verdict}: AUROC {number(auroc.mean)}, difference {gap(found)}"
+    return f"{verdict}: AUROC {number(auroc.mean)}, difference {gap(lead)}"
