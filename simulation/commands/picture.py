@@ -1,13 +1,12 @@
 """`asdnet-sim picture RESULT OUT.png`: a scan of each site with both contours.
 
-The axial slice that shows most organs of one test case a site (an unlabelled case where the site
-has none): reference solid, the model's prediction dashed.
+Three planes of one test case a site (an unlabelled case where the site has none), the axial one
+where it shows most organs: reference solid, the model's prediction dashed.
 """
 
 from pathlib import Path
 from typing import Annotated
 
-import matplotlib as mpl
 import numpy as np
 import SimpleITK as sitk
 import typer
@@ -25,14 +24,10 @@ from client.training.evaluation import load_segmenter, predict_label_map
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model
+from reporting.figure_layout import side_by_side, stacked
+from reporting.overlay import Contours, organ_centre, three_planes
 
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-
-_COLOURS = ("#33bbee", "#eecc33", "#ee5599", "#44cc66", "#ff8844")
+_HEIGHT_PX, _COLUMNS = 220, 2
 
 
 def picture(
@@ -45,10 +40,8 @@ def picture(
     """Draw one slice a site with reference and predicted contours."""
     protocol, weights, _ = load_model(result / "model" / "best")
     configs = [read_site(path) for path in sorted((result / "sites").glob("*.yaml"))]
-    figure, axes = plt.subplots(2, -(-len(configs) // 2), figsize=(11, 6.6), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, config in zip(axes.flat, configs, strict=False):
+    pictures = []
+    for number, config in enumerate(configs):
         segmenter = load_segmenter(config, protocol, weights)
         case = _case(config, withheld)
         scan = read_image(case.image, case=case.name)
@@ -57,19 +50,30 @@ def picture(
         cached = cached_case(case, config.cache, protocol)
         predicted = sitk.GetImageFromArray(predict_label_map(segmenter, protocol, cached, scan))
         predicted.CopyInformation(scan)
-        _draw(axis, scan, reference, predicted, protocol)
-        axis.set_title(f"site {config.site}", fontsize=11)
-    handles = [
-        Line2D([], [], color=colour, label=organ)
-        for organ, colour in zip(protocol.organ_names, _COLOURS, strict=False)
-    ]
-    handles += [
-        Line2D([], [], color="0.3", label="reference"),
-        Line2D([], [], color="0.3", linestyle="--", label="federated ASDNet"),
-    ]
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(out, dpi=90)
+        image, truth, prediction = (
+            sitk.GetArrayFromImage(sitk.DICOMOrient(item, "LPS"))
+            for item in (scan, reference, predicted)
+        )
+        _, y, x = organ_centre(truth)
+        pictures.append(
+            three_planes(
+                image,
+                sitk.DICOMOrient(scan, "LPS").GetSpacing(),
+                [
+                    Contours(label_zyx=truth, name="reference"),
+                    Contours(label_zyx=prediction, style="dashed", name="federated ASDNet"),
+                ],
+                protocol.organs,
+                height_px=_HEIGHT_PX,
+                title=f"site {config.site}",
+                centre_zyx=(_slice(truth, protocol), y, x),
+                legend=number >= len(configs) - _COLUMNS,
+            )
+        )
+    lines = [pictures[start : start + _COLUMNS] for start in range(0, len(pictures), _COLUMNS)]
+    heights = [max(picture.height for picture in line) for line in lines]
+    rows = [side_by_side(*pair, "", []) for pair in zip(lines, heights, strict=True)]
+    stacked(rows).save(out, optimize=True)
 
 
 def _case(config: SiteConfig, withheld: Path | None) -> Case:
@@ -82,34 +86,6 @@ def _case(config: SiteConfig, withheld: Path | None) -> Case:
     labels = scan_files(withheld)
     first = next(case for case in cases if case.part == "unlabelled" and case.name in labels)
     return Case(name=first.name, part="test", image=first.image, label=labels[first.name])
-
-
-def _draw(
-    axis: Axes,
-    scan: sitk.Image,
-    reference: sitk.Image,
-    predicted: sitk.Image,
-    protocol: StudyProtocol,
-) -> None:
-    image, truth, found = (
-        sitk.GetArrayFromImage(sitk.DICOMOrient(item, "LPS"))
-        for item in (scan, reference, predicted)
-    )
-    spacing = sitk.DICOMOrient(scan, "LPS").GetSpacing()
-    level = _slice(truth, protocol)
-    axis.imshow(
-        image[level],
-        cmap="gray",
-        vmax=float(np.percentile(image, 99.7)),
-        aspect=spacing[1] / spacing[0],
-    )
-    for organ, colour in zip(protocol.organ_names, _COLOURS, strict=False):
-        value = protocol.organs[organ]
-        for label, style in ((truth, "-"), (found, "--")):
-            if (label[level] == value).any():
-                axis.contour(
-                    label[level] == value, [0.5], colors=colour, linestyles=style, linewidths=1.3
-                )
 
 
 def _slice(truth: NDArray[np.uint8], protocol: StudyProtocol) -> int:
