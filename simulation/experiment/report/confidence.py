@@ -1,14 +1,15 @@
 """What the confidence map is worth: does it tell right voxels from wrong ones?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
-from reporting.blocks import Section, Table, Text
+from reporting.blocks import Section, Text
 from simulation.experiment.report.formatting import (
-    groups,
+    PAGE_ONLY,
+    Column,
+    line_table,
     mean_sd,
-    records,
     signed,
     signed_span,
     span,
@@ -31,11 +32,22 @@ MAPS: tuple[Map, ...] = ("confidence", "softmax")
 REGIONS: dict[Region, str] = {"all": "all voxels", "organs": "voxels predicted as an organ"}
 MAP_NAMES: dict[Map, str] = {"confidence": "M", "softmax": "maximum softmax"}
 TITLE = "The confidence map against correctness"
+_COLUMNS: tuple[Column, ...] = (
+    ("method", lambda line: line.method),
+    ("map", lambda line: MAP_NAMES[line.map]),
+    ("AUROC", lambda line: mean_sd(line.auroc)),
+    ("interval", lambda line: span(line.auroc.interval)),
+    ("M minus softmax", lambda line: signed(line.lead.mean) if line.lead else ""),
+    ("interval", lambda line: signed_span(line.lead.interval) if line.lead else ""),
+    ("calibration error", lambda line: mean_sd(line.calibration_error)),
+    ("interval", lambda line: span(line.calibration_error.interval)),
+    ("scans", lambda line: str(line.calibration_error.n)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfidenceLine:
-    """One map of one method in one region, over withheld cases."""
+    """One map of one method in one region, over withheld cases; `lead` is M's over the softmax."""
 
     region: Region
     method: str
@@ -43,6 +55,7 @@ class ConfidenceLine:
     auroc_undefined: int
     auroc: Summary
     calibration_error: Summary
+    lead: Difference | None = field(metadata=PAGE_ONLY)
 
 
 def map_values(results: Results, method: str, which: Map, region: Region, value: Value) -> Scores:
@@ -74,6 +87,7 @@ def confidence_lines(results: Results) -> list[ConfidenceLine]:
                     auroc_undefined=int(auroc.isna().sum()),
                     auroc=summarise(case_means(auroc, over_folds=True)),
                     calibration_error=summarise(case_means(error, over_folds=True)),
+                    lead=m_against_softmax(results, method, region) if which == MAPS[0] else None,
                 )
             )
     return lines
@@ -85,26 +99,17 @@ def confidence_section(results: Results) -> Section:
     if not lines:
         text = f"No complete {results.setting} run has figures of a confidence map."
         return Section(title=TITLE, blocks=(Text(text=text),))
-    table = Table(
-        name="confidence",
-        caption="How well a map tells right voxels from wrong ones, on withheld scans",
-        header=(
-            "method",
-            "map",
-            "AUROC",
-            "interval",
-            "M minus softmax",
-            "interval",
-            "calibration error",
-            "interval",
-            "scans",
-        ),
-        groups=groups(lines, "region", lambda line: _cells(results, line), REGIONS),
+    table = line_table(
+        "confidence",
+        "How well a map tells right voxels from wrong ones, on withheld scans",
+        lines,
+        _COLUMNS,
+        by="region",
+        titles=REGIONS,
         note="Mean (SD) over scans, 95% interval by bootstrap over scans. The calibration error "
         "is the expected one in ten equal bins. In the paper's form M was trained to tell maps "
         "from labels, so it is no probability of being right: its calibration error says how far "
         "it is from one. A form that learns correctness is meant to be one.",
-        records=records(lines),
     )
     text = (
         f"{results.setting.capitalize()} runs. AUROC .5: the map knows nothing of where the "
@@ -113,18 +118,3 @@ def confidence_section(results: Results) -> Section:
         "knows."
     )
     return Section(title=TITLE, blocks=(Text(text=text), table))
-
-
-def _cells(results: Results, line: ConfidenceLine) -> tuple[str, ...]:
-    gap = m_against_softmax(results, line.method, line.region) if line.map == "confidence" else None
-    return (
-        line.method,
-        MAP_NAMES[line.map],
-        mean_sd(line.auroc),
-        span(line.auroc.interval),
-        signed(gap.mean) if gap else "",
-        signed_span(gap.interval) if gap else "",
-        mean_sd(line.calibration_error),
-        span(line.calibration_error.interval),
-        str(line.calibration_error.n),
-    )

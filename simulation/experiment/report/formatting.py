@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
-from reporting.blocks import Group
+from reporting.blocks import Group, Table
 from simulation.experiment.report.statistics import Difference, Interval, Summary
 
-_Line = TypeVar("_Line")
-
 NONE = "-"
+PAGE_ONLY = {"csv": False}
+# Its title, and its text for a line.
+Column = tuple[str, Callable[[Any], str]]
 # Columns of CSV files that older results have under these names.
 _COLUMNS = {"method": "row", "setting": "way"}
 
@@ -65,36 +66,69 @@ def several(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def groups(
-    lines: Sequence[_Line],
-    column: str,
-    cells: Callable[[_Line], tuple[str, ...]],
+def line_table(
+    name: str,
+    caption: str,
+    lines: Sequence[Any],
+    columns: Sequence[Column],
+    *,
+    by: str,
     titles: Mapping[Any, str] | None = None,
-) -> tuple[Group, ...]:
-    """Lines under a heading for each value of a column, in order of appearance."""
-    values = dict.fromkeys(getattr(line, column) for line in lines)
-    return tuple(
+    note: str = "",
+    csv: Sequence[Mapping[str, Any]] = (),
+) -> Table:
+    """A table of dataclass instances, and the same as records for a CSV.
+
+    Args:
+        name: Of the CSV.
+        caption: Above the table.
+        lines: In order.
+        columns: What the reader sees of a line.
+        by: The field whose values are headings, in order of appearance.
+        titles: What the headings say instead of the values.
+        note: Below the table.
+        csv: Lines of the CSV, where they are not the lines themselves.
+    """
+    values = dict.fromkeys(getattr(line, by) for line in lines)
+    groups = tuple(
         Group(
             title=(titles or {}).get(value, value),
-            rows=tuple(cells(line) for line in lines if getattr(line, column) == value),
+            rows=tuple(
+                tuple(text(line) for _, text in columns)
+                for line in lines
+                if getattr(line, by) == value
+            ),
         )
         for value in values
     )
+    return Table(
+        name=name,
+        caption=caption,
+        header=tuple(title for title, _ in columns),
+        groups=groups,
+        note=note,
+        records=csv or _records(lines),
+    )
 
 
-def records(lines: Sequence[Any]) -> tuple[dict[str, Any], ...]:
-    """Dataclass instances as lines of a CSV; a summary or a difference takes several columns."""
+def _records(lines: Sequence[Any]) -> tuple[dict[str, Any], ...]:
+    """Dataclass instances as lines of a CSV; a summary or a difference takes several columns.
+
+    Fields that only the reader of the page sees are marked by `PAGE_ONLY`.
+    """
     return tuple(
         {
             column: value
             for field in fields(line)
-            for column, value in _columns(field.name, getattr(line, field.name)).items()
+            if field.metadata != PAGE_ONLY
+            for column, value in csv_columns(field.name, getattr(line, field.name)).items()
         }
         for line in lines
     )
 
 
-def _columns(name: str, value: Any) -> dict[str, Any]:
+def csv_columns(name: str, value: Any) -> dict[str, Any]:
+    """A value as columns of a CSV, several for a summary or a difference."""
     if not isinstance(value, Summary | Difference):
         return {_COLUMNS.get(name, name): value}
     ends = value.interval

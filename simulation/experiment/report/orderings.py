@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from reporting.blocks import Block, Bullets, Section, Table, Text
 from simulation.experiment.methods import METHODS
-from simulation.experiment.report.formatting import groups, signed, signed_span
+from simulation.experiment.report.formatting import Column, line_table, signed, signed_span
 from simulation.experiment.report.published import TABLES, table_methods
 from simulation.experiment.report.results import BETTER, SCORE_NAMES, Results, Score
 from simulation.experiment.report.statistics import Difference
@@ -136,33 +136,23 @@ def _ladder_sentences(found: list[Ordering]) -> list[str]:
 
 
 def _table(pairs: list[Ordering], table: int, score: Score) -> Table:
-    unit = "" if score == "dsc" else ", mm"
+    unit, decimals, better = ("", 3, ">") if score == "dsc" else (", mm", 2, "<")
     name = SCORE_NAMES[score]
-    return Table(
-        name=f"orderings_table{table}_{score}",
-        caption=f"Orderings of Table {table}, {name}: {tally(pairs)}",
-        header=(
-            f"the paper's order ({name})",
-            f"paper{unit}",
-            f"ours{unit}",
-            f"interval{unit}",
-            "cases",
-            "outcome",
-        ),
-        groups=groups(pairs, "organ", _cells),
-        records=tuple(_record(o) for o in pairs),
+    columns: tuple[Column, ...] = (
+        (f"the paper's order ({name})", lambda o: f"{o.better} {better} {o.worse}"),
+        (f"paper{unit}", lambda o: signed(o.paper)),
+        (f"ours{unit}", lambda o: signed(o.ours.mean, decimals)),
+        (f"interval{unit}", lambda o: signed_span(o.ours.interval, decimals)),
+        ("cases", lambda o: str(o.ours.n)),
+        ("outcome", lambda o: o.outcome),
     )
-
-
-def _cells(o: Ordering) -> tuple[str, ...]:
-    decimals = 3 if o.score == "dsc" else 2
-    return (
-        f"{o.better} {'>' if o.score == 'dsc' else '<'} {o.worse}",
-        signed(o.paper, 3),
-        signed(o.ours.mean, decimals),
-        signed_span(o.ours.interval, decimals),
-        str(o.ours.n),
-        o.outcome,
+    return line_table(
+        f"orderings_table{table}_{score}",
+        f"Orderings of Table {table}, {name}: {tally(pairs)}",
+        pairs,
+        columns,
+        by="organ",
+        csv=[_record(o) for o in pairs],
     )
 
 

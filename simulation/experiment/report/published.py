@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from reporting.blocks import Block, Section, Table, Text
 from simulation.experiment.methods import METHODS
 from simulation.experiment.report.formatting import (
-    groups,
+    Column,
+    line_table,
     mean_sd,
     number,
     p_value,
-    records,
     span,
 )
 from simulation.experiment.report.results import Results, Score
@@ -35,6 +35,20 @@ class Line:
     segmentations: int
     dsc: Summary
     asd_mm: Summary
+
+
+_COLUMNS: tuple[Column, ...] = (
+    ("method", lambda line: line.method),
+    ("paper DSC", lambda line: number(line.paper_dsc)),
+    ("our DSC", lambda line: mean_sd(line.dsc)),
+    ("interval", lambda line: span(line.dsc.interval)),
+    ("p", lambda line: p_value(line.p_dsc)),
+    ("paper ASD, mm", lambda line: number(line.paper_asd_mm)),
+    ("our ASD, mm", lambda line: mean_sd(line.asd_mm, 2)),
+    ("interval, mm", lambda line: span(line.asd_mm.interval, 2)),
+    ("p", lambda line: p_value(line.p_asd_mm)),
+    ("failures", lambda line: f"{line.failures} of {line.segmentations}"),
+)
 
 
 def table_methods(results: Results, table: int, setting: Setting) -> tuple[str, ...]:
@@ -127,37 +141,11 @@ def _table(
         notes.append(f"{reference} has no {setting} run, so there are no p.")
     if missing and setting == "federated":
         notes.append(f"Not run or not complete: {', '.join(missing)}.")
-    return Table(
-        name=f"table{table}_{setting}",
-        caption=f"Table {table}, {setting}",
-        header=(
-            "method",
-            "paper DSC",
-            "our DSC",
-            "interval",
-            "p",
-            "paper ASD, mm",
-            "our ASD, mm",
-            "interval, mm",
-            "p",
-            "failures",
-        ),
-        groups=groups(lines, "organ", _cells),
+    return line_table(
+        f"table{table}_{setting}",
+        f"Table {table}, {setting}",
+        lines,
+        _COLUMNS,
+        by="organ",
         note=" ".join(notes),
-        records=records(lines),
-    )
-
-
-def _cells(line: Line) -> tuple[str, ...]:
-    return (
-        line.method,
-        number(line.paper_dsc),
-        mean_sd(line.dsc),
-        span(line.dsc.interval),
-        p_value(line.p_dsc),
-        number(line.paper_asd_mm),
-        mean_sd(line.asd_mm, 2),
-        span(line.asd_mm.interval, 2),
-        p_value(line.p_asd_mm),
-        f"{line.failures} of {line.segmentations}",
     )

@@ -1,14 +1,16 @@
 """Federated, pooled and local side by side, and what each site gains."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 from reporting.blocks import Block, Section, Table, Text
 from simulation.experiment.report.formatting import (
-    groups,
+    Column,
+    csv_columns,
+    line_table,
     mean_sd,
     p_value,
-    records,
     signed,
     signed_span,
 )
@@ -32,15 +34,25 @@ class SiteLine:
     gain: Difference
 
 
+_COLUMNS: tuple[Column, ...] = (
+    ("site", lambda line: line.site),
+    ("federated", lambda line: mean_sd(line.federated)),
+    ("pooled", lambda line: mean_sd(line.pooled)),
+    ("local", lambda line: mean_sd(line.local)),
+    ("gain", lambda line: signed(line.gain.mean)),
+    ("interval", lambda line: signed_span(line.gain.interval)),
+    ("p", lambda line: p_value(line.gain.p)),
+    ("cases", lambda line: str(max(line.federated.n, line.pooled.n, line.local.n))),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class WithheldLine:
-    """DSC of one method on a site's unlabelled training scans."""
+    """DSC of one organ on a site's unlabelled training scans, by setting."""
 
-    method: str
     organ: str
     site: str
-    setting: Setting
-    dsc: Summary
+    dsc: dict[Setting, Summary]
 
 
 def site_line(results: Results, method: str, organ: str, site: str = "") -> SiteLine:
@@ -86,25 +98,7 @@ def federation_section(results: Results, reference: str) -> Section:
 def _table(results: Results, method: str, organs: tuple[str, ...]) -> Table:
     sites = (*results.sites(), "")
     lines = [site_line(results, method, organ, site) for organ, site in product(organs, sites)]
-    return Table(
-        name=f"sites_{method}",
-        caption=f"{method}: DSC by site",
-        header=("site", *SETTINGS, "gain", "interval", "p", "cases"),
-        groups=groups(lines, "organ", _cells),
-        records=records(lines),
-    )
-
-
-def _cells(line: SiteLine) -> tuple[str, ...]:
-    summaries = (line.federated, line.pooled, line.local)
-    return (
-        line.site,
-        *(mean_sd(summary) for summary in summaries),
-        signed(line.gain.mean),
-        signed_span(line.gain.interval),
-        p_value(line.gain.p),
-        str(max(summary.n for summary in summaries)),
-    )
+    return line_table(f"sites_{method}", f"{method}: DSC by site", lines, _COLUMNS, by="organ")
 
 
 def _withheld(results: Results, method: str) -> Table | None:
@@ -112,24 +106,38 @@ def _withheld(results: Results, method: str) -> Table | None:
     settings = [way for way in SETTINGS if len(results.cases_of(method, way, part="withheld"))]
     if not settings:
         return None
-    organs, sites = (ALL_ORGANS, *results.info.organs), results.sites("withheld")
-
-    def line(organ: str, site: str, setting: Setting) -> WithheldLine:
-        dsc = results.summary("dsc", method, setting, organ, site=site, part="withheld")
-        return WithheldLine(method=method, organ=organ, site=site, setting=setting, dsc=dsc)
-
-    lines = {key: line(*key) for key in product(organs, sites, settings)}
-
-    def cells(first: WithheldLine) -> tuple[str, ...]:
-        found = [lines[first.organ, first.site, setting].dsc for setting in settings]
-        return (first.site, *map(mean_sd, found), str(max(summary.n for summary in found)))
-
-    first = [line for line in lines.values() if line.setting == settings[0]]
-    return Table(
-        name="withheld",
-        caption=f"{method}: DSC on unlabelled training scans, by site",
-        header=("site", *settings, "scans"),
-        groups=groups(first, "organ", cells),
+    lines = [
+        WithheldLine(
+            organ=organ,
+            site=site,
+            dsc={
+                way: results.summary("dsc", method, way, organ, site=site, part="withheld")
+                for way in settings
+            },
+        )
+        for organ in (ALL_ORGANS, *results.info.organs)
+        for site in results.sites("withheld")
+    ]
+    columns: list[Column] = [
+        ("site", lambda line: line.site),
+        *((setting, partial(_dsc_in, setting)) for setting in settings),
+        ("scans", lambda line: str(max(summary.n for summary in line.dsc.values()))),
+    ]
+    return line_table(
+        "withheld",
+        f"{method}: DSC on unlabelled training scans, by site",
+        lines,
+        columns,
+        by="organ",
         note="Labels that the study alone knows; no model was trained on them or chosen by them.",
-        records=records(list(lines.values())),
+        csv=[
+            {"row": method, "organ": line.organ, "site": line.site, "way": setting}
+            | csv_columns("dsc", summary)
+            for line in lines
+            for setting, summary in line.dsc.items()
+        ],
     )
+
+
+def _dsc_in(setting: Setting, line: WithheldLine) -> str:
+    return mean_sd(line.dsc[setting])

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from reporting.blocks import Section, Table, Text
+from reporting.blocks import Section, Text
 from simulation.experiment.methods import METHODS
 from simulation.experiment.report.formatting import (
-    groups,
+    Column,
+    line_table,
     mean_sd,
     p_value,
-    records,
     signed,
     signed_span,
 )
@@ -39,6 +39,17 @@ class GainLine:
     gain: Difference
 
 
+_COLUMNS: tuple[Column, ...] = (
+    ("method", lambda line: line.method),
+    ("way", lambda line: line.setting),
+    ("DSC", lambda line: mean_sd(line.dsc)),
+    (f"minus {SUPERVISED}", lambda line: signed(line.gain.mean)),
+    ("interval", lambda line: signed_span(line.gain.interval)),
+    ("p", lambda line: p_value(line.gain.p)),
+    ("scans", lambda line: str(line.gain.n)),
+)
+
+
 def gain_lines(results: Results) -> Iterator[GainLine]:
     """Every method with a supervised counterpart; mean DSC over organs, one value a case."""
     methods = [
@@ -60,25 +71,14 @@ def unlabelled_section(results: Results) -> Section:
     if not lines:
         text = f"No way has complete runs of {SUPERVISED} and of a method beside it yet."
         return Section(title=TITLE, blocks=(Text(text=text),))
-    table = Table(
-        name="unlabelled",
-        caption=f"Mean DSC over organs against {SUPERVISED}, the same without unlabelled scans",
-        header=("method", "way", "DSC", f"minus {SUPERVISED}", "interval", "p", "scans"),
-        groups=groups(lines, "part", _cells, _PARTS),
+    table = line_table(
+        "unlabelled",
+        f"Mean DSC over organs against {SUPERVISED}, the same without unlabelled scans",
+        lines,
+        _COLUMNS,
+        by="part",
+        titles=_PARTS,
         note="Labels of unlabelled scans are known to the study alone. Paired by case, seeds "
         "averaged; 95% interval by bootstrap over cases, Wilcoxon's p, not corrected.",
-        records=records(lines),
     )
     return Section(title=TITLE, blocks=(table,))
-
-
-def _cells(line: GainLine) -> tuple[str, ...]:
-    return (
-        line.method,
-        line.setting,
-        mean_sd(line.dsc),
-        signed(line.gain.mean),
-        signed_span(line.gain.interval),
-        p_value(line.gain.p),
-        str(line.gain.n),
-    )
