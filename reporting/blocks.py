@@ -87,7 +87,6 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The picture itself as an address."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
@@ -111,7 +110,6 @@ class Section:
 
     @property
     def slug(self) -> str:
-        """Its address in the page."""
         return "-".join(self.title.lower().replace(",", "").split())
 
 

@@ -96,7 +96,6 @@ class CaseReport:
     measures: Measures | None = field(default=None, repr=False)
 
     def refused(self, problem: Problem) -> CaseReport:
-        """The same, but not used."""
         return replace(self, status="refused", problem=problem)
 
 

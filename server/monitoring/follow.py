@@ -57,7 +57,6 @@ class Progress:
         return ""
 
     def table(self) -> Table:
-        """The sites, for a live display."""
         table = Table(title=f"round {self.round} of {self.rounds or '?'}: {self.doing}")
         for title in ("site", "now", "last validation DSC"):
             table.add_column(title)

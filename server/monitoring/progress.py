@@ -17,7 +17,6 @@ class TerminalWatcher(Watcher):
         self._status: Status | None = None
 
     def study_started(self, record: StudyRecord) -> None:
-        """Say who takes part."""
         self._rounds = record.protocol.training.rounds
         self._console.print(sites_line(record), highlight=False)
         if self._console.is_terminal:
@@ -25,16 +24,13 @@ class TerminalWatcher(Watcher):
             self._status.start()
 
     def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
-        """Move the live line."""
         if self._status:
             self._status.update(f"round {round_number}/{self._rounds}  sites {done}/{expected}")
 
     def round_finished(self, record: StudyRecord) -> None:
-        """The round's line."""
         self._console.print(round_line(record), highlight=False, soft_wrap=True)
 
     def study_finished(self, record: StudyRecord) -> None:
-        """Take the live line down."""
         if self._status:
             self._status.stop()
 

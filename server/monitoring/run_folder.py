@@ -71,7 +71,6 @@ class RunFolder:
         self.write(facts)
 
     def write(self, facts: RunFacts) -> None:
-        """Replace run.json."""
         write_json(self.path / "run.json", facts.model_dump(mode="json"))
 
     def read(self) -> tuple[RunFacts, StudyProtocol]:
@@ -114,7 +113,6 @@ class RunFolder:
         return is_locked(self.path / "lock")
 
     def add_event(self, kind: str, **facts: Any) -> None:
-        """Append one event."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         event = {"time": now, "kind": kind, **facts}
         append_line(self.events, json.dumps(event, sort_keys=True))
@@ -139,11 +137,9 @@ class EventWriter(Watcher):
         self._folder = folder
 
     def sites_online(self, sites: Sequence[str], awaited: int) -> None:
-        """Who is there already."""
         self._folder.add_event("online", sites=list(sites), awaited=awaited)
 
     def study_started(self, record: StudyRecord) -> None:
-        """Who takes part, and where it goes on from."""
         self._folder.add_event(
             "started",
             round=len(record.rounds),
@@ -153,17 +149,14 @@ class EventWriter(Watcher):
         )
 
     def sites_called(self, round_number: int, kind: str, sites: Sequence[str]) -> None:
-        """Who is asked for what."""
         self._folder.add_event("called", round=round_number, what=kind, sites=list(sites))
 
     def site_answered(self, round_number: int, site: str, done: int, expected: int) -> None:
-        """Who has answered."""
         self._folder.add_event(
             "answered", round=round_number, site=site, done=done, expected=expected
         )
 
     def round_finished(self, record: StudyRecord) -> None:
-        """The round's numbers, as a line."""
         finished = record.rounds[-1]
         scores = {
             site: {o: t.mean for o, t in report.dsc["validation"].items() if t.mean is not None}

@@ -61,7 +61,6 @@ class TrackedStudy:
     sites: tuple[TrackedSite, ...] = field(default=())
 
     def series(self, name: str) -> Series:
-        """Values by round."""
         return self.metrics.get(name, {})
 
     @property

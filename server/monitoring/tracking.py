@@ -141,11 +141,9 @@ class MlflowWatcher(Watcher):
         return len(self._missing(record))
 
     def study_started(self, record: StudyRecord) -> None:
-        """Open the runs, or those of the study that is continued, and write what was agreed."""
         self._attempt(record)
 
     def round_finished(self, record: StudyRecord) -> None:
-        """All numbers of every round that MLflow lacks, by site and for the study."""
         self._attempt(record)
 
     def study_finished(self, record: StudyRecord) -> None:
@@ -233,10 +231,8 @@ class MlflowWatcher(Watcher):
         experiment = self._client.get_experiment_by_name(self._experiment)
         if experiment is None:
             location = self._artifacts.resolve().as_uri() if self._artifacts else None
-            made: str = self._client.create_experiment(self._experiment, artifact_location=location)
-            return made
-        known: str = experiment.experiment_id
-        return known
+            return str(self._client.create_experiment(self._experiment, artifact_location=location))
+        return str(experiment.experiment_id)
 
     def _study_params(self, record: StudyRecord) -> dict[str, str]:
         agreed = flattened(record.protocol.model_dump(mode="json"))

@@ -36,7 +36,6 @@ LONG_FILES = {
     "asdnet_models/losses.py",
     "client/node/connection.py",
     "protocol/config/study.py",
-    "server/monitoring/tracking.py",
     "server/commands/provision.py",
 }
 RENAMED_TO_ITSELF = {

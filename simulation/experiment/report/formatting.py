@@ -62,7 +62,6 @@ def gap(difference: Difference, decimals: int = 3) -> str:
 
 
 def several(names: list[str]) -> str:
-    """A, B and C."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 

@@ -88,7 +88,6 @@ def _published(method: str, organ: str, score: Score) -> float | None:
 
 
 def orderings_section(results: Results) -> Section:
-    """The ladder of the paper's argument, then all pairs."""
     found = orderings(results)
     if not found:
         text = (
@@ -113,7 +112,6 @@ def orderings_section(results: Results) -> Section:
 
 
 def tally(found: list[Ordering]) -> str:
-    """How many of each outcome."""
     count = Counter(item.outcome for item in found)
     return ", ".join(f"{count[outcome]} {outcome}" for outcome in _OUTCOMES)
 

@@ -33,8 +33,6 @@ Array = NDArray[Any]
 
 
 class Place(NamedTuple):
-    """Where a case was scored."""
-
     fold: int
     seed: int
     site: str

@@ -68,7 +68,6 @@ class Results:
         return tuple(m for m in [*known, *(m for m in there if m not in METHODS)] if m in done)
 
     def methods_of(self, setting: Setting) -> tuple[str, ...]:
-        """Methods with a complete run in this setting."""
         return tuple(method for method in self.methods if self.runs_of(method, setting))
 
     def settings_of(self, method: str) -> tuple[Setting, ...]:
@@ -139,7 +138,6 @@ class Results:
         return difference(one, other, over_folds=which.get("part") == "withheld")
 
     def is_synthetic(self) -> bool:
-        """Whether the cohort is made."""
         return self.info.cohort.get("kind") == "phantom"
 
 

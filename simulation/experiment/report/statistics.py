@@ -34,8 +34,6 @@ class _Frozen(BaseModel):
 
 
 class Interval(_Frozen):
-    """A 95% interval."""
-
     low: float
     high: float
 
