@@ -1,14 +1,17 @@
 """How the three commands are made: subcommands by name, imported when they are called."""
 
+import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_type_hints
 
 import click
 import typer
+from typer.utils import get_params_from_function
 
 from reporting.terminal import print_errors
 
@@ -70,9 +73,15 @@ class CommandGroup(click.Group):
             return None
         module, _, function = self._table[cmd_name][0].partition(":")
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(cmd_name)(getattr(importlib.import_module(module), function))
+        target = _spread(getattr(importlib.import_module(module), function))
+        app.command(cmd_name, context_settings={"token_normalize_func": _old_spelling})(target)
         command = typer.main.get_command(app)
         command.context_class = _Context
+        explained = get_params_from_function(target)
+        for param in command.params:
+            if isinstance(param, click.Argument) and param.name is not None:
+                # Newer releases of click forget what Typer says of an argument.
+                param.help = explained[param.name].default.help
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -94,6 +103,40 @@ class CommandGroup(click.Group):
         except click.Abort as error:
             status = 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
         sys.exit(status)
+
+
+def _spread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one dataclass of options, as typer wants it."""
+    kinds = [hint for name, hint in get_type_hints(function).items() if name != "return"]
+    kind = kinds[0] if len(kinds) == 1 else None
+    if not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
+        return function
+    hints = get_type_hints(kind, include_extras=True)
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        return function(kind(**values))
+
+    command.__annotations__ = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    vars(command)["__signature__"] = inspect.Signature(
+        [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=hints[field.name],
+                default=inspect.Parameter.empty
+                if field.default is dataclasses.MISSING
+                else field.default,
+            )
+            for field in dataclasses.fields(kind)
+        ]
+    )
+    return command
+
+
+def _old_spelling(name: str) -> str:
+    """Options that had another name are still taken under it."""
+    return {"ways": "settings", "ways-rows": "settings-rows"}.get(name, name)
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:

@@ -4,10 +4,9 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from client.node import approval
 from client.node.approval import (
@@ -20,11 +19,15 @@ from client.node.approval import (
 )
 from client.node.bundle import Bundle, difference, installed_bundle
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from reporting.terminal import make_console, user_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def approve(
-    site: Annotated[str, typer.Option(help="The site's name: its config is SITE.yaml.")],
-    configs: Annotated[Path, typer.Option(help="Folder of site configs.")] = SITE_CONFIGS,
+    site: Annotated[str, typer.Option(help="The site's name, as its file in --configs.")],
+    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
     digest: Annotated[
         str | None, typer.Option(help="Look at this one only; the first digits will do.")
     ] = None,
@@ -46,8 +49,8 @@ def approve(
     """
     if sum(option not in (None, False) for option in (digest, yes, revoked, listed)) > 1:
         raise typer.BadParameter("give only one of --digest, --yes, --revoke and --list")
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    try:
+    console = make_console()
+    with user_errors(ValueError):  # of the site's file, of bundles, of approvals
         config = read_site(configs / f"{site}.yaml")
         if yes is not None:
             approval.approve(config, yes)
@@ -59,10 +62,6 @@ def approve(
             _list(console, config)
         elif not _review(console, config, digest):
             raise typer.Exit(1)
-    except (ValueError, OSError) as error:  # of the site's file, of bundles, of approvals
-        for line in str(error).splitlines():
-            typer.echo(f"error: {line}", err=True)
-        raise typer.Exit(2) from None
 
 
 def someone_is_there() -> bool:
@@ -70,7 +69,7 @@ def someone_is_there() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _list(console: Console, config: SiteConfig) -> None:
+def _list(console: "Console", config: SiteConfig) -> None:
     console.print(f"installed  {installed_bundle().digest}")
     for kept in approved(config):
         console.print(f"approved   {_line(kept)}")
@@ -89,7 +88,7 @@ def _when(time: datetime) -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
-def _review(console: Console, config: SiteConfig, prefix: str | None) -> bool:
+def _review(console: "Console", config: SiteConfig, prefix: str | None) -> bool:
     """Show and ask; whether somebody decided on everything."""
     found = waiting(config)
     if prefix is not None:
@@ -115,7 +114,7 @@ def _only(found: list[KeptBundle], prefix: str) -> KeptBundle:
 
 
 def _decide(
-    console: Console,
+    console: "Console",
     config: SiteConfig,
     bundle: Bundle,
     installed: Bundle,

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from protocol.audit.command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
 from protocol.audit.report import View
 from protocol.config.site import SITE_CONFIGS, read_site
+from reporting.audit_command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
 
 
 def audit(
@@ -18,7 +18,7 @@ def audit(
     noted: NotedOption = "",
     other_log: Annotated[
         Path | None,
-        typer.Option("--compare", help="The centre's log: does it tell the same of this site?"),
+        typer.Option("--compare", help="The centre's log, which must tell the same of this site."),
     ] = None,
     json_wanted: JsonOption = False,
 ) -> None:

@@ -7,18 +7,14 @@ is written (--html, --json) names them by pseudonyms, and what a centre is told 
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from client.data.pseudonyms import (
     KEY_FILE,
@@ -26,55 +22,67 @@ from client.data.pseudonyms import (
     Pseudonyms,
     read_or_make_key,
 )
-from client.datacheck.inspection import CaseReport, Status
-from client.datacheck.page import write_page
-from client.datacheck.site import SiteCheck, check_site
-from client.datacheck.summary import Summary, summarise
-from client.datacheck.text import case_line, json_of, summary_lines
 from protocol.config.presets import preset
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
-from protocol.wire.messages import facts_metrics
+from reporting.terminal import fail, make_console, user_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from client.datacheck.inspection import CaseReport, Status
+    from client.datacheck.site import SiteCheck
+    from client.datacheck.summary import Summary
 
 PAGE = "check.html"
-_STYLES: dict[Status, str] = {"used": "green", "refused": "bold red", "excluded": "yellow"}
+_STYLES: dict["Status", str] = {"used": "green", "refused": "bold red", "excluded": "yellow"}
 
 
 def check(
-    site: Annotated[str, typer.Option(help="the site's name, as its file in --configs")],
-    configs: Annotated[Path, typer.Option(help="folder of the sites' files")] = SITE_CONFIGS,
+    site: Annotated[str, typer.Option(help="The site's name, as its file in --configs.")],
+    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
     study: Annotated[
         Path | None,
-        typer.Option(help="study to check against (YAML); else the one last heard of, or paper"),
+        typer.Option(help="Study to check against (YAML); else the one last heard of, or paper."),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help=f"page with pictures; else {PAGE} in the state folder")
+        Path | None, typer.Option(help=f"Page with pictures; else {PAGE} in the state folder.")
     ] = None,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="draw and write the page")] = True,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Draw and write the page.")] = True,
     as_json: Annotated[
-        bool, typer.Option("--json", help="print JSON with pseudonyms, and no page")
+        bool, typer.Option("--json", help="Print JSON with pseudonyms, and no page.")
     ] = False,
     for_centre: Annotated[
-        bool, typer.Option(help="print exactly what the centre is told, and nothing else")
+        bool,
+        typer.Option("--for-centre", help="Print exactly what the centre is told."),
     ] = False,
     who: Annotated[
-        str | None, typer.Option(help="print which case has this pseudonym, and nothing else")
+        str | None, typer.Option(metavar="PSEUDONYM", help="Print which case has this pseudonym.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="cases read at the same time")] = min(
+    workers: Annotated[int, typer.Option(min=1, help="Cases read at the same time.")] = min(
         4, os.cpu_count() or 1
     ),
 ) -> None:
-    """Check every case of this site against the study; status 1 if one is not used.
+    """Check every case of this site against the study; exit status 1 if one is not used.
 
     Nothing is sent.  Cases that the site's file excludes are no mistake.
     """
-    console = Console(stderr=as_json or for_centre, emoji=False, highlight=False)
-    try:
+    # Late, so that --help and mistakes of usage do not wait for PyTorch.
+    from client.datacheck.page import write_page
+    from client.datacheck.site import check_site
+    from client.datacheck.summary import summarise
+    from client.datacheck.text import json_of
+    from protocol.wire.messages import facts_metrics
+
+    console = make_console(stderr=as_json or for_centre)
+    with user_errors(ProtocolError, PseudonymKeyError):
         config = read_site(configs / f"{site}.yaml")
         agreed, which = _protocol(config, study)
         pseudonyms = Pseudonyms(read_or_make_key(config.state / KEY_FILE))
         if who is not None:
-            raise typer.Exit(_print_who(who, config, pseudonyms))
+            _print_who(who, config, pseudonyms)
+            return
         with _progress(console, quiet=as_json or for_centre) as tell:
             draw = page and not (as_json or for_centre)
             found = check_site(
@@ -98,10 +106,6 @@ def check(
                 path = html or config.state / PAGE
                 write_page(path, config.site, which, found, summary, agreed, pseudonyms)
                 console.print(f"page: {path}", soft_wrap=True)
-    except (ProtocolError, PseudonymKeyError, OSError) as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
-        raise typer.Exit(2) from None
     raise typer.Exit(status)
 
 
@@ -117,7 +121,7 @@ def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, st
         return preset("paper"), "preset paper: no study was heard of yet; --study names another"
 
 
-def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> int:
+def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> None:
     from client.data.layout import survey_folder
 
     survey = survey_folder(config.data, config)
@@ -125,23 +129,25 @@ def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> in
     names |= {refusal.case for refusal in survey.refused}
     found = [name for name in sorted(names) if name and pseudonyms.of(name) == pseudonym]
     if not found:
-        sys.stderr.write(f"error: {pseudonym}: is no case of this site's folder and key\n")
-        return 2
+        fail(f"{pseudonym}: is no case of this site's folder and key")
     print(found[0])
-    return 0
 
 
 class _Teller:
     """A line for each case, and in a terminal a bar below them."""
 
-    def __init__(self, console: Console, progress: Progress, *, quiet: bool) -> None:
+    def __init__(self, console: "Console", progress: "Progress", *, quiet: bool) -> None:
         self._console, self._progress, self._quiet = console, progress, quiet
         self._task = progress.add_task("reading the cases", total=None)
 
     def begin(self, count: int) -> None:
         self._progress.update(self._task, total=count)
 
-    def __call__(self, report: CaseReport, pseudonym: str) -> None:
+    def __call__(self, report: "CaseReport", pseudonym: str) -> None:
+        from rich.text import Text
+
+        from client.datacheck.text import case_line
+
         if report.part is not None and report.status != "excluded":
             self._progress.advance(self._task)
         if not self._quiet:
@@ -150,20 +156,26 @@ class _Teller:
 
 
 @contextmanager
-def _progress(console: Console, *, quiet: bool) -> Iterator[_Teller]:
+def _progress(console: "Console", *, quiet: bool) -> Iterator[_Teller]:
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
         yield _Teller(console, p, quiet=quiet)
 
 
 def _print_summary(
-    console: Console,
+    console: "Console",
     config: SiteConfig,
-    found: SiteCheck,
-    summary: Summary,
+    found: "SiteCheck",
+    summary: "Summary",
     agreed: StudyProtocol,
     which: str,
 ) -> None:
+    from rich.text import Text
+
+    from client.datacheck.text import summary_lines
+
     console.print()
     console.print(f"site {config.site}, against {which}", soft_wrap=True)
     for heading, text in summary_lines(found, summary, agreed):

@@ -1,13 +1,11 @@
 """`asdnet-site enrol --site A`: make the site's key where it stays, and say what to send."""
 
 import stat
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec
-from rich.console import Console
 
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import ProtocolError
@@ -24,32 +22,29 @@ from protocol.keys import (
     read_certificate,
     read_private_key,
 )
+from reporting.terminal import make_console, user_errors
 
 
 def enrol(
-    site: Annotated[str, typer.Option(help="The site's name: its config is SITE.yaml.")],
-    configs: Annotated[Path, typer.Option(help="Folder of site configs.")] = SITE_CONFIGS,
+    site: Annotated[str, typer.Option(help="The site's name, as its file in --configs.")],
+    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
     replace: Annotated[
         bool, typer.Option("--replace", help="Make a new key; the old one is kept as .previous.")
     ] = False,
 ) -> None:
     """Make this site's key (EC P-384), or show it again; the private part never leaves here."""
-    # No emoji: in a fingerprint, :AB: is two hexadecimal digits.
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    try:
+    console = make_console()
+    with user_errors(KeyFileError, ProtocolError):
         config = read_site(configs / f"{site}.yaml")
         # Before the key: a wrong file must not leave a half-done enrolment behind.
         trusted = _trusted(config)
         key, done = site_key(config, replace=replace)
-    except (KeyFileError, ProtocolError, OSError) as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
-        raise typer.Exit(2) from None
     mode = stat.S_IMODE(config.key_file.stat().st_mode)
     if mode & 0o077:
-        sys.stderr.write(
+        typer.echo(
             f"warning: {config.key_file}: others of this machine may read it (mode {mode:o});"
-            " run chmod 600 on it, and --replace it if they might have\n"
+            " run chmod 600 on it, and --replace it if they might have",
+            err=True,
         )
     console.print(f"site {config.site}: {done}")
     for line in _next_steps(config, key, trusted):

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from client.data.pseudonyms import (
     KEY_FILE,
@@ -18,8 +17,11 @@ from client.data.pseudonyms import (
 from client.segmenting.options import FORMATS, NOTICE, Format, Options
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.files import remove_drafts
+from reporting.terminal import make_console, user_errors
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from client.segmenting.batch import Outcome
     from client.segmenting.prediction import Model
     from client.segmenting.sources import Source
@@ -31,87 +33,90 @@ class UsageError(ValueError):
     """A command that cannot begin."""
 
 
-def predict(
+@dataclass(frozen=True, kw_only=True)
+class PredictCommand:
+    """What `predict` can be asked for."""
+
     inputs: Annotated[
         list[Path],
         typer.Argument(metavar="IN...", help="Scan files, DICOM folders, or folders of many."),
-    ],
-    model: Annotated[Path, typer.Option(help="Folder of a trained model, such as model/best.")],
-    out: Annotated[Path, typer.Option(help="Folder of the results, one subfolder a case.")],
+    ]
+    model: Annotated[Path, typer.Option(help="Folder of a trained model, such as model/best.")]
+    out: Annotated[Path, typer.Option(help="Folder of the results, one subfolder a case.")]
     site: Annotated[
         str | None, typer.Option(help="Take device, series and key from this site's file.")
-    ] = None,
-    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
+    ] = None
+    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS
     series: Annotated[
         list[str] | None,
         typer.Option(help="Pattern of SeriesDescription, where a case holds several series."),
-    ] = None,
-    formats: Annotated[str, typer.Option(help="Of nifti, seg, rtstruct.")] = ",".join(FORMATS),
+    ] = None
+    formats: Annotated[str, typer.Option(metavar="NAME,...", help="Formats of the results.")] = (
+        ",".join(FORMATS)
+    )
     largest_component: Annotated[
         bool | None,
         typer.Option(
             "--largest-component/--all-components",
             help="Keep one piece an organ, or all; as the study says, if neither is given.",
         ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    threads: Annotated[int | None, typer.Option(min=0, help="CPU threads; 0: PyTorch's.")] = None,
+    ] = None
+    device: Annotated[str | None, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = None
+    threads: Annotated[int | None, typer.Option(min=0, help="CPU threads; 0: PyTorch's.")] = None
     key: Annotated[
         Path | None, typer.Option(help="Key of the pseudonyms; made at its first use.")
-    ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Make every result anew.")] = False,
+    ] = None
+    again: Annotated[bool, typer.Option("--again", help="Make every result anew.")] = False
     names: Annotated[
         bool, typer.Option("--names", help="Tell the cases' names outside a terminal too.")
-    ] = False,
-    json_wanted: Annotated[
+    ] = False
+    json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON, without names.")
-    ] = False,
-) -> None:
+    ] = False
+
+
+def predict(given: PredictCommand) -> None:
     """Segment scans (files, DICOM folders, folders of many), each on its own grid.
 
-    Exit status 0: every case has its result.  1: at least one failed, the others have theirs.
+    Exit status 0: every case has its result; 1: at least one failed, the others have theirs;
     2: the command cannot begin.
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
     from client.segmenting.prediction import open_model
     from client.segmenting.sources import find_sources
 
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    try:
-        config = read_site(configs / f"{site}.yaml") if site else None
+    console = make_console(stderr=True)
+    with user_errors(ValueError):  # every mistake of a command is one of these
+        config = read_site(given.configs / f"{given.site}.yaml") if given.site else None
         options = Options(
-            formats=_formats(formats),
-            largest_component=largest_component,
-            series=tuple(series or (config.series if config else ())),
+            formats=_formats(given.formats),
+            largest_component=given.largest_component,
+            series=tuple(given.series or (config.series if config else ())),
         )
-        sources = find_sources(inputs, leave_out=out)
-        pseudonyms = _pseudonyms(key or _key_file(config), out, sources)
-        opened = open_model(model, *_device(config, device, threads))
-        out.mkdir(parents=True, exist_ok=True)
-        remove_drafts(out)
-    except (ValueError, OSError) as error:  # every mistake of a command is one of these
-        for line in str(error).splitlines():
-            console.print(f"error: {line}", style="red")
-        raise typer.Exit(2) from None
-    outcomes = _run(sources, out, opened, options, pseudonyms, again, names, console)
-    if json_wanted:
+        sources = find_sources(given.inputs, leave_out=given.out)
+        pseudonyms = _pseudonyms(given.key or _key_file(config), given.out, sources)
+        opened = open_model(given.model, *_device(config, given.device, given.threads))
+        given.out.mkdir(parents=True, exist_ok=True)
+        remove_drafts(given.out)
+    outcomes = _run(given, sources, opened, options, pseudonyms, console)
+    if given.json:
         typer.echo(json.dumps(_as_json(outcomes), indent=2))
     failed = sum(outcome.status == "failed" for outcome in outcomes)
-    _tell_the_end(console, outcomes, sources, options, out)
+    _tell_the_end(console, outcomes, sources, options, given.out)
     raise typer.Exit(1 if failed else 0)
 
 
 def _run(
+    given: PredictCommand,
     sources: Sequence["Source"],
-    out: Path,
     model: "Model",
     options: Options,
     pseudonyms: Pseudonyms,
-    again: bool,
-    names: bool,
-    console: Console,
+    console: "Console",
 ) -> list["Outcome"]:
     """All cases, a line each; the summary tells of those that were looked at, even if stopped."""
+    from rich.progress import Progress
+
     from client.segmenting.batch import predict_all, write_summary
 
     console.print(f"{model.title} ({NOTICE}); confidence: {model.networks.confidence_map}")
@@ -120,14 +125,16 @@ def _run(
         # A bar in a terminal; where there is none, plain lines.
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("segmenting", total=len(sources))
-            for outcome in predict_all(sources, out, model, options, pseudonyms, again=again):
+            for outcome in predict_all(
+                sources, given.out, model, options, pseudonyms, again=given.again
+            ):
                 outcomes.append(outcome)
                 bar.advance(task)
-                line = _line(outcome, names=names or console.is_terminal)
+                line = _line(outcome, names=given.names or console.is_terminal)
                 colour = "red" if outcome.status == "failed" else None
                 bar.console.print(f"{len(outcomes)}/{len(sources)} {line}", style=colour)
     finally:
-        write_summary(out, outcomes, model.protocol.organ_names)
+        write_summary(given.out, outcomes, model.protocol.organ_names)
     return outcomes
 
 
@@ -148,7 +155,7 @@ def _line(outcome: "Outcome", *, names: bool) -> str:
 
 
 def _tell_the_end(
-    console: Console,
+    console: "Console",
     outcomes: Sequence["Outcome"],
     sources: Sequence["Source"],
     options: Options,

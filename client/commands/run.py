@@ -14,12 +14,12 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import ProtocolError, StudyProtocol
+from reporting.terminal import make_console, user_errors
 
-log = logging.getLogger("client.run")
+log = logging.getLogger(__name__)
 
 # The network may be down when a hospital's machine starts; everything else must be right.
 _MAY_COME_LATER = {"DNS", "TCP"}
@@ -30,24 +30,21 @@ _STEADY_S = 30.0
 
 
 def run(
-    site: Annotated[str, typer.Option(help="the site's name, as its file in --configs")],
-    configs: Annotated[Path, typer.Option(help="folder of the sites' files")] = SITE_CONFIGS,
-    check: Annotated[bool, typer.Option("--check", help="stop after the preflight")] = False,
+    site: Annotated[str, typer.Option(help="The site's name, as its file in --configs.")],
+    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
+    check: Annotated[bool, typer.Option("--check", help="Stop after the preflight.")] = False,
 ) -> None:
     """Check this site, then train for the coordinating centre until told to stop."""
     from client.node.checks import print_preflight
     from client.node.preflight import preflight
 
-    console = Console(stderr=True, emoji=False)
+    console = make_console(stderr=True)
     path = configs / f"{site}.yaml"
-    try:
+    with user_errors(ProtocolError):
         config = read_site(path)
-    except ProtocolError as error:
-        console.print(f"error: {error}", highlight=False, soft_wrap=True, style="red")
-        raise typer.Exit(2) from None
     with console.status("checking this site"):
         checks = preflight(config, _last_protocol(config))
-    print_preflight(checks, Console(emoji=False))
+    print_preflight(checks, make_console(soft_wrap=False))
     failed = [item for item in checks if item.status == "failed"]
     if check or any(item.name not in _MAY_COME_LATER for item in failed):
         if failed:

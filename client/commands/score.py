@@ -1,54 +1,59 @@
 """Score a label map against its reference: `asdnet-site score PREDICTION REFERENCE ...`."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import SimpleITK as sitk
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from asdnet_models.metrics import OrganScore, score_label_maps
 from asdnet_models.organs import parse_organs
 from client.data.errors import ScanError
-from client.data.geometry import same_grid_error
-from client.data.image_io import load_label_map
+from reporting.terminal import make_console, user_errors
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from asdnet_models.metrics import OrganScore
 
 
 def score(
     prediction: Annotated[Path, typer.Argument(help="Label map to be scored.")],
     reference: Annotated[Path, typer.Argument(help="Label map that is held to be true.")],
     organs: Annotated[
-        str, typer.Option(help="Every organ of the label maps: bladder=1,prostate=2,rectum=3")
+        str,
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help="Every organ of the label maps, as bladder=1,prostate=2,rectum=3.",
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Print DSC and ASD (mm) of every organ; both files must be on one grid."""
-    try:
+    with user_errors(ValueError):  # ScanError, and mistakes in --organs
         scores = score_files(prediction, reference, parse_organs(organs))
-    except ValueError as error:  # ScanError, and mistakes in --organs
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(code=2) from error
     if as_json:
         typer.echo(json.dumps({organ: dataclasses.asdict(scores[organ]) for organ in scores}))
     else:
-        Console().print(_table(scores))
+        make_console(soft_wrap=False).print(_table(scores))
 
 
 def score_files(
     prediction: Path, reference: Path, organs: Mapping[str, int]
-) -> dict[str, OrganScore]:
+) -> "dict[str, OrganScore]":
     """Scores of every organ, distances in mm of the reference's grid.
 
     Raises:
         ScanError: A file cannot be read, holds other values than the organs', or the two are
             on different grids.
     """
+    import SimpleITK as sitk
+
+    from asdnet_models.metrics import score_label_maps
+    from client.data.geometry import same_grid_error
+    from client.data.image_io import load_label_map
+
     true = load_label_map(reference, organs, case="reference")
     predicted = load_label_map(prediction, organs, case="prediction")
     difference = same_grid_error(predicted, true)
@@ -66,7 +71,9 @@ def score_files(
     )
 
 
-def _table(scores: Mapping[str, OrganScore]) -> Table:
+def _table(scores: "Mapping[str, OrganScore]") -> "Table":
+    from rich.table import Table
+
     table = Table("organ", "DSC", "ASD (mm)", "")
     for organ, score in scores.items():
         asd = "undefined" if score.asd_mm is None else f"{score.asd_mm:.3f}"

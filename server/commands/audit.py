@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from protocol.audit.command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
 from protocol.audit.log import AuditError
 from protocol.audit.report import View
+from reporting.audit_command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
 
 
 def audit(
@@ -18,7 +18,7 @@ def audit(
     noted: NotedOption = "",
     other_log: Annotated[
         Path | None,
-        typer.Option("--compare", help="The log of --site: does it tell the same?"),
+        typer.Option("--compare", help="The log of --site, which must tell the same."),
     ] = None,
     json_wanted: JsonOption = False,
 ) -> None:

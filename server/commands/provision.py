@@ -2,9 +2,6 @@
 
 import json
 import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +9,6 @@ from typing import Annotated
 import typer
 from cryptography import x509
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 from protocol.keys import (
     KeyFileError,
@@ -23,6 +18,7 @@ from protocol.keys import (
     read_certificate,
     read_public_key,
 )
+from reporting.terminal import make_console, user_errors
 from server.admin.centre import (
     CENTRE,
     DEFAULT_PORT,
@@ -67,7 +63,7 @@ def init(
     centre: CentreOption = CENTRE,
 ) -> None:
     """Make a new centre: a CA, a server certificate, and no sites yet."""
-    with _told():
+    with user_errors(CentreError, KeyFileError):
         shorter = f"--days: must be at most --ca-days ({ca_days}), not {days}"
         hosts = _hosts(host, shorter if days > ca_days else None)
         made = Centre(folder=centre.resolve(), hosts=hosts, port=port, days=days)
@@ -83,7 +79,7 @@ def add_site(
     centre: CentreOption = CENTRE,
 ) -> None:
     """Admit one site by its public key; no other site is touched."""
-    with _told():
+    with user_errors(CentreError, KeyFileError):
         place = read_centre(centre)
         sites = read_sites(place)
         key = read_public_key(public_key)
@@ -108,7 +104,7 @@ def add_site(
 
 def remove_site(site: SiteArgument, centre: CentreOption = CENTRE) -> None:
     """Admit one site no longer; no other site is touched."""
-    with _told():
+    with user_errors(CentreError, KeyFileError):
         place = read_centre(centre)
         sites = read_sites(place)
         if site not in sites:
@@ -131,7 +127,7 @@ def renew(
     centre: CentreOption = CENTRE,
 ) -> None:
     """Make a new server key and certificate from the same CA; hospitals need nothing new."""
-    with _told():
+    with user_errors(CentreError, KeyFileError):
         place = read_centre(centre)
         hosts = _hosts(host) if host else place.hosts
         renewed = place.model_copy(update={"hosts": hosts, "days": days or place.days})
@@ -157,7 +153,7 @@ def list_sites(
     centre: CentreOption = CENTRE,
 ) -> None:
     """Show certificates and sites; exit status 1 if a certificate has expired."""
-    with _told():
+    with user_errors(CentreError, KeyFileError):
         place = read_centre(centre)
         sites = read_sites(place)
         now = datetime.now(UTC)
@@ -303,6 +299,8 @@ def _show(
     sites: dict[str, SiteKey],
     now: datetime,
 ) -> None:
+    from rich.table import Table
+
     table = Table("certificate", "expires", "days left", "hosts")
     for name, certificate in certificates.items():
         end = certificate.not_valid_after_utc
@@ -312,7 +310,7 @@ def _show(
     for name, key in sites.items():
         known.add_row(name, f"{key.added:%Y-%m-%d}", key.fingerprint)
     _say(f"centre {centre.folder}, sites connect to {centre.address}")
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = make_console(soft_wrap=False)
     console.print(table)
     # Beside the table, not in it: a fingerprint must stand in one piece.
     for name, certificate in certificates.items():
@@ -327,19 +325,7 @@ def _option(centre: Centre) -> str:
     return f" --centre {shlex.quote(str(centre.folder))}"
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """What a user can mend is told in a line each, without a traceback; exit status 2."""
-    try:
-        yield
-    except (CentreError, KeyFileError, OSError) as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
-        raise typer.Exit(2) from None
-
-
 def _say(*lines: str) -> None:
-    # No emoji: in a fingerprint, :AB: is two hexadecimal digits.
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = make_console()
     for line in lines:
         console.print(line)

@@ -2,22 +2,23 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable, connect
 from protocol.config.presets import PRESET_NAMES, preset
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
-from protocol.wire.messages import RUN_NAME
+from reporting.terminal import make_console, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre, read_sites
-from server.monitoring.follow import Outcome, follow, read_events
-from server.monitoring.run_folder import RunError, RunFacts, RunFolder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from server.monitoring.run_folder import RunFolder
 
 APP = Path(__file__).resolve().parents[2]
 # A supervisor may start the command again with --resume after the last of these.
-_STATUS: dict[Outcome, int] = {
+_STATUS = {
     "finished": 0,
     "stopped": 3,
     "failed": 4,
@@ -27,69 +28,62 @@ _STATUS: dict[Outcome, int] = {
 
 
 def run(
-    study: Annotated[Path | None, typer.Option(help="the study's protocol, a YAML file")] = None,
+    study: Annotated[Path | None, typer.Option(help="The study, a YAML file.")] = None,
     preset_name: Annotated[
-        str | None, typer.Option("--preset", help=f"a protocol by name: {', '.join(PRESET_NAMES)}")
+        str | None, typer.Option("--preset", help=f"A study by name: {', '.join(PRESET_NAMES)}.")
     ] = None,
-    resume: Annotated[str, typer.Option(metavar="RUN", help="go on with this run")] = "",
+    resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with this run.")] = "",
     follow_only: Annotated[
-        str, typer.Option("--follow", metavar="RUN", help="watch a run that is at work")
+        str, typer.Option("--follow", metavar="RUN", help="Watch a run that is at work.")
     ] = "",
     stop: Annotated[
-        str, typer.Option(metavar="RUN", help="end a run; it can be resumed later")
+        str, typer.Option(metavar="RUN", help="End a run; it can be resumed later.")
     ] = "",
     name: Annotated[
-        str, typer.Option(help="name of a new run; else the study's and the time")
+        str, typer.Option(help="Name of a new run; else the study's and the time.")
     ] = "",
     sites: Annotated[
         int | None,
         typer.Option(
-            min=1, help="begin as soon as so many sites are there; else all admitted ones"
+            min=1, help="Begin as soon as so many sites are there; else all admitted ones."
         ),
     ] = None,
     mlflow_uri: Annotated[
-        str, typer.Option(help="MLflow's tracking URI; else a store in the centre's folder")
+        str, typer.Option(help="MLflow's tracking URI; else a store in the centre's folder.")
     ] = "",
-    centre: Annotated[Path, typer.Option(help="the centre's folder")] = CENTRE,
+    centre: Annotated[Path, typer.Option(help="The centre's folder.")] = CENTRE,
 ) -> None:
     """Start a study on this centre's SuperLink, or go on with one, and follow it.
 
     Ctrl-C ends the following, not the study. The status is 0 when the study has finished, 3 when
     it stopped early with a reason, 4 when it failed, 75 when its ServerApp died (use --resume).
     """
-    console, errors = Console(emoji=False), Console(stderr=True, emoji=False)
-    try:
-        chosen = [bool(study or preset_name), bool(resume), bool(follow_only), bool(stop)]
-        if sum(chosen) != 1:
+    from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
+    from server.monitoring.follow import read_events
+    from server.monitoring.run_folder import RunError, RunFolder
+
+    console = make_console()
+    with user_errors(ProtocolError, CentreError, RunError, SuperLinkRefused, SuperLinkUnreachable):
+        new = bool(study or preset_name)
+        if sum((new, bool(resume), bool(follow_only), bool(stop))) != 1:
             raise ProtocolError("give one of --study (or --preset), --resume, --follow and --stop")
-        new_alone = {"--name": name, "--sites": sites, "--mlflow-uri": mlflow_uri}
-        given = [option for option, value in new_alone.items() if value]
-        if given and not (study or preset_name):
+        of_new_runs = {"--name": name, "--sites": sites, "--mlflow-uri": mlflow_uri}
+        given = [option for option, value in of_new_runs.items() if value]
+        if given and not new:
             raise ProtocolError(f"{', '.join(given)}: for a new run only; remove it")
-        found = read_centre(centre)
-        if study or preset_name:
-            protocol = _protocol(study, preset_name)
-            folder = _new(found, protocol, name, sites, mlflow_uri)
+        place = read_centre(centre)
+        if new:
+            folder = _new(place, _protocol(study, preset_name), name, sites, mlflow_uri)
         else:
-            folder = RunFolder(found.runs / (resume or follow_only or stop))
+            folder = RunFolder(place.runs / (resume or follow_only or stop))
             folder.read()
         if stop:
-            _stop(found, folder, console)
+            _stop(place, folder, console)
             return
-        already = len(read_events(folder.events))
-        if follow_only:
-            already = 0
-        else:
-            try:
-                _start(found, folder)
-            except (SuperLinkRefused, SuperLinkUnreachable) as error:
-                # It may have started after all: its answer was lost then.
-                again = f"asdnet-centre run --resume {folder.path.name}"
-                raise RunError(f"{error}\nThe run is made; start it with: {again}") from None
-            console.print(f"run {folder.path.name}", highlight=False, soft_wrap=True)
-    except (ProtocolError, CentreError, RunError, SuperLinkRefused, SuperLinkUnreachable) as error:
-        errors.print(f"error: {error}", highlight=False, soft_wrap=True, style="red")
-        raise typer.Exit(2) from None
+        already = 0 if follow_only else len(read_events(folder.events))
+        if not follow_only:
+            _start(place, folder)
+            console.print(f"run {folder.path.name}")
     _follow(folder, already, console)
 
 
@@ -106,7 +100,10 @@ def _protocol(study: Path | None, name: str | None) -> StudyProtocol:
 
 def _new(
     centre: Centre, protocol: StudyProtocol, name: str, sites: int | None, mlflow_uri: str
-) -> RunFolder:
+) -> "RunFolder":
+    from protocol.wire.messages import RUN_NAME
+    from server.monitoring.run_folder import RunError, RunFacts, RunFolder
+
     name = name or f"{protocol.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if not RUN_NAME.fullmatch(name):
         raise RunError(f"--name: must match {RUN_NAME.pattern}, not {name!r}")
@@ -117,19 +114,29 @@ def _new(
     return folder
 
 
-def _start(centre: Centre, folder: RunFolder) -> None:
+def _start(centre: Centre, folder: "RunFolder") -> None:
     """Have the SuperLink start a ServerApp; what an earlier one left running is ended first."""
+    from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable, connect
+    from server.monitoring.run_folder import RunError
+
     facts, _ = folder.read()
     if folder.at_work():
         raise RunError(f"run {facts.name}: a ServerApp is at work on it; use --follow")
-    with connect(centre.port, centre.ca_file) as control:
-        if facts.flower_run_id is not None:
-            control.stop_run(facts.flower_run_id)
-        number = control.start_run(APP, {"run": facts.name})
+    try:
+        with connect(centre.port, centre.ca_file) as control:
+            if facts.flower_run_id is not None:
+                control.stop_run(facts.flower_run_id)
+            number = control.start_run(APP, {"run": facts.name})
+    except (SuperLinkRefused, SuperLinkUnreachable) as error:
+        # It may have started after all: its answer was lost then.
+        again = f"asdnet-centre run --resume {facts.name}"
+        raise RunError(f"{error}\nThe run is made; start it with: {again}") from None
     folder.write(facts.model_copy(update={"flower_run_id": number}))
 
 
-def _stop(centre: Centre, folder: RunFolder, console: Console) -> None:
+def _stop(centre: Centre, folder: "RunFolder", console: "Console") -> None:
+    from flower_compat.control import connect
+
     facts, _ = folder.read()
     with connect(centre.port, centre.ca_file) as control:
         stopped = facts.flower_run_id is not None and control.stop_run(facts.flower_run_id)
@@ -137,7 +144,9 @@ def _stop(centre: Centre, folder: RunFolder, console: Console) -> None:
     console.print(f"run {facts.name}: {words}; go on with: --resume {facts.name}")
 
 
-def _follow(folder: RunFolder, already: int, console: Console) -> None:
+def _follow(folder: "RunFolder", already: int, console: "Console") -> None:
+    from server.monitoring.follow import follow
+
     name = folder.path.name
     again = f"asdnet-centre run --resume {name}"
     try:
@@ -147,18 +156,12 @@ def _follow(folder: RunFolder, already: int, console: Console) -> None:
         raise typer.Exit(0) from None
     if outcome == "finished":
         later = f"\n{reason}. Send them later with: {again}" if reason else ""
-        console.print(f"finished: {folder.path}{later}", highlight=False, soft_wrap=True)
+        console.print(f"finished: {folder.path}{later}")
     elif outcome == "stopped":
-        console.print(
-            f"stopped: {reason}\nAll complete rounds are saved. Go on with: {again}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(f"stopped: {reason}\nAll complete rounds are saved. Go on with: {again}")
     else:
         console.print(
             f"{outcome}: {reason}\nThe SuperLink's log says more. Complete rounds are saved. "
-            f"Go on with: {again}",
-            highlight=False,
-            soft_wrap=True,
+            f"Go on with: {again}"
         )
     raise typer.Exit(_STATUS[outcome])

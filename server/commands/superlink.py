@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from reporting.terminal import make_console, user_errors
 from server.admin.centre import (
     CENTRE,
     RETURN_LARGE_BLOCKS,
@@ -65,14 +65,11 @@ class Gate:
 
 
 def superlink(
-    centre: Annotated[Path, typer.Option(help="the centre's folder")] = CENTRE,
+    centre: Annotated[Path, typer.Option(help="The centre's folder.")] = CENTRE,
 ) -> None:
     """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM."""
-    try:
+    with user_errors(CentreError):
         found = read_centre(centre)
-    except CentreError as error:
-        Console(stderr=True, emoji=False).print(f"error: {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     # Where Flower unpacks apps, and where the ServerApp, its grandchild, finds the runs.
     os.environ["FLWR_HOME"] = str(found.flower_home)
     os.environ["ASDNET_CENTRE"] = str(found.folder)
@@ -97,7 +94,7 @@ def _admit_sites(folder: Path) -> None:
         time.sleep(1)
         try:
             for line in sync_sites(read_centre(folder)):
-                Console(emoji=False).print(line, highlight=False, soft_wrap=True)
+                make_console().print(line)
             return
         except SuperLinkUnreachable:
             continue

@@ -1,31 +1,28 @@
-"""`asdnet-sim report STUDY`: the report of a study, finished or not."""
+"""`asdnet-sim report STUDY`: the report of an experiment, finished or not."""
 
 import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from simulation.experiment.report.page import REFERENCE, ReportError, write_report
+from reporting.terminal import make_console, user_errors
 
 
 def report(
-    study: Annotated[Path, typer.Argument(help="the study's folder")],
+    study: Annotated[Path, typer.Argument(help="The experiment's folder.")],
     reference: Annotated[
-        str, typer.Option(help="the method that all others are compared with")
-    ] = REFERENCE,
+        str, typer.Option(help="The method that all others are compared with.")
+    ] = "ASDNet",
 ) -> None:
     """Write STUDY/report: report.html in one file, tables as CSV, figures as PNG.
 
-    It can be called while the study is at work: it reports what is complete and names what is not.
+    It can be called while the experiment is at work: it reports what is complete and names what is
+    not.
     """
+    from simulation.experiment.report.page import ReportError, write_report
+
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    try:
+    with user_errors(ReportError):
         path = write_report(study, reference)
-    except ReportError as error:
-        Console(stderr=True, emoji=False).print(
-            f"error: {error}", highlight=False, soft_wrap=True, style="red", markup=False
-        )
-        raise typer.Exit(2) from None
-    Console(emoji=False).print(str(path), highlight=False, soft_wrap=True, markup=False)
+    make_console().print(str(path))

@@ -13,9 +13,9 @@ from client.data.image_io import (
 )
 from client.data.layout import find_cases
 from protocol.config.study import ProtocolError
+from simulation.commands.options import organs_of
 from simulation.errors import SplitError
 from simulation.layouts import read_cohort
-from simulation.options import organs_of
 from simulation.split import choose_fold, deal_to_sites, write_sites
 
 

@@ -66,7 +66,7 @@ def control(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> FakeControl:
         assert (port, ca_file) == (centre.port, centre.ca_file)
         yield fake
 
-    monkeypatch.setattr("server.commands.run.connect", connect)
+    monkeypatch.setattr("flower_compat.control.connect", connect)
     monkeypatch.setattr("server.monitoring.follow._POLL_S", 0.01)
     monkeypatch.setattr("server.monitoring.follow._START_PATIENCE_S", 0.05)
     return fake
@@ -229,7 +229,7 @@ def test_ctrl_c_ends_the_following_alone(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("server.commands.run.follow", interrupted)
+    monkeypatch.setattr("server.monitoring.follow.follow", interrupted)
     result = call(centre, "--study", study, "--name", "one")
     assert result.exit_code == 0
     assert "the study goes on; watch it again: asdnet-centre run --follow one" in result.stdout

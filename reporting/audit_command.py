@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from protocol.audit.log import AuditError
 from protocol.audit.printing import print_findings
 from protocol.audit.report import View, as_json, examine
 from protocol.config.study import ProtocolError
+from reporting.terminal import make_console, user_errors
 
 SinceOption = Annotated[
     datetime | None,
@@ -19,22 +19,19 @@ SinceOption = Annotated[
 RunOption = Annotated[str, typer.Option(help="Tell what belongs to this study run.")]
 NotedOption = Annotated[
     str,
-    typer.Option(help="A last hash that you wrote down earlier, or its beginning: is it there?"),
+    typer.Option(help="A last hash that you wrote down earlier, or its beginning, to look for."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")]
 
 
 def answer(view: Callable[[], View], *, json_wanted: bool) -> None:
     """Examine and print; status 1 where something is wrong with a log, 2 where none can be read."""
-    try:
+    with user_errors(AuditError, ProtocolError):
         findings = examine(view())
-    except (AuditError, ProtocolError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
     if json_wanted:
         typer.echo(as_json(findings))
     else:
-        print_findings(findings, Console(highlight=False, emoji=False))
+        print_findings(findings, make_console(soft_wrap=False))
     if not findings.all_well:
         raise typer.Exit(1)
 

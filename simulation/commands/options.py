@@ -1,0 +1,171 @@
+"""Options that `run` and `tables` share, and what they decide."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from asdnet_models.organs import parse_organs
+from protocol.config import presets
+from protocol.config.presets import PresetName
+from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
+from reporting.terminal import user_errors
+from simulation.errors import CohortError, SplitError, StudyFolderError
+
+
+@contextmanager
+def simulation_errors() -> Iterator[None]:
+    """What a user of the simulation can mend."""
+    from client.data.errors import ScanError
+    from client.data.layout import LayoutError
+    from server.rounds.errors import QuorumError
+
+    with user_errors(
+        CohortError,
+        LayoutError,
+        ProtocolError,
+        QuorumError,
+        ScanError,
+        SplitError,
+        StudyFolderError,
+    ):
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedOptions:
+    """The cohort, the length of training, and the machine."""
+
+    preset: Annotated[
+        PresetName,
+        typer.Option(help="A study by name: a minute, minutes, or hours on a GPU."),
+    ] = "quick"
+    study: Annotated[
+        Path | None, typer.Option(help="YAML file of a study; replaces the preset whole.")
+    ] = None
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, instead of the preset's.")] = (
+        None
+    )
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Local steps a round, instead of the preset's.")
+    ] = None
+    organs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help="Label values of a folder's label maps, as anterior=1,posterior=2.",
+        ),
+    ] = None
+    labelled: Annotated[
+        int | None,
+        typer.Option(min=1, help="Labelled cases, in name order; 50, or all of PROMISE12."),
+    ] = None
+    unlabelled: Annotated[
+        int | None, typer.Option(min=0, help="Unlabelled cases; 20, or none of PROMISE12.")
+    ] = None
+    sites: Annotated[int, typer.Option(min=1, max=26, help="Hospitals to simulate.")] = 6
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
+    ] = "auto"
+    workers: Annotated[
+        int, typer.Option(min=0, help="Sites or runs that train at once; 0: one a core.")
+    ] = 0
+    cache: Annotated[
+        Path, typer.Option(help="Folder of made cohorts and preprocessed scans, kept between runs.")
+    ] = Path("runs/cache")
+
+    def decided(
+        self,
+        data: Path | None,
+        option: str,
+        seed: int | None = None,
+        start: Callable[[PresetName], StudyProtocol] = presets.preset,
+    ) -> dict[str, Any]:
+        """The fields of `CommonOptions`, but for the result folder.
+
+        Args:
+            data: Folder of scans; None: a phantom cohort.
+            option: The one that named it.
+            seed: Instead of the preset's.
+            start: What a preset's name stands for.
+        """
+        return {
+            "preset": self.preset,
+            "protocol": base_protocol(
+                self.preset,
+                self.study,
+                organs_of(data, self.organs, option),
+                rounds=self.rounds,
+                steps=self.steps,
+                seed=seed,
+                start=start,
+            ),
+            "fixed_grid": self.study is not None,
+            "data": data,
+            "labelled": self.labelled,
+            "unlabelled": self.unlabelled,
+            "sites": self.sites,
+            "device": self.device,
+            "workers": self.workers or os.cpu_count() or 1,
+            "cache": self.cache,
+        }
+
+
+def base_protocol(
+    name: PresetName,
+    study: Path | None,
+    organs: dict[str, int] | None,
+    *,
+    rounds: int | None,
+    steps: int | None,
+    seed: int | None,
+    start: Callable[[PresetName], StudyProtocol] = presets.preset,
+) -> StudyProtocol:
+    """The preset or the study's file, with what the command line says instead.
+
+    Args:
+        start: What a preset's name stands for.
+
+    Raises:
+        ProtocolError: If the file breaks a rule.
+    """
+    base = read_yaml(study, StudyProtocol) if study else start(name)
+    content = base.model_dump()
+    if seed is not None:
+        content["seed"] = seed
+    if organs:
+        content["organs"] = organs
+    if rounds:
+        content["training"]["rounds"] = rounds
+    if steps:
+        content["training"]["local_steps"] = steps
+    return StudyProtocol.model_validate(content)
+
+
+def organs_of(data: Path | None, organs: str | None, option: str) -> dict[str, int] | None:
+    """The label values of a folder; None for the phantom, whose organs are fixed.
+
+    Raises:
+        ProtocolError: If they are missing, not valid, or given for the phantom.
+    """
+    from simulation.layouts import PROMISE12_ORGANS, is_promise12
+
+    if data is None:
+        if organs is not None:
+            raise ProtocolError(f"--organs: goes with {option}; the phantom's organs are fixed")
+        return None
+    if organs is None and is_promise12(data):
+        return dict(PROMISE12_ORGANS)
+    if organs is None:
+        raise ProtocolError(
+            f"{option}: needs --organs with the label values of that folder, as "
+            "anterior=1,posterior=2"
+        )
+    try:
+        return parse_organs(organs)
+    except ValueError as error:
+        raise ProtocolError(f"--organs: {error}") from None
