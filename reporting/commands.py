@@ -81,7 +81,7 @@ class CommandGroup(click.Group):
         for param in command.params:
             if isinstance(param, click.Argument) and param.name is not None:
                 # Newer releases of click forget what Typer says of an argument.
-                param.help = explained[param.name].default.help
+                param.help = getattr(explained[param.name].default, "help", None)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

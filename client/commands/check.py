@@ -70,7 +70,6 @@ def check(
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
     from client.datacheck.page import write_page
-    from client.datacheck.site import check_site
     from client.datacheck.summary import summarise
     from client.datacheck.text import json_of
     from protocol.wire.messages import facts_metrics
@@ -83,17 +82,9 @@ def check(
         if who is not None:
             _print_who(who, config, pseudonyms)
             return
-        with _progress(console, quiet=as_json or for_centre) as tell:
-            draw = page and not (as_json or for_centre)
-            found = check_site(
-                config,
-                agreed,
-                workers=workers,
-                pictures=draw,
-                boxes=for_centre,
-                progress=lambda report: tell(report, pseudonyms.of(report.name)),
-                found=tell.begin,
-            )
+        quiet = as_json or for_centre
+        wanted = {"pictures": page and not quiet, "boxes": for_centre}
+        found = _read_cases(console, config, agreed, pseudonyms, workers, wanted, quiet=quiet)
         summary = summarise(found, agreed)
         status = 1 if found.refused else 0
         if for_centre:
@@ -102,11 +93,35 @@ def check(
             print(json.dumps(json_of(found, summary, agreed, pseudonyms), indent=2))
         else:
             _print_summary(console, config, found, summary, agreed, which)
-            if draw:
-                path = html or config.state / PAGE
-                write_page(path, config.site, which, found, summary, agreed, pseudonyms)
-                console.print(f"page: {path}", soft_wrap=True)
+        if page and not quiet:
+            path = html or config.state / PAGE
+            write_page(path, config.site, which, found, summary, agreed, pseudonyms)
+            console.print(f"page: {path}")
     raise typer.Exit(status)
+
+
+def _read_cases(
+    console: "Console",
+    config: SiteConfig,
+    agreed: StudyProtocol,
+    pseudonyms: Pseudonyms,
+    workers: int,
+    wanted: dict[str, bool],
+    *,
+    quiet: bool,
+) -> "SiteCheck":
+    """Every case, a line each unless it is to be quiet."""
+    from client.datacheck.site import check_site
+
+    with _progress(console, quiet=quiet) as tell:
+        return check_site(
+            config,
+            agreed,
+            workers=workers,
+            **wanted,
+            progress=lambda report: tell(report, pseudonyms.of(report.name)),
+            found=tell.begin,
+        )
 
 
 def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, str]:

@@ -19,7 +19,7 @@ def picture(
         Path | None, typer.Option(help="Labels of unlabelled cases, for sites without any.")
     ] = None,
 ) -> None:
-    """Draw one slice a site with reference and predicted contours."""
+    """Draw three planes a site with reference and predicted contours."""
     from simulation.site_pictures import draw_sites
 
     with user_errors(ValueError):
