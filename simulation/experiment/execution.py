@@ -88,7 +88,7 @@ def execute(job: Job, pool: Executor | None = None) -> None:
     # A folder without done.json: somebody wants the run again.
     if job.folder.is_dir():
         shutil.rmtree(job.folder)
-    with atomic_folder(job.folder) as draft:
+    with atomic_folder(job.folder, overwrite=False) as draft:
         write_json(draft / "protocol.json", job.protocol.model_dump(mode="json"))
         predictions = draft / "predictions" if job.keep_predictions else None
         if job.kind == "weights":

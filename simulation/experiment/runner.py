@@ -161,8 +161,8 @@ def _train(
     for draft in (options.out / "runs").glob(".*"):
         shutil.rmtree(draft)
     console.print(
-        f"experiment: {len(options.methods)} methods, {len(runs)} runs, {len(done)} complete; "
-        f"patch {protocol.patch_voxels} of {protocol.spacing_mm} mm, "
+        f"experiment: {len(options.methods)} methods, {len(runs)} runs, "
+        f"{len(done)} of them complete; patch {protocol.patch_voxels} of {protocol.spacing_mm} mm, "
         f"{protocol.training.rounds} rounds of {protocol.training.local_steps} steps",
         highlight=False,
     )

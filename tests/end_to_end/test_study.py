@@ -227,7 +227,7 @@ def test_a_failed_run_is_noted_and_the_status_says_so(
     assert done.exit_code == 1, done.output
     failed = json.loads((out / "failed.json").read_text())
     assert list(failed) == ["ASDNet.pooled.fold1.seed1"]
-    assert failed["ASDNet.pooled.fold1.seed1"]["error"] == "NotADirectoryError"
+    assert failed["ASDNet.pooled.fold1.seed1"]["error"] == "FileExistsError"
     assert "1 runs failed" in done.stdout
 
 

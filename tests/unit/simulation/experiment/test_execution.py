@@ -145,6 +145,16 @@ def test_a_run_that_fails_leaves_nothing(
     assert list(job.folder.parent.iterdir()) == []
 
 
+def test_what_is_no_run_is_not_overwritten(make_job: MakeJob) -> None:
+    job = make_job("local", method={"lambda_adversarial": 0.0, "lambda_region": 0.0})
+    job.folder.parent.mkdir(parents=True)
+    job.folder.write_text("in the way")
+    with pytest.raises(FileExistsError):
+        execute(job)
+    assert job.folder.read_text() == "in the way"
+    assert list(job.folder.parent.iterdir()) == [job.folder]
+
+
 class Listener:
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
