@@ -12,7 +12,7 @@ from client.data.integrity import data_file
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes; changes whenever what `scans` would read from it may change.
+    """SHA-256 of a file's bytes; changes whenever what is read from it may change.
 
     Of a DICOM folder: all its files in the order of their paths. Of a .mhd or .nhdr header: it and
     its voxels.

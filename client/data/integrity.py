@@ -42,7 +42,7 @@ def check_integrity(path: Path, *, location: str) -> None:
     and NRRD: the checksum of compressed voxels (ITK itself checks the length of the others).
 
     Args:
-        path: One file with a suffix that `scans.scan_files` lists.
+        path: One file with a suffix of `IMAGE_IO`.
         location: How the message begins, e.g. `case 014: image 014.nii.gz`.
 
     Raises:

@@ -82,7 +82,7 @@ def duplicate_mistakes(cases: Iterable[tuple[str, Case]]) -> list[str]:
     """Scans that are there twice, in one site or in two, by what they show and not by name.
 
     A test scan that is also trained on makes every score of it worthless. Copies are found
-    where they were renamed, compressed or converted (`scans.voxel_hash`). Cases that cannot be
+    where they were renamed, compressed or converted (`voxel_hash`). Cases that cannot be
     read are passed over; their own refusal says so.
 
     Args:

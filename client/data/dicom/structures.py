@@ -66,7 +66,7 @@ def write_structures(
     Args:
         path: The file, in a folder that exists.
         label: Values of `organs` and 0, (Z, Y, X), on the image's grid.
-        image: The series as `dicom.read_series` reads it.
+        image: The series as `read_series` reads it.
         series: Where the image is from.
         organs: Value of each organ; one that is not in the label is a ROI without contours.
         model: What drew them, for the reader of the file.
