@@ -1,6 +1,7 @@
 """CONTRIBUTING's example of a new rule for a site's cases is run as it is printed there."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +12,6 @@ from contributing import blocks, section
 
 import client.data.cache
 import protocol.config.rules
-import protocol.wire.messages
-import protocol.wire.metrics
-import server.rounds.requirements
 from client.data.cache import cached_case
 from client.data.errors import ScanError
 from client.data.layout import find_cases
@@ -32,17 +30,19 @@ NAME = MEANING.partition(":")[0] + ",\n"
 def elongated(monkeypatch: pytest.MonkeyPatch) -> None:
     """The printed name and meaning among the rules, the printed check in `check_demands`."""
     source = inspect.getsource(protocol.config.rules)
-    for before, line in (
+    for place, line in (
         ("Rule = Literal[\n", NAME),
         ("MEANING: Mapping[Rule, str] = {\n", MEANING),
     ):
-        assert source.count(before) == 1
-        source = source.replace(before, before + line)
+        assert source.count(place) == 1
+        source = source.replace(place, place + line)
     rules = ModuleType("rules")
     exec(source, vars(rules))
-    monkeypatch.setattr(protocol.wire.messages, "RULES", rules.RULES)
-    monkeypatch.setattr(protocol.wire.metrics, "RULES", rules.RULES)
-    monkeypatch.setattr(server.rounds.requirements, "MEANING", rules.MEANING)
+    for name in ("RULES", "MEANING"):
+        before = vars(protocol.config.rules)[name]
+        for module in list(sys.modules.values()):
+            if vars(module).get(name) is before:
+                monkeypatch.setattr(module, name, vars(rules)[name])
     checks = dict(vars(client.data.cache))
     exec(inspect.getsource(client.data.cache.check_demands) + CHECK, checks)
     monkeypatch.setattr(client.data.cache, "check_demands", checks["check_demands"])
