@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asdnet_models import config, losses, methods, metrics, preprocessing
+    from asdnet_models import class_maps, config, losses, methods, metrics, preprocessing
     from asdnet_models.config import ModelConfig
     from asdnet_models.inference.predictor import Segmentation, SegmentationModel, load_model
     from asdnet_models.networks import build_confidence, build_segmenter
@@ -48,6 +48,7 @@ __all__ = [
     "VNet",
     "build_confidence",
     "build_segmenter",
+    "class_maps",
     "config",
     "load_model",
     "losses",

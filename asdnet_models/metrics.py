@@ -82,9 +82,11 @@ def average_surface_distance_mm(
     if not prediction.any() or not reference.any():
         return None
     box = _bounding_box(prediction | reference)
-    found = compute_surface_distances(reference[box], prediction[box], spacing_mm)
-    areas = np.concatenate([found["surfel_areas_gt"], found["surfel_areas_pred"]])
-    distances_mm = np.concatenate([found["distances_gt_to_pred"], found["distances_pred_to_gt"]])
+    surfaces = compute_surface_distances(reference[box], prediction[box], spacing_mm)
+    areas = np.concatenate([surfaces["surfel_areas_gt"], surfaces["surfel_areas_pred"]])
+    distances_mm = np.concatenate(
+        [surfaces["distances_gt_to_pred"], surfaces["distances_pred_to_gt"]]
+    )
     return float(np.sum(distances_mm * areas) / np.sum(areas))
 
 

@@ -82,16 +82,16 @@ def body_mask(array_zyx: NDArray[np.float32]) -> NDArray[np.bool_]:
 def _components(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
     """Number of each voxel's component over common faces; 0 outside the mask."""
     image = sitk.GetImageFromArray(mask.view(np.uint8))
-    found: NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image))
-    return found
+    components: NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image))
+    return components
 
 
 def _counts(components: NDArray[np.uint32]) -> NDArray[np.int64]:
     """Voxels of each component; by slices, because `bincount` widens what it is given."""
     counts = np.zeros(int(components.max()) + 1, np.int64)
     for numbers in components:
-        found = np.bincount(numbers.ravel())
-        counts[: len(found)] += found
+        slice_counts = np.bincount(numbers.ravel())
+        counts[: len(slice_counts)] += slice_counts
     return counts
 
 

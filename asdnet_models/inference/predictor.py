@@ -113,9 +113,9 @@ class SegmentationModel:
         array_xyz = sitk.GetArrayFromImage(on_grid).transpose(2, 1, 0).copy()
         volume = torch.from_numpy(array_xyz)[None, None]
         volume = volume.to(next(self.segmenter.parameters()).device)
-        found = segment_volume(self.segmenter, volume, self.config)
-        trust_xyz = self._confidence(found, volume)[0, 0].cpu().numpy()
-        maps_xyz = found[0].cpu().numpy()
+        predicted = segment_volume(self.segmenter, volume, self.config)
+        trust_xyz = self._confidence(predicted, volume)[0, 0].cpu().numpy()
+        maps_xyz = predicted[0].cpu().numpy()
         label_zyx = labels_on_scan(
             maps_xyz, self.config, on_grid, scan, largest_component=largest_component
         )

@@ -150,8 +150,8 @@ def _in_layout(network: nn.Module) -> Callable[..., Tensor]:
     }
 
     def run(*inputs: Tensor) -> Tensor:
-        found: Tensor = functional_call(network, weights, inputs)
-        return found
+        output: Tensor = functional_call(network, weights, inputs)
+        return output
 
     return run
 
@@ -184,7 +184,7 @@ def _slide(
     windows_at_once: int,
 ) -> Tensor:
     with _autocast(volume):
-        found = sliding_window_inference(
+        mean = sliding_window_inference(
             volume,
             patch_voxels,
             windows_at_once,
@@ -194,5 +194,5 @@ def _slide(
             padding_mode="constant",
             cval=float(volume[:, -1].min()),
         )
-    assert isinstance(found, Tensor)
-    return found
+    assert isinstance(mean, Tensor)
+    return mean

@@ -165,15 +165,15 @@ def _organ_blocks(background: Tensor, counts: Tensor | None) -> Tensor:
         background: (X, Y, Z).
         counts: What to divide it by, where it is a sum; None where it is a mean.
     """
-    found = []
+    blocks = []
     block = [min(_BLOCK, n) for n in background.shape]
     for x in range(0, len(background), _SLAB):  # so that no second volume is held
         part = -background[x : x + _SLAB]
         if counts is not None:
             part /= counts[x : x + _SLAB]
         part.nan_to_num_(-1.0)
-        found.append(functional.max_pool3d(part[None], block, _BLOCK, ceil_mode=True)[0])
-    return torch.cat(found) > -ORGAN_BELOW
+        blocks.append(functional.max_pool3d(part[None], block, _BLOCK, ceil_mode=True)[0])
+    return torch.cat(blocks) > -ORGAN_BELOW
 
 
 def _holds(blocks: Tensor, at: Place, inside: Place) -> bool:

@@ -6,5 +6,5 @@ from asdnet_models.methods.common import Method
 
 def method_named(name: str) -> type[Method]:
     """The class of that name in the catalogue."""
-    found: type[Method] = imported(METHODS[name].build)
-    return found
+    method: type[Method] = imported(METHODS[name].build)
+    return method

@@ -10,13 +10,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.class_maps import argmax_channels, merge_unannotated
 from asdnet_models.config import LossSchedule, MethodConfig
 from asdnet_models.losses import (
     adversarial_loss,
-    argmax_channels,
     confidence_loss,
     correctness_loss,
-    merge_unannotated,
     rank_thresholds,
     region_attention_loss,
     total_loss,

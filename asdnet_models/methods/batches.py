@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asdnet_models.losses import merge_unannotated, one_hot_maps
+from asdnet_models.class_maps import merge_unannotated, one_hot_maps
 
 
 @dataclass(frozen=True, kw_only=True)

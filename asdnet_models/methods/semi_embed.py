@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.losses import argmax_channels, embedding_loss
+from asdnet_models.class_maps import argmax_channels
+from asdnet_models.losses import embedding_loss
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import (
     Method,

@@ -7,7 +7,8 @@ announces (client/training/pseudo_labels.py); here S only learns from them.
 import torch
 from torch import Tensor
 
-from asdnet_models.losses import dice_loss, one_hot_maps
+from asdnet_models.class_maps import one_hot_maps
+from asdnet_models.losses import dice_loss
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import (
     Method,
@@ -30,8 +31,8 @@ class SemiFCN(Method):
             ValueError: If there is nothing to learn from, or a pseudo-label is missing.
         """
         # Before the first labelling unlabelled patches rest, whatever comes with them.
-        taught = unlabelled if self.plan.pseudo_labels > 0 else None
-        images = [batch.image for batch in (labelled, taught) if batch is not None]
+        pseudo_labelled = unlabelled if self.plan.pseudo_labels > 0 else None
+        images = [batch.image for batch in (labelled, pseudo_labelled) if batch is not None]
         if not images:
             raise ValueError("a step needs labelled patches, or unlabelled ones once labelled anew")
         record = StepRecord()
@@ -41,8 +42,8 @@ class SemiFCN(Method):
         loss = probabilities.sum() * 0.0
         if labelled is not None:
             loss = loss + supervised_loss(self.config, self.plan, labelled, prediction, record)
-        if taught is not None:
-            pseudo = self._pseudo_loss(probabilities[count:], taught.pseudo_label)
+        if pseudo_labelled is not None:
+            pseudo = self._pseudo_loss(probabilities[count:], pseudo_labelled.pseudo_label)
             record.note("pseudo", pseudo)
             loss = loss + self.config.lambda_region * pseudo
         self._step_segmenter(loss, record)

@@ -142,7 +142,7 @@ def _line(outcome: "Outcome", *, names: bool) -> str:
     """One case; its own name, and what may hold it, only where that is wanted."""
     place = f"{outcome.case} ({outcome.name})" if names else outcome.case
     if outcome.failure is not None:
-        return f"{place}: failed: {outcome.failure.full if names else outcome.failure.said}"
+        return f"{place}: failed: {outcome.failure.full if names else outcome.failure.message}"
     assert outcome.result is not None
     organs = ", ".join(
         f"{organ} {found.volume_ml:.1f} ml at {found.mean_confidence:.2f}"
@@ -189,7 +189,7 @@ def _as_json(outcomes: Sequence["Outcome"]) -> dict[str, Any]:
     for outcome in in_order(outcomes):
         case: dict[str, Any] = {"case": outcome.case, "status": outcome.status}
         if outcome.failure is not None:
-            case |= {"rule": outcome.failure.rule, "said": outcome.failure.said}
+            case |= {"rule": outcome.failure.rule, "said": outcome.failure.message}
         if outcome.result is not None:
             case["result"] = outcome.result.model_dump(mode="json")
         cases.append(case)

@@ -1,4 +1,4 @@
-"""Many cases one after the other: what is there stays, what fails is told, the rest goes on."""
+"""Many cases one after the other: what is there stays, what fails is reported, the rest goes on."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Failure:
 
     Attributes:
         rule: The rule that it breaks; `error` for anything else.
-        said: Rule, value and remedy, without a name of the site's.
+        message: Rule, value and hint, without a name of the site's.
         full: The whole line, for the site's own screen.
     """
 
     rule: str
-    said: str
+    message: str
     full: str
 
 
@@ -134,16 +134,20 @@ def _row(outcome: Outcome, organs: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _failure(error: Exception) -> Failure:
-    """An exception as a line with a remedy, and the same without any name."""
+    """An exception as a line with a hint, and the same without any name."""
     if isinstance(error, ScanError):
         problem = error.problem
-        return Failure(rule=problem.rule, said=problem.anonymous, full=str(problem))
+        return Failure(rule=problem.rule, message=problem.anonymous, full=str(problem))
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        said = "out of memory: the scan is too large for this device; give --device cpu, or crop it"
-        return Failure(rule="error", said=said, full=said)
+        message = (
+            "out of memory: the scan is too large for this device; give --device cpu, or crop it"
+        )
+        return Failure(rule="error", message=message, full=message)
     if isinstance(error, OSError):
-        said = f"a file cannot be read or written ({error.strerror}); check the disk and its rights"
-        return Failure(rule="error", said=said, full=f"{said}: {error}")
+        message = (
+            f"a file cannot be read or written ({error.strerror}); check the disk and its rights"
+        )
+        return Failure(rule="error", message=message, full=f"{message}: {error}")
     # Its words may hold a path, so that they are for the site's own screen alone.
-    said = f"{type(error).__name__}: this should not happen; please report it"
-    return Failure(rule="error", said=said, full=f"{said}: {error}")
+    message = f"{type(error).__name__}: this should not happen; please report it"
+    return Failure(rule="error", message=message, full=f"{message}: {error}")

@@ -192,12 +192,12 @@ def _series(source: Source, model: Model, options: Options) -> DicomSeries | Non
     """
     if not source.is_dicom:
         return None
-    place = f"case {source.name}"
-    series = find_series(source.path, location=place, patterns=options.series)
+    location = f"case {source.name}"
+    series = find_series(source.path, location=location, patterns=options.series)
     wanted = model.protocol.contract.modality
     if wanted and series.modality != wanted:
         raise ScanError(
-            place,
+            location,
             f"is of modality {series.modality or 'unknown'}, but the model was trained on {wanted};"
             " give a series of that modality",
             rule="modality",

@@ -55,17 +55,17 @@ def find_sources(inputs: Iterable[Path], *, leave_out: Path) -> tuple[Source, ..
     Raises:
         SourceError: With every mistake: an input without scans, or one case name twice.
     """
-    found: dict[str, list[Path]] = {}
+    paths_of: dict[str, list[Path]] = {}
     mistakes = []
     for path in inputs:
         try:
             for source in _of_input(path, leave_out.resolve()):
-                places = found.setdefault(source.name, [])
-                if source.path.resolve() not in [place.resolve() for place in places]:
-                    places.append(source.path)
+                paths = paths_of.setdefault(source.name, [])
+                if source.path.resolve() not in [path.resolve() for path in paths]:
+                    paths.append(source.path)
         except ScanError as error:
             mistakes.append(str(error))
-    for name, paths in found.items():
+    for name, paths in paths_of.items():
         if len(paths) > 1:
             shown = ", ".join(str(path) for path in paths[:3])
             mistakes.append(
@@ -74,7 +74,7 @@ def find_sources(inputs: Iterable[Path], *, leave_out: Path) -> tuple[Source, ..
             )
     if mistakes:
         raise SourceError("\n".join(mistakes))
-    return tuple(Source(name=name, path=paths[0]) for name, paths in found.items())
+    return tuple(Source(name=name, path=paths[0]) for name, paths in paths_of.items())
 
 
 def _of_input(path: Path, leave_out: Path) -> list[Source]:

@@ -82,8 +82,8 @@ def evaluate_site(
             if part == "validation" and confidence is not None:
                 maps = trust_maps(confidence, probabilities, protocol, case)
                 channels = [n for n, o in enumerate(protocol.organ_names, 1) if o in organs]
-                for score, found in maps.items():
-                    reliability[score] += organ_reliability(found, probabilities, case, channels)
+                for score, trust in maps.items():
+                    reliability[score] += organ_reliability(trust, probabilities, case, channels)
         parts[part] = scores
     return EvaluationReport(
         seconds=time.perf_counter() - started,
@@ -170,8 +170,8 @@ def trust_maps(
 ) -> dict[TrustScore, Tensor]:
     """M and the maximum softmax, by name, each (1, 1, X, Y, Z) on the study's grid."""
     volume = _volume(case, probabilities.device)
-    found = trust_volume(confidence, probabilities, volume, protocol)
-    return {"confidence": found, "softmax": probabilities.amax(1, keepdim=True)}
+    trust = trust_volume(confidence, probabilities, volume, protocol)
+    return {"confidence": trust, "softmax": probabilities.amax(1, keepdim=True)}
 
 
 def organ_reliability(
@@ -214,7 +214,7 @@ def label_map_on_scan(
 def dsc_sums(protocol: StudyProtocol, scores: Sequence[CaseScores]) -> dict[str, ScoreSum]:
     """Sums of DSC by organ, over the cases in which it has a score."""
     return {
-        organ: ScoreSum.of((found.dsc for found in _of(scores, organ)), _failures(scores, organ))
+        organ: ScoreSum.of((score.dsc for score in _of(scores, organ)), _failures(scores, organ))
         for organ in protocol.organ_names
     }
 
@@ -222,7 +222,7 @@ def dsc_sums(protocol: StudyProtocol, scores: Sequence[CaseScores]) -> dict[str,
 def asd_sums(protocol: StudyProtocol, scores: Sequence[CaseScores]) -> dict[str, ScoreSum]:
     """Sums of ASD in mm by organ; undefined ones are not counted, failures are."""
     return {
-        organ: ScoreSum.of((found.asd_mm for found in _of(scores, organ)), _failures(scores, organ))
+        organ: ScoreSum.of((score.asd_mm for score in _of(scores, organ)), _failures(scores, organ))
         for organ in protocol.organ_names
     }
 
@@ -232,4 +232,4 @@ def _of(scores: Sequence[CaseScores], organ: str) -> list[OrganScore]:
 
 
 def _failures(scores: Sequence[CaseScores], organ: str) -> int:
-    return sum(found.failure for found in _of(scores, organ))
+    return sum(score.failure for score in _of(scores, organ))

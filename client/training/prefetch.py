@@ -18,6 +18,6 @@ def prefetched(draw: Callable[[], Drawn], count: int) -> Iterator[Drawn]:
         waiting = thread.submit(draw) if count else None
         for left in reversed(range(count)):
             assert waiting is not None
-            found = waiting.result()
+            result = waiting.result()
             waiting = thread.submit(draw) if left else None
-            yield found
+            yield result

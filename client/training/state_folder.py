@@ -46,8 +46,8 @@ class RoundFiles:
 
     def kept(self) -> list[Path]:
         """All that are there, by round."""
-        found = [path for path in self._folder.glob("*") if self._name.fullmatch(path.name)]
-        return sorted(found, key=_round_of)
+        paths = [path for path in self._folder.glob("*") if self._name.fullmatch(path.name)]
+        return sorted(paths, key=_round_of)
 
     @contextmanager
     def written(self, number: int) -> Iterator[BinaryIO]:

@@ -181,8 +181,8 @@ def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     }
 
 
-def explain(error: ValidationError, place: str) -> str:
-    """All mistakes of one validation, a line each: place, rule, value."""
+def explain(error: ValidationError, location: str) -> str:
+    """All mistakes of one validation, a line each: location, rule, value."""
     lines = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
@@ -190,7 +190,7 @@ def explain(error: ValidationError, place: str) -> str:
         if item["type"] == "extra_forbidden":
             rule = "unknown key; remove it or correct its spelling"
         value = "" if item["type"] == "value_error" else f" (is {item['input']!r})"
-        lines.append(f"{place}: {where + ': ' if where else ''}{rule}{value}")
+        lines.append(f"{location}: {where + ': ' if where else ''}{rule}{value}")
     return "\n".join(lines)
 
 

@@ -8,14 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asdnet_models.losses import (
-    ClassWeight,
-    dice_loss,
-    merge_unannotated,
-    one_hot_maps,
-    region_attention_loss,
-    sample_attention,
-)
+from asdnet_models.class_maps import merge_unannotated, one_hot_maps
+from asdnet_models.losses import ClassWeight, dice_loss, region_attention_loss, sample_attention
 
 kinds: Any = st.sampled_from(["inverse-square", "inverse", "uniform"])
 quick = settings(max_examples=40)

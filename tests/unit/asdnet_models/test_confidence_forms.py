@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.class_maps import one_hot_maps
 from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from asdnet_models.inference.sliding_window import predict_confidence
-from asdnet_models.losses import correctness_loss, one_hot_maps, rank_thresholds, trusted_voxels
+from asdnet_models.losses import correctness_loss, rank_thresholds, trusted_voxels
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.batches import LabelledBatch
 from asdnet_models.methods.common import Networks

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from asdnet_models.class_maps import one_hot_maps
 from asdnet_models.losses import (
     ClassWeight,
     adversarial_loss,
@@ -13,7 +14,6 @@ from asdnet_models.losses import (
     confidence_loss,
     dice_loss,
     embedding_loss,
-    one_hot_maps,
     region_attention_loss,
     sample_attention,
     total_loss,

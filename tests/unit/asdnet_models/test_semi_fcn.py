@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from asdnet_models.class_maps import one_hot_maps
 from asdnet_models.config import MethodConfig, NetworkConfig
-from asdnet_models.losses import dice_loss, one_hot_maps, sample_attention
+from asdnet_models.losses import dice_loss, sample_attention
 from asdnet_models.methods.asdnet import ASDNet
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import Method, Networks, NonFiniteLossError, Proximal

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.class_maps import one_hot_maps
 from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
-from asdnet_models.losses import confidence_loss, dice_loss, one_hot_maps, sample_attention
+from asdnet_models.losses import confidence_loss, dice_loss, sample_attention
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.batches import LabelledBatch
 from asdnet_models.methods.common import Networks, NonFiniteLossError, Proximal, frozen
