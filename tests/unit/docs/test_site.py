@@ -11,6 +11,7 @@ import pytest
 import asdnet_models
 
 ROOT = Path(__file__).parents[3]
+ROOMS = "asdnet_models|benchmarks|client|flower_compat|protocol|reporting|server|simulation|tests"
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +47,12 @@ def test_the_site_has_every_public_name_of_the_library(site: Path) -> None:
     page = (site / "reference" / "python" / "asdnet_models.html").read_text(encoding="utf-8")
     for name in asdnet_models.__all__:
         assert f'id="asdnet_models.{name}"' in page, name
+
+
+@pytest.mark.parametrize("folder", [".", "docs"])
+def test_every_file_of_ours_that_a_document_names_is_there(folder: str) -> None:
+    pages = (ROOT / folder).glob("*.md") if folder == "." else (ROOT / folder).rglob("*.md")
+    for page in pages:
+        if page.name != "CHANGELOG.md":
+            named = re.findall(rf"\b(?:{ROOMS})/[\w/]+\.py\b", page.read_text(encoding="utf-8"))
+            assert [path for path in named if not (ROOT / path).exists()] == [], page
