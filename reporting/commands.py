@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 import click
 import typer
+from typer.core import TyperCommand
 from typer.utils import get_params_from_function
 
 from reporting.terminal import print_errors
@@ -38,6 +39,11 @@ def _keep_words(text: str) -> str:
 
 class _Context(click.Context):
     formatter_class = _HelpFormatter
+
+
+class _Command(TyperCommand):
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Nothing: Typer lists the arguments itself, before the options."""
 
 
 class CommandGroup(click.Group):
@@ -74,7 +80,8 @@ class CommandGroup(click.Group):
         module, _, function = self._table[cmd_name][0].partition(":")
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         target = _spread(getattr(importlib.import_module(module), function))
-        app.command(cmd_name, context_settings={"token_normalize_func": _old_spelling})(target)
+        settings = {"token_normalize_func": _old_spelling}
+        app.command(cmd_name, cls=_Command, context_settings=settings)(target)
         command = typer.main.get_command(app)
         command.context_class = _Context
         explained = get_params_from_function(target)

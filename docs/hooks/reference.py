@@ -1,6 +1,7 @@
 """The reference: pages made from the code at every build, so that they cannot lag behind it.
 
-Study and site files from their pydantic models, the Python reference from the modules.
+Study and site files from their pydantic models, commands from their click groups, the Python
+reference from the modules that there are.
 """
 
 import importlib
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
@@ -21,6 +23,11 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    "asdnet-site": "client.cli",
+    "asdnet-centre": "server.cli",
+    "asdnet-sim": "simulation.cli",
+}
 ROOMS = ("asdnet_models", "protocol", "client", "server", "simulation")
 # Values that a field's own type does not list.
 _NAMES: Mapping[str, Iterable[str]] = {"network.architecture": NETWORKS, "method.name": METHODS}
@@ -42,6 +49,8 @@ def pages() -> dict[str, str]:
         "reference/presets.md": presets(),
         "reference/rules.md": rules(),
     }
+    for name, module in COMMANDS.items():
+        made[f"reference/{name}.md"] = commands(name, importlib.import_module(module).app)
     for room in ROOMS:
         made[f"reference/python/{room}.md"] = python(room)
     return made
@@ -212,6 +221,46 @@ def _table(rows: list[tuple[str, ...]]) -> str:
         for row in rows
     )
     return "\n".join([head, "|" + " --- |" * len(rows[0]), *body, ""])
+
+
+# Commands
+
+
+def commands(name: str, group: click.Group) -> str:
+    """Every command of a group with its arguments and options."""
+    context = click.Context(group, info_name=name)
+    parts = [f"# `{name}`", _GENERATED, f"{group.help}\n"]
+    for sub in group.list_commands(context):
+        command = group.get_command(context, sub)
+        assert command is not None
+        parts.append(_command(command, click.Context(command, info_name=sub, parent=context)))
+    return "\n".join(parts)
+
+
+def _command(command: click.Command, context: click.Context) -> str:
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    rows = [("argument or option", "default", "what it is")]
+    for parameter in command.get_params(context):
+        if getattr(parameter, "hidden", False) or "--help" in parameter.opts:
+            continue
+        rows.append(_parameter(parameter, context))
+    text = inspect.cleandoc(command.help or "").replace("\f", "").replace("\b\n", "")
+    return "\n".join(
+        [f"## `{context.command_path}`\n", f"```\n{usage}\n```\n", text, "", _table(rows)]
+    )
+
+
+def _parameter(parameter: click.Parameter, context: click.Context) -> tuple[str, str, str]:
+    name = (parameter.get_help_record(context) or (parameter.human_readable_name, ""))[0]
+    text = getattr(parameter, "help", None) or ""
+    default = parameter.get_default(context)
+    if parameter.required:
+        shown = "required"
+    elif default in (None, False, (), []):
+        shown = ""
+    else:
+        shown = f"`{_plain(default)}`"
+    return f"`{name}`", shown, text.replace("\\[", "[")
 
 
 # Python

@@ -1,5 +1,6 @@
 """Documents: links resolve, and the reference names every field, rule, command and option."""
 
+import importlib
 import importlib.util
 import os
 import re
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 from pydantic import BaseModel
 
@@ -93,3 +95,29 @@ def test_the_presets_show_where_they_differ_from_the_paper(reference: ModuleType
 
 def test_the_reference_has_every_rule(reference: ModuleType) -> None:
     assert all(_row(reference.rules(), rule) for rule in RULES)
+
+
+def _rows(sections: dict[str, str], name: str, sub: str) -> list[str]:
+    return [line for line in sections[f"{name} {sub}"].splitlines() if line.startswith("| `")]
+
+
+def test_the_reference_has_every_command_argument_and_option(reference: ModuleType) -> None:
+    for name, module in reference.COMMANDS.items():
+        group = importlib.import_module(module).app
+        page = reference.commands(name, group)
+        context = click.Context(group, info_name=name)
+        sections = dict(
+            zip(*[iter(re.split(r"^## `(.*)`$", page, flags=re.M)[1:])] * 2, strict=True)
+        )
+        assert list(sections) == [f"{name} {sub}" for sub in group.list_commands(context)]
+        for sub in group.list_commands(context):
+            command = group.get_command(context, sub)
+            assert command is not None
+            for parameter in command.params:
+                is_option = isinstance(parameter, click.Option)
+                names = parameter.opts if is_option else [parameter.make_metavar(context)]
+                where = f"{name} {sub}: {names}"
+                assert any(all(n in line for n in names) for line in _rows(sections, name, sub)), (
+                    where
+                )
+                assert getattr(parameter, "help", None), f"{where} is not explained"
