@@ -15,9 +15,9 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 # A reply that is all there is usually here by then; one that is not is looked at again.
-_GLANCE_S = 0.3
+_WAIT_S = 0.3
 # Replies on their way from the SuperLink, each in memory; a stalled one counts for so long.
-_AT_ONCE, _PATIENCE_S = 8, 20.0
+_MAX_PULLS, _STALLED_S = 8, 20.0
 
 
 class PromptGrid(Grid):
@@ -38,16 +38,16 @@ class PromptGrid(Grid):
         are begun meanwhile, but for those that have taken too long to be waited for.
         """
         wanted = set(message_ids)
-        oldest = time.monotonic() - _PATIENCE_S
-        under_way = sum(since > oldest for since in self._since.values())
-        begun = sorted(wanted - set(self._pulls))[: max(0, _AT_ONCE - under_way)]
-        for name in begun:
+        oldest = time.monotonic() - _STALLED_S
+        active = sum(since > oldest for since in self._since.values())
+        started = sorted(wanted - set(self._pulls))[: max(0, _MAX_PULLS - active)]
+        for name in started:
             self._pulls[name], self._since[name] = self._start(name), time.monotonic()
-        wait([self._pulls[name] for name in begun], timeout=_GLANCE_S)
+        wait([self._pulls[name] for name in started], timeout=_WAIT_S)
         here = sorted(wanted & set(self._pulls))
-        return [message for name in here for message in self._taken(name)]
+        return [message for name in here for message in self._finished(name)]
 
-    def _taken(self, name: str) -> list[Message]:
+    def _finished(self, name: str) -> list[Message]:
         if not self._pulls[name].done():
             return []
         del self._since[name]

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 1.0
 # Asking who is online costs a request.
-_LOOK_EVERY_S = 2.0
+_CHECK_NODES_S = 2.0
 _LOST_REASONS = {"ClientAppCrashed"}
 _ATTEMPTS = 3
 
@@ -106,23 +106,23 @@ class Exchange:
         channel, total = self._channel, len(instructions)
         sites = sorted(channel.roster.name_of(node) for node in instructions)
         channel.watcher.sites_called(self._round_number, self._kind, sites)
-        started = looked = time.monotonic()
+        started = checked = time.monotonic()
         for node, content in instructions.items():
             self._send(PendingRequest(node=node, content=content))
-        news = time.monotonic()
+        last_reply = time.monotonic()
         while self._open() and time.monotonic() < started + channel.timeout_s:
-            before, look = self._open(), time.monotonic()
+            before, pull_started = self._open(), time.monotonic()
             answered = self._pull()
             for done, site in enumerate(answered, total - before + 1):
                 channel.watcher.site_answered(self._round_number, site, done, total)
-            if time.monotonic() > looked + _LOOK_EVERY_S:
-                looked = time.monotonic()
+            if time.monotonic() > checked + _CHECK_NODES_S:
+                checked = time.monotonic()
                 self._check_nodes()
-            news = time.monotonic() if answered else news
+            last_reply = time.monotonic() if answered else last_reply
             if self._open():
                 now = time.monotonic()
-                # A look is a request a site: with many of them the SuperLink must get a rest.
-                time.sleep(max(now - look, pause_s(now - news, _LONGEST_PAUSE_S)))
+                # A pull is a request a site: with many of them the SuperLink must get a rest.
+                time.sleep(max(now - pull_started, pause_s(now - last_reply, _LONGEST_PAUSE_S)))
         for request in [*self._waiting.values(), *self._absent]:
             self._failures[channel.roster.name_of(request.node)] = (
                 f"no answer within {channel.timeout_s:g} s"

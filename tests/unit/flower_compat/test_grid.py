@@ -28,7 +28,7 @@ class Uploads:
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flower_compat.grid._GLANCE_S", 0.05)
+    monkeypatch.setattr("flower_compat.grid._WAIT_S", 0.05)
 
 
 def test_a_stalled_upload_holds_up_nobody() -> None:
@@ -59,7 +59,7 @@ def test_a_failure_is_raised_where_it_is_waited_for() -> None:
 
 def test_few_replies_are_on_their_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is in memory; one that has stalled for long does not keep the others out."""
-    monkeypatch.setattr("flower_compat.grid._AT_ONCE", 2)
+    monkeypatch.setattr("flower_compat.grid._MAX_PULLS", 2)
     now = [1000.0]
     monkeypatch.setattr("flower_compat.grid.time.monotonic", lambda: now[0])
     uploads = Uploads()
