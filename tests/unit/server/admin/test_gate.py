@@ -2,17 +2,12 @@
 
 import asyncio
 import logging
-import os
-import sys
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import flwr.superlink.main
 import httpx
 import pytest
-from click.testing import CliRunner
 from flwr.superlink import extensions
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -20,10 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-import server.commands.superlink
-from server.admin.centre import Centre, create_centre, superlink_arguments
-from server.cli import app
-from server.commands.superlink import MAX_BODY_BYTES, Gate
+from server.admin.gate import MAX_BODY_BYTES, Gate
 
 OUTSIDE = ["203.0.113.5", "10.0.0.7", "192.168.1.2", "2001:db8::1", "fe80::1", "0.0.0.0"]
 LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1"]
@@ -179,65 +171,6 @@ def test_flower_asks_for_the_middleware_and_puts_it_outermost(
     found = flwr.superlink.main._get_middleware()
     assert found[0].cls is Gate
     assert [item.cls for item in found[1:]] == [item.cls for item in before]
-
-
-@pytest.fixture
-def centre(tmp_path: Path) -> Centre:
-    made = Centre(folder=(tmp_path / "centre").resolve(), hosts=("localhost",))
-    create_centre(made, ca_days=3650, now=datetime.now(UTC))
-    return made
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What Flower's command would find, instead of its start."""
-    calls: list[dict[str, Any]] = []
-
-    def command() -> None:
-        calls.append(
-            {
-                "arguments": sys.argv[1:],
-                "middleware": flwr.superlink.main._get_middleware(),
-                "environment": dict(os.environ),
-            }
-        )
-
-    # Undone after the test: the launcher sets them for the rest of its process.
-    monkeypatch.setattr(extensions, "get_middleware", extensions.get_middleware)
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    for name in ("FLWR_HOME", "ASDNET_CENTRE", "PATH"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
-    monkeypatch.setattr("flower_compat.superlink.flower_superlink", command)
-    return calls
-
-
-def launch(folder: Path, admit: Callable[[Path], None]) -> Any:
-    server.commands.superlink._admit_sites, before = admit, server.commands.superlink._admit_sites
-    try:
-        return CliRunner().invoke(app, ["superlink", "--centre", str(folder)])
-    finally:
-        server.commands.superlink._admit_sites = before
-
-
-def test_the_launcher_starts_flower_behind_the_gate(
-    centre: Centre, started: list[dict[str, Any]]
-) -> None:
-    admitted: list[Path] = []
-    result = launch(centre.folder, admitted.append)
-    assert result.exit_code == 0, result.output
-    (call,) = started
-    assert call["middleware"][0].cls is Gate
-    assert call["arguments"] == superlink_arguments(centre)
-    assert call["environment"]["FLWR_HOME"] == str(centre.flower_home)
-    assert call["environment"]["ASDNET_CENTRE"] == str(centre.folder)
-    assert call["environment"]["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
-
-
-def test_without_a_centre_nothing_is_started(tmp_path: Path, started: list[dict[str, Any]]) -> None:
-    result = launch(tmp_path, lambda _: None)
-    assert result.exit_code == 2
-    assert "is not a centre" in result.stderr
-    assert started == []
 
 
 def test_flowers_own_app_is_behind_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
