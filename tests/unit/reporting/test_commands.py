@@ -130,7 +130,7 @@ def test_no_word_is_broken(name: str, width: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["chek"], "No such command 'chek'; see asdnet-site --help"),
+        (["cheque"], "No such command 'cheque'; see asdnet-site --help"),
         (["check"], "--site: is missing; see asdnet-site check --help"),
         (["score", "a"], "REFERENCE: is missing; see asdnet-site score --help"),
         (["check", "--site", "A", "--workers", "0"], "--workers: 0 is not in the range x>=1; see"),
