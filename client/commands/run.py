@@ -7,8 +7,6 @@ Either is started anew when it ends, for ever, until SIGTERM or Ctrl-C.
 import logging
 import signal
 import threading
-import time
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +17,8 @@ from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import ProtocolError, StudyProtocol
 from reporting.terminal import make_console, user_errors
 
-log = logging.getLogger(__name__)
-
 # The network may be down when a hospital's machine starts; everything else must be right.
 _MAY_COME_LATER = {"DNS", "TCP"}
-_POLL_S = 0.1
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 60.0
-# A SuperNode that is refused ends at once; one that ran so long was connected.
-_STEADY_S = 30.0
 
 
 def run(
@@ -55,6 +47,8 @@ def run(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    from client.node.serving import serve  # late: a check alone needs no Flower
+
     serve(config, path, stop)
 
 
@@ -63,42 +57,3 @@ def _last_protocol(config: SiteConfig) -> StudyProtocol | None:
         return StudyProtocol.model_validate_json(config.protocol_file.read_bytes())
     except (OSError, ValidationError):
         return None
-
-
-def serve(config: SiteConfig, site_file: Path, stop: threading.Event) -> None:
-    """The SuperNode and the executor, started anew whenever they end, until `stop` is set."""
-    from client.node.executor import Executor
-    from client.node.supernode import SuperNode
-    from flower_compat.polling import pull_objects_soon
-
-    pull_objects_soon()
-    pause = _FIRST_PAUSE_S
-    while not stop.is_set():
-        log.info("site %s: connecting to %s", config.site, config.centre)
-        started = time.monotonic()
-        node = SuperNode(config, site_file)
-
-        def ended(node: SuperNode = node) -> bool:
-            return stop.is_set() or node.exit_code is not None
-
-        try:
-            with closing(Executor(config, node.address, node.secret)) as executor:
-                while not ended() and not stop.wait(_POLL_S):
-                    executor.poll(ended)
-        finally:
-            node.stop()
-        if stop.is_set():
-            break
-        if time.monotonic() - started > _STEADY_S:
-            pause = _FIRST_PAUSE_S
-        log.warning(
-            "the SuperNode ended (status %s); its own lines above say why. If the centre does not "
-            "know this site's key, ask it to run: asdnet-centre add-site %s. "
-            "Trying again in %.0f s",
-            node.exit_code,
-            config.site,
-            pause,
-        )
-        stop.wait(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
-    log.info("site %s: signed off", config.site)

@@ -7,10 +7,8 @@ findings, so chain, name and dates are looked at in a handshake each, with the o
 from __future__ import annotations
 
 import http.client
-import queue
 import socket
 import ssl
-import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -18,17 +16,21 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from client.node.certificate_dates import certificate_dates, clock_skew
 from client.node.checks import Result, Skip, joined
+from client.node.probes import (
+    handshake,
+    lookup,
+    speaks_plain_http,
+    trusting,
+    trusting_anyone,
+)
 from protocol.config.site import SiteConfig
 from protocol.keys import KeyFileError, certificate_fingerprint, read_certificate
 
 # Of each lookup, connection, handshake and answer.
 TIME_LIMIT_S = 5.0
-# OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name.
-_NO_CHECK_TIME = 0x200000
 _SELF_SIGNED = 18
 _OTHER_ISSUER = {2, 7, 19, 20, 21}
 _OTHER_NAME = {62, 64}
@@ -50,15 +52,6 @@ def connection_checks(config: SiteConfig) -> dict[str, Callable[[], Result]]:
         "expiry": connection.expiry,
         "clock": connection.clock,
     }
-
-
-def _trusting(root: x509.Certificate) -> ssl.SSLContext:
-    """As Flower's SuperNode has it, but dates are left to the row `expiry`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
-    context.verify_flags |= _NO_CHECK_TIME
-    return context
 
 
 class _Connection:
@@ -92,7 +85,7 @@ class _Connection:
         if not self._host:
             raise Skip("no usable centre is named")
         try:
-            self._addresses = _lookup(self._host, self._port)
+            self._addresses = lookup(self._host, self._port, TIME_LIMIT_S)
         except TimeoutError:
             finding = f"no answer for {self._host} within {TIME_LIMIT_S:g} s"
         except (OSError, UnicodeError):
@@ -144,7 +137,7 @@ class _Connection:
             return joined([mistake for mistake in mistakes if mistake])
         if self._der is None or self._ca is None:
             raise Skip(self._unseen)
-        context = _trusting(self._ca)
+        context = trusting(self._ca)
         context.check_hostname = False
         try:
             with self._handshake(context) as stream:
@@ -173,12 +166,8 @@ class _Connection:
 
     def _fetch_certificate(self) -> Result | None:
         """Keep the centre's certificate, whoever signed it; or why there is none."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # to diagnose: nothing is sent and nothing believed
         try:
-            with self._handshake(context) as stream:
+            with self._handshake(trusting_anyone()) as stream:
                 self._der = stream.getpeercert(binary_form=True)
             return None
         except (OSError, ValueError) as error:
@@ -187,7 +176,7 @@ class _Connection:
 
     def _no_tls(self, error: Exception) -> Result:
         reason = getattr(error, "reason", None) or type(error).__name__
-        if self._speaks_plain_http():
+        if speaks_plain_http((self._address or "", self._port), TIME_LIMIT_S):
             hint = "tell the centre: the SuperLink must be started with its TLS certificate"
             return "failed", "the centre speaks plain HTTP: refused", hint
         if isinstance(error, TimeoutError):
@@ -199,14 +188,6 @@ class _Connection:
             return "failed", "offers only TLS that is older than 1.2", hint
         hint = f"ask the centre whether {self._rule} is right, and exempt it from TLS inspection"
         return "failed", f"does not answer in TLS ({reason})", hint
-
-    def _speaks_plain_http(self) -> bool:
-        try:
-            with socket.create_connection((self._address, self._port), TIME_LIMIT_S) as stream:
-                stream.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
-                return stream.recv(5) == b"HTTP/"
-        except OSError:
-            return False
 
     def _not_signed(self, error: ssl.SSLCertVerificationError) -> Result:
         issuer = self._certificate().issuer.rfc4514_string() or "nobody"
@@ -226,7 +207,7 @@ class _Connection:
         if self._der is None:
             raise Skip(self._unseen)
         # Its own certificate as the root: what is left to be wrong is the name.
-        context = _trusting(self._certificate())
+        context = trusting(self._certificate())
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         try:
             self._handshake(context).close()
@@ -267,7 +248,7 @@ class _Connection:
             raise Skip("no trusted connection")
         # Dates are left aside: a clock that is a year off is found here, not taken for expiry.
         try:
-            stream = self._handshake(_trusting(self._ca))
+            stream = self._handshake(trusting(self._ca))
         except ssl.SSLCertVerificationError:
             raise Skip("no trusted connection") from None
         except OSError as error:
@@ -299,12 +280,8 @@ class _Connection:
             return "warning", "the centre's answer has no usable Date", hint
 
     def _handshake(self, context: ssl.SSLContext) -> ssl.SSLSocket:
-        stream = socket.create_connection((self._address, self._port), TIME_LIMIT_S)
-        try:
-            return context.wrap_socket(stream, server_hostname=self._host)
-        except BaseException:
-            stream.close()
-            raise
+        assert self._address is not None
+        return handshake(context, (self._address, self._port), self._host, TIME_LIMIT_S)
 
     def _certificate(self) -> x509.Certificate:
         assert self._der is not None
@@ -313,24 +290,3 @@ class _Connection:
     def _fingerprint(self) -> str:
         assert self._ca is not None
         return certificate_fingerprint(self._ca)
-
-
-def _lookup(host: str, port: int) -> list[str]:
-    """Addresses of a host; in a thread, because the system's resolver knows no time limit."""
-    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(item[4][0]) for item in entries)))
-        except Exception as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=TIME_LIMIT_S)
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer

@@ -21,8 +21,6 @@ LINES_OF_A_FILE = 300
 
 # What is above the limit today.  The list only shrinks: whoever mends one takes its line out.
 LONG_FILES = {
-    "asdnet_models/losses.py",
-    "client/node/connection.py",
     "server/commands/provision.py",
 }
 
