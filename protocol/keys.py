@@ -61,13 +61,13 @@ def parse_openssh_line(text: str) -> ec.EllipticCurvePublicKey:
     except (ValueError, UnsupportedAlgorithm):
         raise KeyFileError(
             "is not an OpenSSH public key line (ecdsa-sha2-nistp384 AAAA... name);"
-            " the site's enrol.py writes one"
+            " `asdnet-site enrol` writes one"
         ) from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         kind = lines[0].split()[0]
         raise KeyFileError(
             f"must be an EC P-384 key (ecdsa-sha2-nistp384), not {kind};"
-            " the site's enrol.py makes one"
+            " `asdnet-site enrol` makes one"
         )
     return key
 

@@ -28,7 +28,7 @@ def draw_sites(result: Path, out: Path, withheld: Path | None) -> None:
     """Three planes a site with reference and predicted contours.
 
     Raises:
-        ValueError: If a site has no test case and no labels of its unlabelled ones are given.
+        ValueError: If a site has neither a test case nor an unlabelled one with a label.
     """
     protocol, weights, _ = load_model(result / "model" / "best")
     configs = [read_site(path) for path in sorted((result / "sites").glob("*.yaml"))]
@@ -76,8 +76,13 @@ def _case(config: SiteConfig, withheld: Path | None) -> Case:
     if withheld is None:
         raise ValueError(f"site {config.site} has no test case; give --withheld")
     labels = scan_files(withheld)
-    first = next(case for case in cases if case.part == "unlabelled" and case.name in labels)
-    return Case(name=first.name, part="test", image=first.image, label=labels[first.name])
+    for case in cases:
+        if case.part == "unlabelled" and case.name in labels:
+            return Case(name=case.name, part="test", image=case.image, label=labels[case.name])
+    raise ValueError(
+        f"site {config.site} has no test case, and --withheld {withheld} holds no label of an"
+        " unlabelled one; give the folder with the labels of this site's unlabelled cases"
+    )
 
 
 def _slice(truth: NDArray[np.uint8], protocol: StudyProtocol) -> int:

@@ -70,6 +70,7 @@ def check(
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
     from client.datacheck.page import write_page
+    from client.datacheck.site import check_site
     from client.datacheck.summary import summarise
     from client.datacheck.text import json_of
     from protocol.wire.messages import facts_metrics
@@ -83,8 +84,16 @@ def check(
             _print_who(who, config, pseudonyms)
             return
         quiet = as_json or for_centre
-        wanted = {"pictures": page and not quiet, "boxes": for_centre}
-        found = _read_cases(console, config, agreed, pseudonyms, workers, wanted, quiet=quiet)
+        with _progress(console, quiet=quiet) as tell:
+            found = check_site(
+                config,
+                agreed,
+                workers=workers,
+                pictures=page and not quiet,
+                boxes=for_centre,
+                progress=lambda report: tell(report, pseudonyms.of(report.name)),
+                found=tell.begin,
+            )
         summary = summarise(found, agreed)
         status = 1 if found.refused else 0
         if for_centre:
@@ -98,30 +107,6 @@ def check(
             write_page(path, config.site, which, found, summary, agreed, pseudonyms)
             console.print(f"page: {path}")
     raise typer.Exit(status)
-
-
-def _read_cases(
-    console: "Console",
-    config: SiteConfig,
-    agreed: StudyProtocol,
-    pseudonyms: Pseudonyms,
-    workers: int,
-    wanted: dict[str, bool],
-    *,
-    quiet: bool,
-) -> "SiteCheck":
-    """Every case, a line each unless it is to be quiet."""
-    from client.datacheck.site import check_site
-
-    with _progress(console, quiet=quiet) as tell:
-        return check_site(
-            config,
-            agreed,
-            workers=workers,
-            **wanted,
-            progress=lambda report: tell(report, pseudonyms.of(report.name)),
-            found=tell.begin,
-        )
 
 
 def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, str]:

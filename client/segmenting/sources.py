@@ -85,23 +85,23 @@ def _of_input(path: Path, leave_out: Path) -> list[Source]:
     if any(_is_visible_dicom(file) for file in path.iterdir()):
         return [Source(name=path.resolve().name, path=path)]
     entries = {
-        name: [place for place in places if place.resolve() != leave_out]
-        for name, places in scan_entries(path).items()
+        name: [entry for entry in paths if entry.resolve() != leave_out]
+        for name, paths in scan_entries(path).items()
     }
-    places = [place for several in entries.values() for place in several]
-    if not places:
+    every_path = [entry for paths in entries.values() for entry in paths]
+    if not every_path:
         raise ScanError(
             f"input {path}",
             "holds no scan; give scan files (.nii.gz, .nii, .mha, .mhd, .nrrd), a DICOM folder, or"
             " the folder that holds them",
             rule="missing",
         )
-    if _are_series_of_one_study(places):
+    if _are_series_of_one_study(every_path):
         return [Source(name=path.resolve().name, path=path)]
     return [
-        Source(name=_without_channel(name), path=place)
-        for name, several in entries.items()
-        for place in several
+        Source(name=_without_channel(name), path=entry)
+        for name, paths in entries.items()
+        for entry in paths
     ]
 
 
@@ -118,11 +118,11 @@ def _is_visible_dicom(file: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def _are_series_of_one_study(places: Sequence[Path]) -> bool:
+def _are_series_of_one_study(paths: Sequence[Path]) -> bool:
     """Whether several entries are DICOM folders, all of one study: parts of one case."""
-    if len(places) < 2 or not all(place.is_dir() and is_dicom_folder(place) for place in places):
+    if len(paths) < 2 or not all(path.is_dir() and is_dicom_folder(path) for path in paths):
         return False
-    studies = {_study(place) for place in places}
+    studies = {_study(path) for path in paths}
     return len(studies) == 1 and "" not in studies
 
 

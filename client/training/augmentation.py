@@ -50,19 +50,19 @@ def _linear(image: Tensor, theta: Tensor) -> Tensor:
     """
     planes = _in_plane(image, theta, "bilinear", "border")
     last = planes.shape[1] - 1
-    place = _slices(theta, last + 1).clamp(0, last)
-    below = place.floor().long()
+    position = _slices(theta, last + 1).clamp(0, last)
+    below = position.floor().long()
     upper = _picked(planes, (below + 1).clamp_max(last))
-    moved = torch.lerp(_picked(planes, below), upper, (place - below)[:, :, None, None])
+    moved = torch.lerp(_picked(planes, below), upper, (position - below)[:, :, None, None])
     return moved.permute(0, 2, 3, 1)[:, None].contiguous()
 
 
 def _nearest(label: Tensor, theta: Tensor) -> Tensor:
     """The nearest voxel's class; background beyond the rim."""
     planes = _in_plane(label, theta, "nearest", "zeros")
-    place = _slices(theta, planes.shape[1]).round().long()
-    inside = (place >= 0) & (place < planes.shape[1])
-    picked = _picked(planes, place.clamp(0, planes.shape[1] - 1))
+    position = _slices(theta, planes.shape[1]).round().long()
+    inside = (position >= 0) & (position < planes.shape[1])
+    picked = _picked(planes, position.clamp(0, planes.shape[1] - 1))
     moved = picked * inside[:, :, None, None]
     return moved.permute(0, 2, 3, 1)[:, None].contiguous()
 

@@ -119,11 +119,6 @@ def only_organs(scores: CaseScores, organs: Collection[str]) -> CaseScores:
     return CaseScores(case=scores.case, organs=kept)
 
 
-def score_case(segmenter: nn.Module, protocol: StudyProtocol, case: CachedCase) -> CaseScores:
-    """Predict one case and score it against its label map, in world mm."""
-    return score_probabilities(predict_on_grid(segmenter, protocol, case), protocol, case)
-
-
 def score_probabilities(
     probabilities: Tensor, protocol: StudyProtocol, case: CachedCase
 ) -> CaseScores:

@@ -85,16 +85,9 @@ def train_round(
     if config.threads:
         torch.set_num_threads(config.threads)
     device = torch_device(config.device)
-    networks = build_networks(
-        protocol,
-        device,
-        trains_confidence=bool(data.labelled),
-        compiled=config.compile,
-        parts=config.accumulate,
+    networks = _networks(
+        config, protocol, device, segmenter, confidence, has_labels=bool(data.labelled)
     )
-    load_weights(networks.segmenter, segmenter)
-    if networks.confidence is not None:
-        load_weights(networks.confidence, confidence or {})
     # Before any step: with the global weights, and at a crash again with the same ones.
     pseudo = pseudo_labels_of(
         config.state, run, plan, networks.segmenter, protocol, data.unlabelled
@@ -118,6 +111,29 @@ def train_round(
         confidence=wire_weights(trained_confidence.state_dict()) if trained_confidence else None,
         report=totals.report(protocol, data, time.perf_counter() - started),
     )
+
+
+def _networks(
+    config: SiteConfig,
+    protocol: StudyProtocol,
+    device: torch.device,
+    segmenter: Weights,
+    confidence: Weights | None,
+    *,
+    has_labels: bool,
+) -> Networks:
+    """The networks with the global weights; D is trained only at a site with labels."""
+    networks = build_networks(
+        protocol,
+        device,
+        trains_confidence=has_labels,
+        compiled=config.compile,
+        parts=config.accumulate,
+    )
+    load_weights(networks.segmenter, segmenter)
+    if networks.confidence is not None:
+        load_weights(networks.confidence, confidence or {})
+    return networks
 
 
 def _method(

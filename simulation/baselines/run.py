@@ -106,15 +106,8 @@ def run_baseline(
         BaselineError: If MALF is to be federated, or no case is labelled.
         ScanError: If a file cannot be used.
     """
-    if kind == "malf" and setting == "federated":
-        raise BaselineError(
-            "MALF: has no weights, so nothing to average over sites; run it pooled or local"
-        )
     options = options or BaselineOptions()
-    labelled = [case for case in cases if case.part == "labelled"]
-    if not labelled:
-        raise BaselineError(f"{kind.upper()}: no case is labelled, so there is no atlas; label one")
-    atlases = _by_site(labelled, configs, pooled=setting == "pooled")
+    atlases = _atlases(kind, setting, configs, cases)
     if predictions is not None:
         predictions.mkdir(parents=True, exist_ok=True)
     with spawned_pool(workers, initializer=_one_thread) as pool:
@@ -136,6 +129,20 @@ def run_baseline(
         ]
         by_case = all_results([pool.submit(_segment_and_score, job) for job in jobs])
     return [row for rows in by_case for row in rows]
+
+
+def _atlases(
+    kind: Kind, setting: Setting, configs: Mapping[str, SiteConfig], cases: Sequence[StudyCase]
+) -> dict[str, tuple[_Scan, ...]]:
+    """The labelled scans by site, or all of them under one name."""
+    if kind == "malf" and setting == "federated":
+        raise BaselineError(
+            "MALF: has no weights, so nothing to average over sites; run it pooled or local"
+        )
+    labelled = [case for case in cases if case.part == "labelled"]
+    if not labelled:
+        raise BaselineError(f"{kind.upper()}: no case is labelled, so there is no atlas; label one")
+    return _by_site(labelled, configs, pooled=setting == "pooled")
 
 
 def _train_encoders(

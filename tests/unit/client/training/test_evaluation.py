@@ -19,7 +19,8 @@ from client.data.image_io import read_image
 from client.training.evaluation import (
     evaluate_site,
     predict_label_map,
-    score_case,
+    predict_on_grid,
+    score_probabilities,
 )
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
@@ -158,7 +159,8 @@ def test_distances_are_in_mm_of_the_scan(make_site: MakeSite, make_protocol: Mak
     case = prepare_site(config, protocol).test[0]
     assert case.label is not None
     case.__dict__["image"] = np.roll(np.asarray(case.label, np.float32), 1, axis=0)
-    score = score_case(Levels(), protocol, case).organs["ball"]
+    probabilities = predict_on_grid(Levels(), protocol, case)
+    score = score_probabilities(probabilities, protocol, case).organs["ball"]
     assert score.dsc == pytest.approx(7 / 8)
     # Two faces of 24 x 24 are 2 mm off, four sides of 8 x 24 are not: 2 * 1152 / 1920 mm.
     assert score.asd_mm == pytest.approx(1.2, rel=0.05)
