@@ -80,8 +80,8 @@ def _case(config: SiteConfig, withheld: Path | None) -> Case:
         if case.part == "unlabelled" and case.name in labels:
             return Case(name=case.name, part="test", image=case.image, label=labels[case.name])
     raise ValueError(
-        f"site {config.site} has no test case, and --withheld {withheld} holds no label of an"
-        " unlabelled one; give the folder with the labels of this site's unlabelled cases"
+        f"site {config.site} has neither a test case nor an unlabelled one whose label is in"
+        f" {withheld}; give --withheld the folder of such labels, or a result with test cases"
     )
 
 

@@ -72,8 +72,6 @@ def check(
     from client.datacheck.page import write_page
     from client.datacheck.site import check_site
     from client.datacheck.summary import summarise
-    from client.datacheck.text import json_of
-    from protocol.wire.messages import facts_metrics
 
     console = make_console(stderr=as_json or for_centre)
     with user_errors(ProtocolError, PseudonymKeyError):
@@ -84,29 +82,26 @@ def check(
             _print_who(who, config, pseudonyms)
             return
         quiet = as_json or for_centre
-        with _progress(console, quiet=quiet) as tell:
+        with _progress(console, pseudonyms, quiet=quiet) as tell:
             found = check_site(
                 config,
                 agreed,
                 workers=workers,
                 pictures=page and not quiet,
                 boxes=for_centre,
-                progress=lambda report: tell(report, pseudonyms.of(report.name)),
+                progress=tell,
                 found=tell.begin,
             )
         summary = summarise(found, agreed)
-        status = 1 if found.refused else 0
-        if for_centre:
-            print(json.dumps(facts_metrics(found.facts, agreed), indent=2, sort_keys=True))
-        elif as_json:
-            print(json.dumps(json_of(found, summary, agreed, pseudonyms), indent=2))
+        if quiet:
+            _print_json(found, summary, agreed, pseudonyms, for_centre=for_centre)
         else:
             _print_summary(console, config, found, summary, agreed, which)
         if page and not quiet:
             path = html or config.state / PAGE
             write_page(path, config.site, which, found, summary, agreed, pseudonyms)
             console.print(f"page: {path}")
-    raise typer.Exit(status)
+    raise typer.Exit(1 if found.refused else 0)
 
 
 def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, str]:
@@ -136,14 +131,17 @@ def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> No
 class _Teller:
     """A line for each case, and in a terminal a bar below them."""
 
-    def __init__(self, console: "Console", progress: "Progress", *, quiet: bool) -> None:
+    def __init__(
+        self, console: "Console", progress: "Progress", pseudonyms: Pseudonyms, *, quiet: bool
+    ) -> None:
         self._console, self._progress, self._quiet = console, progress, quiet
+        self._pseudonyms = pseudonyms
         self._task = progress.add_task("reading the cases", total=None)
 
     def begin(self, count: int) -> None:
         self._progress.update(self._task, total=count)
 
-    def __call__(self, report: "CaseReport", pseudonym: str) -> None:
+    def __call__(self, report: "CaseReport") -> None:
         from rich.text import Text
 
         from client.datacheck.text import case_line
@@ -152,16 +150,35 @@ class _Teller:
             self._progress.advance(self._task)
         if not self._quiet:
             line = Text(f"{report.status:9}", _STYLES[report.status])
-            self._console.print(line + case_line(report, pseudonym), soft_wrap=True)
+            self._console.print(
+                line + case_line(report, self._pseudonyms.of(report.name)), soft_wrap=True
+            )
 
 
 @contextmanager
-def _progress(console: "Console", *, quiet: bool) -> Iterator[_Teller]:
+def _progress(console: "Console", pseudonyms: Pseudonyms, *, quiet: bool) -> Iterator[_Teller]:
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
-        yield _Teller(console, p, quiet=quiet)
+        yield _Teller(console, p, pseudonyms, quiet=quiet)
+
+
+def _print_json(
+    found: "SiteCheck",
+    summary: "Summary",
+    agreed: StudyProtocol,
+    pseudonyms: Pseudonyms,
+    *,
+    for_centre: bool,
+) -> None:
+    from client.datacheck.text import json_of
+    from protocol.wire.messages import facts_metrics
+
+    if for_centre:
+        print(json.dumps(facts_metrics(found.facts, agreed), indent=2, sort_keys=True))
+    else:
+        print(json.dumps(json_of(found, summary, agreed, pseudonyms), indent=2))
 
 
 def _print_summary(
