@@ -1,4 +1,4 @@
-"""What a configuration can name: segmentation networks and ways to learn from unlabelled scans.
+"""The segmentation networks and semi-supervised methods that a configuration can name.
 
 One line here and one file make a new one; CONTRIBUTING.md has an example.  The code is named, not
 imported: a configuration is read without PyTorch.

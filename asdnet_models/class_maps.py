@@ -22,7 +22,7 @@ def merge_unannotated(maps: Tensor, unannotated: Tensor) -> Tensor:
     r"""Maps in which the organs that nobody annotated are one class with the background.
 
     m'_0 = m_0 + sum_{c in U} m_c;  m'_c = 0 for c in U;  m'_c = m_c else, U being the sample's
-    unannotated organs.  Where the label says background, such a voxel may be of any of U: the
+    unannotated organs.  Where the label is background, such a voxel may be of any of U: the
     probability of that is the sum.  Eq. 1 on merged maps and labels is the marginal Dice.
 
     Args:

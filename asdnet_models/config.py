@@ -1,7 +1,7 @@
-"""What the science is told: networks, method, inference.  A study's protocol has more on top.
+"""Configuration of a model: networks, method, inference.  A study's protocol extends it.
 
-Models of pydantic: immutable, and an unknown key is an error.  What the names of architectures
-and methods stand for says `asdnet_models/catalogue.py`.
+Models of pydantic: immutable, and an unknown key is an error.  The names of architectures
+and methods are listed in `asdnet_models/catalogue.py`.
 """
 
 from typing import Annotated, Literal
@@ -58,7 +58,7 @@ class ConfidenceConfig(Frozen):
     )
     width: PositiveInt = Field(16, description="channels after the first convolution")
     input: Literal["maps", "maps+image"] = Field(
-        "maps", description="what D sees: class maps alone, or the scan beside them"
+        "maps", description="what D sees: class maps alone, or the scan with them"
     )
     target: Literal["adversarial", "correctness"] = Field(
         "adversarial",

@@ -17,7 +17,7 @@ _ROUND_TRIP_VOXELS = 1e-3
 
 
 class GeometryError(ValueError):
-    """Spacing, origin or direction of an image that cannot be used; says rule and value."""
+    """Spacing, origin or direction of an image that cannot be used; with rule and value."""
 
 
 def usable_geometry(image: sitk.Image) -> sitk.Image:

@@ -1,4 +1,4 @@
-"""Eq. 1 to 7 of ASDNet, one function each (Nie et al., MICCAI 2018), and a rival's embedding loss.
+"""Losses: Eq. 1 to 7 of ASDNet (Nie et al., MICCAI 2018) and an embedding loss for comparison.
 
 Tensors are (B, C, X, Y, Z) as in MONAI; class 0 is background.  Everything is computed in
 float32 also under autocast: sums over 65,536 voxels do not fit bfloat16's eight bits.
@@ -31,7 +31,7 @@ def class_weights(probabilities: Tensor, target: Tensor, kind: ClassWeight) -> T
     """pi_c of Eq. 1 for each sample, (B, C); 0 for a class absent from the target.
 
     Volumes are fractions of the patch, floored at 64 voxels, so that the result does not depend
-    on the patch's size and epsilon stays small beside it.  "uniform" weighs by 1 / (P_c + P_hat_c),
+    on the patch's size and epsilon stays small.  "uniform" weighs by 1 / (P_c + P_hat_c),
     which makes Eq. 1 the plain mean of the present classes' soft Dice; a constant pi_c would leave
     the sums to the background, and S stays there (measured: DSC 0 after 40 steps).
     """

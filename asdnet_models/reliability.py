@@ -1,4 +1,4 @@
-"""How well a score tells right voxels from wrong ones, as counts that can be added over sites."""
+"""How well a score separates right from wrong voxels, as counts that can be added over sites."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

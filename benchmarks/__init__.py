@@ -1,1 +1,1 @@
-"""Speed and memory beside what a user would pick instead; `make bench` prints and writes it."""
+"""Speed and memory compared with the alternatives; `make bench` prints and writes them."""

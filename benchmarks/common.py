@@ -1,6 +1,6 @@
-"""What every measurement is made of: the same job by several hands, in turn, in one run.
+"""What all benchmarks share: the same job by several implementations, in turn, in one run.
 
-Ratios are what counts: on another machine, or with other work beside it, every figure of a run
+Ratios are what counts: on another machine, or under other load, every figure of a run
 moves together, and their ratio less.
 """
 
@@ -29,7 +29,7 @@ class Row:
         who: Ours, or the peer's name and version.
         value: Median over `runs`.
         unit: Of the value, such as "s" or "MiB".
-        ratio: Value over ours; None for ours itself, and where it says nothing.
+        ratio: Value over ours; None for ours itself, and where it has no meaning.
         spread: Smallest and largest of the runs.
         runs: How many.
         note: What a reader must know.

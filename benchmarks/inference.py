@@ -1,4 +1,4 @@
-"""Inference over 256 x 256 x 144 voxels, beside MONAI's sliding windows as the paper has them."""
+"""Inference over 256 x 256 x 144 voxels, compared with MONAI's sliding windows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Scores = dict[str, tuple[float, float]]
 
 
 def measure() -> Report:
-    """Time and memory with fresh weights, DSC with trained ones: neither says anything of both."""
+    """Time and memory with fresh weights, DSC with trained ones: neither gives both."""
     torch.set_num_threads(1)
     volume, organs = _volume()
     middle = volume[:, :, 80:176, 80:176, 56:88].contiguous()
@@ -120,7 +120,7 @@ def _written_into(volume: Tensor, organs: Tensor) -> Tensor:
 def _organs(network: nn.Module, volume: Tensor, overlap: float) -> Tensor:
     """How much is computed depends on what is found: here it is what the reference has.
 
-    The network does its work on each window, and then says the window's reference.
+    The network runs on each window, but returns the window's reference.
     """
 
     def found(batch: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""First preprocessing of a scan and the data check of a site, beside MONAI's transforms."""
+"""First preprocessing of a scan and the data check of a site, compared with MONAI's transforms."""
 
 from __future__ import annotations
 

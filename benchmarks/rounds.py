@@ -1,4 +1,4 @@
-"""What a round costs beside training: deployed and simulated; ours, plain Flower, NVFLARE."""
+"""What a round costs besides training: deployed and simulated; ours, plain Flower, NVFLARE."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def measure() -> Report:
         jobs[DEPLOYED][name] = lambda at: _nvflare(at, shapes, python, "poc")
         jobs[SIMULATED][name] = lambda at: _nvflare(at, shapes, python, "sim")
     rows = []
-    for topic, hands in jobs.items():
+    for topic, peers in jobs.items():
         seconds = {}
-        for who, job in hands.items():
+        for who, job in peers.items():
             with nothing_left_behind() as folder:
                 seconds[who] = list(job(folder / "work"))
         rows += rows_of(topic, seconds)

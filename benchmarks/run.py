@@ -47,7 +47,7 @@ def run(
         bool, typer.Option(help="put what is measured into docs/results/benchmarks.md")
     ] = True,
 ) -> None:
-    """Measure speed, memory and bytes beside peers; every section of the page is of one run."""
+    """Measure speed, memory and bytes against peers; every section of the page is of one run."""
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     chosen = [name.strip() for name in only.split(",") if name.strip()] or list(MODULES)
     unknown = [name for name in chosen if name not in MODULES]

@@ -1,4 +1,4 @@
-"""DSC and ASD of three organs on 256 x 256 x 144 voxels, beside the package and MONAI's metrics."""
+"""DSC and ASD of three organs on 256 x 256 x 144 voxels, against surface-distance and MONAI."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Labels = NDArray[np.uint8]
 
 
 def measure() -> Report:
-    """Times, values beside each other, and where the time goes."""
+    """Times, values side by side, and where the time goes."""
     reference: Labels = sitk.GetArrayFromImage(phantom()[1])
     prediction = np.roll(reference, (1, 2, 1), (0, 1, 2))
     ours = partial(score_label_maps, prediction, reference, _MM, _ORGANS)

@@ -1,4 +1,4 @@
-"""What one update of really trained weights takes on the wire, by format, and how long it takes."""
+"""Bytes and time of one update of trained weights on the wire, by format."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def _error(found: Weights, sent: Weights, trained: Weights, there: Weights, left
     if not left:
         return "exact" if all(torch.equal(found[n], trained[n]) for n in found) else "differs"
     meant = torch.cat([(trained[n] - there[n]).flatten() for n in sent])
-    held = torch.cat([left[n].flatten() for n in sent])
-    return f"{float(held.norm() / meant.norm()):.2%} of its norm is left for the next round"
+    residual = torch.cat([left[n].flatten() for n in sent])
+    return f"{float(residual.norm() / meant.norm()):.2%} of its norm is left for the next round"
 
 
 def _timed(topic: str, who: str, seconds: list[float]) -> Row:

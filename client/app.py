@@ -1,6 +1,6 @@
-"""The Flower ClientApp of one hospital: thin handlers, and a guard over what leaves.
+"""The Flower ClientApp of one hospital: its handlers, and a filter of what leaves.
 
-Flower is given the path of the site's file as the node's configuration (`site-config`).
+The node's configuration (`site-config`) is the path of the site's file.
 """
 
 import protocol.telemetry  # isort: skip

@@ -8,11 +8,11 @@ app = CommandGroup(
     "asdnet-site",
     "A hospital's part: check its data, join the federation, segment new scans.",
     {
-        "run": ("client.commands.run:run", "Join the federation, and train until told to stop."),
+        "run": ("client.commands.run:run", "Join the federation, and train until stopped."),
         "check": ("client.commands.check:check", "Read every case as training would."),
         "enrol": ("client.commands.enrol:enrol", "Make this site's key, or show it again."),
         "approve": ("client.commands.approve:approve", "Look at code that the centre sent."),
-        "audit": ("client.commands.audit:audit", "Tell what has come and what has left."),
+        "audit": ("client.commands.audit:audit", "Report what has come and what has left."),
         "predict": ("client.commands.predict:predict", "Segment scans with a trained model."),
         "score": ("client.commands.score:score", "Compare a label map with its reference."),
     },

@@ -1,4 +1,4 @@
-"""Every private or patched name of Flower, and nothing of our other rooms.
+"""Everything that uses a private name of Flower; imports none of our other rooms.
 
-`private_names` lists them with their reasons; tests/unit/flower_compat says which one has moved.
+`private_names` lists them with their reasons; tests/unit/flower_compat names one that has moved.
 """

@@ -1,4 +1,4 @@
-"""Numbers by which Flower says why a reply holds no content."""
+"""Flower's numbers for the reasons why a reply has no content."""
 
 from flwr.common.constant import ErrorCode
 

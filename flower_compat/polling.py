@@ -1,7 +1,7 @@
-"""How soon Flower's own loops look again for what they wait for.
+"""Shorter polling pauses of Flower's own loops.
 
 Flower 1.41 has no setting for it: a SuperNode asks for a message every 3 s and looks for its site's
-answer every 0.5 s; whoever pulls an object that is not there yet tries again after 1 s, 2 s, 4 s.
+answer every 0.5 s; pulls of an object that is not there yet are repeated after 1 s, 2 s, 4 s.
 Where a round's training is short, these pauses are most of the round.  Here they are a share of
 what was waited for so far: short after a message, as long as Flower's own where nothing comes.
 """

@@ -1,7 +1,7 @@
 """A SuperNode's Runtime API: the centre's messages come from it, replies go to it.
 
 Flower's own executor (`flwr-clientapp`) unpacks and imports whatever bundle came with a message and
-sends an exception's text back; there is no public way to put another in its place.
+sends an exception's text back; there is no public way to replace it.
 """
 
 import logging
@@ -62,7 +62,7 @@ class Task:
         return future
 
     def complete(self, reply: Message, context: Context) -> None:
-        """Hand in the reply."""
+        """Send the reply."""
         push_message(self._client, reply, context)
         push_task_output(self._client, context, SubStatus.COMPLETED, "")
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, logs that survive a crash, locks that end with a process."""
+"""Atomic files, logs that survive a crash, locks that end with a process."""
 
 import errno
 import fcntl
@@ -22,7 +22,7 @@ class LockedError(RuntimeError):
 
 @contextmanager
 def atomic_file(path: Path, *, mode: int = 0o666, overwrite: bool = True) -> Iterator[Path]:
-    """A draft to write to, in the same folder, which takes the place of `path` at once.
+    """A draft to write to, in the same folder, which replaces `path` atomically.
 
     The draft has the endings of `path`, because some libraries choose the format by them.  It is
     brought to the disk before it gets its name; after an exception there is neither it nor a
@@ -31,7 +31,7 @@ def atomic_file(path: Path, *, mode: int = 0o666, overwrite: bool = True) -> Ite
     Args:
         path: The file.
         mode: Its permissions from the first byte on, less the umask.
-        overwrite: False: never in place of a file that is there.
+        overwrite: False: never replace a file that exists.
 
     Raises:
         FileExistsError: There is such a file, and it may not be overwritten.
@@ -52,7 +52,7 @@ def atomic_file(path: Path, *, mode: int = 0o666, overwrite: bool = True) -> Ite
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """A whole file in place of the old one at once; see `atomic_file`."""
+    """Replace the file atomically; see `atomic_file`."""
     with atomic_file(path, mode=mode) as draft:
         draft.write_bytes(content)
 
@@ -71,7 +71,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def atomic_folder(
     path: Path, *, mode: int = 0o777, overwrite: bool = True, durable: bool = True
 ) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `path` at once, or not at all.
+    """A folder to write into, which replaces `path` atomically, or not at all.
 
     Args:
         path: Where the folder goes.
@@ -146,7 +146,7 @@ def locked(
         path: The file, made if the flags say so.
         flags: As in `os.open`; an exclusive lock needs a file that may be written.
         mode: A new file's permissions, less the umask.
-        shared: Hold it together with others who share it.
+        shared: Several processes may hold it at once.
         timeout_s: How long to wait for it; None: without end.
 
     Yields:

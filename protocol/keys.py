@@ -1,4 +1,4 @@
-"""Keys and certificates as files: what the centre and the sites must read and write alike."""
+"""Reads and writes key and certificate files, for the centre and the sites."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -22,7 +22,7 @@ PUBLIC_MODE = 0o644
 
 
 class KeyFileError(ValueError):
-    """A key or certificate that is missing, of another kind, or in the wrong hands."""
+    """A key or certificate that is missing, of another kind, or readable by others."""
 
 
 def make_key() -> ec.EllipticCurvePrivateKey:
@@ -122,7 +122,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     if _is_private(content):
         raise KeyFileError(
             f"{path}: this is a PRIVATE key where a certificate belongs; if the centre sent it,"
-            " delete it and tell the centre that its key has leaked"
+            " delete it and inform the centre that its key has leaked"
         )
     try:
         (certificate,) = x509.load_pem_x509_certificates(content)

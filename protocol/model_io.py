@@ -1,6 +1,6 @@
-"""A trained model as files, for the centre that saves it and the hospital that uses it.
+"""Saves and loads trained models, for the centre and the hospitals.
 
-safetensors and JSON, no pickle: reading a model runs no code.  Each file is whole or not there,
+safetensors and JSON, no pickle: reading a model runs no code.  Each file is written atomically,
 and what has to be of one round is in one file.
 """
 
@@ -58,7 +58,7 @@ def load_model(folder: Path) -> tuple[StudyProtocol, Weights, Weights | None]:
 
 
 def study_of(files: ModelFiles) -> StudyProtocol:
-    """The whole protocol of a saved model.
+    """The protocol of a saved model.
 
     Raises:
         ModelFileError: If it breaks a rule.
@@ -78,7 +78,7 @@ def model_digest(folder: Path) -> str:
 
 
 def save_tensors(path: Path, tensors: Weights, texts: dict[str, str]) -> None:
-    """One safetensors file with these texts in its header, put in place of the old one at once."""
+    """One safetensors file with these texts in its header, replaces the old one atomically."""
     # safetensors refuses tensors that share memory, as the best model's do with the last one's.
     own = {name: tensor.clone() for name, tensor in tensors.items()}
     with atomic_file(path) as draft:

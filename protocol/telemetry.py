@@ -1,4 +1,4 @@
-"""No launcher of ours tells anybody anything: usage reports of our libraries are off.
+"""Switches off the usage reports of the libraries.
 
 Import this module before Flower, Ray, MLflow or MONAI (which imports MLflow): they read the
 environment when they are imported.  A value that the user has set is left alone.

@@ -1,1 +1,1 @@
-"""A trained network over whole volumes."""
+"""Inference of trained networks on whole volumes."""

@@ -25,7 +25,7 @@ from asdnet_models.preprocessing import map_to_grid, preprocess_image, probabili
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """What a model says of one scan, on the scan's own grid.
+    """A model's prediction of one scan, on the scan's own grid.
 
     Attributes:
         label: The study's values of the organs, 8 bits; 0 is background.
@@ -186,7 +186,7 @@ def labels_on_scan(
 
     Args:
         probabilities_xyz: In [0, 1].
-        config: Says the organs' values.
+        config: Has the organs' values.
         study_grid: Any image of that grid's geometry.
         scan: As acquired.
         largest_component: Keep one connected component an organ.

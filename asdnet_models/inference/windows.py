@@ -48,7 +48,7 @@ def slide(
     A voxel of the body has the value that it would have if no window were left out: a window that
     holds any of the body is computed.  With `background`, this holds for organs' voxels alone:
     first come as few windows as hold the body, then every other one with such a voxel, until none
-    is left; other voxels have the mean of fewer windows.  Memory beside the result: a map of the
+    is left; other voxels have the mean of fewer windows.  Memory, except the result: a map of the
     weights, and one pass of the network.
 
     Args:

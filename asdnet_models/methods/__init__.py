@@ -1,4 +1,4 @@
-"""Ways to train, by name: one module each, on the pieces of `common`."""
+"""Training methods by name: one module each, built on `common`."""
 
 from asdnet_models.catalogue import METHODS, imported
 from asdnet_models.methods.common import Method

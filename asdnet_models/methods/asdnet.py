@@ -141,7 +141,7 @@ def _unseen_weights_kept(
 
 
 def _as_annotated(labelled: LabelledBatch, fakes: Tensor) -> Tensor:
-    """Fakes as D may see them beside this batch's reference maps, which lack unannotated organs.
+    """Fakes as D may see them next to this batch's reference maps, which lack unannotated organs.
 
     An organ that no real map of a sample can have would give every fake away.  Fakes of
     unlabelled patches are each merged as the labelled patch that they were drawn with.
@@ -195,8 +195,8 @@ def _correctness(
 ) -> Tensor:
     """D learns where S is right on labelled patches.
 
-    In a partly annotated sample right is what cannot be told from right: background, or an organ
-    that nobody annotated, where the label has neither of the annotated ones.
+    In a partly annotated sample a voxel is right also where it may be: background or an organ
+    that is not annotated, where the label has none of the annotated ones.
     """
     assert networks.confidence is not None
     maps = labelled.known(maps)

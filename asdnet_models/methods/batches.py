@@ -1,4 +1,4 @@
-"""The patches of a step, and how a step is taken in parts."""
+"""The patches of a training step, and their division for gradient accumulation."""
 
 import itertools
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class LabelledBatch:
     """Patches with their reference: image (B, 1, X, Y, Z) float, label alike, integer.
 
     Attributes:
-        unannotated: (B, C), boolean: the organs of which a sample's label says nothing.  None: all
+        unannotated: (B, C), boolean: the organs that a sample's label does not annotate.  None: all
             are annotated in all samples.
     """
 

@@ -1,4 +1,4 @@
-"""What every method's step is made of: networks, the supervised loss, one safe step."""
+"""What all methods share: the networks, the supervised loss, one safe optimiser step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ class NonFiniteLossError(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What S says of a batch: class probabilities of each of its heads, float32.
+    """S's prediction of a batch: class probabilities of each of its heads, float32.
 
     One head, but for networks with deep supervision.
 

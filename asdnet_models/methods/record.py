@@ -1,4 +1,4 @@
-"""What a step measured."""
+"""Losses and counts of training steps."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class StepRecord:
     def take_in(self, other: "StepRecord", share: float) -> None:
         """What a part of the step measured that is `share` of it."""
         for name, values in other.noted.items():
-            # A weight that is a count says already how much of the step it is of.
+            # A weight that is a count already has the part's share of the step.
             self.noted[name] += [
                 (value, weight * share if isinstance(weight, float) else weight)
                 for value, weight in values

@@ -1,4 +1,4 @@
-"""The networks, built by name from plain numbers."""
+"""Builds and initialises the networks, by name."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def build_segmenter(config: ModelConfig) -> nn.Module:
 
 
 def build_confidence(config: ModelConfig) -> ConfidenceNetwork:
-    """D of this study, started likewise from a stream of its own."""
+    """D of this study, initialised in the same way from a random stream of its own."""
     network_class = ConfidenceCNN if config.confidence.architecture == "cnn" else ConfidenceFCN
     network = network_class(
         classes=config.classes,

@@ -1,14 +1,14 @@
 """The confidence network D: where, or whether, a segmentation can be trusted.
 
 Source: Nie et al., MICCAI 2018, Section 2.2; layer form after Hung et al., BMVC 2018.  That D may
-see the scan, and may be asked together with the softmax, is ours: docs/method.md says why.
+see the scan, and may be combined with the softmax, is ours: docs/method.md has the reasons.
 """
 
 import torch
 from torch import Tensor, nn
 
 _SLOPE = 0.2
-# A probability nearer to 1 than this says no more.
+# A probability nearer to 1 than this carries no more information.
 _NEAREST = 1e-5
 
 
@@ -46,7 +46,7 @@ class ConfidenceNetwork(nn.Module):
         if self.sees_image:
             if image is None:
                 raise ValueError(
-                    "confidence network: sees the image beside the maps; none was given"
+                    "confidence network: needs the image with the maps; none was given"
                 )
             class_maps = torch.cat((class_maps, image), dim=1)
         features: Tensor = self.stem(class_maps)

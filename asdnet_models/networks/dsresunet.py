@@ -13,7 +13,7 @@ _LEVELS = 4
 
 
 class ResidualBlock(nn.Module):
-    """Short connection: two convolutions beside the identity."""
+    """Short connection: two convolutions added to the identity."""
 
     def __init__(self, channels: int, kernel: int, norm: Norm) -> None:
         super().__init__()

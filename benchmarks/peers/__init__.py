@@ -1,1 +1,1 @@
-"""The same job done by others; each folder here is a small project of its own."""
+"""The same job done by other frameworks; each folder here is a small project of its own."""

@@ -1,1 +1,1 @@
-"""What `asdnet-site` can be asked for, a module each."""
+"""The subcommands of `asdnet-site`, a module each."""

@@ -1,4 +1,4 @@
-"""`asdnet-site audit --site A`: what has come to this hospital, and what has left it."""
+"""`asdnet-site audit --site A`: report what has come to this hospital, and what has left it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +18,13 @@ def audit(
     noted: NotedOption = "",
     other_log: Annotated[
         Path | None,
-        typer.Option("--compare", help="The centre's log, which must tell the same of this site."),
+        typer.Option("--compare", help="The centre's log, which must agree about this site."),
     ] = None,
     json_wanted: JsonOption = False,
 ) -> None:
-    """Verify this hospital's audit log and tell what came, what was refused and what left.
+    """Verify this hospital's audit log and report what came, what was refused and what left.
 
-    The whole log is always verified; --since and --run choose what is told.
+    The whole log is always verified; --since and --run choose what is shown.
     Exit status 0: all is well, or nothing has been sent yet.
     Exit status 1: a log was changed, a noted hash is gone, or the sides differ.
     Exit status 2: the question cannot be answered.

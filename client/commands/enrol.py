@@ -1,4 +1,4 @@
-"""`asdnet-site enrol --site A`: make the site's key where it stays, and say what to send."""
+"""`asdnet-site enrol --site A`: make the site's key, which stays, and print what to send."""
 
 import stat
 from pathlib import Path
@@ -54,7 +54,7 @@ def enrol(
 def site_key(config: SiteConfig, *, replace: bool) -> tuple[ec.EllipticCurvePrivateKey, str]:
     """The site's key, made if there is none or `replace` asks for another; and what was done.
 
-    The public line beside it is written whenever it is missing or not the key's.
+    The public line next to it is written whenever it is missing or not the key's.
 
     Raises:
         KeyFileError: If the key that is there is of another kind.
@@ -82,7 +82,7 @@ def site_key(config: SiteConfig, *, replace: bool) -> tuple[ec.EllipticCurvePriv
 
 
 def public_file(config: SiteConfig) -> Path:
-    """Where the public line is: beside the private key."""
+    """Where the public line is: next to the private key."""
     return config.key_file.with_name(f"{config.key_file.name}.pub")
 
 

@@ -58,7 +58,7 @@ class PredictCommand:
         bool | None,
         typer.Option(
             "--largest-component/--all-components",
-            help="Keep one piece an organ, or all; as the study says, if neither is given.",
+            help="Keep one piece an organ, or all; by default as in the study.",
         ),
     ] = None
     device: Annotated[str | None, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = None
@@ -68,7 +68,7 @@ class PredictCommand:
     ] = None
     again: Annotated[bool, typer.Option("--again", help="Make every result anew.")] = False
     names: Annotated[
-        bool, typer.Option("--names", help="Tell the cases' names outside a terminal too.")
+        bool, typer.Option("--names", help="Print the cases' names outside a terminal too.")
     ] = False
     json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON, without names.")
@@ -114,7 +114,7 @@ def _run(
     pseudonyms: Pseudonyms,
     console: "Console",
 ) -> list["Outcome"]:
-    """All cases, a line each; the summary tells of those that were looked at, even if stopped."""
+    """All cases, a line each; the summary has those that were looked at, even if stopped."""
     from rich.progress import Progress
 
     from client.segmenting.batch import predict_all, write_summary
@@ -140,9 +140,9 @@ def _run(
 
 def _line(outcome: "Outcome", *, names: bool) -> str:
     """One case; its own name, and what may hold it, only where that is wanted."""
-    place = f"{outcome.case} ({outcome.name})" if names else outcome.case
+    location = f"{outcome.case} ({outcome.name})" if names else outcome.case
     if outcome.failure is not None:
-        return f"{place}: failed: {outcome.failure.full if names else outcome.failure.message}"
+        return f"{location}: failed: {outcome.failure.full if names else outcome.failure.message}"
     assert outcome.result is not None
     organs = ", ".join(
         f"{organ} {found.volume_ml:.1f} ml at {found.mean_confidence:.2f}"
@@ -151,7 +151,7 @@ def _line(outcome: "Outcome", *, names: bool) -> str:
         for organ, found in outcome.result.organs.items()
     )
     took = "there already" if outcome.status == "kept" else f"{outcome.result.seconds:.1f} s"
-    return f"{place}: {organs}; {took}"
+    return f"{location}: {organs}; {took}"
 
 
 def _tell_the_end(
@@ -220,7 +220,7 @@ def _pseudonyms(path: Path, out: Path, sources: Sequence["Source"]) -> Pseudonym
     """
     if path.resolve().is_relative_to(out.resolve()):
         raise UsageError(
-            f"--key {path}: lies in {out}, whose content may be handed on; keep it elsewhere"
+            f"--key {path}: lies in {out}, whose content may be passed on; keep it elsewhere"
         )
     pseudonyms = Pseudonyms(read_or_make_key(path))
     name_of: dict[str, str] = {}
@@ -235,7 +235,7 @@ def _pseudonyms(path: Path, out: Path, sources: Sequence["Source"]) -> Pseudonym
 
 
 def _device(config: SiteConfig | None, device: str | None, threads: int | None) -> tuple[str, int]:
-    """What the command says, else the site's file, else what is there."""
+    """The command's, else the site file's, else what the machine has."""
     return (
         device or (config.device if config else "auto"),
         threads if threads is not None else (config.threads if config else 0),

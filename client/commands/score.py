@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def score(
     prediction: Annotated[Path, typer.Argument(help="Label map to be scored.")],
-    reference: Annotated[Path, typer.Argument(help="Label map that is held to be true.")],
+    reference: Annotated[Path, typer.Argument(help="Label map that is taken as true.")],
     organs: Annotated[
         str,
         typer.Option(

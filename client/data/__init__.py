@@ -1,1 +1,1 @@
-"""From a site's files to cached arrays."""
+"""A site's files: reading, checking and caching them as arrays."""

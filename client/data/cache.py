@@ -86,7 +86,7 @@ class CachedCase:
 
     @property
     def annotated(self) -> frozenset[str]:
-        """The study's organs that are annotated; of the others its label says nothing."""
+        """The study's organs that are annotated; its label says nothing of the others."""
         return frozenset(self.facts["annotated"])
 
     @property

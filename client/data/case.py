@@ -1,4 +1,4 @@
-"""A case as its site's file has it read: which series, and what its labels mean."""
+"""How a case is read by its site's file: which series, and what its labels mean."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Case:
         part: What it is for.
         image: A file, or the folder of a DICOM series.
         label: A label map, RTSTRUCT or DICOM-SEG.
-        site: The file that says how it is read; None: labels are in the study's own numbers.
+        site: The file with the rules for reading it; None: labels are in the study's own numbers.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Case:
         return site_mapping(self.site, organs) if self.site else study_mapping(organs)
 
     def annotated(self, organs: Mapping[str, int]) -> frozenset[str]:
-        """The study's organs that are annotated in it; of the others its label says nothing."""
+        """The study's organs that are annotated in it; its label says nothing of the others."""
         return self.label_mapping(organs).annotated_in(self.name) if self.label else frozenset()
 
     def how_it_is_read(self, organs: Mapping[str, int]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Case:
             organs: The study's values.
 
         Raises:
-            ScanError: It cannot be read, is of another scan, or says what nobody can know.
+            ScanError: It cannot be read, is of another scan, or contradicts the site's file.
             ValueError: The case has no label.
         """
         if self.label is None:

@@ -1,4 +1,4 @@
-"""What a site says of its data before round 1: counts, and nothing of any one case."""
+"""What a site declares of its data before round 1: counts, and nothing of a single case."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence

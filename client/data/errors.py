@@ -37,7 +37,7 @@ class Problem:
 
 
 class ScanError(ValueError):
-    """A scan or label map that cannot be used; says location, rule, value and hint.
+    """A scan or label map that cannot be used, with location, rule, value and hint.
 
     Attributes:
         problem: The same in parts.
@@ -48,5 +48,5 @@ class ScanError(ValueError):
         super().__init__(str(self.problem))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Crosses a process border whole."""
+        """Pickle with every field."""
         return partial(ScanError, **vars(self.problem)), ()

@@ -86,7 +86,7 @@ def read_label_map(
 
 
 def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.Image:
-    """Read a label map that has no image beside it, with its own geometry.
+    """Read a label map that has no image, with its own geometry.
 
     Args and Raises as for `read_label_map`, the grid left aside.
     """
@@ -97,7 +97,7 @@ def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.
 
 
 def load_numbers(path: Path, location: str) -> sitk.Image:
-    """Read a map of whole numbers, whatever they mean, with its own geometry.
+    """Read a map of integers, whatever they mean, with its own geometry.
 
     Raises:
         ScanError: It cannot be read, or holds values that are not integers.

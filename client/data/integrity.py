@@ -1,4 +1,4 @@
-"""Whether a scan's file is whole, looked at before ITK reads it.
+"""Checks that a scan's file is complete, before ITK reads it.
 
 ITK cannot be trusted with this: SimpleITK 2.5 reads a NIfTI file that was cut short, a damaged
 compressed MetaImage and some damaged compressed NRRD files without an exception, and returns
@@ -26,7 +26,7 @@ _CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
 _HEADER_LIMIT = 1 << 20  # bytes; a text header longer than this is none
 _NIFTI_HEADER = 348  # bytes; NIfTI-2, of 540, is nothing that ITK reads
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by NIfTI's code of the voxel type
-# Where a MetaImage or NRRD header says where its voxels lie.
+# Header fields of MetaImage and NRRD that locate the voxels.
 _GEOMETRY_FIELDS = (
     *("elementspacing", "elementsize", "transformmatrix", "rotation", "orientation"),
     *("offset", "position", "origin", "spacings", "space directions", "space origin"),
@@ -75,7 +75,7 @@ def check_integrity(path: Path, *, location: str) -> None:
 
 
 def data_file(path: Path, *, location: str) -> Path | None:
-    """The file beside a .mhd or .nhdr header that holds its voxels; None where there is none.
+    """The file that holds the voxels of a .mhd or .nhdr header; None where there is none.
 
     Raises:
         ScanError: The header names several files, or one that is missing.

@@ -1,7 +1,7 @@
 """What a site's label numbers and names mean in a study.
 
-Nobody guesses: a number that is neither an organ of the study nor ignored on purpose is refused,
-and an organ that nobody drew is unknown, not absent.
+Nothing is guessed: a number that is neither an organ of the study nor ignored on purpose is
+refused, and an organ that is not annotated is unknown, not absent.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class LabelMapping:
 
         Args:
             masks: By the site's name of a structure, (Z, Y, X) of the scan's grid; other names
-                than the mapping's are left aside (`unused` says which).
+                than the mapping's are left aside (see `unused`).
             scan: The scan.
             case: The case's name.
             location: How messages begin.

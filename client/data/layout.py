@@ -104,8 +104,8 @@ def find_cases(folder: Path, config: SiteConfig | None = None) -> tuple[Case, ..
 
     Args:
         folder: With the layout above.
-        config: The site's file, which says how they are read; None: labels are in the study's own
-            numbers.
+        config: The site's file, with the rules for reading them; None: labels are in the
+            study's own numbers.
 
     Raises:
         LayoutError: With all mistakes: no folder or no training case, an image without label
@@ -211,7 +211,7 @@ def _part_cases(
 def _labels_in_trees(
     image_of: Mapping[str, Path], label_of: Mapping[str, Path], part: Part, survey: Survey
 ) -> dict[str, Path]:
-    """Contours or segments beside the slices of a DICOM case that has no label of its own."""
+    """Contours or segments next to the slices of a DICOM case that has no label of its own."""
     found = {}
     for name, image in image_of.items():
         if name in label_of or not image.is_dir():
@@ -249,7 +249,7 @@ def _files(folder: Path, part: Part, survey: Survey) -> dict[str, Path]:
 
 
 def _voxel_files(scans: Iterable[Path]) -> Iterator[Path]:
-    """The files beside .mhd and .nhdr headers."""
+    """The files that belong to .mhd and .nhdr headers."""
     for path in scans:
         with suppress(ScanError, OSError):
             data = data_file(path, location="") if path.is_file() else None

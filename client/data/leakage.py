@@ -1,4 +1,4 @@
-"""Rules that no case breaks by itself: a scan that is there twice, a patient on both sides."""
+"""Rules between cases: no scan twice, no patient both in training and in validation or test."""
 
 import csv
 from collections.abc import Iterable
@@ -26,10 +26,10 @@ _SIDE: dict[Part, str] = {
 
 
 class LeakageCheck:
-    """Takes a site's cases one by one; each is held against those before it.
+    """Takes a site's cases one by one and compares each with those before it.
 
     Args:
-        config: Its `patients` says whose scan a case is, where headers don't.
+        config: Its `patients` maps cases to patients, where headers don't.
 
     Raises:
         ProtocolError: The file of patients cannot be used.
@@ -41,7 +41,7 @@ class LeakageCheck:
         self._side_of: dict[str, Case] = {}
 
     def problem(self, case: Case, voxel_hash: str) -> Problem | None:
-        """What is wrong with this case beside those before it; None where nothing is."""
+        """What is wrong with this case given those before it; None where nothing is."""
         location = f"{case.part} case {case.name}"
         same = self._first_with.setdefault(voxel_hash, case)
         if same is not case:
@@ -83,7 +83,7 @@ def duplicate_mistakes(cases: Iterable[tuple[str, Case]]) -> list[str]:
 
     A test scan that is also trained on makes every score of it worthless. Copies are found
     where they were renamed, compressed or converted (`voxel_hash`). Cases that cannot be
-    read are passed over; their own refusal says so.
+    read are passed over; they are refused on their own.
 
     Args:
         cases: Pairs of site and case.

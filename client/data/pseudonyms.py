@@ -1,4 +1,4 @@
-"""Names that may leave a folder: a case's own name is often a patient's, or a hospital number.
+"""Pseudonyms of cases: a case's own name is often a patient's, or a hospital number.
 
 A pseudonym is made from the name by a key that stays at the site.  With the key, the same names
 give the same pseudonyms again, which is how a result is linked to its case; without it, nobody can
@@ -23,7 +23,7 @@ _SEAL = "\0"  # begins no file's name, so a sealed text never gives the digest o
 
 
 class PseudonymKeyError(ValueError):
-    """A key file that cannot be used; says file, rule and hint."""
+    """A key file that cannot be used, with file, rule and hint."""
 
 
 class Pseudonyms:
@@ -39,7 +39,7 @@ class Pseudonyms:
         return f"case-{self._hmac(name)[:_DIGITS]}"
 
     def seal(self, text: str) -> str:
-        """HMAC-SHA256 of a text that is to be known again here, and by nobody without the key.
+        """HMAC-SHA256 of a text: it can be recognised with the key only.
 
         A plain hash of a scan's bytes would link a result to any other copy of the scan.
         """

@@ -1,1 +1,1 @@
-"""The data check: what a site's cases are like, and which of them are used."""
+"""The data check: properties of a site's cases, and which of them are used."""

@@ -1,4 +1,4 @@
-"""Which fields of a scan's header may say who the patient is; their contents are never repeated."""
+"""Finds header fields that may identify the patient; their contents are never repeated."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _nifti(path: Path) -> tuple[str, ...]:
         for name, (start, length) in _NIFTI_TEXTS.items()
         if header[start : start + length].split(b"\0", 1)[0].strip()
     ]
-    # Behind the header there may be whole DICOM headers or comments.
+    # Header extensions may contain DICOM headers or comments.
     if len(header) > _NIFTI_HEADER and struct.unpack_from("B", header, _NIFTI_HEADER)[0]:
         fields.append("header extension")
     return tuple(fields)

@@ -1,4 +1,4 @@
-"""What the data check finds out of one case: whether it is used, why not, and what it is like."""
+"""The data check of one case: whether it is used, why not, and its properties."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class CaseReport:
 def inspect_case(
     case: Case, protocol: StudyProtocol, *, picture: bool = False, box: bool = False
 ) -> CaseReport:
-    """Read one case whole, as training would, and measure it.
+    """Read one case completely, as training would, and measure it.
 
     Args:
         case: Where it is and how it is read.

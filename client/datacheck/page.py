@@ -59,13 +59,13 @@ def write_page(
             Text(text=_verdict(check), tone="bad" if check.refused else "good"),
             Text(
                 text="For this site alone: it shows scans. Cases bear pseudonyms; asdnet-site check"
-                f" --site {site} --who PSEUDONYM says at the site which one is meant.",
+                f" --site {site} --who PSEUDONYM shows at the site which one is meant.",
                 tone="caution",
             ),
         ),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # It shows scans: nobody else's to read.
+    # It shows scans: only this user may read it.
     write_text(path, text, PRIVATE_MODE)
 
 

@@ -62,8 +62,8 @@ def check_site(
         workers: Processes; 1 works in this one.
         pictures: Draw each case.
         boxes: Find the organs' boxes, for exactly what the centre would get.
-        progress: Told of each case, in order.
-        found: Told how many cases there are, before the first.
+        progress: Called with each case, in order.
+        found: Called with the number of cases, before the first.
 
     Raises:
         ProtocolError: The site's file does not fit the study, or its patients cannot be read.

@@ -1,4 +1,4 @@
-"""All cases of a site in numbers."""
+"""Statistics of all cases of a site."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Summary:
         intensity: Spread of the bodies' medians.
         identified: How many cases' headers hold each telling field.
         cache_bytes: What all cases take in the cache, estimated.
-        memory_bytes: What predicting the largest case takes beside the networks, estimated.
+        memory_bytes: What predicting the largest case takes without the networks, estimated.
     """
 
     used: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""What a data check says in words and in JSON."""
+"""The result of a data check as text and as JSON."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def summary_lines(
 def json_of(
     check: SiteCheck, summary: Summary, protocol: StudyProtocol, pseudonyms: Pseudonyms
 ) -> dict[str, Any]:
-    """The whole check for scripts; no name of a case, file, folder or structure."""
+    """The check for scripts; no name of a case, file, folder or structure."""
     return {
         "study": {"name": protocol.name, "sha256": protocol.digest},
         "cases": [_case_json(report, pseudonyms) for report in check.reports],

@@ -1,1 +1,1 @@
-"""Joining the federation, and guarding what runs and what leaves."""
+"""The site's node: joins the federation, and checks what runs and what leaves."""

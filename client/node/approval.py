@@ -36,11 +36,11 @@ _A_DIGEST = TypeAdapter(Sha256)
 
 
 class ApprovalError(ValueError):
-    """A decision that cannot be made; says why and what to do."""
+    """A decision that cannot be made, with the reason and what to do."""
 
 
 class NotApprovedError(ApprovalError):
-    """Code that must not run here, as nobody has approved it."""
+    """Code that must not run here, because it is not approved."""
 
     def __init__(self, digest: str, site: str) -> None:
         super().__init__(
@@ -89,7 +89,7 @@ def check_bundle(config: SiteConfig, fab: bytes, installed: str) -> ApprovedCode
 
     Raises:
         BundleError: The bundle is none that anybody could approve.
-        NotApprovedError: Nobody has approved it; it is kept in waiting/.
+        NotApprovedError: It is not approved; it is kept in waiting/.
     """
     bundle = read_bundle(fab)
     waits = _file(config, _WAITING, bundle.digest)
@@ -107,12 +107,12 @@ def check_bundle(config: SiteConfig, fab: bytes, installed: str) -> ApprovedCode
 
 
 def waiting(config: SiteConfig) -> list[KeptBundle]:
-    """What nobody has decided on yet, in the order of arrival; damaged files are left out."""
+    """Bundles that await a decision, in the order of arrival; damaged files are left out."""
     return _kept(config.bundles / _WAITING, {})
 
 
 def approved(config: SiteConfig) -> list[KeptBundle]:
-    """What may run here beside the installed version, in the order of approval.
+    """What may run here besides the installed version, in the order of approval.
 
     Without the digests of the site's own file (`approved_bundles`), of which no content is kept.
     """
@@ -150,7 +150,7 @@ def approve(config: SiteConfig, digest: str) -> None:
             f"app bundle {digest[:12]}: its file in {_WAITING}/ holds something else; delete {path}"
             " and have the centre send it again"
         )
-    # In the log first, so that nothing is ever approved without a line that says by whom.
+    # In the log first, so that nothing is ever approved without a line that has the person.
     _record(config, digest, "approved")
     # Written from what was digested: the file may have changed since.
     _put(_file(config, _APPROVED, digest), fab)
@@ -204,7 +204,7 @@ def _keep(path: Path, fab: bytes) -> None:
 
 
 def _verified(path: Path) -> Bundle | None:
-    """The bundle in a file, if it is there and is what the file's name says."""
+    """The bundle in a file, if it is there and has the digest of the file's name."""
     try:
         bundle = read_bundle(path.read_bytes())
     except FileNotFoundError:
@@ -223,7 +223,7 @@ def _verified(path: Path) -> Bundle | None:
 
 
 def _kept(folder: Path, times: Mapping[str, datetime]) -> list[KeptBundle]:
-    """Bundles of a folder, oldest first: by `times`, where it says nothing by the file's."""
+    """Bundles of a folder, oldest first: by `times`, else by the file's time."""
     kept = []
     for path in folder.glob("*.fab"):
         bundle = _verified(path)

@@ -1,7 +1,7 @@
 """App bundles: the code that the centre sends to a site, read and compared but never run.
 
 A bundle (Flower's FAB) is a zip of source files with a manifest of their digests.  It comes over
-the network, so that nothing of it is believed: neither its names, nor its sizes, nor its manifest.
+the network, so nothing of it is trusted: neither its names, nor its sizes, nor its manifest.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _UNREADABLE = (
 
 
 class BundleError(ValueError):
-    """A bundle that is refused whoever sent it; says what is wrong with it."""
+    """A bundle that is refused whoever sent it, with what is wrong with it."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ _STYLES: dict[Status, str] = {"ok": "green", "warning": "yellow", "failed": "bol
 
 
 class Skip(Exception):
-    """A check has nothing to look at, because of an earlier one; says which."""
+    """A check has nothing to look at, because an earlier one failed; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""The one door out of a site: what is not agreed does not leave, and what leaves is logged.
+"""Filters what leaves a site: only what is agreed leaves, and everything that leaves is logged.
 
 A reply is not inspected but made anew from what the centre would read of it, so that nothing can
-travel in a place where nobody looks: an extra record, a trailing byte, a header.
+travel where it is not checked: an extra record, a trailing byte, a header.
 """
 
 import builtins
@@ -62,7 +62,7 @@ def filter_reply(reply: Message, instruction: Message, site: str) -> Message:
             return error_reply(instruction, reply.error.reason or "OtherError")
         content = _reencode(reply.content, instruction, site)
     except Exception as error:
-        # What an app hands over may be anything; whatever it breaks, it does not leave.
+        # An app may return anything; whatever it breaks, it does not leave.
         log.error("a reply was refused on its way out: %s", error)
         return error_reply(instruction, REFUSED)
     return Message(content, reply_to=instruction)

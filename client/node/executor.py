@@ -1,4 +1,4 @@
-"""Takes the centre's messages from the SuperNode, has approved code answer them, guards the exit.
+"""Takes the centre's messages from the SuperNode and has approved code answer them.
 
 Flower's own SuperExec would unpack and import whatever bundle the centre sends, and send an
 exception's text back.  This one looks at the bundle first, runs it in a process of its own, and
@@ -147,7 +147,7 @@ class Executor:
             return error_reply(message, type(error).__name__)
         reply = filter_reply(answer, message, self._config.site)
         if reply.has_error() and reply.error.reason == REFUSED:
-            # An app may hand over anything; what is no message has nothing to describe.
+            # An app may return anything; what is no message has nothing to describe.
             self._log("refused", answer if isinstance(answer, Message) else reply, message)
         return reply
 

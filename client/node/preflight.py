@@ -1,4 +1,4 @@
-"""What a hospital's machine needs before it joins, each as one row: what is finding, what to do.
+"""Checks a hospital's machine before it joins; each check is a row: name, finding, hint.
 
 Nothing of the site's data is read but names and headers of scans, and nothing is sent.
 """
@@ -177,7 +177,7 @@ def _volume_mm3(case: Case) -> float | None:
 def _entries(cache: Path, study: StudyProtocol) -> Iterable[int]:
     """Bytes of each case that is in the cache on this study's grid.
 
-    Told by spacing alone: the keys would need every byte of every scan.
+    Found by spacing alone: the keys would need every byte of every scan.
     """
     for file in cache.glob("[!.]*/facts.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -187,7 +187,7 @@ def _entries(cache: Path, study: StudyProtocol) -> Iterable[int]:
 
 
 def _data(config: SiteConfig) -> Result:
-    """Cases by kind, told by file names alone."""
+    """Cases by kind, from file names alone."""
     try:
         count = Counter(case.part for case in find_cases(config.data, config))
     except LayoutError as error:
@@ -195,7 +195,7 @@ def _data(config: SiteConfig) -> Result:
         number = len(error.mistakes)
         more = f"\nand {number - _MISTAKES_SHOWN} more" if number > _MISTAKES_SHOWN else ""
         finding = f"{number} mistake{'s' if number > 1 else ''}:\n{shown}{more}"
-        hint = f"asdnet-site check --site {config.site} says it of every case"
+        hint = f"asdnet-site check --site {config.site} shows them for every case"
         return "failed", finding, hint
     except OSError as error:
         finding = f"the data folder cannot be read ({error.strerror})"

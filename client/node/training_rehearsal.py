@@ -34,7 +34,7 @@ def rehearse_training(config: SiteConfig, study: StudyProtocol, note: str) -> Re
     try:
         if not receiver.poll(STEP_LIMIT_S):
             finding = f"a training step takes over {STEP_LIMIT_S:g} s{note}"
-            return "failed", finding, "use a machine with a GPU, or tell the centre"
+            return "failed", finding, "use a machine with a GPU, or inform the centre"
         status, finding, hint = receiver.recv()
         return status, finding + note, hint
     except EOFError:

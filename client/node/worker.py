@@ -1,6 +1,6 @@
 """The process that runs the approved code: it stays warm between messages.
 
-Nothing here talks to the network: a message is handed in, its answer is handed back.
+Nothing here talks to the network: it takes a message and returns the answer.
 """
 
 import protocol.telemetry  # isort: skip
@@ -47,10 +47,10 @@ class Worker:
             code: Folder of an approved bundle; None runs the installed version.
             message: The centre's instruction.
             context: Flower's context of this run.
-            stop: Once it says so, the answer is waited for no longer.
+            stop: Once it returns True, the answer is no longer awaited.
 
         Raises:
-            SiteStopped: If `stop` said so; the process is ended.
+            SiteStopped: If `stop` returned True; the process is ended.
             BrokenProcessPool: If the process died; the next message gets a new one.
         """
         if self._pool is None or code != self._code:
@@ -88,7 +88,7 @@ def _prepare(code: Path | None) -> None:
             if name != __name__:
                 del sys.modules[name]
         sys.path.insert(0, os.fspath(code))
-        # Byte code would be files that nobody approved.
+        # Byte code would be files that are not approved.
         sys.dont_write_bytecode = True
         importlib.invalidate_caches()
 

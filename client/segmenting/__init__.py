@@ -1,1 +1,1 @@
-"""A trained model on new scans."""
+"""Segments new scans with a trained model."""

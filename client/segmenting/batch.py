@@ -1,4 +1,4 @@
-"""Many cases one after the other: what is there stays, what fails is reported, the rest goes on."""
+"""Segments many cases in turn: results that exist are kept, failures are reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Failure:
     Attributes:
         rule: The rule that it breaks; `error` for anything else.
         message: Rule, value and hint, without a name of the site's.
-        full: The whole line, for the site's own screen.
+        full: The whole message, for the site's own screen.
     """
 
     rule: str
@@ -87,7 +87,7 @@ def write_summary(out: Path, outcomes: Sequence[Outcome], organs: Iterable[str])
     """`summary.csv`: failed cases, then the least confident first.
 
     Args:
-        out: Where it goes, in place of an older one at once.
+        out: Where it goes; replaces an older one atomically.
         outcomes: Of all cases of this call.
         organs: The study's, in the order of the columns.
     """

@@ -1,4 +1,4 @@
-"""What `asdnet-site predict` can be asked for; without the libraries that do it."""
+"""Options of `asdnet-site predict`; imports no heavy library."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ class Options:
 
     Attributes:
         formats: Which kinds of file; the DICOM ones only for DICOM sources.
-        largest_component: Keep one component an organ; None: as the study says.
+        largest_component: Keep one component an organ; None: as in the study.
         series: Patterns of SeriesDescription, where a case holds several series.
     """
 

@@ -1,4 +1,4 @@
-"""One picture of a prediction: all of it, and below where to look first."""
+"""One picture of a prediction: the whole scan, and below it the least confident place."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def least_confident_place(
 
     A neighbourhood, because single voxels are unsure along every boundary.
     """
-    doubt = np.where(near_zyx, 1 - confidence_zyx, 0).astype(np.float32)
+    uncertainty = np.where(near_zyx, 1 - confidence_zyx, 0).astype(np.float32)
     size = [max(1, round(2 * _NEAR_MM / mm)) | 1 for mm in reversed(spacing_mm_xyz)]
-    smooth = ndimage.uniform_filter(doubt, size, mode="constant")
+    smooth = ndimage.uniform_filter(uncertainty, size, mode="constant")
     best = np.where(near_zyx, smooth, -1).argmax()
     z, y, x = (int(index) for index in np.unravel_index(best, near_zyx.shape))
     return z, y, x

@@ -17,7 +17,7 @@ from protocol.config.study import StudyProtocol
 from protocol.model_io import model_digest, study_of
 
 # A voxel below is counted, and shown, as one to look at.  It is a convention of this command, not
-# of the study: gamma says what training may trust, and was not chosen for a reader's eye.
+# of the study: gamma is what training may trust, and was not chosen for display.
 LOW_CONFIDENCE = 0.8
 
 

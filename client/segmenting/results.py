@@ -1,6 +1,6 @@
-"""What segmenting one case leaves behind: a folder that is whole or not there.
+"""The result of segmenting one case: a folder that is complete or absent.
 
-Nothing in it but the DICOM files says whose scan it was.  They carry the scan's own header,
+Only the DICOM files in it identify the patient.  They carry the scan's own header,
 because they go back to where the scan came from.
 """
 
@@ -71,7 +71,7 @@ class CaseResult(Frozen):
 
 
 def made_from(source: Source, model: Model, options: Options, pseudonyms: Pseudonyms) -> str:
-    """Changes whenever the result would; tells nothing of the scan without the site's key.
+    """Changes whenever the result would; reveals nothing of the scan without the site's key.
 
     Raises:
         ScanError: The scan cannot be opened.
@@ -101,7 +101,7 @@ def read_result(folder: Path) -> CaseResult | None:
 def make_result(
     source: Source, out: Path, model: Model, options: Options, *, pseudonym: str, seal: str
 ) -> CaseResult:
-    """Segment one case and put its folder in place of an older one.
+    """Segment one case; its folder replaces an older one atomically.
 
     Args:
         source: The scan.

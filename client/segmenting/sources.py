@@ -1,4 +1,4 @@
-"""The scans that a command was given: files, DICOM folders, and folders of many of either."""
+"""Finds the scans given to a command: files, DICOM folders, and folders of many of either."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from client.data.entries import (
 )
 from client.data.errors import ScanError
 
-_CHANNEL = "_0000"  # as the data contract has it: a channel's number is no part of a case's name
+_CHANNEL = "_0000"  # a channel's number is no part of a case's name (layout.py)
 _STUDY_UID = "0020|000d"
 
 

@@ -1,4 +1,4 @@
-"""What a machine does with the networks: memory layout, kernels and way to take a step.
+"""Device-specific training: memory layout, kernels and gradient accumulation.
 
 Facts of a site, not of the study: on any of them a step has the same gradients to rounding.
 """

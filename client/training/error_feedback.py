@@ -1,4 +1,4 @@
-"""What the rounding of a site's updates has left, which stays at the site for the next one."""
+"""Error feedback: the rounding errors of a site's updates are kept for the next one."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -39,7 +39,7 @@ class OptimiserStore:
             networks.confidence_optimiser.load_state_dict(states["confidence"])
 
     def save(self, networks: Networks, number: int) -> None:
-        """Written beside, then put in its place; older rounds and runs are cleared away."""
+        """Write atomically; older rounds and runs are deleted."""
         confidence = networks.confidence_optimiser
         states: dict[str, Any] = {
             "segmenter": networks.segmenter_optimiser.state_dict(),

@@ -1,4 +1,4 @@
-"""The next batch is drawn while a step runs."""
+"""Draws the next batch while a step runs."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -36,7 +36,7 @@ def pseudo_labels_of(
     Args:
         state: The site's state folder; they are kept below it by run, labelling and cache key.
         run: The run's name.
-        plan: Says which labelling is due.
+        plan: Has the labelling that is due.
         segmenter: S with the round's global weights, on its device; left as it was.
         protocol: Patch size, overlap and spacing.
         cases: The site's unlabelled cases.

@@ -1,4 +1,4 @@
-"""What a site's state folder keeps: files of the last rounds, of the last few runs."""
+"""The site's state folder: files of the last rounds, of the last few runs."""
 
 import re
 import shutil

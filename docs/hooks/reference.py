@@ -114,8 +114,8 @@ def rules() -> str:
         [
             "# Rules of the data",
             _GENERATED,
-            "A case that breaks a rule is not used. The site's own check says which value and what "
-            "to do; the centre hears the rule's name and how many cases broke it.\n",
+            "A case that breaks a rule is not used. The site's own check shows the value and what "
+            "to do; the centre gets the rule's name and how many cases broke it.\n",
             _table(rows),
         ]
     )

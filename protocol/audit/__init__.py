@@ -1,1 +1,1 @@
-"""The audit log of either side, and the report of it."""
+"""The audit logs of the sites and the centre, and their report."""

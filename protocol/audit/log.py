@@ -1,9 +1,9 @@
 """The audit log of one side: every message that came, was refused or left, in a chain of hashes.
 
 One JSON object a line, appended and never changed.  Each entry holds the hash of the entry before
-it, so that a changed, removed, inserted or moved line shows.  What one log alone cannot show: that
-its last lines were cut off, or that all of it from some line on was written anew.  Two things show
-that: a last hash which was kept elsewhere, and `verification.compare` with the other side's log.
+it, so that a changed, removed, inserted or moved line shows.  One log alone cannot show that
+its last lines were cut off, or that it was rewritten from some line on.  Two things show that: a
+last hash which was kept elsewhere, and `verification.compare` with the other side's log.
 """
 
 import errno
@@ -34,7 +34,7 @@ _BLOCK = 8192  # bytes read at a time from the end of the log
 
 
 class AuditError(Exception):
-    """The log cannot be written or read; whoever wanted to send must not send."""
+    """The log cannot be written or read; the message must not be sent."""
 
 
 class AuditEntry(Frozen):
@@ -168,7 +168,7 @@ def parse_line(line: bytes) -> tuple[AuditEntry | None, str]:
 
 
 def _read_tail(path: Path, file: int) -> tuple[int, AuditEntry | None, int]:
-    """Where the whole lines end, the last of them, and the number of torn bytes behind it.
+    """Where the complete lines end, the last of them, and the number of torn bytes behind it.
 
     Read from the end of the file: a log grows for weeks.
     """
@@ -201,7 +201,7 @@ def _repair(file: int, end: int, last: AuditEntry | None, torn: int) -> AuditEnt
 
 
 def _write(file: int, entry: AuditEntry) -> AuditEntry:
-    """Append one line, whole and on the disk, or leave the file as it was."""
+    """Append one line and flush it to the disk, or leave the file as it was."""
     end = os.fstat(file).st_size
     line = _line(entry)
     try:

@@ -1,4 +1,4 @@
-"""The audit report on a terminal, for a person who answers for the data and is no programmer."""
+"""Prints the audit report for a person who is responsible for the data and no programmer."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -34,13 +34,13 @@ _CONTENTS = (
     "of losses and scores. The study's agreement is the text that says how to train. An error "
     "reply is one word. Images, label maps, file names and patient identifiers are not among "
     "these contents. Weights are computed from scans, though, and can carry traces of them; "
-    "docs/privacy.md says more."
+    "docs/privacy.md has more."
 )
 _KEEPING = (
     "Write the last hash down with today's date (its first 16 characters do), or send it to the "
     "other side, regularly. Whoever can write the log's file could cut off its end or write it "
     "anew, and the log alone does not show that. A hash that is kept elsewhere does: --noted HASH "
-    "tells whether it is still in the log. So does the other side's log: --compare FILE."
+    "shows whether it is still in the log. So does the other side's log: --compare FILE."
 )
 _DAMAGED = (
     "What to do: keep the file as it is, and a copy of it. Ask who has had access to this "
@@ -119,9 +119,9 @@ def _print_comparison(comparison: Comparison, other: Verification, console: Cons
     table.add_column("content")
     for side, entries in (("site", comparison.own_only), ("centre", comparison.other_only)):
         for entry in entries:
-            place = [f"run {entry.run}"] if entry.run else []
-            place += [f"round {entry.round}"] if entry.round else []
-            message = _cell(f"{entry.direction} {entry.what}", moment(entry.time), *place)
+            labels = [f"run {entry.run}"] if entry.run else []
+            labels += [f"round {entry.round}"] if entry.round else []
+            message = _cell(f"{entry.direction} {entry.what}", moment(entry.time), *labels)
             digest = entry.sha256[:12] or "no digest"
             table.add_row(side, f"{entry.seq:,}", message, f"{entry.bytes:,}", digest)
     console.print(table)

@@ -1,4 +1,4 @@
-"""The audit report: what a log holds, added up, and whether it is whole and agrees."""
+"""The audit report: what a log holds, in sums, and whether it is complete and agrees."""
 
 import json
 import re
@@ -138,7 +138,7 @@ def verdict(verification: Verification) -> str:
         )
     if verification.only_torn:
         return (
-            f"The log is unchanged but for its last line, which is not whole: a process was "
+            f"The log is unchanged except for its last line, which is incomplete: a process was "
             f"stopped while it wrote. {count_of(len(entries), 'entry', 'entries')} before it."
         )
     return (

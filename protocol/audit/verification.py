@@ -1,4 +1,4 @@
-"""Whether an audit log is whole and unchanged, and whether the two sides' logs agree."""
+"""Checks whether an audit log is complete and unchanged, and whether the two sides' logs agree."""
 
 import os
 from collections import Counter
@@ -139,7 +139,7 @@ def _link_flaws(before: AuditEntry | None, entry: AuditEntry) -> list[str]:
 
 
 def _read_lines(path: Path) -> tuple[list[bytes], int]:
-    """Whole lines with their ends, and the number of torn bytes behind the last."""
+    """Complete lines with their ends, and the number of torn bytes behind the last."""
     try:
         # Shared lock: an entry that is just being written is not a torn one.
         with locked(path, os.O_RDONLY, shared=True):

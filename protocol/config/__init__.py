@@ -1,1 +1,1 @@
-"""What a study agrees on, and the facts of one site."""
+"""Configuration of a study and of a site."""

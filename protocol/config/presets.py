@@ -19,8 +19,8 @@ PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
 # The paper's form is the default of every field, so that a protocol without a word is the paper.
 _PAPER = StudyProtocol(name="paper")
 
-# The form of D whose map tells right from wrong voxels best, and better than the largest softmax:
-# docs/results/tables/README.md.  Sections of a protocol, and what they change.
+# The form of D whose map separates right from wrong voxels best, and better than the maximum
+# softmax: docs/results/tables/README.md.  Sections of a protocol, and what they change.
 INFORMED: Mapping[str, Mapping[str, Any]] = {
     "confidence": {
         "width": 8,
@@ -32,7 +32,7 @@ INFORMED: Mapping[str, Mapping[str, Any]] = {
     "training": {"lr_confidence": 2e-3},
 }
 
-# What trains well in minutes on two cores; docs/results/index.md says what it was chosen by.
+# What trains well in minutes on two cores; docs/results/index.md has the comparison.
 _QUICK_AS_PAPER = StudyProtocol(
     name="quick",
     spacing_mm=(4.0, 4.0, 4.0),

@@ -1,7 +1,7 @@
-"""The rules that a site's cases must meet, by name: all that leaves of a refusal is how many.
+"""The rules that a site's cases must meet, by name; only their counts leave the site.
 
-A site says of each refused case, on its own screen, which rule, which value and what to do.  The
-centre hears the rule's name and a count.
+A site shows for each refused case, on its own screen, the rule, the value and what to do.  The
+centre gets the rule's name and a count.
 """
 
 from collections.abc import Mapping

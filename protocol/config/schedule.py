@@ -1,4 +1,4 @@
-"""What the server announces for one round, so that a site never guesses it."""
+"""The plan of one round, which the server sends to the sites."""
 
 import math
 from collections.abc import Iterable

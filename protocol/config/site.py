@@ -1,4 +1,4 @@
-"""The facts of one hospital: where its data are, its device.  Nothing that changes the science."""
+"""The site's file: paths, device, labels of one hospital.  Nothing that changes the results."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,7 @@ class SiteConfig(Frozen):
         (), description="names and numbers in this site's labels that are no organ of the study"
     )
     not_annotated: tuple[str, ...] = Field(
-        (), description="organs that nobody has drawn at this site; they are unknown, not absent"
+        (), description="organs that are not annotated at this site; they are unknown, not absent"
     )
     undrawn: dict[str, tuple[str, ...]] = Field(
         {}, description="by case, organs that were not drawn in it"
@@ -66,7 +66,7 @@ class SiteConfig(Frozen):
     ca: Path | None = Field(None, description="the centre's CA certificate; null: state/ca.pem")
     key: Path | None = Field(None, description="the site's private key; null: state/site.key")
     approved_bundles: tuple[Sha256, ...] = Field(
-        (), description="digests of app bundles that may run here, beside the installed version"
+        (), description="digests of app bundles that may run here, besides the installed version"
     )
 
     @field_validator("centre")

@@ -1,6 +1,6 @@
-"""What a study agrees on: everything that changes the science, with one default each.
+"""The study's protocol: everything that changes the results, with one default each.
 
-The server owns the protocol, sends it whole with every round and records it in MLflow with its
+The server owns the protocol, sends all of it with every round and records it in MLflow with its
 hash.  A site never fills in a value of its own.
 """
 
@@ -100,7 +100,7 @@ class WireConfig(Frozen):
 
     @property
     def plain(self) -> bool:
-        """Weights as one safetensors file a network, which says its own names and shapes."""
+        """Weights as one safetensors file a network, which has its own names and shapes."""
         return self.format == "fp32" and not self.compress
 
 
@@ -138,7 +138,7 @@ class DataRequirements(Frozen):
 
 
 class StudyProtocol(ModelConfig):
-    """The whole agreement of one study."""
+    """The protocol of one study."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
         "asdnet", description="the study's name, in MLflow and in reports"

@@ -1,6 +1,6 @@
 """Flower's own FedAvg over ClientApps that send back what they were sent.
 
-shapes.json beside this file says of which tensors the weights are.  The ServerApp writes the time
+shapes.json in this folder lists the weights' tensors.  The ServerApp writes the time
 at which each round begins, and that of the end, to the file named `stamps` in its configuration.
 By itself (`python same_weights.py ROUNDS STAMPS`) it runs on Flower's simulation engine.
 """

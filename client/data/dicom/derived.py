@@ -1,4 +1,4 @@
-"""What DICOM objects made of a series share: whose they are, what they are of, what they say."""
+"""What DICOM objects made of a series share: patient, referenced series, description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A DICOM file as pydicom parses it, its errors and warnings without a word of the header."""
+"""Parses DICOM files with pydicom; errors and warnings quote nothing of the header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of one slice as closed outlines, and back; both in voxels, (x, y), centres whole numbers.
+"""Masks of one slice as closed outlines, and back; in voxels, (x, y), centres at integers.
 
 Outlines run half-way between voxels inside and outside (marching squares), so no outline meets
 a voxel's centre and every reader that asks which centres lie inside finds the same mask.
@@ -59,7 +59,7 @@ def inside(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.b
 def _keyhole(outer: NDArray[np.float64], hole: NDArray[np.float64]) -> NDArray[np.float64]:
     """One outline of two: along the outer one, over to the hole where it is near, and back.
 
-    Outlines have points of two kinds: x or y is whole, the other a half.  The bridge joins a
+    Outlines have points of two kinds: x or y is an integer, the other a half.  The bridge joins a
     point of one kind to one of the other, which no line through a voxel's centre can (its steps
     from a centre would be odd and even halves at once), so that it decides over no voxel.
     """

@@ -30,7 +30,7 @@ _DECODED = (
     uids.JPEG2000Lossless,
     uids.JPEG2000,
 )
-# What tells slices of one position apart, by their name in a message.
+# What distinguishes slices of one position, by its name in a message.
 _ACQUIRED = {
     "EchoTime": "echo time",
     "EchoNumbers": "echo time",
@@ -113,7 +113,7 @@ def check_pixels(header: Dataset, *, location: str) -> None:
 
 
 def slice_of(header: Dataset, groups: Sequence[Dataset], *, location: str) -> Slice:
-    """Where a slice lies, by the data sets that describe it, the first that says it.
+    """Where a slice lies, from the first of the data sets that has it.
 
     Args:
         header: Of the file; holds its rows and columns.
@@ -158,7 +158,7 @@ def slice_of(header: Dataset, groups: Sequence[Dataset], *, location: str) -> Sl
 
 
 def decode(file: Path, size: tuple[int, ...], *, location: str) -> NDArray[np.float32]:
-    """The grey values of one file, rescaled as its header says, in the shape of `size`.
+    """The grey values of one file, rescaled by its header, in the shape of `size`.
 
     Raises:
         ScanError: It is damaged, or holds another number of pixels.

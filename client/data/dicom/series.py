@@ -1,4 +1,4 @@
-"""The one image series of a case that is wanted, and what its headers say."""
+"""Finds and reads the one image series of a case that is wanted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Slices that must be one stack: parallel, upright on each other, evenly spaced, none twice.
 
 highdicom's `get_volume_from_series` and `Image.get_volume` (0.28) do the same job, and were tried
-in the place of this file and `pixels.py`. They do not fit, for these reasons:
+instead of this file and `pixels.py`. They do not fit, for these reasons:
 
 - Slices whose headers differ by rounding alone are refused: cosines by 2e-5, pixel spacings by
   1e-5 mm (the tolerance of the spacing cannot be set), and a series without a frame of reference.
@@ -44,7 +44,7 @@ class Slice:
         spacing_mm: From row to row, then from column to column, (2,).
         size: Rows, columns.
         thickness_mm: Used where there is one slice alone.
-        acquired: What may tell two slices of one position apart, such as `echo time`, by name.
+        acquired: What may distinguish two slices of one position, such as `echo time`, by name.
     """
 
     position_mm: tuple[float, ...]

@@ -76,7 +76,7 @@ def test_d_that_sees_the_image_answers_to_it() -> None:
     seeing = ConfidenceFCN(classes=3, width=2, sees_image=True)
     assert torch.equal(blind(maps, image), blind(maps, -image))
     assert not torch.allclose(seeing(maps, image), seeing(maps, -image))
-    with pytest.raises(ValueError, match="sees the image beside the maps; none was given"):
+    with pytest.raises(ValueError, match="needs the image with the maps; none was given"):
         seeing(maps)
 
 

@@ -193,7 +193,7 @@ def test_the_patch_confidence_may_see_the_scan() -> None:
     network = ConfidenceCNN(classes=3, width=2, sees_image=True)
     maps, dark = torch.full((1, 3, 8, 8, 8), 1 / 3), torch.zeros(1, 1, 8, 8, 8)
     assert network(maps, dark) != network(maps, dark + 1)
-    with pytest.raises(ValueError, match="sees the image beside the maps; none was given"):
+    with pytest.raises(ValueError, match="needs the image with the maps; none was given"):
         network(maps)
 
 

@@ -70,7 +70,7 @@ def test_a_private_key_is_refused_in_every_form(tmp_path: Path, form: str) -> No
     with pytest.raises(keys.KeyFileError, match="this is a PRIVATE key, it must never leave") as e:
         keys.read_public_key(path)
     assert str(path) in str(e.value)
-    with pytest.raises(keys.KeyFileError, match="tell the centre that its key has leaked"):
+    with pytest.raises(keys.KeyFileError, match="inform the centre that its key has leaked"):
         keys.read_certificate(path)
 
 

@@ -151,7 +151,7 @@ def test_a_torn_end_is_told_without_alarm(study: Study) -> None:
     study.logged().site_log.open("ab").write(b"{half")
     result = study.ask_site()
     assert result.exit_code == 1
-    assert "unchanged but for its last line, which is not whole" in words(result)
+    assert "unchanged except for its last line, which is incomplete" in words(result)
     assert "line 6 is a torn last line of 5 bytes" in words(result)
     assert "What to do" not in words(result)
     AuditLog(study.site_log).append("note", "started", peer="")

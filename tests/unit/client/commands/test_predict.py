@@ -357,7 +357,7 @@ def test_a_site_s_file_gives_key_series_and_device(bench: Bench, tmp_path: Path)
         (["--device", "gpu"], "device 'gpu': is unknown"),
         (["--site", "Z"], "Z.yaml"),
         (["--model", "/nowhere"], "/nowhere: has no protocol.json; name a folder such as"),
-        (["--key", "OUT/pseudonym.key"], "whose content may be handed on; keep it elsewhere"),
+        (["--key", "OUT/pseudonym.key"], "whose content may be passed on; keep it elsewhere"),
     ],
 )
 def test_a_command_that_cannot_begin_says_why_and_writes_nothing(

@@ -317,7 +317,7 @@ def test_a_header_that_cannot_be_read(make_site: MakeSite, make_protocol: MakePr
 # --- the device
 
 
-class Told:
+class Child:
     """The child's end of the pipe."""
 
     def __init__(self) -> None:
@@ -331,12 +331,12 @@ def test_cuda_where_there_is_none(make_site: MakeSite, make_protocol: MakeProtoc
     if torch.cuda.device_count() > 7:
         pytest.skip("this machine has that GPU")
     config = make_site(labelled=1).model_copy(update={"device": "cuda:7"})
-    end: Any = Told()
+    end: Any = Child()
     client.node.training_rehearsal._rehearse(config, make_protocol(), end)
-    status, found, remedy = end.result
+    status, found, hint = end.result
     assert status == "failed"
     assert found == f"device cuda:7: PyTorch sees {torch.cuda.device_count()} GPUs on this machine"
-    assert remedy.startswith("take auto or cpu, or install its driver")
+    assert hint.startswith("take auto or cpu, or install its driver")
 
 
 class InTheChild:
@@ -354,17 +354,17 @@ def test_the_trick_of_the_next_tests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "told", "remedy"),
+    ("task", "told", "hint"),
     [
-        (InTheChild(signal.raise_signal, signal.SIGKILL), "the system killed", "tell the centre"),
+        (InTheChild(signal.raise_signal, signal.SIGKILL), "the system killed", "inform the centre"),
         (InTheChild(os._exit, 5), "ended with status 5 (note)", "reinstall PyTorch"),
     ],
 )
-def test_a_child_that_dies(task: Any, told: str, remedy: str, make_protocol: MakeProtocol) -> None:
+def test_a_child_that_dies(task: Any, told: str, hint: str, make_protocol: MakeProtocol) -> None:
     result = client.node.training_rehearsal.rehearse_training(task, make_protocol(), " (note)")
     assert result[0] == "failed"
     assert told in result[1]
-    assert remedy in result[2]
+    assert hint in result[2]
 
 
 def test_a_child_that_takes_too_long(
@@ -379,11 +379,15 @@ def test_a_child_that_takes_too_long(
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "remedy"),
+    ("error", "told", "hint"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), "ran out of memory", "tell the centre"),
-        (MemoryError(), "ran out of memory", "tell the centre"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "ran out", "tell the centre"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "ran out of memory", "inform the centre"),
+        (MemoryError(), "ran out of memory", "inform the centre"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "ran out",
+            "inform the centre",
+        ),
         (RuntimeError("cuDNN error\n" * 99), "a training step failed: cuDNN error cu", "driver"),
     ],
 )
@@ -393,18 +397,18 @@ def test_a_step_that_fails(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     told: str,
-    remedy: str,
+    hint: str,
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(asdnet_models.methods.asdnet, "train_step", fail)
-    end: Any = Told()
+    end: Any = Child()
     client.node.training_rehearsal._rehearse(make_site(labelled=1), make_protocol(), end)
     assert end.result[0] == "failed"
     assert told in end.result[1]
     assert len(end.result[1]) < 300
-    assert remedy in end.result[2]
+    assert hint in end.result[2]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +432,7 @@ def test_the_memory_of_a_step(
     monkeypatch.setattr(
         client.node.training_rehearsal, "_proc_bytes", lambda file, key: figures[key]
     )
-    end: Any = Told()
+    end: Any = Child()
     client.node.training_rehearsal._rehearse(make_site(labelled=1), make_protocol(), end)
     assert end.result[0] == status
     assert told in end.result[1]
@@ -450,7 +454,7 @@ def test_every_term_of_the_loss_is_on(
 
     monkeypatch.setattr(asdnet_models.methods.asdnet, "train_step", spy)
     weights = {} if confidence else {"lambda_adversarial": 0.0, "lambda_region": 0.0}
-    end: Any = Told()
+    end: Any = Child()
     client.node.training_rehearsal._rehearse(
         make_site(labelled=1), make_protocol(method=weights), end
     )
@@ -478,7 +482,7 @@ def test_the_step_is_one_of_the_studys_method(
         return records[-1]
 
     monkeypatch.setattr(kind, "step", spy)
-    end: Any = Told()
+    end: Any = Child()
     client.node.training_rehearsal._rehearse(
         make_site(labelled=1), make_protocol(method={"name": name}), end
     )
