@@ -1,1 +1,1 @@
-"""A report as one HTML file: blocks, figures, and the page that holds them."""
+"""Reports as one HTML file, figures, and the output of commands."""

@@ -1,4 +1,4 @@
-"""What the audit commands of both sides share: their options, and how they answer."""
+"""What the audit commands of both sides share: options and output."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,9 +14,9 @@ from reporting.terminal import make_console, user_errors
 
 SinceOption = Annotated[
     datetime | None,
-    typer.Option(formats=["%Y-%m-%d"], help="Tell what happened from this day on (UTC)."),
+    typer.Option(formats=["%Y-%m-%d"], help="Show what happened from this day on (UTC)."),
 ]
-RunOption = Annotated[str, typer.Option(help="Tell what belongs to this study run.")]
+RunOption = Annotated[str, typer.Option(help="Show what belongs to this study run.")]
 NotedOption = Annotated[
     str,
     typer.Option(help="A last hash that you wrote down earlier, or its beginning, to look for."),

@@ -1,4 +1,4 @@
-"""What a report is made of.  A table carries its numbers, a picture its file: both are kept too."""
+"""The elements of a report.  Tables are also written as CSV, pictures as files."""
 
 import base64
 import csv

@@ -1,4 +1,4 @@
-"""How the three commands are made: subcommands by name, imported when they are called."""
+"""Builds the three commands: subcommands are imported when they are called."""
 
 import dataclasses
 import functools
@@ -87,7 +87,7 @@ class CommandGroup(click.Group):
         explained = get_params_from_function(target)
         for param in command.params:
             if isinstance(param, click.Argument) and param.name is not None:
-                # Newer releases of click forget what Typer says of an argument.
+                # Newer releases of click drop Typer's help of an argument.
                 param.help = getattr(explained[param.name].default, "help", None)
         return command
 

@@ -1,4 +1,4 @@
-"""What stands around the planes of a picture: title, directions, legend."""
+"""The layout around the planes of a picture: title, directions, legend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ def lettered(plane: Image.Image, letters: tuple[str, str, str, str]) -> Image.Im
     draw = ImageDraw.Draw(plane)
     font = _font(_letter_px(plane.width, plane.height))
     width, height = plane.size
-    for letter, place, anchor in zip(
+    for letter, position, anchor in zip(
         letters,
         ((3, height // 2), (width - 4, height // 2), (width // 2, 3), (width // 2, height - 4)),
         ("lm", "rm", "mt", "mb"),
         strict=True,
     ):
-        draw.text(place, letter, _INK, font, anchor, stroke_width=1, stroke_fill=_PAPER)
+        draw.text(position, letter, _INK, font, anchor, stroke_width=1, stroke_fill=_PAPER)
     return plane
 
 

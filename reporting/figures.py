@@ -1,4 +1,4 @@
-"""Figures of a report: one style, colours that the colour-blind tell apart, no state of pyplot."""
+"""Figures of a report: one style, colours for the colour-blind, no state of pyplot."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ def to_picture(figure: Any, name: str, alt: str, caption: str) -> Picture:
 
 
 def small_png(image: Image.Image) -> bytes:
-    """A PNG of 256 colours: a study has dozens of figures, and its page is to be sent by mail."""
+    """A PNG of 256 colours: a report has dozens of figures and must be small enough for mail."""
     stream = io.BytesIO()
     image.quantize(256, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
     return stream.getvalue()

@@ -30,7 +30,7 @@ class Contours:
     Attributes:
         label_zyx: On the image's grid.
         style: Of its lines.
-        name: In the legend, beside the style; empty: not there.
+        name: In the legend, next to the style; empty: not there.
     """
 
     label_zyx: NDArray[np.uint8]
@@ -73,7 +73,7 @@ def three_planes(
     Args:
         image_zyx: (Z, Y, X), patient axes LPS: x to the left, y to posterior, z to superior.
         spacing_mm_xyz: Of its voxels.
-        contours: Label maps on the image's grid; the first one's organs say what is shown.
+        contours: Label maps on the image's grid; the first one's organs decide what is shown.
         organs: Value of each organ in the label maps.
         height_px: Of the tallest plane; the picture is higher by its title and its legend.
         title: The only text of the case in the picture; it is drawn as it is given.
@@ -162,8 +162,8 @@ def _box(
     for axis, (n, mm) in enumerate(zip(label_zyx.shape, reversed(spacing_mm_xyz), strict=True)):
         holding: NDArray[np.bool_] = np.asarray(label_zyx.any(axis=_others(axis)))
         holding[centre[axis]] = True
-        held, margin = np.flatnonzero(holding), round(margin_mm / mm)
-        box.append(slice(max(0, int(held[0]) - margin), min(n, int(held[-1]) + 1 + margin)))
+        indices, margin = np.flatnonzero(holding), round(margin_mm / mm)
+        box.append(slice(max(0, int(indices[0]) - margin), min(n, int(indices[-1]) + 1 + margin)))
     return tuple(box)
 
 

@@ -1,4 +1,4 @@
-"""Every colour of a report: apart for the colour-blind, after Okabe and Ito."""
+"""The colours of reports, distinguishable by the colour-blind (Okabe and Ito)."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Sections to one HTML file that needs no network, no script and no other file."""
+"""Renders sections as one HTML file that needs no network, no script and no other file."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from reporting.blocks import Section, Text
 def render_page(
     title: str, subtitle: str, sections: Sequence[Section], notices: Sequence[Text] = ()
 ) -> str:
-    """The whole page.
+    """The page.
 
     Args:
         title: Of the document.

@@ -1,4 +1,4 @@
-"""What commands print: consoles made in one way, and errors that look alike."""
+"""Terminal output of all commands: consoles and errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ def make_console(*, stderr: bool = False, soft_wrap: bool = True) -> "Console":
 
     Args:
         stderr: Print there.
-        soft_wrap: Leave long lines whole, so that paths and commands can be copied; False wraps
+        soft_wrap: Do not break long lines, so that paths and commands can be copied; False wraps
             at the width of the terminal, as tables need it.
     """
     from rich.console import Console
@@ -39,14 +39,14 @@ def fail(message: str) -> NoReturn:
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     """End the command with status 2, without a traceback, on one of these or an OSError.
 
-    What a user can mend; anything else is a defect of ours and keeps its traceback.
+    These are what a user can correct; anything else is a bug and keeps its traceback.
     """
-    told: tuple[type[Exception], ...] = (OSError, *kinds)
+    expected: tuple[type[Exception], ...] = (OSError, *kinds)
     try:
         yield
-    except BrokenPipeError:  # whoever read our output has enough of it
+    except BrokenPipeError:  # the reader of our output has closed it
         raise
-    except told as error:
+    except expected as error:
         fail(_text(error))
 
 

@@ -18,7 +18,7 @@ app = CommandGroup(
         "superlink": ("server.commands.superlink:superlink", "Run Flower's SuperLink."),
         "run": ("server.commands.run:run", "Start a study, or go on with one, and follow it."),
         "report": ("server.commands.report:report", "Write the HTML report of a run."),
-        "audit": ("server.commands.audit:audit", "Tell what was sent, received and refused."),
+        "audit": ("server.commands.audit:audit", "Report what was sent, received and refused."),
     },
 )
 

@@ -1,4 +1,4 @@
-"""The cases of a command: a folder's, or those of a cohort that is made first."""
+"""Finds the cases of a command: a folder's, or those of the phantom cohort, which is made first."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _SMOKE_COUNTS = {"A": (4, 0), "B": (4, 0), "C": (4, 0), "D": (4, 1), "E": (4, 0)
 
 
 def find_cohort(options: CommonOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
-    """The cases with their sites, no scan twice, and what to say of the cohort in a result.
+    """The cases with their sites, no scan twice, and the cohort's description for a result.
 
     Raises:
         SplitError, ScanError: If the folder cannot be used.

@@ -1,4 +1,4 @@
-"""A study on Flower's simulation engine: the same ServerApp loop and ClientApps as for real.
+"""Runs a study on Flower's simulation engine, with a deployment's loop and ClientApps.
 
 `run_simulation` is deprecated in Flower 1.41 in favour of `flwr run`, which leaves a SuperLink
 and a SuperExec running in the background and needs the project packed as a bundle; one process
@@ -44,7 +44,7 @@ def simulate(
     Args:
         protocol: The study.
         sites: By name; each becomes one of Flower's virtual SuperNodes.
-        watcher: Told of every event.
+        watcher: Notified of every event.
         workers: Sites that train at the same time.
         gpus_per_site: Share of a GPU that one site takes.
 
@@ -52,7 +52,7 @@ def simulate(
         QuorumError: If too few sites answer.
     """
     records: list[StudyRecord] = []
-    # A name of its own: no site takes up the optimiser states of an earlier study.
+    # A name of its own: no site continues with the optimiser states of an earlier study.
     run = f"{protocol.name[:48]}-{uuid.uuid4().hex[:12]}"
 
     def serve(grid: Grid, _: Context) -> None:

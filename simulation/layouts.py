@@ -1,4 +1,4 @@
-"""The cases of a folder, in each of the layouts that are read.
+"""Reads the cases of a folder, in each of the supported layouts.
 
 The made cohort, whose cases know their site; the Medical Segmentation Decathlon's; and PROMISE12's
 as it is downloaded, all scans and segmentations in one folder.
@@ -23,10 +23,10 @@ PROMISE12_ORGANS: Mapping[str, int] = {"prostate": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class StudyCase:
-    """One case of the study.
+    """One case of the simulation.
 
     `label` is what a reader drew, for training; `reference` what is scored against.  A withheld
-    case is unlabelled to its site, and its reference is known to the study alone.
+    case is unlabelled to its site, and only the simulation knows its reference.
     """
 
     name: str
@@ -42,7 +42,7 @@ def read_cohort(folder: Path, labelled: int | None, unlabelled: int | None) -> l
 
     Args:
         folder: With imagesTr/ and labelsTr/; cohort.json names sites; imagesUn/, or else the last
-            cases in name order, are the unlabelled pool.  Or PROMISE12's: CaseNN.mhd beside
+            cases in name order, are the unlabelled pool.  Or PROMISE12's: CaseNN.mhd next to
             CaseNN_segmentation.mhd.
         labelled: How many labelled cases to use, in name order; None: 50, of PROMISE12 all that
             are not unlabelled.
@@ -63,9 +63,9 @@ def read_cohort(folder: Path, labelled: int | None, unlabelled: int | None) -> l
                 f"{folder}: holds {len(names)} cases, {labelled} labelled and "
                 f"{unlabelled} withheld are asked for; lower --labelled or --unlabelled"
             )
-        held = names[-unlabelled:]
-        pool = {name: images[name] for name in held}
-        withheld = {name: labels[name] for name in held}
+        withheld_names = names[-unlabelled:]
+        pool = {name: images[name] for name in withheld_names}
+        withheld = {name: labels[name] for name in withheld_names}
         names = names[:-unlabelled]
     _check_counts(folder, ("labelled", len(names), labelled), ("unlabelled", len(pool), unlabelled))
     sites = _made_sites(folder)
@@ -159,7 +159,7 @@ def is_promise12(folder: Path) -> bool:
 
 
 def _promise12_pairs(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Image and segmentation of every case; all that is missing is told at once."""
+    """Image and segmentation of every case; one error lists all that is missing."""
     images: dict[str, Path] = {}
     labels: dict[str, Path] = {}
     mistakes = []

@@ -1,4 +1,4 @@
-"""Sites that have drawn some organs only, and sites that stay out: to see what either is worth."""
+"""Hides annotations of some organs at a site, and leaves sites out, to measure their effect."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -32,7 +32,7 @@ def parse_hidden(texts: Sequence[str]) -> dict[str, frozenset[str]]:
 def check_choice(
     hidden: Hidden, left_out: Collection[str], sites: Collection[str], organs: Collection[str]
 ) -> None:
-    """Hold what is hidden and who is left out against the study.
+    """Check what is hidden and which sites are left out.
 
     Args:
         hidden: By site, its hidden organs.
@@ -42,7 +42,7 @@ def check_choice(
 
     Raises:
         SplitError: For a site or an organ that is not there, a site that would have no organ or
-            is left out besides, or no site that is left; all mistakes.
+            is also left out, or no site that is left; all mistakes.
     """
     mistakes = [
         f"{option} {site}: is no site; the sites are {', '.join(sorted(sites))}"
@@ -57,7 +57,7 @@ def check_choice(
         if names >= set(organs):
             mistakes.append(f"--hide {site}: leaves no organ; leave the site out instead")
         if site in left_out:
-            mistakes.append(f"--hide {site}: is left out besides; say one of the two")
+            mistakes.append(f"--hide {site}: is also left out; give one of the two")
     if not set(sites) - set(left_out):
         mistakes.append("--leave-out: leaves no site; name fewer")
     if mistakes:

@@ -1,4 +1,4 @@
-"""A folder of cases into sites and folds, and each site's share as a hospital's folder.
+"""Splits cases into sites and folds, and writes each site's share as a hospital's folder.
 
 The made cohort's cases know their site; those of other folders are dealt to sites in the made
 cohort's proportions.
@@ -59,7 +59,7 @@ def deal_to_sites(cases: Sequence[StudyCase], sites: int, seed: int) -> list[Stu
         present = len({case.site for case in cases})
         if present != sites:
             raise SplitError(
-                f"the cohort has {present} sites of its own, --sites says {sites}; leave it out"
+                f"the cohort has {present} sites of its own, --sites is {sites}; leave it out"
             )
         return list(cases)
     if not 1 <= sites <= len(_SITE_NAMES):
@@ -131,7 +131,7 @@ def keep_labels(cases: Sequence[StudyCase], count: int, fold: int, seed: int) ->
 
     Args:
         cases: With the parts of one fold.
-        count: Labelled training cases of all sites together.
+        count: Labelled training cases of all sites.
         fold: Number of the fold; another fold draws anew.
         seed: Another seed draws other cases.
 
@@ -239,13 +239,13 @@ def write_sites(
 def _write_partly(
     case: StudyCase, label: Path, folder: Path, hidden: Collection[str], organs: Mapping[str, int]
 ) -> None:
-    """The label without the hidden organs, as if nobody had drawn them; never a link to all."""
-    whole = read_label_map(label, read_image(case.image, case=case.name), organs, case=case.name)
-    array = sitk.GetArrayFromImage(whole)
+    """The label without the hidden organs, as if not annotated; never a link to the full label."""
+    full = read_label_map(label, read_image(case.image, case=case.name), organs, case=case.name)
+    array = sitk.GetArrayFromImage(full)
     for organ in hidden:
         array[array == organs[organ]] = 0
     partly = sitk.GetImageFromArray(array)
-    partly.CopyInformation(whole)
+    partly.CopyInformation(full)
     folder.mkdir(parents=True, exist_ok=True)
     # NRRD keeps the geometry to the last digit.
     sitk.WriteImage(partly, str(folder / f"{case.name}.nrrd"), useCompression=True)
@@ -265,7 +265,7 @@ def _shares(sites: int) -> dict[str, tuple[int, int]]:
 
 
 def _apportion(total: int, shares: Sequence[int]) -> list[int]:
-    """Whole numbers in proportion, largest remainders first (Hamilton's method)."""
+    """Integers in proportion, largest remainders first (Hamilton's method)."""
     if not total:
         return [0] * len(shares)
     exact = [total * share / sum(shares) for share in shares]

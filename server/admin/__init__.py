@@ -1,1 +1,1 @@
-"""Keys, certificates, sites and the SuperLink of the centre."""
+"""Administration of the centre: keys, certificates, sites, the SuperLink's settings."""

@@ -85,7 +85,7 @@ class Centre(Frozen):
 
     @property
     def facts_file(self) -> Path:
-        """Hosts, port and validity; written last, so its presence means a whole centre."""
+        """Hosts, port and validity; written last, so its presence means a complete centre."""
         return self.folder / "centre.json"
 
     @property
@@ -136,7 +136,7 @@ class SiteKey(Frozen):
         return fingerprint
 
 
-# The name's rule stands in one place.
+# The rule of a name is defined once, in SiteConfig.
 SiteName = TypeAdapter[str](SiteConfig.model_fields["site"].rebuild_annotation())
 _Sites = TypeAdapter(dict[str, SiteKey])
 
@@ -148,9 +148,9 @@ def read_centre(folder: Path) -> Centre:
         CentreError: If there is none, or centre.json breaks a rule.
     """
     folder = folder.resolve()
-    place = folder / "centre.json"
+    path = folder / "centre.json"
     try:
-        content = TypeAdapter(dict[str, object]).validate_json(place.read_bytes())
+        content = TypeAdapter(dict[str, object]).validate_json(path.read_bytes())
         return Centre.model_validate({**content, "folder": folder})
     except (FileNotFoundError, NotADirectoryError):
         raise CentreError(
@@ -158,7 +158,7 @@ def read_centre(folder: Path) -> Centre:
             f" run: asdnet-centre init --host NAME --centre {folder}"
         ) from None
     except ValidationError as error:
-        raise CentreError(explain(error, str(place))) from None
+        raise CentreError(explain(error, str(path))) from None
 
 
 def create_centre(centre: Centre, ca_days: int, now: datetime) -> None:
@@ -209,7 +209,7 @@ def renew_server(centre: Centre, now: datetime) -> Identity:
     for path, mode in ((centre.server_key, PRIVATE_MODE), (centre.server_file, PUBLIC_MODE)):
         if path.exists():
             write_bytes(_beside(path, "previous"), path.read_bytes(), mode)
-    # Both are whole on the disk before either takes its place: what can go wrong goes wrong here.
+    # Both are on the disk before either replaces the old one: errors occur here.
     new_key, new_file = _beside(centre.server_key, "new"), _beside(centre.server_file, "new")
     try:
         write_bytes(new_key, server.key_pem, PRIVATE_MODE)

@@ -75,7 +75,7 @@ def make_ca(days: int, now: datetime) -> Identity:
 def issue_server(ca: Identity, hosts: tuple[str, ...], days: int, now: datetime) -> Identity:
     """A new key and its certificate for `hosts` and for the centre's own machine.
 
-    It ends no later than the CA does: afterwards nobody could trust it.
+    It ends no later than the CA: after that it is not trusted.
     """
     key = make_key()
     until = min(now + timedelta(days=days), ca.certificate.not_valid_after_utc)

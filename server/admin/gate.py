@@ -1,8 +1,8 @@
-"""The gate before the SuperLink: from outside, sites reach the Fleet API and nothing else.
+"""A gate before the SuperLink: from outside, only the Fleet API can be reached.
 
 Flower 1.41 serves three APIs on one port.  The Fleet API authenticates every site by its key; the
-Control API (register a node, start a run) and the Runtime API (take a ServerApp's task) ask
-nothing of whoever reaches the port.
+Control API (register a node, start a run) and the Runtime API (take a ServerApp's task) do not
+authenticate.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Makes the SuperLink admit exactly the sites of sites.json."""
+"""Registers exactly the sites of sites.json at the SuperLink."""
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 

@@ -1,1 +1,1 @@
-"""What `asdnet-centre` can be asked for."""
+"""The subcommands of `asdnet-centre`."""

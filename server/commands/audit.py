@@ -1,4 +1,4 @@
-"""`asdnet-centre audit`: what the centre has sent, and what has come from the hospitals."""
+"""`asdnet-centre audit`: report what the centre has sent and what has come from the sites."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,19 +12,19 @@ from reporting.audit_command import JsonOption, NotedOption, RunOption, SinceOpt
 
 def audit(
     centre: Annotated[Path, typer.Option(help="The centre's folder.")] = Path("centre"),
-    site: Annotated[str, typer.Option(help="Tell of this site alone.")] = "",
+    site: Annotated[str, typer.Option(help="Show this site alone.")] = "",
     since: SinceOption = None,
     run: RunOption = "",
     noted: NotedOption = "",
     other_log: Annotated[
         Path | None,
-        typer.Option("--compare", help="The log of --site, which must tell the same."),
+        typer.Option("--compare", help="The log of --site, which must agree."),
     ] = None,
     json_wanted: JsonOption = False,
 ) -> None:
-    """Verify the centre's audit log and tell what came, what was refused and what left.
+    """Verify the centre's audit log and report what came, what was refused and what left.
 
-    The whole log is always verified; --since and --run choose what is told.
+    The whole log is always verified; --since and --run choose what is shown.
     Exit status 0: all is well, or nothing has been sent yet.
     Exit status 1: a log was changed, a noted hash is gone, or the sides differ.
     Exit status 2: the question cannot be answered.

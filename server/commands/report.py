@@ -48,7 +48,7 @@ def report(
 
 
 def page_of(study: "TrackedStudy") -> str:
-    """The whole page."""
+    """The page."""
     from reporting.render import render_page
     from server.monitoring.federation_page import sections_of
 

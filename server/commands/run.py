@@ -71,18 +71,18 @@ def run(
         given = [option for option, value in of_new_runs.items() if value]
         if given and not new:
             raise ProtocolError(f"{', '.join(given)}: for a new run only; remove it")
-        place = read_centre(centre)
+        home = read_centre(centre)
         if new:
-            folder = _new(place, _protocol(study, preset_name), name, sites, mlflow_uri)
+            folder = _new(home, _protocol(study, preset_name), name, sites, mlflow_uri)
         else:
-            folder = RunFolder(place.runs / (resume or follow_only or stop))
+            folder = RunFolder(home.runs / (resume or follow_only or stop))
             folder.read()
         if stop:
-            _stop(place, folder, console)
+            _stop(home, folder, console)
             return
         already = 0 if follow_only else len(read_events(folder.events))
         if not follow_only:
-            _start(place, folder)
+            _start(home, folder)
             console.print(f"run {folder.path.name}")
     _follow(folder, already, console)
 
@@ -161,7 +161,7 @@ def _follow(folder: "RunFolder", already: int, console: "Console") -> None:
         console.print(f"stopped: {reason}\nAll complete rounds are saved. Go on with: {again}")
     else:
         console.print(
-            f"{outcome}: {reason}\nThe SuperLink's log says more. Complete rounds are saved. "
+            f"{outcome}: {reason}\nThe SuperLink's log has more. Complete rounds are saved. "
             f"Go on with: {again}"
         )
     raise typer.Exit(_STATUS[outcome])

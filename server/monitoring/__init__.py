@@ -1,1 +1,1 @@
-"""How a study goes and went: MLflow, run folder, terminal, report."""
+"""Monitoring of a study: MLflow, run folder, terminal, report."""

@@ -57,7 +57,7 @@ def _key_findings(study: TrackedStudy) -> Section:
             f"{min(trusted):.0%} to {max(trusted):.0%} in their last round; "
             "near 0% or 100%, the confidence map did not choose."
         )
-    return Section(title="In short", blocks=(Bullets(items=tuple(items)),))
+    return Section(title="Key findings", blocks=(Bullets(items=tuple(items)),))
 
 
 def _score_sentence(study: TrackedStudy) -> str:
@@ -82,14 +82,14 @@ def _protocol(study: TrackedStudy) -> Section:
 
 def _grouped(params: Mapping[str, str]) -> list[tuple[str, str]]:
     """A line a section of the protocol: its keys are joined by dots."""
-    whole = {key: value for key, value in params.items() if "." not in key}
+    flat = {key: value for key, value in params.items() if "." not in key}
     groups: dict[str, list[str]] = {}
     for key, value in params.items():
         section, dot, rest = key.partition(".")
         if dot:
             groups.setdefault(section, []).append(f"{rest} {value}")
     return [
-        *sorted(whole.items()),
+        *sorted(flat.items()),
         *((section, ", ".join(sorted(lines))) for section, lines in sorted(groups.items())),
     ]
 

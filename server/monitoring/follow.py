@@ -1,4 +1,4 @@
-"""Reads along while a ServerApp works on a run: its events, and whether it still lives."""
+"""Follows a run while a ServerApp works on it: its events, and whether it is still alive."""
 
 import json
 import time
@@ -23,7 +23,7 @@ _ENDS: tuple[Outcome, ...] = ("finished", "stopped", "failed")
 
 @dataclass(kw_only=True)
 class Progress:
-    """What the events say so far."""
+    """The state of a run from its events so far."""
 
     round: int = 0
     rounds: int = 0
@@ -107,9 +107,9 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     """All complete lines; one that is being written is left for the next look, a torn one out."""
     if not path.exists():
         return []
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    complete, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     events = []
-    for line in whole.splitlines():
+    for line in complete.splitlines():
         with suppress(ValueError):
             events.append(json.loads(line))
     return events

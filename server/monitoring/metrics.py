@@ -1,4 +1,4 @@
-"""What is recorded of a federation: names and values of metrics, parameters and tags."""
+"""Names and values of the metrics, parameters and tags that MLflow gets."""
 
 from collections.abc import Mapping
 from importlib.metadata import Distribution, version
@@ -16,7 +16,7 @@ LEFT_OUT_TAG = "left_out.round_"
 BEST_TAG = "best_round"
 # Parameter of a site's run, with the organ's name behind.
 ANNOTATED = "annotated/"
-# Beside the sites' names, of which none is empty.
+# In addition to the sites' names, of which none is empty.
 STUDY = ""
 # Written last of a round: where it is, the round is complete.
 LAST_METRIC = "seconds"
@@ -44,7 +44,7 @@ def site_params(record: StudyRecord, site: str) -> dict[str, str]:
 
 
 def study_metrics(finished: RoundRecord) -> dict[str, float]:
-    """The numbers of a round for all sites together."""
+    """The numbers of a round over all sites."""
     plan = finished.plan
     values = {
         "sites": float(len(finished.reports)),

@@ -1,4 +1,4 @@
-"""How a study goes, for whoever sits before the terminal: one line a round."""
+"""Progress of a study in the terminal: one line a round."""
 
 from rich.console import Console
 from rich.status import Status

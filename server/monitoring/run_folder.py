@@ -1,7 +1,7 @@
-"""One run's folder at the centre: what was agreed, how far it is, and who works on it.
+"""One run's folder at the centre: protocol, progress, and which process works on it.
 
-The ServerApp, started by Flower, writes; `asdnet-centre run`, at the same machine, reads along.  A
-lock that the kernel gives back when its holder dies says whether a ServerApp is at work.
+The ServerApp, started by Flower, writes; `asdnet-centre run`, at the same machine, follows it.  A
+lock that the kernel releases when its holder dies shows whether a ServerApp is at work.
 """
 
 import json
@@ -22,7 +22,7 @@ from server.rounds.checkpoint import save_checkpoint
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
 
-# Whoever asks who is at work holds the lock for less.
+# A process that only asks who is at work holds the lock for less.
 _LOOKERS_S = 1.0
 
 

@@ -1,4 +1,4 @@
-"""One study as MLflow has it, read back into typed objects.
+"""Reads one study from MLflow into typed objects.
 
 MLflow itself is imported by server/monitoring/tracking.py alone.
 """

@@ -1,6 +1,6 @@
 """The record in MLflow: one parent run for the study, one nested run for each site.
 
-The only module that imports mlflow.  A study never waits for MLflow and never dies of it: what
+The only module that imports mlflow.  A study never waits for MLflow and never fails with it: what
 could not be written is written with a later round, for `StudyRecord.rounds` holds them all.
 """
 
@@ -60,7 +60,7 @@ _LOG_LEVELS = {
     # Database migrations, logged step by step at INFO.
     "mlflow": logging.WARNING,
     "alembic": logging.WARNING,
-    # An outage, with a traceback or a line for every request of every round; we say it once.
+    # An outage, with a traceback or a line for every request of every round; we log it once.
     "mlflow.store.db.utils": logging.CRITICAL,
     "urllib3.connectionpool": logging.ERROR,
 }
@@ -96,9 +96,9 @@ class MlflowWatcher(Watcher):
             study starts.
         artifacts: Folder of the artifacts for a new experiment, or None for the server's own.
         experiment: Name of the experiment, made if it does not exist.
-        extra_params: Recorded beside the protocol, such as the cohort's hash.
-        run_name: Unique name of this run of the study, without quotes: whoever gives the same
-            name again continues the same MLflow runs.  None: runs that nobody continues.
+        extra_params: Recorded in addition to the protocol, such as the cohort's hash.
+        run_name: Unique name of this run of the study, without quotes: giving the same
+            name again continues the same MLflow runs.  None: runs that are not continued.
         last_wait_s: Within this time after the end of the study an MLflow that is away is tried
             three times; 0: once.
     """

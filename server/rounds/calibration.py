@@ -1,4 +1,4 @@
-"""What the sites' counts of right and wrong voxels say of the confidence map."""
+"""AUROC and calibration of the confidence map from the sites' counts of right and wrong voxels."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Instructions out, replies in, within a bound; every one of them in the audit log."""
+"""Sends instructions and receives replies within a deadline; all are in the audit log."""
 
 import logging
 import time
@@ -38,7 +38,7 @@ class Channel:
         timeout_s: How long replies are waited for.
         absence_s: How long a node may be offline meanwhile before it is given up.
         audit: Log of what was sent, received and refused; None in a simulation.
-        watcher: Told who is called, and after each reply.
+        watcher: Notified of the sites that are called, and of each reply.
     """
 
     grid: Grid
@@ -52,14 +52,14 @@ class Channel:
     def log(
         self, direction: Direction, what: Description | None, node: int, reason: str = ""
     ) -> None:
-        """One entry in the audit log of what `described` says."""
+        """One entry in the audit log with what `described` returned."""
         if self.audit is not None and what is not None:
             self.audit.append(
                 direction, peer=self.roster.name_of(node), run=self.run, reason=reason, **what
             )
 
     def described(self, message: Message) -> Description | None:
-        """What the log will say of a message; None where there is no log."""
+        """The log's description of a message; None where there is no log."""
         return None if self.audit is None else describe(message)
 
 
@@ -164,7 +164,7 @@ class Exchange:
     def _pull(self) -> list[str]:
         """Take the replies that are there; the sites that have answered.
 
-        One at a time: no two updates are in memory together.
+        One at a time: no two updates are in memory at once.
         """
         taken = (self._pull_one(name) for name in list(self._waiting))
         return [site for site in taken if site is not None]

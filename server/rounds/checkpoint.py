@@ -1,6 +1,6 @@
-"""A study's state on disk, all of it in one file that is whole or not there.
+"""A study's checkpoint: one file, written atomically.
 
-What has to be of one round is in one file: weights and what is known of them cannot be mixed.
+Weights and record of a round are in one file, so that they cannot be mixed up.
 """
 
 import json
@@ -25,7 +25,7 @@ class CheckpointError(ModelFileError):
 
 
 def save_checkpoint(folder: Path, record: StudyRecord) -> None:
-    """All that a resumed study needs, as one file in place of the last one."""
+    """All that a resumed study needs, as one file, which replaces the last one."""
     tensors = prefixed(
         segmenter=record.segmenter,
         confidence=record.confidence,

@@ -2,7 +2,7 @@
 
 
 class QuorumError(RuntimeError):
-    """Too few sites answered; the message says which did not, and why."""
+    """Too few sites answered; the message names those that did not, and why."""
 
 
 class RequirementsNotMetError(QuorumError):

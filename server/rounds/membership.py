@@ -1,4 +1,4 @@
-"""Which sites take part in a study: who has joined, what they declared, and are they enough."""
+"""Which sites take part in a study: joined nodes, their declarations, the quorum."""
 
 import logging
 import time
@@ -107,7 +107,7 @@ class Membership:
         record = self.record
         if self._broken and record.protocol.contract.unmet == "stop" and not record.rounds:
             raise RequirementsNotMetError(
-                "the study's contract is not met:\n"
+                "the study's requirements are not met:\n"
                 + "\n".join(self._broken)
                 + "\nasdnet-site check at the site shows which cases, and what to do; or set "
                 "contract.unmet to leave-out"
@@ -164,7 +164,7 @@ class Membership:
         if count < needed or count == 0:
             raise QuorumError(
                 f"{doing}: {count} sites answered, at least {max(needed, 1)} must; "
-                f"{listed(failures) or 'no site failed'}; each site's own log says more"
+                f"{listed(failures) or 'no site failed'}; each site's own log has more"
             )
 
     def addressed(self, sites: Iterable[str], content: RecordDict) -> dict[int, RecordDict]:

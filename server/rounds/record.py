@@ -1,4 +1,4 @@
-"""What a study leaves behind, as typed objects: rounds, sites, scores."""
+"""The record of a study as typed objects: rounds, sites, scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class RoundRecord:
 
 @dataclass(kw_only=True)
 class StudyRecord:
-    """A whole study; `best_round` is None only while nothing was evaluated.
+    """The record of a study; `best_round` is None only while nothing was evaluated.
 
     `attention` is Eq. 2's weight, averaged over the rounds so far.
     """

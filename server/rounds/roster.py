@@ -1,4 +1,4 @@
-"""Which node is which site, and which of them are there."""
+"""Maps nodes to sites, and knows which of them are online."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""One round: have the sites train, average what they send, and have the result scored."""
+"""One round: sites train, the centre averages, sites evaluate."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def run_round(members: Membership, updates: RoundUpdates, plan: RoundPlan) -> RoundRecord:
-    """Train, aggregate into the study's record, and evaluate where the protocol says so.
+    """Train, aggregate into the study's record, and evaluate where the protocol asks for it.
 
     Args:
         members: The sites.
@@ -148,7 +148,7 @@ def _refuse_other_counts(site: str, report: TrainReport, facts: SiteFacts) -> No
 
 def aggregate(record: StudyRecord, updates: RoundUpdates, plan: RoundPlan) -> None:
     """Replace the record's networks by the weighted means of the accepted updates."""
-    # What a reply says of its cases equals this (`_refuse_other_counts`).
+    # The case counts of a reply equal this (`_refuse_other_counts`).
     facts = {site: record.facts[site] for site in updates.accepted}
     shares = segmenter_weights(facts, plan, record.protocol.aggregation)
     if shares:

@@ -1,4 +1,4 @@
-"""What follows from the rounds so far: the next round's plan, and whether a model is the best yet.
+"""The next round's plan, and whether a model is the best so far, from the rounds so far.
 
 The federation's loop and training in one place (simulation) both ask here.  The loops themselves
 stay apart: a federation waits for sites, counts a quorum and aggregates; one place has none of it.

@@ -1,4 +1,4 @@
-"""The accepted updates of one round, on the disk: in memory are their norms and reports alone.
+"""The accepted updates of one round, on the disk; only norms and reports are in memory.
 
 With all of them in memory the centre would need more of it with each hospital that joins.
 """
@@ -34,7 +34,7 @@ class RoundUpdates:
     """Updates from their acceptance to their average.
 
     The files are this process's own, for one round.  After a crash that round is trained again:
-    nobody reads them, so they are not brought to the disk with force, and a new start clears them.
+    nothing reads them, so they are not synced to the disk, and a new start deletes them.
 
     Args:
         folder: Of their own, cleared now and by `close`; None: a temporary one.

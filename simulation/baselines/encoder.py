@@ -1,6 +1,6 @@
 """The stacked sparse auto-encoder of patches, and its federated training.
 
-Layer by layer, then the stack as a whole; each stage is FedAvg over the sites, averaged by cases.
+Layer by layer, then the complete stack; each stage is FedAvg over the sites, averaged by cases.
 Labels are not used, so unlabelled scans and sites without labels take part.
 """
 
@@ -25,7 +25,7 @@ class EncoderOptions:
     Attributes:
         patch: Edge of the cube that it sees, voxels, odd.
         widths: Units of each hidden layer.
-        rounds: FedAvg rounds of each stage: every layer, then the whole stack.
+        rounds: FedAvg rounds of each stage: every layer, then the complete stack.
         steps: Adam steps a site and round.
         batch: Patches a step.
         lr: Adam's rate.
@@ -107,7 +107,7 @@ def stage_loss(
     Args:
         encoder: Layers below the stage's own are left as they are.
         patches: (n, patch^3).
-        stage: A layer from 0; the number of layers means the stack as a whole.
+        stage: A layer from 0; the number of layers means the complete stack.
         options: Sparsity and its weight.
     """
     depth = len(encoder.encoders)

@@ -1,4 +1,4 @@
-"""Registered atlases' votes into one map of class probabilities."""
+"""Fuses the labels of registered atlases into class probabilities."""
 
 from collections.abc import Sequence
 

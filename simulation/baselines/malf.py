@@ -1,7 +1,7 @@
 """Multi-atlas label fusion: register labelled scans to a new one and let them vote.
 
 A baseline of the paper's Table 1 without anything to train, so without anything to average:
-its atlases are patients, and stay with the site whose they are.
+its atlases are patients, and stay at their site.
 """
 
 from collections.abc import Sequence
@@ -121,7 +121,7 @@ def most_similar(
 def on_whole_grid(
     probabilities: NDArray[np.float32], target: Volume, box: Box
 ) -> NDArray[np.float32]:
-    """Probabilities of a box as those of the whole target, background around it."""
+    """Probabilities of a box on the target's full grid, background around it."""
     whole = np.zeros((len(probabilities), *target.image.GetSize()), np.float32)
     whole[0] = 1
     whole[(slice(None), *box)] = probabilities

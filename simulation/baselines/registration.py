@@ -114,7 +114,7 @@ def organ_region(
 
 
 def crop(image: sitk.Image, box: Box) -> sitk.Image:
-    """The box of an image, in its place in space."""
+    """The box of an image, with its position in space."""
     return sitk.RegionOfInterest(
         image, [axis.stop - axis.start for axis in box], [axis.start for axis in box]
     )

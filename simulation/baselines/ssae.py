@@ -115,7 +115,7 @@ def match(
 def sparse_weights(wanted: Tensor, candidates: Tensor, sparsity: float, iterations: int) -> Tensor:
     r"""Approximately argmin over w >= 0 of 1/2 |t - D w|^2 + sparsity |t|^2 sum w, scaled to sum 1.
 
-    Multiplicative updates w <- w D't / (D'D w + lambda), which keep w from below nought for
+    Multiplicative updates w <- w D't / (D'D w + lambda), which keep w from below zero for
     features that are not negative (Hoyer, Non-negative sparse coding, 2002).
 
     Args:
@@ -137,7 +137,7 @@ def sparse_weights(wanted: Tensor, candidates: Tensor, sparsity: float, iteratio
 
 
 def one_piece_an_organ(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """An organ's pieces beside its largest one become background, (C, X, Y, Z)."""
+    """All but the largest piece of an organ become background, (C, X, Y, Z)."""
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     dropped = largest_components(labels, len(probabilities)) != labels
     cleaned = probabilities.copy()
@@ -153,9 +153,9 @@ def _nearest(
     shape: tuple[int, ...],
     options: SsaeOptions,
 ) -> Tensor:
-    """Rows of the table: the nearest features within the search cube of every place, (n, k).
+    """Rows of the table: the nearest features within the search cube of every position, (n, k).
 
-    The best of the atlases before are kept beside each atlas's own, so memory is that of one.
+    The best of the earlier atlases are kept with each atlas's own, so memory is that of one.
     """
     reach = range(-options.search, options.search + 1)
     offsets = [(x, y, z) for x in reach for y in reach for z in reach]

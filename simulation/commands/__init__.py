@@ -1,1 +1,1 @@
-"""What `asdnet-sim` can be asked for, a module each."""
+"""The subcommands of `asdnet-sim`, a module each."""

@@ -1,4 +1,4 @@
-"""Options that `run` and `tables` share, and what they decide."""
+"""Options that `run` and `tables` share, and what follows from them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ class SharedOptions:
         typer.Option(help="A study by name: a minute, minutes, or hours on a GPU."),
     ] = "quick"
     study: Annotated[
-        Path | None, typer.Option(help="YAML file of a study; replaces the preset whole.")
+        Path | None, typer.Option(help="YAML file of a study; replaces the preset.")
     ] = None
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, instead of the preset's.")] = (
         None
@@ -125,7 +125,7 @@ def base_protocol(
     seed: int | None,
     start: Callable[[PresetName], StudyProtocol] = presets.preset,
 ) -> StudyProtocol:
-    """The preset or the study's file, with what the command line says instead.
+    """The preset or the study's file, with the changes of the command line.
 
     Args:
         start: What a preset's name stands for.

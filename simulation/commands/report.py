@@ -1,4 +1,4 @@
-"""`asdnet-sim report STUDY`: the report of an experiment, finished or not."""
+"""`asdnet-sim report FOLDER`: the report of an experiment, finished or not."""
 
 import logging
 from pathlib import Path

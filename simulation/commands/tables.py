@@ -34,7 +34,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stopped(BaseException):
-    """A signal has come that ends the study."""
+    """A signal has come that ends the experiment."""
 
     def __init__(self, number: int) -> None:
         self.status = 128 + number
@@ -53,7 +53,7 @@ class TablesCommand(SharedOptions):
     own_rows: Annotated[
         Path | None,
         typer.Option(
-            help="YAML of further rows, as 'ASDNet g.2: {method: {gamma: 0.2}}'; alone, or beside "
+            help="YAML of further rows, as 'ASDNet g.2: {method: {gamma: 0.2}}'; alone, or besides "
             "--rows or --tables."
         ),
     ] = None
@@ -102,7 +102,7 @@ def tables(given: TablesCommand) -> None:
     started = time.monotonic()
     for number in _ENDING:
         signal.signal(number, _on_signal)
-    # Said of processes that were ended at once; what they leaked has been given back by then.
+    # Python warns of resources leaked by killed processes; they are released by then.
     quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
     os.environ.setdefault("PYTHONWARNINGS", quiet)
     folder = given.out or Path("runs") / f"study-{datetime.now():%Y%m%d-%H%M%S}"
@@ -121,7 +121,7 @@ def tables(given: TablesCommand) -> None:
             complete = run_experiment(options, console)
     except _Stopped as stop:
         _end(folder, stop.status)
-    console.print(f"study: {folder}", soft_wrap=True)
+    console.print(f"experiment: {folder}", soft_wrap=True)
     console.print(f"{(time.monotonic() - started) / 60:.1f} minutes in all")
     if not complete:
         raise typer.Exit(1)

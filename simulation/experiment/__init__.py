@@ -1,1 +1,1 @@
-"""Every method on one cohort: what is run, what it leaves behind, and the report of it."""
+"""Experiments: every method on one cohort, the results on disk, and the report."""

@@ -1,4 +1,4 @@
-"""One training run, from a fold's cases to a folder with its scores: complete, or not there."""
+"""One training run, from a fold's cases to a folder with its scores, written atomically."""
 
 import shutil
 import time
@@ -131,7 +131,7 @@ def _trained(
 ) -> Iterator[tuple[StudyRecord, SiteConfig, Sequence[StudyCase]]]:
     """What is trained in the run's setting, where it can be scored, and on which cases.
 
-    Pooled, all sites' cases are in one place, which no hospital may do: the figure to compare
+    Pooled, all sites' cases are together, which no hospital may do: the figure to compare
     with.  Local, every site with labels is by itself; one without has no model.
     """
     if job.key.setting == "pooled":

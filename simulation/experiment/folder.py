@@ -1,4 +1,4 @@
-"""The folder of an experiment: one command at a time, and what of it is complete."""
+"""The folder of an experiment: its lock, and which of its runs are complete."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ def locked_experiment(out: Path) -> Iterator[None]:
 
 
 def open_or_resume(out: Path, info: ExperimentInfo, console: Console) -> None:
-    """Write study.json, or see that the one that is there is of the same experiment.
+    """Write study.json, or check that the existing one is of the same experiment.
 
     An experiment may get more methods, settings, folds or seeds; it never loses any.
 

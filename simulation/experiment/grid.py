@@ -1,4 +1,4 @@
-"""The study made to fit a folder of scans: quorum, spacing and patch from what is in it."""
+"""Fits the study to a folder of scans: quorum, spacing and patch."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -113,7 +113,7 @@ METHODS: Mapping[str, Method] = {
 
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]{0,39}$")]
-# What may differ between methods of one study: all else is shared, so that methods can be compared.
+# What may differ between methods of one experiment: all else is shared, so that they compare.
 _Section = Literal["network", "confidence", "method", "training", "aggregation"]
 
 
@@ -145,7 +145,7 @@ def folder_name(method: str) -> str:
 
 
 def own_methods(methods: Mapping[str, Method]) -> dict[str, dict[str, dict[str, Any]]]:
-    """What those methods change that are in no table of the paper, for the study's record."""
+    """The changes of methods that are in no table of the paper, for the experiment's record."""
     return {
         name: {section: dict(values) for section, values in method.changes.items()}
         for name, method in methods.items()

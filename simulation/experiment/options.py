@@ -1,4 +1,4 @@
-"""What a simulation and an experiment are asked to do, as the commands decide it."""
+"""Options of a simulated run and of an experiment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Which runs an experiment has, in which order, and whether a folder holds the same one."""
+"""The runs of an experiment in their order, and whether a folder has the same experiment."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

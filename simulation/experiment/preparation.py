@@ -1,4 +1,4 @@
-"""What comes before training, of one run or of an experiment: every site's data is checked."""
+"""Checks and prepares every site's data before training."""
 
 import os
 from collections.abc import Mapping

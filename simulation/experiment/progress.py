@@ -1,4 +1,4 @@
-"""How an experiment goes, for whoever sits before the terminal, and its table at the end."""
+"""Progress of an experiment in the terminal, and its table at the end."""
 
 import time
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Progress:
         folder: The experiment's.
         runs: All its runs.
         done: Those that were complete before.
-        console: Where to say it.
+        console: Where to print it.
     """
 
     def __init__(

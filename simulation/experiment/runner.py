@@ -37,7 +37,7 @@ _PAPER_FORM = (
 
 
 def run_experiment(options: ExperimentOptions, console: Console) -> bool:
-    """The whole experiment, or what is left of it; whether every run is complete.
+    """Run the experiment, or what is left of it; return whether every run is complete.
 
     Raises:
         StudyFolderError: If the folder holds something else, or an experiment with other options.
@@ -85,11 +85,11 @@ def _cohort(options: ExperimentOptions, console: Console) -> tuple[list[StudyCas
 
 def _digest(cases: Sequence[StudyCase]) -> str:
     """Over every scan and label map, so that a changed folder is another cohort."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for case in sorted(cases, key=lambda case: case.name):
         files = [path for path in (case.image, case.label, case.reference) if path is not None]
-        whole.update(" ".join([case.name, case.site, *map(content_hash, files)]).encode())
-    return whole.hexdigest()
+        digest.update(" ".join([case.name, case.site, *map(content_hash, files)]).encode())
+    return digest.hexdigest()
 
 
 def _info(
@@ -171,8 +171,8 @@ def _train(
         run_jobs(left, options.workers, options.out / "log.txt", progress)
     if progress.failures:
         console.print(
-            f"{len(progress.failures)} runs failed: failed.json says why, log.txt where; the same "
-            f"command with --out {options.out} tries them again",
+            f"{len(progress.failures)} runs failed: failed.json has the reasons, log.txt the "
+            f"tracebacks; the same command with --out {options.out} tries them again",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""A trained model on every case that the study can score: DSC, ASD, worth of its confidence."""
+"""Scores a trained model on every case with a reference: DSC, ASD, quality of its confidence."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -66,7 +66,7 @@ def best_model(record: StudyRecord, config: SiteConfig) -> Model:
 
 
 def scored_cases(cases: Iterable[StudyCase]) -> list[StudyCase]:
-    """Test cases, and unlabelled training cases whose reference the study alone knows."""
+    """Test cases, and unlabelled training cases whose reference only the experiment knows."""
     return [
         case for case in cases if case.reference is not None and case.part in ("test", "unlabelled")
     ]
@@ -180,7 +180,7 @@ def confidence_rows(
     predicted: NDArray[np.integer],
     reference: NDArray[np.integer],
 ) -> list[ConfidenceRow]:
-    """How well each map tells right voxels from wrong ones, over all and over predicted organs.
+    """How well each map separates right voxels from wrong ones, over all and over predicted organs.
 
     Args:
         site: The case's site.

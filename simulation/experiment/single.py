@@ -90,7 +90,7 @@ def run_single(options: RunOptions, console: Console) -> None:
 
 
 def _cases(options: RunOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
-    """The cases with their sites and parts, and what result.json says of the cohort."""
+    """The cases with their sites and parts, and the cohort's entry in result.json."""
     cases, cohort = find_cohort(options, console)
     cohort |= {"fold": options.fold}
     if options.hidden:
@@ -142,7 +142,7 @@ def _score(
     cases: Sequence[StudyCase],
     pool: Executor,
 ) -> tuple[dict[str, Scores], dict[str, Scores]]:
-    """By site: scores of withheld cases, and of test cases where a site's own do not say all.
+    """By site: scores of withheld cases, and of test cases where a site's own are not all of them.
 
     No site ever sees these labels.
     """

@@ -1,4 +1,4 @@
-"""What one study leaves: result.json and the tables."""
+"""The result of one simulated study: result.json and the tables."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class SiteRow(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The federation's record, and what the study measured besides.
+    """The federation's record, and what was measured in addition.
 
     Attributes:
         withheld: Scores of unlabelled training scans, by site.
@@ -128,7 +128,7 @@ def _site_json(outcome: Outcome, site: str) -> dict[str, Any]:
         **_scores_json(outcome.scores["federated"].get(site, {"dsc": {}, "asd_mm": {}})),
     }
     for model, key in _KEYS.items():
-        # What the study measured of the test cases stands beside the sites.
+        # Scores of the simulation's test cases, in addition to the sites' own.
         if site in outcome.scores[model] and model != "federated_by_study":
             content[key] = _scores_json(outcome.scores[model][site])
     return content

@@ -1,4 +1,4 @@
-"""What is printed at the end of one study: scores by site and organ, and what they say."""
+"""The summary printed at the end of one simulated study: scores by site and organ."""
 
 import math
 from itertools import groupby
@@ -30,7 +30,7 @@ _MODEL_NAMES: dict[ModelName, str] = {
 
 
 def print_summary(outcome: Outcome, console: Console) -> None:
-    """DSC and ASD by site and organ, federated beside local-only, and who gained."""
+    """DSC and ASD by site and organ, federated and local-only, and who gained."""
     organs = outcome.record.protocol.organ_names
     table = Table(title="DSC (ASD in mm), mean over test cases", title_justify="left")
     for name in ("site", "cases", "model", *organs):
@@ -80,7 +80,7 @@ def gain_lines(outcome: Outcome) -> list[str]:
 
 
 def health_lines(outcome: Outcome) -> list[str]:
-    """Whether semi-supervision did what it says, from the last round; said, never hidden."""
+    """Whether semi-supervision worked, from the last round."""
     if not outcome.record.rounds:
         return []
     reports = outcome.record.rounds[-1].reports.values()
@@ -94,14 +94,14 @@ def health_lines(outcome: Outcome) -> list[str]:
     loss = sum((r.losses.get("confidence", SumCount()) for r in reports), SumCount()).mean
     if loss is not None and abs(loss - _KNOWS_NOTHING) < 0.02:
         lines.append(
-            f"the confidence network's loss is {loss:.3f}, 2 ln 2: it cannot tell predictions from "
-            "labels, and its map says little about where to trust them"
+            f"the confidence network's loss is {loss:.3f}, 2 ln 2: it does not separate "
+            "predictions from labels, and its map shows little about where to trust them"
         )
     return [*lines, *_map_lines(outcome)]
 
 
 def _map_lines(outcome: Outcome) -> list[str]:
-    """What the best round's confidence map knew, against what costs nothing to have."""
+    """AUROC of the best round's confidence map, against that of the maximum softmax."""
     evaluation = outcome.record.best_evaluation
     by_score = {score: auroc(pooled(evaluation, score)) for score in SCORES}
     confidence, softmax = by_score["confidence"], by_score["softmax"]

@@ -1,4 +1,4 @@
-"""What an experiment leaves on disk: a folder for each training run, complete or not there.
+"""The files of an experiment: a folder for each training run, written atomically.
 
 STUDY/study.json                  what was run: ExperimentInfo
 STUDY/cases.json                  CaseFiles by case: where scans and labels are; for pictures alone
@@ -44,7 +44,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class RunKey(Record):
-    """One training run; for the setting "local" the models of all sites together are one run."""
+    """One training run; for the setting "local" the models of all sites are one run."""
 
     method: str = _stored_as("row")
     setting: Setting = _stored_as("way")
@@ -61,7 +61,7 @@ class CaseRow(Record):
     """One organ of one case.
 
     Attributes:
-        part: "test", or "withheld": an unlabelled training scan whose label the study alone knows.
+        part: "test", or "withheld": an unlabelled training scan, its label known only here.
         asd_mm: None where either mask is empty.
         failure: Exactly one of the two masks is empty.
     """
@@ -76,7 +76,7 @@ class CaseRow(Record):
 
 
 class ConfidenceRow(Record):
-    """How well a map of one withheld case tells right voxels from wrong ones.
+    """How well a map of one withheld case separates right voxels from wrong ones.
 
     Attributes:
         score: "confidence" (M = sigmoid(D)) or "softmax" (the largest class probability).

@@ -1,4 +1,4 @@
-"""What a hospital has without the federation: its own model, trained for the same steps."""
+"""Training without a federation: a site's own model, or one model on all sites' cases."""
 
 import time
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ def train_alone(config: SiteConfig, protocol: StudyProtocol) -> EvaluationReport
 
 
 def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str) -> StudyRecord:
-    """All rounds of the study in one place, without a server.
+    """All rounds of the study in this process, without a server.
 
-    The best model is chosen on this place's own validation cases, as the federation chooses on
+    The best model is chosen on these validation cases, as the federation chooses on
     all of its sites'; without any the last one is kept.
 
     Args:
-        config: A site, or the one place that holds the cases of all (pooled).
+        config: A site, or a folder with the cases of all (pooled).
         protocol: The study.
         run: Name that the optimiser states are kept by.
 
@@ -41,7 +41,7 @@ def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str) -> Stu
         As of a federation of one site; its best model is what counts.
 
     Raises:
-        NothingToTrainError: If the place has no labelled case and unlabelled ones rest.
+        NothingToTrainError: If there is no labelled case and unlabelled ones rest.
         NonFiniteLossError: If training breaks down.
     """
     data = prepare_site(config, protocol)

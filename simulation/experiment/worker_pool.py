@@ -1,4 +1,4 @@
-"""Processes that do the runs of an experiment, and the loop that gives them out.
+"""A pool of processes for the runs of an experiment.
 
 Each process is the head of a process group with all that it starts, Ray included, so that the
 experiment can be stopped at any moment; a process that dies takes its own run with it and no other.
@@ -70,7 +70,7 @@ class Worker:
         self._theirs = theirs
 
     def start(self) -> None:
-        """Start the process; apart from the constructor, so that whoever kills it knows of it."""
+        """Start the process; apart from the constructor, so that it can be killed from then on."""
         self._process.start()
         self._theirs.close()
 
@@ -118,23 +118,25 @@ def run_jobs(jobs: Sequence[Job], processes: int, log: Path, listener: ProgressL
         log: File for what the processes print.
         listener: Hears of every run.
     """
-    whole: list[Worker] = []
-    beside: list[Worker] = []
+    exclusive: list[Worker] = []
+    parallel: list[Worker] = []
     try:
         for alone, group in groupby(jobs, key=lambda job: job.alone_on_machine):
             if alone:
-                _run_group(list(group), whole, 1, lambda: Worker(log, whole_machine=True), listener)
+                _run_group(
+                    list(group), exclusive, 1, lambda: Worker(log, whole_machine=True), listener
+                )
                 continue
             _run_group(
-                list(group), beside, processes, lambda: Worker(log, whole_machine=False), listener
+                list(group), parallel, processes, lambda: Worker(log, whole_machine=False), listener
             )
             # Their memory is for the next federated run.
-            _kill(beside)
-        for worker in whole:
+            _kill(parallel)
+        for worker in exclusive:
             worker.shut_down()
     finally:
-        _kill(whole)
-        _kill(beside)
+        _kill(exclusive)
+        _kill(parallel)
 
 
 def _kill(workers: list[Worker]) -> None:

@@ -79,7 +79,7 @@ def acquire(
         scanner: The site.
         levels: The site's tissue levels.
         voxel_mm: Scale of the drawing; in-plane pixels are this times the site's.
-        rng: Noise, textures, the reader's hand.
+        rng: Noise, textures, the annotator's inaccuracy.
     """
     grid, sub_slices = _grid(scanner, voxel_mm, rng)
     points = _points(grid, sub_slices)

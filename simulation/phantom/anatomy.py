@@ -222,8 +222,8 @@ def levator(subject: Subject, points: Points) -> Field:
     front = np.float32(py - b)
     half_y = np.maximum((back - front) / 2, 6).astype(np.float32)
     centre_x = (cx + (px - cx) * rise).astype(np.float32)
-    sheet = np.abs(
+    surface = np.abs(
         ellipse(x - centre_x, (y - (front + back) / 2).astype(np.float32), half_x, half_y)
     ) - np.float32(2.0)
     walls = intersection(z - np.float32(pz + c), np.float32(subject.rectum_low_mm - 14) - z)
-    return intersection(intersection(sheet, walls), np.float32(py - 0.6 * b) - y)
+    return intersection(intersection(surface, walls), np.float32(py - 0.6 * b) - y)

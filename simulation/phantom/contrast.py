@@ -48,7 +48,7 @@ def paint(
         subject: The geometry.
         points: (x, y, z) in mm, arrays that broadcast to the grid's shape.
         organs: Its organs at the same points.
-        voxel_mm: Edge over which coverage goes from nought to one.
+        voxel_mm: Edge over which coverage goes from 0 to 1.
         levels: T2 levels of this site, names as in `T2_LEVELS`.
         rng: Textures and the hard contrasts.
     """

@@ -1,4 +1,4 @@
-"""Painting by coverage: edges have partial volume at any resolution."""
+"""Paints structures by coverage: edges have partial volume at any resolution."""
 
 from collections.abc import Callable
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Field = NDArray[np.float32]
 Points = tuple[Field, Field, Field]
 Vector = tuple[float, float, float]
-# What a distance is said to be where nobody computed it.
+# The distance where it is not computed.
 FAR_MM = 15.0
 
 

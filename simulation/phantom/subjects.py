@@ -1,4 +1,4 @@
-"""Drawing subjects: how large and where organs are, and how they press on each other."""
+"""Draws subjects at random: sizes and positions of organs, and their contacts."""
 
 import math
 from dataclasses import replace

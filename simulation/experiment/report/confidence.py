@@ -1,4 +1,4 @@
-"""What the confidence map is worth: does it tell right voxels from wrong ones?"""
+"""How well the confidence map separates right voxels from wrong ones."""
 
 from dataclasses import dataclass, field
 from itertools import product
@@ -101,20 +101,20 @@ def confidence_section(results: Results) -> Section:
         return Section(title=TITLE, blocks=(Text(text=text),))
     table = line_table(
         "confidence",
-        "How well a map tells right voxels from wrong ones, on withheld scans",
+        "How well a map separates right voxels from wrong ones, on withheld scans",
         lines,
         _COLUMNS,
         by="region",
         titles=REGIONS,
         note="Mean (SD) over scans, 95% interval by bootstrap over scans. The calibration error "
-        "is the expected one in ten equal bins. In the paper's form M was trained to tell maps "
-        "from labels, so it is no probability of being right: its calibration error says how far "
+        "is the expected one in ten equal bins. In the paper's form M was trained to separate maps "
+        "from labels, so it is no probability of being right: its calibration error shows how far "
         "it is from one. A form that learns correctness is meant to be one.",
     )
     text = (
         f"{results.setting.capitalize()} runs. AUROC .5: the map knows nothing of where the "
         "segmentation is right; 1: all. M is the confidence network's map; the maximum softmax "
-        "costs nothing to have. Scans are unlabelled training scans whose labels the study alone "
-        "knows."
+        "costs nothing to have. Scans are unlabelled training scans whose labels only the "
+        "experiment knows."
     )
     return Section(title=TITLE, blocks=(Text(text=text), table))

@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them, and tables of lines that hold summaries and differences."""
+"""Formats numbers and tables of summaries and differences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -84,7 +84,7 @@ def line_table(
         lines: In order.
         columns: What the reader sees of a line.
         by: The field whose values are headings, in order of appearance.
-        titles: What the headings say instead of the values.
+        titles: Headings instead of the values.
         note: Below the table.
         csv: Lines of the CSV, where they are not the lines themselves.
     """

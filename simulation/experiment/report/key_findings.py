@@ -1,4 +1,4 @@
-"""The report's first sentences, each computed from the scores and honest about what they lack."""
+"""The report's key findings: sentences computed from the scores."""
 
 from simulation.experiment.methods import METHODS
 from simulation.experiment.report.confidence import m_against_softmax, map_values
@@ -17,7 +17,7 @@ _SUPERVISED, _ADVERSARIAL = "AttSVNet", "AttSVNet+FCN"
 
 
 def key_findings(results: Results, reference: str) -> tuple[str, ...]:
-    """What was found, a sentence each; a sentence says so where something is not known yet."""
+    """The key findings, a sentence each; also what is not known yet."""
     return (
         _best(results),
         _beats(
@@ -30,7 +30,7 @@ def key_findings(results: Results, reference: str) -> tuple[str, ...]:
             results,
             reference,
             _SUPERVISED,
-            "What unlabelled scans and the confidence network add together, "
+            "What unlabelled scans and the confidence network add in total, "
             f"{reference} against the supervised {_SUPERVISED}",
         ),
         *(
@@ -84,10 +84,12 @@ def _difference(results: Results, one: str, other: str) -> Difference:
 def _beats(results: Results, one: str, other: str, what: str) -> str:
     missing = [m for m in (one, other) if not results.runs_of(m, results.setting)]
     if missing:
-        return f"{what}: not known, for {several(missing)} has no complete {results.setting} run."
+        return (
+            f"{what}: not known, because {several(missing)} has no complete {results.setting} run."
+        )
     lead = _difference(results, one, other)
     if not lead.n:
-        return f"{what}: not known, for no test case was scored by both."
+        return f"{what}: not known, because no test case was scored by both."
     paper = _paper_gap(results, one, other)
     if paper is None:
         verdict = _plain(lead.verdict)
@@ -109,7 +111,7 @@ def _plain(verdict: Verdict) -> str:
     return {
         "higher": "a gain",
         "lower": "a loss",
-        "undecided": "no difference can be told, for the interval includes 0",
+        "undecided": "no difference is shown: the interval includes 0",
     }[verdict]
 
 
@@ -184,8 +186,8 @@ def _map_auroc(results: Results, method: str) -> list[float]:
 
 def _map_words(results: Results, method: str, lead: Difference) -> str:
     verdict = {
-        "higher": "the confidence map tells right from wrong better than the maximum softmax",
-        "lower": "the confidence map tells right from wrong worse than the maximum softmax, "
+        "higher": "the confidence map separates right from wrong better than the maximum softmax",
+        "lower": "the confidence map separates right from wrong worse than the maximum softmax, "
         "which costs nothing",
         "undecided": "the confidence map is not shown to beat the maximum softmax",
     }[lead.verdict]

@@ -1,4 +1,4 @@
-"""Every ordering that the paper's tables print, and whether ours holds it."""
+"""Every ordering of methods in the paper's tables, and whether our scores reproduce it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ LADDER = (
     ("ASDNet", "AttSVNet+FCN", "region attention on unlabelled scans"),
     ("AttSVNet+FCN", "AttSVNet", "the confidence network's adversarial term"),
     ("AttSVNet+FCN", "AttSVNet+CNN", "a confidence map rather than one verdict a patch"),
-    ("ASDNet", "AttSVNet+Semi", "the adversarial term beside region attention"),
+    ("ASDNet", "AttSVNet+Semi", "the adversarial term in addition to region attention"),
     ("AttSVNet", "SVNet", "sample attention"),
     ("SVNet", "VNet", "a shallower network"),
 )

@@ -80,7 +80,7 @@ def overlays_section(results: Results, study: Path, reference: str) -> Section:
         "through the centre of all organs. Solid: reference; dashed: automatic."
     ]
     if failed:
-        texts.append(f"{failed} of 3 cases could not be read; the log says why.")
+        texts.append(f"{failed} of 3 cases could not be read; the log has the reasons.")
     blocks = tuple(Text(text=text) for text in texts)
     return Section(title=TITLE, blocks=(*blocks, Gallery(pictures=tuple(pictures))))
 

@@ -1,4 +1,4 @@
-"""What was run, and what of it is there."""
+"""The overview section: what was run, and what is complete."""
 
 from itertools import product
 from typing import Any

@@ -1,4 +1,4 @@
-"""STUDY/report: one HTML file, its tables as CSV and its figures as PNG."""
+"""Writes an experiment's report: one HTML file, its tables as CSV and its figures as PNG."""
 
 from pathlib import Path
 
@@ -22,42 +22,42 @@ from simulation.experiment.store import read_experiment
 REFERENCE = "ASDNet"
 _SYNTHETIC = (
     "SYNTHETIC data: every scan is a made phantom. These numbers can show that the mechanism works "
-    "and in which order methods stand; they say nothing of clinical accuracy, and neither confirm "
-    "nor refute the paper's figures."
+    "and in which order methods stand; they show nothing about clinical accuracy, and neither "
+    "confirm nor refute the paper's figures."
 )
 
 
 class ReportError(ValueError):
-    """A folder that holds no study, or a file of one that cannot be read."""
+    """A folder that holds no experiment, or a file of one that cannot be read."""
 
 
-def write_report(study: Path, reference: str = REFERENCE) -> Path:
-    """Write STUDY/report/report.html, report/tables/*.csv and report/figures/*.png.
+def write_report(experiment: Path, reference: str = REFERENCE) -> Path:
+    """Write report/report.html, report/tables/*.csv and report/figures/*.png.
 
     Args:
-        study: Folder of a study, finished or not.
+        experiment: Its folder; it may be unfinished.
         reference: The row that others are compared with.
 
     Returns:
         The HTML file.
 
     Raises:
-        ReportError: If the folder is no study, or one of its files is damaged.
+        ReportError: If the folder is no experiment's, or one of its files is damaged.
     """
     try:
-        results = Results(*read_experiment(study))
-        sections = _sections(results, study, reference)
+        results = Results(*read_experiment(experiment))
+        sections = _sections(results, experiment, reference)
     except FileNotFoundError:
         raise ReportError(
-            f"{study}: has no study.json, so is no study; give the folder that the study wrote"
+            f"{experiment}: has no study.json, so is no experiment; give the result folder of one"
         ) from None
     except ValidationError as error:
-        raise ReportError(explain(error, str(study))) from None
-    folder = study / "report"
+        raise ReportError(explain(error, str(experiment))) from None
+    folder = experiment / "report"
     write_tables(sections, folder / "tables")
     write_pictures(sections, folder / "figures")
     page = render_page(
-        f"Study report: {results.info.protocol.get('name', study.name)}",
+        f"Report: {results.info.protocol.get('name', experiment.name)}",
         f"{len(results.runs)} complete runs of {len(results.methods)} methods; started "
         f"{results.info.started}",
         sections,
@@ -68,13 +68,13 @@ def write_report(study: Path, reference: str = REFERENCE) -> Path:
     return path
 
 
-def _sections(results: Results, study: Path, reference: str) -> list[Section]:
+def _sections(results: Results, experiment: Path, reference: str) -> list[Section]:
     if not results.runs:
         text = "No run is complete yet, so there is nothing to report."
         nothing = Text(text=text, tone="caution")
-        return [Section(title="In short", blocks=(nothing,)), overview_section(results)]
+        return [Section(title="Key findings", blocks=(nothing,)), overview_section(results)]
     return [
-        Section(title="In short", blocks=(Bullets(items=key_findings(results, reference)),)),
+        Section(title="Key findings", blocks=(Bullets(items=key_findings(results, reference)),)),
         overview_section(results),
         published_section(results, reference),
         federation_section(results, reference),
@@ -82,6 +82,6 @@ def _sections(results: Results, study: Path, reference: str) -> list[Section]:
         boxes_section(results, reference),
         curves_section(results, reference),
         confidence_section(results),
-        overlays_section(results, study, reference),
+        overlays_section(results, experiment, reference),
         orderings_section(results),
     ]

@@ -43,7 +43,7 @@ def boxes_section(results: Results, reference: str) -> Section:
     ]
     text = Text(
         text="Federated rows; each value is one test case, its seeds averaged. Box: quartiles and "
-        "median; whiskers: 1.5 times the quartiles' distance; dots beyond. The number beside a "
+        "median; whiskers: 1.5 times the quartiles' distance; dots beyond. The number next to a "
         "site is its test cases. Undefined ASD are not drawn."
     )
     return Section(title=title, blocks=(text, Gallery(pictures=tuple(pictures))))
@@ -88,9 +88,9 @@ def _draw_boxes(
     )
     for box, method in zip(drawn["boxes"], methods, strict=True):
         box.set_facecolor(HIGHLIGHT if method == reference else PALE)
-    for place, item in enumerate(values, 1):
+    for row, item in enumerate(values, 1):
         if not item:
-            axis.text(0.01, place, NONE, transform=axis.get_yaxis_transform(), va="center")
+            axis.text(0.01, row, NONE, transform=axis.get_yaxis_transform(), va="center")
     axis.set_yticks(range(1, len(methods) + 1), methods)
     axis.invert_yaxis()
     axis.xaxis.set_major_locator(MaxNLocator(5))

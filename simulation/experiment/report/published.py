@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper beside ours."""
+"""Tables 1 and 2 of the paper compared with ours."""
 
 from dataclasses import dataclass
 
@@ -128,7 +128,7 @@ def published_section(results: Results, reference: str) -> Section:
                 blocks.append(_table(results, table, setting, reference, methods))
             elif setting == "federated":
                 blocks.append(Text(text=f"Table {table}: no federated run is complete yet."))
-    return Section(title="The paper's tables beside ours", blocks=tuple(blocks))
+    return Section(title="The paper's tables and ours", blocks=tuple(blocks))
 
 
 def _table(

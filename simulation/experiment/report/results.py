@@ -1,4 +1,4 @@
-"""The scores of an experiment as tables, asked for by method, setting, organ and site."""
+"""The scores of an experiment as data frames, by method, setting, organ and site."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -31,7 +31,7 @@ Score = Literal["dsc", "asd_mm"]
 # Which way a larger value points.
 BETTER: Mapping[Score, int] = {"dsc": 1, "asd_mm": -1}
 SCORE_NAMES: Mapping[Score, str] = {"dsc": "DSC", "asd_mm": "ASD"}
-# In place of an organ: the mean over all organs of a case.
+# Used as an organ's name: the mean over all organs of a case.
 ALL_ORGANS = "all organs"
 
 
@@ -103,7 +103,7 @@ class Results:
         site: str = "",
         part: Part = "test",
     ) -> Scores:
-        """A score by place: DSC, or ASD in mm; NaN where it is undefined.
+        """A score by case, site, fold and seed: DSC, or ASD in mm; NaN where it is undefined.
 
         For all organs, the mean over them, and NaN where one of them is undefined.
         """

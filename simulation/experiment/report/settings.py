@@ -1,4 +1,4 @@
-"""Federated, pooled and local side by side, and what each site gains."""
+"""Compares federated, pooled and local training, and what each site gains."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -56,7 +56,7 @@ class WithheldLine:
 
 
 def site_line(results: Results, method: str, organ: str, site: str = "") -> SiteLine:
-    """The line of a site, or of all sites together."""
+    """The line of a site, or of all sites."""
     return SiteLine(
         method=method,
         organ=organ,
@@ -82,7 +82,7 @@ def federation_section(results: Results, reference: str) -> Section:
     blocks: list[Block] = [
         Text(
             text="DSC, mean (SD) over a site's test cases. Federated: one model for all sites, "
-            "trained where the scans are; pooled: one model on all scans in one place; local: "
+            "trained where the scans are; pooled: one model on all scans; local: "
             "each site's own model, on its own scans. Gain: federated minus local on the same "
             "cases, with its 95% interval and Wilcoxon's p, not corrected."
         )
@@ -102,7 +102,7 @@ def _table(results: Results, method: str, organs: tuple[str, ...]) -> Table:
 
 
 def _withheld(results: Results, method: str) -> Table | None:
-    """Unlabelled training scans, whose labels the study alone knows."""
+    """Unlabelled training scans, whose labels only the experiment knows."""
     settings = [way for way in SETTINGS if len(results.cases_of(method, way, part="withheld"))]
     if not settings:
         return None
@@ -129,7 +129,7 @@ def _withheld(results: Results, method: str) -> Table | None:
         lines,
         columns,
         by="organ",
-        note="Labels that the study alone knows; no model was trained on them or chosen by them.",
+        note="Labels that only the experiment knows: no model was trained or chosen by them.",
         csv=[
             {"row": method, "organ": line.organ, "site": line.site, "way": setting}
             | csv_columns("dsc", summary)

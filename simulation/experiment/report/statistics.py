@@ -1,6 +1,6 @@
 """Statistics of the tables: summaries, intervals and paired tests, by scipy and statsmodels.
 
-A score belongs to a place: a case of a site in one fold and seed.  Seeds of one case are averaged
+A score belongs to a case of a site in one fold and seed.  Seeds of one case are averaged
 first, so that a case counts once; an undefined score (NaN) is never averaged.
 """
 
@@ -25,7 +25,7 @@ _DECIMALS = 12
 
 
 PLACE = ["fold", "seed", "site", "case"]
-# Values by place, an index with these four names; NaN where a score is undefined.
+# Values by an index with these four names; NaN where a score is undefined.
 Scores: TypeAlias = pd.Series
 
 

@@ -1,4 +1,4 @@
-"""What unlabelled scans and the confidence network add to the supervised method, in every way."""
+"""What unlabelled scans and the confidence network add to the supervised method, by setting."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def unlabelled_section(results: Results) -> Section:
     """Gains over the supervised method, on test scans and on the unlabelled ones."""
     lines = list(gain_lines(results))
     if not lines:
-        text = f"No way has complete runs of {SUPERVISED} and of a method beside it yet."
+        text = f"No setting has complete runs of {SUPERVISED} and of another method yet."
         return Section(title=TITLE, blocks=(Text(text=text),))
     table = line_table(
         "unlabelled",
@@ -78,7 +78,7 @@ def unlabelled_section(results: Results) -> Section:
         _COLUMNS,
         by="part",
         titles=_PARTS,
-        note="Labels of unlabelled scans are known to the study alone. Paired by case, seeds "
+        note="Only the experiment knows the labels of unlabelled scans. Paired by case, seeds "
         "averaged; 95% interval by bootstrap over cases, Wilcoxon's p, not corrected.",
     )
     return Section(title=TITLE, blocks=(table,))

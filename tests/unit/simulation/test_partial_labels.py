@@ -47,7 +47,7 @@ def test_every_unlawful_choice_is_told() -> None:
         "--leave-out Y: is no site",
         "--hide A: liver is no organ",
         "--hide B: leaves no organ",
-        "--hide C: is left out besides",
+        "--hide C: is also left out",
     ):
         assert words in text
     assert len(text.splitlines()) == 5

@@ -157,7 +157,7 @@ def test_a_made_cohort_knows_its_sites(tmp_path: Path) -> None:
     assert cases[0].reference == tmp_path / "labelsRef" / "case_000.nii.gz"
     assert cases[0].label == tmp_path / "labelsTr" / "case_000.nii.gz"
     assert [case.site for case in deal_to_sites(cases, 2, 1)] == sites
-    with pytest.raises(SplitError, match="2 sites of its own, --sites says 6"):
+    with pytest.raises(SplitError, match="2 sites of its own, --sites is 6"):
         deal_to_sites(cases, 6, 1)
 
 

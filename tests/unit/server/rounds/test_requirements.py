@@ -1,4 +1,4 @@
-"""A site's declaration against the study's contract, by hand."""
+"""A site's declaration against the study's requirements, by hand."""
 
 from collections.abc import Callable
 from dataclasses import replace

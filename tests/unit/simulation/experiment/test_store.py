@@ -14,7 +14,7 @@ DONE = {
     "finished": "2026-11-25T10:00:00+00:00",
 }
 STUDY = {
-    "command": "python simulation/study.py",
+    "command": "asdnet-sim tables",
     "started": "2026-11-25T10:00:00+00:00",
     "cohort": {"kind": "phantom"},
     "organs": ["ball"],

@@ -118,7 +118,9 @@ def test_the_made_study_key_findings(study: Path, page: str) -> None:
     assert sentences[4].startswith("Federated ASDNet reaches 96.")
     assert "worse than the maximum softmax" in sentences[5]
     assert re.search(r"AUROC 0\.6[12]\d, difference -0\.18", sentences[5])
-    assert sentences[6].startswith("Best confidence map, AttSVNet+FCN: the confidence map tells")
+    assert sentences[6].startswith(
+        "Best confidence map, AttSVNet+FCN: the confidence map separates"
+    )
     assert all(f"<li>{sentence}</li>" in page for sentence in sentences)
 
 
@@ -256,7 +258,7 @@ def half_done(study: Path) -> None:
         (without_curves, "No complete federated run has figures by round"),
         (without_curves, "No complete federated run has figures of a confidence map"),
         (without_reference, "ASDNet has no federated run, so there are no p."),
-        (without_reference, "for ASDNet has no complete federated run"),
+        (without_reference, "because ASDNet has no complete federated run"),
         (without_cases_file, "cases.json is not there"),
         (half_done, "Not complete: SVNet federated 2 of 4"),
     ],
@@ -303,7 +305,7 @@ def test_the_command(study: Path, tmp_path: Path) -> None:
     assert "report.html" in good.output
     bad = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert bad.exit_code == 2
-    assert "has no study.json, so is no study" in " ".join(bad.output.split())
+    assert "has no study.json, so is no experiment" in " ".join(bad.output.split())
 
 
 def test_a_damaged_file_is_an_error_with_its_place(tmp_path: Path) -> None:
