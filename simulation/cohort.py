@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from protocol.config.presets import PresetName
-from simulation.experiment.options import CommonOptions
 from simulation.layouts import StudyCase, read_cohort
+from simulation.options import CommonOptions
 from simulation.split import deal_to_sites, refuse_duplicates
 
 _PHANTOM_SEED = 2018

@@ -30,8 +30,8 @@ from client.data.layout import LAYOUT
 from client.data.leakage import duplicate_mistakes
 from protocol.config.site import SiteConfig, read_site
 from simulation.errors import SplitError
-from simulation.experiment.store import FOLDS
 from simulation.layouts import StudyCase
+from simulation.options import FOLDS
 from simulation.partial_labels import Hidden
 
 # (labelled, unlabelled) of method section 8; other numbers of cases are dealt in proportion.

@@ -166,7 +166,7 @@ def _sites(job: Job, cases: Sequence[StudyCase], draft: Path) -> dict[str, SiteC
 
 
 def _run_baseline(job: Job, draft: Path, predictions: Path | None) -> list[CaseRow]:
-    from simulation.baselines import run_baseline
+    from simulation.experiment.baseline import run_baseline
 
     assert job.kind != "weights"
     return run_baseline(

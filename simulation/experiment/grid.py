@@ -14,8 +14,8 @@ from client.data.image_io import read_image
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol, explain
 from simulation.experiment.methods import Method, protocol_of
-from simulation.experiment.options import CommonOptions
 from simulation.layouts import StudyCase
+from simulation.options import CommonOptions
 
 Triple = tuple[float, float, float]
 Edges = tuple[int, int, int]

@@ -2,42 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from protocol.config.presets import PresetName
-from protocol.config.study import StudyProtocol
 from simulation.experiment.methods import Method
 from simulation.experiment.plan import plan_runs
 from simulation.experiment.store import RunKey, Setting
+from simulation.options import CommonOptions
 from simulation.partial_labels import Hidden
-
-
-@dataclass(frozen=True, kw_only=True)
-class CommonOptions:
-    """The cohort, the study and the machine.
-
-    Attributes:
-        preset: Which phantom cohort, and how many voxels the grid aims at.
-        protocol: Before it is fitted to the scans; its seed assigns cases to sites and folds.
-        fixed_grid: Whether spacing and patch stay as they are.
-        data: Folder of scans; None: the phantom cohort of the preset, made in the cache.
-        labelled: How many cases; None: what is usual for the folder's layout; unlabelled alike.
-        out: Result folder.
-        workers: Processes.
-        cache: Made cohorts and preprocessed scans.
-    """
-
-    preset: PresetName
-    protocol: StudyProtocol
-    fixed_grid: bool
-    data: Path | None
-    labelled: int | None
-    unlabelled: int | None
-    sites: int
-    out: Path
-    device: str
-    workers: int
-    cache: Path
 
 
 @dataclass(frozen=True, kw_only=True)

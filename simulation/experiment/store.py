@@ -24,7 +24,6 @@ from simulation.experiment.methods import folder_name
 
 Setting = Literal["federated", "pooled", "local"]
 SETTINGS: tuple[Setting, ...] = ("federated", "pooled", "local")
-FOLDS = 5
 
 
 class Record(BaseModel):

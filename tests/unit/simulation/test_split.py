@@ -14,8 +14,8 @@ from client.data.image_io import read_image
 from client.data.layout import find_cases
 from simulation.errors import SplitError
 from simulation.layouts import StudyCase, read_cohort
+from simulation.options import FOLDS
 from simulation.split import (
-    FOLDS,
     SIX_SITES,
     choose_fold,
     deal_to_sites,

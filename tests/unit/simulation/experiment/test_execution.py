@@ -219,7 +219,7 @@ def test_a_baseline_gets_the_sites_and_gives_the_rows(
         return [row]
 
     module = SimpleNamespace(run_baseline=run_baseline)
-    monkeypatch.setitem(sys.modules, "simulation.baselines", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "simulation.experiment.baseline", module)  # type: ignore[arg-type]
     job = make_job("local", row="MALF", kind="malf")
     execute(job)
     kind, setting, configs, protocol, cases, workers, predictions = calls[0]

@@ -13,9 +13,10 @@ from client.data.layout import find_cases
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.weights import Weights
-from simulation.baselines import BaselineError, BaselineOptions, run, run_baseline
 from simulation.baselines.encoder import EncoderOptions, SiteScans
 from simulation.baselines.ssae import SsaeOptions
+from simulation.experiment import baseline
+from simulation.experiment.baseline import BaselineError, BaselineOptions, run_baseline
 from simulation.layouts import StudyCase
 
 MakeProtocol = Callable[..., StudyProtocol]
@@ -25,6 +26,11 @@ SMALL = BaselineOptions(
         encoder=EncoderOptions(patch=3, widths=(12,), rounds=1, steps=20, batch=64), search=1
     )
 )
+
+
+@pytest.fixture(autouse=True)
+def one_itk_thread(one_thread: None) -> None:
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
 def study_cases(config: SiteConfig) -> list[StudyCase]:
@@ -131,13 +137,13 @@ def test_federated_matches_a_site_with_its_own_atlases_and_everyones_encoder(
 ) -> None:
     configs, cases = two_sites
     trained_on: list[dict[str, int]] = []
-    train = run.train_encoder
+    train = baseline.train_encoder
 
     def spy(sites: Mapping[str, SiteScans], *rest: Any) -> Weights:
         trained_on.append({name: len(site.images) for name, site in sites.items()})
         return train(sites, *rest)
 
-    monkeypatch.setattr(run, "train_encoder", spy)
+    monkeypatch.setattr(baseline, "train_encoder", spy)
     args = (configs, make_protocol(), cases, 1, None, SMALL)
     rows = {setting: run_baseline("ssae", setting, *args) for setting in ("federated", "local")}
     assert trained_on == [{"A": 2, "F": 1}, {"A": 2}]

@@ -1,0 +1,37 @@
+"""What every simulation is asked for: the cohort, the study and the machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.config.presets import PresetName
+from protocol.config.study import StudyProtocol
+
+FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """The cohort, the study and the machine.
+
+    Attributes:
+        preset: Which phantom cohort, and how many voxels the grid aims at.
+        protocol: Before it is fitted to the scans; its seed assigns cases to sites and folds.
+        fixed_grid: Whether spacing and patch stay as they are.
+        data: Folder of scans; None: the phantom cohort of the preset, made in the cache.
+        labelled: How many cases; None: what is usual for the folder's layout; unlabelled alike.
+        out: Result folder.
+        workers: Processes.
+        cache: Made cohorts and preprocessed scans.
+    """
+
+    preset: PresetName
+    protocol: StudyProtocol
+    fixed_grid: bool
+    data: Path | None
+    labelled: int | None
+    unlabelled: int | None
+    sites: int
+    out: Path
+    device: str
+    workers: int
+    cache: Path
