@@ -73,7 +73,7 @@ def two_sites(make_site: MakeSite) -> tuple[dict[str, SiteConfig], list[StudyCas
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own takes seconds to start; one test does it for real."""
     monkeypatch.setattr(
-        run, "spawned_pool", lambda workers, initializer: ThreadPoolExecutor(workers)
+        baseline, "spawned_pool", lambda workers, initializer: ThreadPoolExecutor(workers)
     )
 
 
