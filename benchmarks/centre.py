@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -137,6 +137,7 @@ def child(count: int) -> None:
 
 
 def _study(count: int, network: dict[str, int]) -> dict[str, Any]:
+    from benchmarks.file_grid import FileGrid
     from protocol.config.study import StudyProtocol, merged
     from protocol.wire.weights import bytes_of
     from server.rounds.loop import new_record, run_study
@@ -151,7 +152,7 @@ def _study(count: int, network: dict[str, int]) -> dict[str, Any]:
     record = new_record(merged(StudyProtocol(), changes), "bench")
     model = bytes_of(record.segmenter) + bytes_of(record.confidence)
     with tempfile.TemporaryDirectory() as folder, _watched() as (disk, summing):
-        grid = site_files(count, record, Path(folder))
+        grid = FileGrid(count, record, Path(folder))
         start = _settled()
         run_study(grid, record, Watcher(), expected_sites=count, updates=Path(folder) / "updates")
         peak = status_mib("VmHWM")
@@ -193,67 +194,3 @@ def _watched() -> Iterator[tuple[list[int], list[float]]]:
 
     with replaced(RoundUpdates, "average", watched):
         yield disk, seconds
-
-
-def site_files(count: int, record: Any, folder: Path) -> Any:
-    """A grid of sites whose update, made beforehand, is read from a file."""
-    from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
-    from flwr.serverapp import Grid
-
-    from protocol.wire.messages import pack_facts, pack_training
-    from protocol.wire.reports import SiteFacts, TrainReport
-
-    facts = SiteFacts(labelled=2, unlabelled=0, validation=0, test=0)
-    report = TrainReport(labelled=2, unlabelled=0, steps=1, seconds=1.0)
-    networks = [{n: w * 1.01 for n, w in record.segmenter.items()}, record.confidence]
-    update = pack_training("S", report, record.protocol, networks[0], networks[1])
-    heads = {}
-    for network, arrays in update.items():
-        if isinstance(arrays, ArrayRecord):
-            ((key, array),) = arrays.items()
-            (folder / network).write_bytes(array.data)
-            heads[network] = (key, array.dtype, array.shape, array.stype)
-    metrics = update["metrics"]
-
-    class Sites(Grid):
-        """Answers when it is asked for the answer."""
-
-        def __init__(self) -> None:
-            self.asked: dict[str, Message] = {}
-
-        def set_run(self, run: Any) -> None: ...
-
-        @property
-        def run(self) -> Any: ...
-
-        def create_message(self, *_: Any, **__: Any) -> Message:
-            raise NotImplementedError
-
-        def send_and_receive(self, *_: Any, **__: Any) -> Iterable[Message]:
-            raise NotImplementedError
-
-        def get_node_ids(self) -> Iterable[int]:
-            return range(1, count + 1)
-
-        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-            names = []
-            for message in messages:
-                names.append(f"m{len(self.asked)}")
-                message.metadata.__dict__["_message_id"] = names[-1]
-                self.asked[names[-1]] = message
-            return names
-
-        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-            return [self._answer(self.asked.pop(name)) for name in message_ids]
-
-        def _answer(self, message: Message) -> Message:
-            site = f"S{message.metadata.dst_node_id}"
-            content = pack_facts(site, facts, record.protocol)
-            if message.metadata.message_type == MessageType.TRAIN:
-                content["metrics"] = metrics
-                for network, (key, dtype, shape, stype) in heads.items():
-                    array = Array(dtype, shape, stype, (folder / network).read_bytes())
-                    content[network] = ArrayRecord(array_dict={key: array})
-            return Message(RecordDict(dict(content)), reply_to=message)
-
-    return Sites()

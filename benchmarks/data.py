@@ -6,35 +6,29 @@ by how many MiB its anonymous memory grew.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
-from monai.data import CacheDataset, PersistentDataset, list_data_collate
-from monai.transforms import (
-    ClassesToIndicesd,
-    Compose,
-    EnsureChannelFirstd,
-    LoadImaged,
-    RandAdjustContrastd,
-    RandAffined,
-    RandCropByLabelClassesd,
-    RandFlipd,
-    RandGaussianNoised,
-)
+from monai.data import CacheDataset, PersistentDataset
 
 from benchmarks.common import Report, Row, Target, in_child, in_turn, status_mib
+from benchmarks.drawing import (
+    Job,
+    cached_entry,
+    files_of,
+    monai_draw,
+    monai_steps,
+    our_draw,
+    write_scans,
+)
 from benchmarks.step import asdnet_step, one_thread
 from client.data.cache import CachedCase
-from client.data.case import Case
 from client.data.dataset import PatchSampler
-from client.training.augmentation import augment
 from client.training.prefetch import prefetched
 from protocol.config.presets import preset
 from protocol.config.study import StudyProtocol
@@ -45,9 +39,6 @@ GROWTH_MIB = 2.0
 _BATCHES = 2
 _SPEED_CASES, _SPEED_VOXELS = 4, (128, 128, 64)
 _FEW, _MANY, _MEMORY_VOXELS = 5, 40, (96, 96, 64)
-_KEYS = ("image", "label")
-
-Job = Callable[[], object]
 
 
 def measure() -> Report:
@@ -76,107 +67,13 @@ def measure() -> Report:
     )
 
 
-def write_scans(folder: Path, count: int, voxels: tuple[int, int, int]) -> list[CachedCase]:
-    """Entries as client/data/cache.py writes them, of noise with three boxes in it."""
-    cases = []
-    for number in range(count):
-        entry = folder / f"{number:03d}"
-        entry.mkdir(parents=True)
-        rng = np.random.default_rng(number)
-        label = np.zeros(voxels, np.uint8)
-        places = {}
-        for organ in (1, 2, 3):
-            label[20 * organ : 20 * organ + 20, 30:60, 10:40] = organ
-            found = np.argwhere(label == organ).astype(np.int32)
-            places[str(organ)] = found[np.linspace(0, len(found) - 1, 4096).astype(int)]
-        np.save(entry / "image.npy", rng.standard_normal(voxels, np.float32))
-        np.save(entry / "label.npy", label)
-        np.save(entry / "places.npy", np.concatenate(list(places.values())))
-        facts = {
-            "annotated": ["bladder", "prostate", "rectum"],
-            "lowest": 0.0,
-            "organ_box": None,
-            "organ_places": {organ: len(voxels) for organ, voxels in places.items()},
-        }
-        (entry / "facts.json").write_text(json.dumps(facts))
-        cases.append(_case(entry))
-    return cases
-
-
-def _case(entry: Path) -> CachedCase:
-    # The sampler asks a case for its cache entry alone.
-    return CachedCase(cast(Case, None), entry)
-
-
-def our_draw(cases: Sequence[CachedCase], protocol: StudyProtocol, *, augmented: bool) -> Job:
-    """One batch as a round draws it."""
-    rng = np.random.default_rng(protocol.seed)
-    sampler = PatchSampler(protocol, rng, None)
-    count = protocol.training.batch_size
-
-    def draw() -> object:
-        batch = sampler.labelled(cases, count)
-        if not augmented:
-            return batch
-        return augment(batch.image, batch.label, protocol.spacing_mm, rng)
-
-    return draw
-
-
-def monai_draw(dataset: Any, count: int) -> Job:
-    """One batch of a MONAI data set, its cases drawn likewise."""
-    rng = np.random.default_rng(1)
-
-    def draw() -> object:
-        return list_data_collate([dataset[int(rng.integers(len(dataset)))] for _ in range(count)])
-
-    return draw
-
-
-def monai_steps(protocol: StudyProtocol, *, augmented: bool) -> Compose:
-    """Reading and the classes' places are kept by the data set; cropping and views are not."""
-    classes = protocol.classes
-    steps: list[Any] = [
-        LoadImaged(keys=_KEYS, reader="NumpyReader"),
-        EnsureChannelFirstd(keys=_KEYS, channel_dim="no_channel"),
-        ClassesToIndicesd(keys="label", num_classes=classes),
-        RandCropByLabelClassesd(
-            keys=_KEYS,
-            label_key="label",
-            indices_key="label_cls_indices",
-            spatial_size=protocol.patch_voxels,
-            ratios=[1 / 3, *[2 / 3 / (classes - 1)] * (classes - 1)],
-            num_classes=classes,
-        ),
-    ]
-    if augmented:
-        steps += [
-            RandFlipd(keys=_KEYS, prob=0.5, spatial_axis=0),
-            RandAffined(
-                keys=_KEYS,
-                prob=1.0,
-                rotate_range=(0.0, 0.0, 0.1745),
-                scale_range=(0.1, 0.1, 0.1),
-                mode=("bilinear", "nearest"),
-                padding_mode=("border", "zeros"),
-            ),
-            RandAdjustContrastd(keys="image", prob=1.0, gamma=(0.74, 1.35)),
-            RandGaussianNoised(keys="image", prob=1.0, std=0.1),
-        ]
-    return Compose(steps)
-
-
-def _files(cases: Sequence[CachedCase]) -> list[dict[str, str]]:
-    return [{key: str(case.folder / f"{key}.npy") for key in _KEYS} for case in cases]
-
-
 def _patches_a_second(
     cases: Sequence[CachedCase], folder: Path, protocol: StudyProtocol, *, augmented: bool
 ) -> list[Row]:
     count = protocol.training.batch_size
     steps = monai_steps(protocol, augmented=augmented)
-    kept = CacheDataset(_files(cases), steps, progress=False)
-    disk = PersistentDataset(_files(cases), steps, cache_dir=folder / f"kept-{augmented}")
+    kept = CacheDataset(files_of(cases), steps, progress=False)
+    disk = PersistentDataset(files_of(cases), steps, cache_dir=folder / f"kept-{augmented}")
     draws = {
         "ours: PatchSampler": our_draw(cases, protocol, augmented=augmented),
         "MONAI CacheDataset": monai_draw(kept, count),
@@ -247,7 +144,7 @@ def anonymous_mib(folder: Path, who: str) -> float:
     """By how much this process grew when it drew from every case of the folder."""
     torch.set_num_threads(1)
     protocol = preset("paper")
-    cases = [_case(entry) for entry in sorted(folder.iterdir())]
+    cases = [cached_entry(entry) for entry in sorted(folder.iterdir())]
     # What the libraries take once is not the cases'.
     _draw_all(cases[:1], protocol, who)
     before = status_mib("RssAnon")
@@ -263,7 +160,7 @@ def _draw_all(cases: Sequence[CachedCase], protocol: StudyProtocol, who: str) ->
         for case in cases:
             sampler.labelled([case], protocol.training.batch_size)
         return cases
-    dataset = CacheDataset(_files(cases), monai_steps(protocol, augmented=False), progress=False)
+    dataset = CacheDataset(files_of(cases), monai_steps(protocol, augmented=False), progress=False)
     for index in range(len(cases)):
         dataset[index]
     return dataset
