@@ -1,0 +1,56 @@
+"""One message of each kind, of a small study."""
+
+import torch
+from flwr.app import (
+    RecordDict,
+)
+from torch import Tensor
+
+from asdnet_models.reliability import BINS, Reliability
+from asdnet_models.sums import ScoreSum, SumCount
+from protocol.config.study import StudyProtocol
+from protocol.wire.messages import (
+    pack_training,
+)
+from protocol.wire.reports import LOSSES, EvaluationReport, SiteFacts, TrainReport
+
+PROTOCOL = StudyProtocol(organs={"prostate": 2, "bladder": 1}, seed=5)
+RUN = "tiny-1"
+ORGANS = ("bladder", "prostate")
+WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([0.5, -0.5])}
+FACTS = SiteFacts(
+    labelled=8,
+    unlabelled=5,
+    validation=2,
+    test=1,
+    box=tuple(SumCount(sum=edge / 2, count=8) for edge in range(6)),
+    annotated={"bladder": 3, "prostate": 8},
+)
+TRAINED = TrainReport(
+    labelled=8,
+    unlabelled=5,
+    steps=50,
+    seconds=1.5,
+    losses={name: SumCount(sum=index + 0.25, count=50) for index, name in enumerate(LOSSES)},
+    attention=SumCount(sum=12.5, count=100),
+    trusted={
+        "background": SumCount(sum=300, count=400),
+        "bladder": SumCount(sum=50, count=60),
+        "prostate": SumCount(sum=10, count=40),
+    },
+)
+SCORES = {organ: ScoreSum.of([0.5, 0.75, None], failures=1) for organ in ORGANS}
+EVALUATED = EvaluationReport(
+    seconds=2.5,
+    cases={"validation": 3, "test": 3},
+    dsc={"validation": SCORES, "test": {organ: ScoreSum() for organ in ORGANS}},
+    asd_mm={"validation": {organ: ScoreSum.of([1.5]) for organ in ORGANS}, "test": SCORES},
+    reliability={
+        "confidence": Reliability(right=tuple(range(BINS)), wrong=(7,) * BINS),
+        "softmax": Reliability(right=(1,) * BINS),
+    },
+)
+
+
+def trained(confidence: dict[str, Tensor] | None = None) -> RecordDict:
+    return pack_training("A", TRAINED, PROTOCOL, WEIGHTS, confidence)
