@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import dicom_phantoms as ph
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_cases import ORGANS, case_of, real, real_gland, validator
 from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
@@ -19,24 +19,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 from client.data.dicom.contours import read_structures
 from client.data.dicom.derived import NOT_CLINICAL
 from client.data.dicom.outlines import inside, outlines
-from client.data.dicom.series import DicomSeries, find_series, read_series
+from client.data.dicom.series import DicomSeries
 from client.data.dicom.structures import write_structures
 from client.data.errors import ScanError
-
-ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}
-real = pytest.mark.skipif("ASDNET_REAL_DATA" not in os.environ, reason="ASDNET_REAL_DATA not set")
-validator = pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy not installed")
-Case = tuple[sitk.Image, DicomSeries]
-
-
-def case_of(folder: Path, made: ph.Phantom, *, multiframe: bool = False) -> Case:
-    if multiframe:
-        order = np.random.default_rng(1).permutation(len(made.voxels)).tolist()
-        ph.write_enhanced(folder / "scan" / "a", made, order=order)
-    else:
-        ph.write_classic(folder / "scan", made)
-    series = find_series(folder / "scan", location="case 1")
-    return read_series(series, location="case 1"), series
 
 
 def labels(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -322,12 +307,9 @@ def test_failed_write_leaves_the_old_file(
 
 @real
 def test_real_gland(tmp_path: Path) -> None:
-    folder = Path(os.environ["ASDNET_REAL_DATA"]) / "prostatex"
-    series = find_series(folder / "dicom_t2w", location="case 1")
-    image = read_series(series, location="case 1")
-    gland = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "gland_AI_Bosma22b.nii.gz")))
+    image, series, gland = real_gland()
     path = tmp_path / "rt.dcm"
-    write_structures(path, gland.astype(np.uint8), image, series, {"prostate": 1}, model="ASDNet")
+    write_structures(path, gland, image, series, {"prostate": 1}, model="ASDNet")
     read = read_structures(path, image, location="case 1", series=series)
     np.testing.assert_array_equal(read["prostate"], gland == 1)
     np.testing.assert_array_equal(by_matplotlib(path, image)["prostate"], gland == 1)

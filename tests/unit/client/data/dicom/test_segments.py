@@ -1,7 +1,5 @@
 """DICOM-SEG: written, read back, read by others; and what is refused."""
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,31 +9,15 @@ import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_cases import ORDER, ORGANS, SHAPE, case_of, real, real_gland, validator
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
 from client.data.dicom.derived import NOT_CLINICAL
 from client.data.dicom.segments import read_segments, write_segments
-from client.data.dicom.series import DicomSeries, find_series, read_series
+from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
-
-ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}
-SHAPE = (5, 14, 18)
-ORDER = [3, 0, 4, 1, 2]
-real = pytest.mark.skipif("ASDNET_REAL_DATA" not in os.environ, reason="ASDNET_REAL_DATA not set")
-validator = pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy not installed")
-
-
-def case_of(
-    folder: Path, made: ph.Phantom, *, multiframe: bool = False
-) -> tuple[sitk.Image, DicomSeries]:
-    if multiframe:
-        ph.write_enhanced(folder / "scan" / "a", made, order=ORDER)
-    else:
-        ph.write_classic(folder / "scan", made)
-    series = find_series(folder / "scan", location="case 1")
-    return read_series(series, location="case 1"), series
 
 
 def labels() -> NDArray[np.uint8]:
@@ -281,12 +263,9 @@ def test_label_that_is_not_on_the_series_grid(written: tuple[Any, ...], tmp_path
 
 @real
 def test_real_gland(tmp_path: Path) -> None:
-    folder = Path(os.environ["ASDNET_REAL_DATA"]) / "prostatex"
-    series = find_series(folder / "dicom_t2w", location="case 1")
-    image = read_series(series, location="case 1")
-    gland = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "gland_AI_Bosma22b.nii.gz")))
+    image, series, gland = real_gland()
     path = tmp_path / "seg.dcm"
-    write_segments(path, gland.astype(np.uint8), image, series, {"prostate": 1}, model="ASDNet")
+    write_segments(path, gland, image, series, {"prostate": 1}, model="ASDNet")
     read = read_segments(path, image, location="case 1", series=series)
     np.testing.assert_array_equal(read["prostate"], gland == 1)
     np.testing.assert_array_equal(by_pydicom(path, image, 1), gland == 1)
