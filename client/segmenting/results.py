@@ -218,12 +218,13 @@ def _write_dicom(
     if series is None or not wanted:
         return dict.fromkeys(wanted, "the scan is no DICOM series, whose header it would need")
     # Late, because they load DICOM libraries that other formats do without.
+    from client.data.dicom.derived import Drawing
     from client.data.dicom.segments import write_segments
     from client.data.dicom.structures import write_structures
 
-    organs = model.protocol.organs
+    drawing = Drawing(label_zyx, scan, series, model.protocol.organs, model.title)
     for name in wanted:
         write = write_segments if name == "seg" else write_structures
         path = folder / f"segmentation.{name}.dcm"
-        write(path, label_zyx, scan, series, organs, model=model.title)
+        write(path, drawing)
     return {}

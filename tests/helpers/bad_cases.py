@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 
+from client.data.dicom.derived import Drawing
 from client.data.dicom.segments import write_segments
 from client.data.dicom.series import find_series
 from client.data.dicom.structures import write_structures
@@ -294,7 +295,8 @@ def labelled_dicom(kind: str, spoil: Callable[[Place, Path], None], **values: in
         image = read_image(place.image(""), case=place.name)
         series = find_series(place.image(""), location=place.name)
         write = write_structures if kind == "contours" else write_segments
-        write(place.label(".dcm"), organs(), image, series, values or ORGANS, model="test")
+        drawing = Drawing(organs(), image, series, values or ORGANS, model="test")
+        write(place.label(".dcm"), drawing)
         spoil(place, place.label(".dcm"))
 
     return make
@@ -343,7 +345,7 @@ def with_contours_beside(place: Place, count: int) -> None:
     series = find_series(place.image(""), location=place.name)
     for number in range(count):
         path = place.image("") / f"RS{number}.dcm"
-        write_structures(path, organs(), image, series, ORGANS, model="test")
+        write_structures(path, Drawing(organs(), image, series, ORGANS, model="test"))
 
 
 def two_contours_beside(place: Place) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from client.data.dicom.contours import read_structures
+from client.data.dicom.derived import Drawing
 from client.data.dicom.outlines import inside, outlines
 from client.data.dicom.segments import read_segments, write_segments
 from client.data.dicom.series import find_series, read_series
@@ -68,8 +69,8 @@ def test_labels_come_back(
         image = read_series(series, location="case 1")
         assert same_grid_error(image, made.image) is None
         np.testing.assert_array_equal(sitk.GetArrayFromImage(image), made.voxels)
-        write_structures(folder / "rt", label, image, series, ORGANS, model="m")
-        write_segments(folder / "seg", label, image, series, ORGANS, model="m")
+        write_structures(folder / "rt", Drawing(label, image, series, ORGANS, model="m"))
+        write_segments(folder / "seg", Drawing(label, image, series, ORGANS, model="m"))
         for read in (
             read_structures(folder / "rt", image, location="case 1", series=series),
             read_segments(folder / "seg", image, location="case 1", series=series),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,25 @@ from protocol.files import atomic_file
 
 NOT_CLINICAL = "AI-made, not for clinical use"
 MANUFACTURER = "asdnet-federated"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A label map to be written as a DICOM object.
+
+    Attributes:
+        label: Values of `organs` and 0, (Z, Y, X), on the image's grid.
+        image: The series as `read_series` reads it.
+        series: Where the image is from.
+        organs: Value of each organ; one that is not in the label is there without voxels.
+        model: What drew them, for the reader of the file.
+    """
+
+    label: NDArray[np.uint8]
+    image: sitk.Image
+    series: DicomSeries
+    organs: Mapping[str, int]
+    model: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +57,13 @@ class Source:
         return (self.headers[z], None) if self.frames is None else (self.headers[0], self.frames[z])
 
 
-def source_of(
-    series: DicomSeries, image: sitk.Image, label: NDArray[np.uint8], *, location: str
-) -> Source:
-    """The series' headers, where an image and its label map, (Z, Y, X), are on the series' grid.
+def source_of(drawing: Drawing, *, location: str) -> Source:
+    """The series' headers, where an image and its label map are on the series' grid.
 
     Raises:
         ScanError: They are not, or the series cannot be read or names no frame of reference.
     """
+    series, image, label = drawing.series, drawing.image, drawing.label
     grid = series_grid(series, location=location)
     if label.shape != image.GetSize()[::-1]:
         raise ScanError(

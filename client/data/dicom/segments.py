@@ -16,7 +16,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, save, source_of
+from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, Drawing, save, source_of
 from client.data.dicom.headers import DAMAGED, load, quiet, text
 from client.data.dicom.objects import SEGMENTATIONS, another_scan
 from client.data.dicom.series import DicomSeries
@@ -65,31 +65,20 @@ def read_segments(
 
 
 @quiet()
-def write_segments(
-    path: Path,
-    label: NDArray[np.uint8],
-    image: sitk.Image,
-    series: DicomSeries,
-    organs: Mapping[str, int],
-    *,
-    model: str,
-) -> None:
+def write_segments(path: Path, drawing: Drawing) -> None:
     """Write a label map as a binary DICOM-SEG of the image's series, in one step.
 
     Args:
         path: The file, in a folder that exists.
-        label: Values of `organs` and 0, (Z, Y, X), on the image's grid.
-        image: The series as `read_series` reads it.
-        series: Where the image is from.
-        organs: Value of each organ; one that is not in the label is a segment without frames.
-        model: What drew them, for the reader of the file.
+        drawing: What is written; an organ that is not in its label is a segment without frames.
 
     Raises:
         ScanError: Label, image and series are not on one grid, the series has no frame of
             reference, or the file cannot be written.
     """
     location = f"segments {path.name}"
-    source = source_of(series, image, label, location=location)
+    source = source_of(drawing, location=location)
+    label, organs, model = drawing.label, drawing.organs, drawing.model
     frames = np.zeros((*label.shape, len(organs)), np.uint8)
     order = source.frames or tuple(range(len(label)))
     for number, value in enumerate(organs.values()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, Source, save, source_of
+from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, Drawing, Source, save, source_of
 from client.data.dicom.headers import quiet
 from client.data.dicom.outlines import outlines
 from client.data.dicom.series import DicomSeries
@@ -52,35 +51,24 @@ _COLOURS = ((230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 3
 
 
 @quiet()
-def write_structures(
-    path: Path,
-    label: NDArray[np.uint8],
-    image: sitk.Image,
-    series: DicomSeries,
-    organs: Mapping[str, int],
-    *,
-    model: str,
-) -> None:
+def write_structures(path: Path, drawing: Drawing) -> None:
     """Write a label map as an RTSTRUCT of the image's series; readers see the old file or the new.
 
     Args:
         path: The file, in a folder that exists.
-        label: Values of `organs` and 0, (Z, Y, X), on the image's grid.
-        image: The series as `read_series` reads it.
-        series: Where the image is from.
-        organs: Value of each organ; one that is not in the label is a ROI without contours.
-        model: What drew them, for the reader of the file.
+        drawing: What is written; an organ that is not in its label is a ROI without contours.
 
     Raises:
         ScanError: Label, image and series are not on one grid, the series has no frame of
             reference, or the file cannot be written.
     """
     location = f"structures {path.name}"
-    source = source_of(series, image, label, location=location)
+    source = source_of(drawing, location=location)
+    series, model = drawing.series, drawing.model
     found = _structure_set(source, series, model)
     found.StructureSetROISequence, found.ROIContourSequence = [], []
     found.RTROIObservationsSequence = []
-    for number, (name, value) in enumerate(organs.items(), start=1):
+    for number, (name, value) in enumerate(drawing.organs.items(), start=1):
         found.StructureSetROISequence.append(_roi(number, name, series, model))
         found.RTROIObservationsSequence.append(
             _items(
@@ -90,7 +78,9 @@ def write_structures(
                 ROIInterpreter="",
             )
         )
-        found.ROIContourSequence.append(_contours(number, label == value, image, source))
+        found.ROIContourSequence.append(
+            _contours(number, drawing.label == value, drawing.image, source)
+        )
     save(found, path, location=location)
 
 

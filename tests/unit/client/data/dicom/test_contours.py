@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
 from client.data.dicom.contours import read_structures
-from client.data.dicom.derived import NOT_CLINICAL
+from client.data.dicom.derived import NOT_CLINICAL, Drawing
 from client.data.dicom.outlines import inside, outlines
 from client.data.dicom.series import DicomSeries
 from client.data.dicom.structures import write_structures
@@ -57,7 +57,7 @@ def by_matplotlib(path: Path, image: sitk.Image) -> dict[str, NDArray[np.bool_]]
 def test_round_trip(tmp_path: Path, direction: NDArray[np.float64], multiframe: bool) -> None:
     image, series = case_of(tmp_path, ph.phantom(direction=direction), multiframe=multiframe)
     label, path = labels((5, 14, 18)), tmp_path / "rt.dcm"
-    write_structures(path, label, image, series, ORGANS, model="ASDNet")
+    write_structures(path, Drawing(label, image, series, ORGANS, model="ASDNet"))
     read = read_structures(path, image, location="case 1", series=series)
     assert list(read) == list(ORGANS)
     others = by_matplotlib(path, image)
@@ -72,7 +72,7 @@ def test_header(tmp_path: Path, multiframe: bool) -> None:
     made = ph.phantom()
     image, series = case_of(tmp_path, made, multiframe=multiframe)
     path, label = tmp_path / "rt.dcm", labels((5, 14, 18))
-    write_structures(path, label, image, series, ORGANS, model="ASDNet 1")
+    write_structures(path, Drawing(label, image, series, ORGANS, model="ASDNet 1"))
     found = dcmread(path)
     assert (found.PatientID, str(found.PatientName)) == ("4711", "Doe^Jane")
     assert (found.StudyInstanceUID, found.FrameOfReferenceUID) == (made.study_uid, made.frame_uid)
@@ -101,7 +101,7 @@ def test_validator_has_no_errors(tmp_path: Path, multiframe: bool) -> None:
     image, series = case_of(tmp_path, ph.phantom(), multiframe=multiframe)
     for name, label in (("full", labels((5, 14, 18))), ("empty", np.zeros((5, 14, 18), np.uint8))):
         path = tmp_path / f"{name}.dcm"
-        write_structures(path, label, image, series, ORGANS, model="ASDNet")
+        write_structures(path, Drawing(label, image, series, ORGANS, model="ASDNet"))
         told = subprocess.run(
             ["dciodvfy", path], capture_output=True, encoding="utf-8", check=False
         )
@@ -115,7 +115,7 @@ def test_contour_longer_than_an_explicit_vr_can_hold(tmp_path: Path) -> None:
     label = np.zeros((2, 128, 128), np.uint8)
     label[0, 1:-1, 1] = label[0, 1:-1:2, 1:-1] = 1
     path = tmp_path / "rt.dcm"
-    write_structures(path, label, image, series, {"a": 1}, model="ASDNet")
+    write_structures(path, Drawing(label, image, series, {"a": 1}, model="ASDNet"))
     for explicit in (False, True):
         if explicit:
             found = dcmread(path)
@@ -157,7 +157,7 @@ def edited(path: Path, edit: Any) -> Path:
 def written(tmp_path: Path) -> tuple[Path, sitk.Image, DicomSeries]:
     image, series = case_of(tmp_path, ph.phantom())
     path = tmp_path / "rt.dcm"
-    write_structures(path, labels((5, 14, 18)), image, series, ORGANS, model="ASDNet")
+    write_structures(path, Drawing(labels((5, 14, 18)), image, series, ORGANS, model="ASDNet"))
     return path, image, series
 
 
@@ -284,7 +284,9 @@ def test_label_that_is_not_on_the_series_grid(written: tuple[Any, ...], tmp_path
     flipped = sitk.Flip(image, (False, False, True))
     for label, given in ((labels((5, 14, 18))[:4], image), (labels((5, 14, 18)), flipped)):
         with pytest.raises(ScanError) as caught:
-            write_structures(tmp_path / "b.dcm", label, given, series, ORGANS, model="ASDNet")
+            write_structures(
+                tmp_path / "b.dcm", Drawing(label, given, series, ORGANS, model="ASDNet")
+            )
         assert caught.value.problem.rule == "grid"
     assert not (tmp_path / "b.dcm").exists()
 
@@ -300,7 +302,7 @@ def test_failed_write_leaves_the_old_file(
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(ScanError, match="cannot be written"):
-        write_structures(path, labels((5, 14, 18)), image, series, ORGANS, model="ASDNet")
+        write_structures(path, Drawing(labels((5, 14, 18)), image, series, ORGANS, model="ASDNet"))
     assert path.read_bytes() == before
     assert sorted(each.name for each in path.parent.iterdir()) == ["rt.dcm", "scan"]
 
@@ -309,7 +311,7 @@ def test_failed_write_leaves_the_old_file(
 def test_real_gland(tmp_path: Path) -> None:
     image, series, gland = real_gland()
     path = tmp_path / "rt.dcm"
-    write_structures(path, gland, image, series, {"prostate": 1}, model="ASDNet")
+    write_structures(path, Drawing(gland, image, series, {"prostate": 1}, model="ASDNet"))
     read = read_structures(path, image, location="case 1", series=series)
     np.testing.assert_array_equal(read["prostate"], gland == 1)
     np.testing.assert_array_equal(by_matplotlib(path, image)["prostate"], gland == 1)

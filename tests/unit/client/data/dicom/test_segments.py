@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
-from client.data.dicom.derived import NOT_CLINICAL
+from client.data.dicom.derived import NOT_CLINICAL, Drawing
 from client.data.dicom.segments import read_segments, write_segments
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
@@ -48,7 +48,7 @@ def by_pydicom(path: Path, image: sitk.Image, number: int) -> NDArray[np.bool_]:
 def test_round_trip(tmp_path: Path, direction: NDArray[np.float64], multiframe: bool) -> None:
     image, series = case_of(tmp_path, ph.phantom(direction=direction), multiframe=multiframe)
     label, path = labels(), tmp_path / "seg.dcm"
-    write_segments(path, label, image, series, ORGANS, model="ASDNet")
+    write_segments(path, Drawing(label, image, series, ORGANS, model="ASDNet"))
     read = read_segments(path, image, location="case 1", series=series)
     assert list(read) == list(ORGANS)
     for number, (name, value) in enumerate(ORGANS.items(), start=1):
@@ -62,7 +62,7 @@ def test_highdicom_finds_segments_by_slice_of_the_source(tmp_path: Path, multifr
     made = ph.phantom()
     image, series = case_of(tmp_path, made, multiframe=multiframe)
     label, path = labels(), tmp_path / "seg.dcm"
-    write_segments(path, label, image, series, ORGANS, model="ASDNet 1")
+    write_segments(path, Drawing(label, image, series, ORGANS, model="ASDNet 1"))
     found = hd.seg.segread(path)
     if multiframe:
         (uid,) = series.instance_uids
@@ -88,7 +88,7 @@ def test_validator_has_no_errors(tmp_path: Path, multiframe: bool) -> None:
     image, series = case_of(tmp_path, ph.phantom(), multiframe=multiframe)
     for name, label in (("full", labels()), ("empty", np.zeros(SHAPE, np.uint8))):
         path = tmp_path / f"{name}.dcm"
-        write_segments(path, label, image, series, {**ORGANS, "hand": 9}, model="ASDNet")
+        write_segments(path, Drawing(label, image, series, {**ORGANS, "hand": 9}, model="ASDNet"))
         told = subprocess.run(
             ["dciodvfy", path], capture_output=True, encoding="utf-8", check=False
         )
@@ -161,7 +161,7 @@ def edited(path: Path, edit: Any) -> Path:
 def written(tmp_path: Path) -> tuple[Path, sitk.Image, DicomSeries]:
     image, series = case_of(tmp_path, ph.phantom())
     path = tmp_path / "seg.dcm"
-    write_segments(path, labels(), image, series, ORGANS, model="ASDNet")
+    write_segments(path, Drawing(labels(), image, series, ORGANS, model="ASDNet"))
     return path, image, series
 
 
@@ -256,7 +256,9 @@ def test_label_that_is_not_on_the_series_grid(written: tuple[Any, ...], tmp_path
     moved.SetOrigin((0, 0, 0))
     for label, given in ((labels()[:4], image), (labels(), moved)):
         with pytest.raises(ScanError) as caught:
-            write_segments(tmp_path / "b.dcm", label, given, series, ORGANS, model="ASDNet")
+            write_segments(
+                tmp_path / "b.dcm", Drawing(label, given, series, ORGANS, model="ASDNet")
+            )
         assert caught.value.problem.rule == "grid"
     assert not (tmp_path / "b.dcm").exists()
 
@@ -265,7 +267,7 @@ def test_label_that_is_not_on_the_series_grid(written: tuple[Any, ...], tmp_path
 def test_real_gland(tmp_path: Path) -> None:
     image, series, gland = real_gland()
     path = tmp_path / "seg.dcm"
-    write_segments(path, gland, image, series, {"prostate": 1}, model="ASDNet")
+    write_segments(path, Drawing(gland, image, series, {"prostate": 1}, model="ASDNet"))
     read = read_segments(path, image, location="case 1", series=series)
     np.testing.assert_array_equal(read["prostate"], gland == 1)
     np.testing.assert_array_equal(by_pydicom(path, image, 1), gland == 1)
