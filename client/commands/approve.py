@@ -64,7 +64,7 @@ def approve(
             raise typer.Exit(1)
 
 
-def someone_is_there() -> bool:
+def is_interactive() -> bool:
     """Whether a person would see a question and answer it: in a pipe to a pager, none would."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
@@ -98,7 +98,7 @@ def _review(console: "Console", config: SiteConfig, prefix: str | None) -> bool:
         return True
     for kept in found:
         console.print(f"waiting  {_line(kept)}")
-    ask = typer.confirm if someone_is_there() else None
+    ask = typer.confirm if is_interactive() else None
     installed = installed_bundle()
     return all([_decide(console, config, kept.bundle, installed, ask) for kept in found])
 

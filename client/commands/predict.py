@@ -102,7 +102,7 @@ def predict(given: PredictCommand) -> None:
     if given.json:
         typer.echo(json.dumps(_as_json(outcomes), indent=2))
     failed = sum(outcome.status == "failed" for outcome in outcomes)
-    _tell_the_end(console, outcomes, sources, options, given.out)
+    _print_summary(console, outcomes, sources, options, given.out)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -154,7 +154,7 @@ def _line(outcome: "Outcome", *, names: bool) -> str:
     return f"{location}: {organs}; {took}"
 
 
-def _tell_the_end(
+def _print_summary(
     console: "Console",
     outcomes: Sequence["Outcome"],
     sources: Sequence["Source"],

@@ -141,11 +141,11 @@ def survey_folder(folder: Path, config: SiteConfig | None = None) -> Survey:
             location,
             ": holds no training case; put scans in imagesTr (with labelsTr) or imagesUn",
         )
-    _sort_out(found, survey, config)
+    _separate(found, survey, config)
     return survey
 
 
-def _sort_out(found: list[Case], survey: Survey, config: SiteConfig | None) -> None:
+def _separate(found: list[Case], survey: Survey, config: SiteConfig | None) -> None:
     """Cases that are excluded, that are there in two parts, and the rest."""
     exclude = config.exclude if config else {}
     part_of: dict[str, Part] = {}

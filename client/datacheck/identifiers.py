@@ -29,10 +29,10 @@ def header_identifiers(path: Path) -> tuple[str, ...]:
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     keys = (key for key in reader.GetMetaDataKeys() if reader.GetMetaData(key).strip())
-    return tuple(sorted(key for key in keys if _tells(key)))
+    return tuple(sorted(key for key in keys if _may_identify(key)))
 
 
-def _tells(key: str) -> bool:
+def _may_identify(key: str) -> bool:
     small = key.lower()
     return any(word in small for word in _TELLING) or small.startswith(_TELLING_GROUPS)
 

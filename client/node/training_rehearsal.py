@@ -74,7 +74,7 @@ def _rehearse(config: SiteConfig, study: StudyProtocol, sender: Connection) -> N
 
 def _out_of_memory(finding: str, note: str) -> Result:
     hint = (
-        "set another `device`, or `accumulate: 2`, or tell the centre: batch and patch are the "
+        "set another `device`, or `accumulate: 2`, or inform the centre: batch and patch are the "
         "study's decision"
     )
     return "failed", finding + note, hint

@@ -57,12 +57,12 @@ def print_findings(findings: Findings, console: Console) -> None:
     """The verdict, what was compared, the sums, and what to do with it."""
     view, verification = findings.view, findings.verification
     console.print(Text(_plain(f"Audit log: {view.log}")), soft_wrap=True)
-    _say(console, verdict(verification), "bold" if findings.all_well else "bold red")
+    _print(console, verdict(verification), "bold" if findings.all_well else "bold red")
     _print_faults(verification.faults, console)
     if verification.faults and not verification.only_torn:
-        _say(console, _DAMAGED)
+        _print(console, _DAMAGED)
     if view.noted:
-        _say(console, _noted(findings), "" if findings.noted else "bold red")
+        _print(console, _noted(findings), "" if findings.noted else "bold red")
     if findings.comparison is not None and findings.other is not None:
         _print_comparison(findings.comparison, findings.other, console)
     if not verification.entries:
@@ -72,12 +72,12 @@ def print_findings(findings: Findings, console: Console) -> None:
     extent += [f"site {view.site}"] if view.site and view.owner == "centre" else []
     if extent:
         whole = count_of(len(verification.entries), "entry", "entries")
-        _say(console, f"Below: {len(findings.shown):,} of {whole}; {', '.join(extent)}.")
+        _print(console, f"Below: {len(findings.shown):,} of {whole}; {', '.join(extent)}.")
     for direction, heading in _HEADINGS.items():
         _print_kinds([k for k in findings.kinds if k.direction == direction], heading, console)
-    _say(console, "What these contents are", "bold")
+    _print(console, "What these contents are", "bold")
     console.print(Text(_CONTENTS + _unexplained(findings.kinds)))
-    _say(console, "How to notice that the log's end was cut off", "bold")
+    _print(console, "How to notice that the log's end was cut off", "bold")
     console.print(Text(_KEEPING))
 
 
@@ -85,7 +85,7 @@ def _print_faults(faults: Sequence[str], console: Console) -> None:
     for fault in faults[:_MOST_FAULTS]:
         console.print(Padding(Text(f"- {_plain(fault)}"), (0, 0, 0, 2)))
     if len(faults) > _MOST_FAULTS:
-        _say(console, f"  and {len(faults) - _MOST_FAULTS:,} more; --json lists all")
+        _print(console, f"  and {len(faults) - _MOST_FAULTS:,} more; --json lists all")
 
 
 def _noted(findings: Findings) -> str:
@@ -103,14 +103,14 @@ def _noted(findings: Findings) -> str:
 
 def _print_comparison(comparison: Comparison, other: Verification, console: Console) -> None:
     if other.faults:
-        _say(console, "The other side's log has faults of its own:", "bold red")
+        _print(console, "The other side's log has faults of its own:", "bold red")
         _print_faults(other.faults, console)
     both = f"{count_of(comparison.matched, 'message is', 'messages are')} in both logs"
     if comparison.agree:
-        _say(console, f"The logs of the two sides agree: {both}.")
+        _print(console, f"The logs of the two sides agree: {both}.")
         return
     alone = len(comparison.own_only) + len(comparison.other_only)
-    _say(console, f"THE LOGS OF THE TWO SIDES DIFFER: {both}, {alone:,} in one only:", "bold red")
+    _print(console, f"THE LOGS OF THE TWO SIDES DIFFER: {both}, {alone:,} in one only:", "bold red")
     table = _table(console)
     table.add_column("only at")
     table.add_column("entry", justify="right")
@@ -125,18 +125,18 @@ def _print_comparison(comparison: Comparison, other: Verification, console: Cons
             digest = entry.sha256[:12] or "no digest"
             table.add_row(side, f"{entry.seq:,}", message, f"{entry.bytes:,}", digest)
     console.print(table)
-    _say(console, _DIFFERENT)
+    _print(console, _DIFFERENT)
 
 
 def _print_kinds(kinds: Sequence[Kind], heading: str, console: Console) -> None:
     if not kinds:
-        _say(console, f"{heading}: nothing", "bold")
+        _print(console, f"{heading}: nothing", "bold")
         return
     number, size = sum(kind.count for kind in kinds), sum(kind.bytes for kind in kinds)
     total = count_of(number, "message", "messages") + f", {size:,} bytes in all"
     if kinds[0].direction == "note":
         total = count_of(number, "note", "notes")
-    _say(console, f"{heading}: {total}", "bold")
+    _print(console, f"{heading}: {total}", "bold")
     table = _table(console)
     table.add_column("kind and contents", ratio=1)
     table.add_column("times", justify="right")
@@ -201,7 +201,7 @@ def _cell(title: str, *lines: str) -> Group:
     return Group(Text(_plain(title)), *indented)
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
+def _print(console: Console, text: str, style: str = "") -> None:
     console.print()
     console.print(Text(text, style))
 

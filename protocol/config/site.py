@@ -110,7 +110,7 @@ class SiteConfig(Frozen):
         """App bundles that the centre has sent: waiting/ and approved/."""
         return self.state / "bundles"
 
-    def beside(self, folder: Path) -> "SiteConfig":
+    def in_folder(self, folder: Path) -> "SiteConfig":
         """The same facts with every relative path resolved against `folder`."""
         resolved = {
             key: (folder / getattr(self, key)).resolve()
@@ -131,4 +131,4 @@ def read_site(path: Path) -> SiteConfig:
         raise ProtocolError(
             f"{path}: site is {config.site!r}, but the file is named {path.stem!r}; make them equal"
         )
-    return config.beside(path.parent)
+    return config.in_folder(path.parent)

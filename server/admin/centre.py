@@ -208,9 +208,9 @@ def renew_server(centre: Centre, now: datetime) -> Identity:
     server = issue_server(ca, centre.hosts, centre.days, now)
     for path, mode in ((centre.server_key, PRIVATE_MODE), (centre.server_file, PUBLIC_MODE)):
         if path.exists():
-            write_bytes(_beside(path, "previous"), path.read_bytes(), mode)
+            write_bytes(_sibling(path, "previous"), path.read_bytes(), mode)
     # Both are on the disk before either replaces the old one: errors occur here.
-    new_key, new_file = _beside(centre.server_key, "new"), _beside(centre.server_file, "new")
+    new_key, new_file = _sibling(centre.server_key, "new"), _sibling(centre.server_file, "new")
     try:
         write_bytes(new_key, server.key_pem, PRIVATE_MODE)
         write_bytes(new_file, server.certificate_pem, PUBLIC_MODE)
@@ -267,7 +267,7 @@ def superlink_arguments(centre: Centre) -> list[str]:
     ]
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _sibling(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}.{suffix}")
 
 

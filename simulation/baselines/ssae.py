@@ -77,7 +77,7 @@ def class_probabilities(
     )
     sigmas = [options.smoothing_mm / mm for mm in region.GetSpacing()]
     smooth = np.stack([gaussian_filter(channel, sigmas) for channel in matched])
-    return on_whole_grid(one_piece_an_organ(smooth), target, box)
+    return on_whole_grid(largest_component_per_organ(smooth), target, box)
 
 
 def match(
@@ -136,7 +136,7 @@ def sparse_weights(wanted: Tensor, candidates: Tensor, sparsity: float, iteratio
     return weights / weights.sum(1, keepdim=True).clamp_min(1e-12)
 
 
-def one_piece_an_organ(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+def largest_component_per_organ(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """All but the largest piece of an organ become background, (C, X, Y, Z)."""
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     dropped = largest_components(labels, len(probabilities)) != labels

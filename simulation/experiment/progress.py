@@ -72,14 +72,14 @@ class Progress:
         spent = time.monotonic() - self._running.pop(key)
         self._done.append(key)
         dsc = _mean(self._add(key))
-        self._say(f"{label(key)}: {_figure('test DSC', dsc)}, {clock(spent)}{self._rest()}")
+        self._print(f"{label(key)}: {_figure('test DSC', dsc)}, {clock(spent)}{self._rest()}")
 
     def failed(self, key: RunKey, failure: Failure) -> None:
         """Say and keep why."""
         self._running.pop(key, None)
         self.failures[key] = failure
         write_json(self._folder / "failed.json", failures_json(self.failures.items()))
-        self._say(f"{label(key)}: failed: {failure.error}: {failure.text}")
+        self._print(f"{label(key)}: failed: {failure.error}: {failure.text}")
 
     def _add(self, key: RunKey) -> list[float]:
         rows = read_rows(self._folder / "runs" / key.folder / "cases.csv", CaseRow)
@@ -87,7 +87,7 @@ class Progress:
         self._test.setdefault(f"{key.method} {key.setting}", []).extend(dsc)
         return dsc
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         complete = self._before + len(self._done)
         self._console.print(
             f"{complete:>4}/{len(self._runs)}  {line}",

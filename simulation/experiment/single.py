@@ -66,7 +66,7 @@ def run_single(options: RunOptions, console: Console) -> None:
     except BaseException:
         shutil.rmtree(options.out)
         raise
-    _say_plan(options, protocol, console)
+    _print_plan(options, protocol, console)
     record = _federate(options, protocol, configs, cohort, console)
     with spawned_pool(options.workers) as pool:
         withheld, by_study = _score(options, record, configs, cases, pool)
@@ -102,7 +102,7 @@ def _cases(options: RunOptions, console: Console) -> tuple[list[StudyCase], dict
     return choose_fold(cases, options.fold, options.protocol.seed), cohort
 
 
-def _say_plan(options: RunOptions, protocol: StudyProtocol, console: Console) -> None:
+def _print_plan(options: RunOptions, protocol: StudyProtocol, console: Console) -> None:
     console.print(
         f"study {protocol.name}: {protocol.training.rounds} rounds of "
         f"{protocol.training.local_steps} steps, patch {protocol.patch_voxels} of "

@@ -340,7 +340,7 @@ def test_bad_arguments_are_one_clear_error(
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_key_and_odd_patch_are_told_together(tmp_path: Path, cohort: Path) -> None:
+def test_unknown_key_and_odd_patch_are_reported_together(tmp_path: Path, cohort: Path) -> None:
     study = tmp_path / "study.yaml"
     study.write_text("patch_voxels: [60, 64, 16]\n")
     done = run("--data", cohort, "--organs", "a=1", "--study", study, "--out", tmp_path / "out")

@@ -64,7 +64,7 @@ class Clock:
 
 
 class Site:
-    """A hospital that adds `step` to every weight and scores what it is told to.
+    """A hospital that adds `step` to every weight and scores what it is asked to.
 
     `state` is "online", "offline", or "busy" for one that is online and answers later.
     """

@@ -32,7 +32,7 @@ _METHODS_A_PICTURE = 5
 Array = NDArray[Any]
 
 
-class Place(NamedTuple):
+class CaseKey(NamedTuple):
     fold: int
     seed: int
     site: str
@@ -64,16 +64,16 @@ def overlays_section(results: Results, study: Path, reference: str) -> Section:
     pictures: list[Picture] = []
     failed = 0
     for what in ("typical (median)", "best", "worst"):
-        _, place = chosen[what]
+        _, key = chosen[what]
         try:
-            volume = _read(results, files[place.case], place)
+            volume = _read(results, files[key.case], key)
         except ScanError as error:
             log.warning("contours of a %s case: %s", what, error)
             failed += 1
             continue
         scores = {m: results.scores("dsc", m, "federated").dropna() for m in volume.found}
-        dsc = {method: found.get(tuple(place)) for method, found in scores.items()}
-        pictures += _pictures(results, volume, what, place, dsc)
+        dsc = {method: found.get(tuple(key)) for method, found in scores.items()}
+        pictures += _pictures(results, volume, what, key, dsc)
     seed = ranked[0][1].seed
     texts = [
         f"Cases by the mean DSC over organs of {reference}, federated, seed {seed}: slices "
@@ -91,40 +91,40 @@ def _only_text(text: str) -> Section:
 
 def _ranked(
     results: Results, files: Mapping[str, CaseFiles], reference: str
-) -> list[tuple[float, Place]]:
+) -> list[tuple[float, CaseKey]]:
     """Cases that can be drawn, of one seed, from the worst to the best."""
     scores = results.scores("dsc", reference, "federated").dropna()
     usable = [
-        (value, place)
-        for value, place in zip(scores, (Place(*index) for index in scores.index), strict=True)
-        if place.case in files
-        and files[place.case].image.exists()
-        and files[place.case].reference.exists()
-        and _prediction(results, reference, place) is not None
+        (value, key)
+        for value, key in zip(scores, (CaseKey(*index) for index in scores.index), strict=True)
+        if key.case in files
+        and files[key.case].image.exists()
+        and files[key.case].reference.exists()
+        and _prediction(results, reference, key) is not None
     ]
-    first = min((place.seed for _, place in usable), default=0)
+    first = min((key.seed for _, key in usable), default=0)
     return sorted(item for item in usable if item[1].seed == first)
 
 
-def _prediction(results: Results, method: str, place: Place) -> Path | None:
+def _prediction(results: Results, method: str, key: CaseKey) -> Path | None:
     for run in results.runs_of(method, "federated"):
-        if (run.info.key.fold, run.info.key.seed) == (place.fold, place.seed):
-            path = run.folder / "predictions" / f"{place.case}.nii.gz"
+        if (run.info.key.fold, run.info.key.seed) == (key.fold, key.seed):
+            path = run.folder / "predictions" / f"{key.case}.nii.gz"
             return path if path.exists() else None
     return None
 
 
-def _read(results: Results, files: CaseFiles, place: Place) -> Volume:
+def _read(results: Results, files: CaseFiles, key: CaseKey) -> Volume:
     """Scan, reference and what each method predicted.
 
     Raises:
         ScanError: If a file cannot be read or is on another grid.
     """
     organs = _organs(results)
-    scan = read_image(files.image, case=place.case)
-    paths = {m: _prediction(results, m, place) for m in results.methods_of("federated")}
+    scan = read_image(files.image, case=key.case)
+    paths = {m: _prediction(results, m, key) for m in results.methods_of("federated")}
     labels = {
-        method: read_label_map(path, scan, organs, case=place.case)
+        method: read_label_map(path, scan, organs, case=key.case)
         for method, path in {"": files.reference, **paths}.items()
         if path is not None
     }
@@ -151,13 +151,13 @@ def _pictures(
     results: Results,
     volume: Volume,
     what: str,
-    place: Place,
+    key: CaseKey,
     dsc: Mapping[str, float | None],
 ) -> list[Picture]:
     """Three planes a method, one method below the other."""
     methods = [method for method in results.methods if method in volume.found]
     word = what.partition(" ")[0]
-    text = f"A {what} case, site {place.site}, fold {place.fold}"
+    text = f"A {what} case, site {key.site}, fold {key.fold}"
     reference = Contours(label_zyx=volume.reference, name="reference")
     pictures = []
     for start in range(0, len(methods), _METHODS_A_PICTURE):

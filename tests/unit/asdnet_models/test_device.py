@@ -7,7 +7,7 @@ from asdnet_models.device import DeviceError, torch_device
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "cuda:", "cpu0", ""])
-def test_a_device_that_is_not_there_is_told(name: str) -> None:
+def test_a_device_that_is_not_there_is_reported(name: str) -> None:
     with pytest.raises(DeviceError, match=r"(PyTorch sees \d+ GPUs|is unknown; give auto)"):
         torch_device(name)
 

@@ -77,7 +77,7 @@ def test_eq1_of_an_undecided_prediction(kind: ClassWeight, expected: float) -> N
     assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_eq1_is_inverse_square_unless_told() -> None:
+def test_eq1_is_inverse_square_by_default() -> None:
     target = one_hot_maps(organ_in_the_first_quarter(), 2)
     assert dice_loss(torch.full_like(target, 0.5), target).item() == pytest.approx(0.625, abs=1e-5)
 

@@ -1,4 +1,4 @@
-"""Organs: lawful names and values, every mistake at once."""
+"""Organs: valid names and values, every mistake at once."""
 
 import pytest
 
@@ -12,14 +12,14 @@ def test_organs_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("name", ["Bladder", "1st", "seminal vesicles", "", "a-b", "a/b", "é"])
-def test_unlawful_names(name: str) -> None:
+def test_invalid_names(name: str) -> None:
     with pytest.raises(ValueError, match=r"must be lower-case letters") as caught:
         check_organs({name: 1})
     assert repr(name) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [0, -1, 256])
-def test_unlawful_values(value: int) -> None:
+def test_invalid_values(value: int) -> None:
     with pytest.raises(ValueError, match=rf"organ a: value {value} is not from 1 to 255"):
         check_organs({"a": value})
 

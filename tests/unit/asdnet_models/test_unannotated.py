@@ -84,7 +84,7 @@ LABEL = maps_of(0, 0, 2, 0, 0, 2)
         pytest.param((3, 3, 2, 1, 1, 2), id="any unannotated organ for background"),
     ],
 )
-def test_what_nobody_drew_costs_nothing(predicted: tuple[int, ...], kind: str) -> None:
+def test_organs_that_are_not_annotated_add_no_loss(predicted: tuple[int, ...], kind: str) -> None:
     assert merged_dice(maps_of(*predicted), LABEL, kind) == pytest.approx(0, abs=1e-4)
 
 
@@ -236,7 +236,7 @@ def seen_by_d(
 
 @pytest.mark.parametrize("soften", [0.0, 0.1])
 @pytest.mark.parametrize("unlabelled_fakes", [False, True])
-def test_d_cannot_tell_readers_maps_by_what_they_lack(
+def test_d_cannot_separate_readers_maps_by_what_they_lack(
     soften: float, unlabelled_fakes: bool
 ) -> None:
     method = replace_method(soften_real=soften, fakes_from_unlabelled=unlabelled_fakes)

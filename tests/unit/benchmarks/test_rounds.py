@@ -1,4 +1,4 @@
-"""Round overhead: what is subtracted, and that a peer which is not there is told by name."""
+"""Round overhead: what is subtracted, and that a peer which is not installed is named."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def test_targets_come_from_what_was_measured() -> None:
     assert "2.00 s against 1.00 s" in lost.reached and lost.why
 
 
-def test_nvflare_that_is_not_installed_is_told_in_the_row_and_in_the_target() -> None:
+def test_nvflare_that_is_not_installed_is_reported_in_the_row_and_in_the_target() -> None:
     rows = rounds.rows_of(rounds.DEPLOYED, {rounds.OURS: [1]})
     rows.append(rounds.not_installed(rounds.DEPLOYED))
     [target] = rounds.targets(rows)
@@ -117,7 +117,7 @@ def rounds_root() -> Path:
     return Path(rounds.__file__).parents[1]
 
 
-def test_a_command_that_fails_is_told_with_what_it_printed(tmp_path: Path) -> None:
+def test_a_command_that_fails_is_reported_with_what_it_printed(tmp_path: Path) -> None:
     script = "import sys; print('what went wrong'); sys.exit(3)"
     with (
         Processes(tmp_path, {}) as processes,

@@ -242,7 +242,7 @@ def test_bad_data_are_declared_by_rule_and_count_alone(
     facts = read_facts(reply.content, protocol)
     assert (facts.labelled, facts.refused) == (1, {"pair": 1})
     assert_private(reply, config)
-    # Trained on is what is left where the contract allows it, and nothing where it does not.
+    # Trained on is what is left where the requirements allow it, and nothing where it does not.
     assert ask(config, MessageType.TRAIN, instruction(protocol)).error.reason == "LayoutError"
     lenient = make_protocol(contract={"max_refused_share": 0.5})
     assert not ask(config, MessageType.TRAIN, instruction(lenient)).has_error()

@@ -315,7 +315,7 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     other.join()
 
 
-def test_a_lock_does_not_make_what_it_is_told_to_read(tmp_path: Path) -> None:
+def test_a_lock_does_not_make_what_it_is_to_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), locked(tmp_path / "log", os.O_RDONLY, shared=True):
         pytest.fail("there is nothing to read")
     assert names(tmp_path) == []

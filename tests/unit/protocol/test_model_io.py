@@ -118,7 +118,7 @@ def test_model_json_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("missing", [PROTOCOL_FILE, MODEL_FILE])
-def test_a_folder_without_a_model_is_told(tmp_path: Path, missing: str) -> None:
+def test_a_folder_without_a_model_is_reported(tmp_path: Path, missing: str) -> None:
     save_model(tmp_path, PROTOCOL, S, D, {})
     (tmp_path / missing).unlink()
     with pytest.raises(FileNotFoundError, match=f"has no {missing}; name a folder such as"):
@@ -170,7 +170,7 @@ def test_tensors_that_share_memory_can_be_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "a few bytes", "a byte short", "zeros"])
-def test_a_damaged_model_is_told(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_model_is_reported(tmp_path: Path, damage: str) -> None:
     save_model(tmp_path, PROTOCOL, S, D, {})
     whole = (tmp_path / MODEL_FILE).read_bytes()
     damaged = {

@@ -211,6 +211,6 @@ def test_an_interruption_is_128_and_the_signal(group: CommandGroup) -> None:
     assert CliRunner().invoke(group, ["interrupted"]).exit_code == 130
 
 
-def test_what_a_user_can_mend_is_told(group: CommandGroup) -> None:
+def test_what_a_user_can_mend_is_reported(group: CommandGroup) -> None:
     done = CliRunner().invoke(group, ["lost", "file"])
     assert (done.exit_code, done.stderr) == (2, "error: x: no such file\n")

@@ -1,4 +1,4 @@
-"""Hidden organs and sites that are left out: what is lawful, and that nothing leaks."""
+"""Hidden organs and sites that are left out: what is valid, and that nothing leaks."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_hidden_organs_by_site() -> None:
     assert parse_hidden([]) == {}
 
 
-def test_every_unreadable_text_is_told() -> None:
+def test_every_unreadable_text_is_reported() -> None:
     with pytest.raises(SplitError) as caught:
         parse_hidden(["A", "=bladder", "B=", "C=rectum", "C=bladder"])
     lines = str(caught.value).splitlines()
@@ -37,7 +37,7 @@ def test_every_unreadable_text_is_told() -> None:
     assert "site C is named twice" in lines[3]
 
 
-def test_every_unlawful_choice_is_told() -> None:
+def test_every_invalid_choice_is_reported() -> None:
     hidden = parse_hidden(["A=bladder,liver", "B=bladder,prostate,rectum", "Z=rectum", "C=rectum"])
     with pytest.raises(SplitError) as caught:
         check_choice(hidden, {"C", "Y"}, {"A", "B", "C"}, tuple(ORGANS))
@@ -103,7 +103,7 @@ def test_a_site_gets_nothing_of_what_it_has_not_drawn(tmp_path: Path) -> None:
     for site, config in configs.items():
         for case in find_cases(config.data):
             assert case.label is not None
-            # The site's own contract: the label is on the scan's grid.
+            # The site's own check: the label is on the scan's grid.
             scan = read_image(case.image, case=case.name)
             found = sitk.GetArrayFromImage(read_label_map(case.label, scan, ORGANS, case=case.name))
             whole = sitk.GetArrayFromImage(sitk.ReadImage(str(known[case.name].label)))

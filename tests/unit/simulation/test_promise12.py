@@ -35,7 +35,7 @@ def promise12(tmp_path: Path) -> Path:
     return folder
 
 
-def test_all_cases_are_labelled_unless_told(promise12: Path) -> None:
+def test_all_cases_are_labelled_by_default(promise12: Path) -> None:
     cases = read_cohort(promise12, None, None)
     assert [case.name for case in cases] == [f"Case{n:02d}" for n in range(12)]
     assert {case.part for case in cases} == {"labelled"}
@@ -79,7 +79,7 @@ def test_its_organ_is_known(promise12: Path, tmp_path: Path) -> None:
         organs_of(tmp_path, None, "--cohort")
 
 
-def test_everything_that_is_missing_is_told_at_once(promise12: Path) -> None:
+def test_everything_that_is_missing_is_reported_at_once(promise12: Path) -> None:
     (promise12 / "Case03_segmentation.mhd").unlink()
     (promise12 / "Case05.mhd").unlink()
     (promise12 / "Case07.raw").unlink()

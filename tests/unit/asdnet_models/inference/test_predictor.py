@@ -164,7 +164,9 @@ def test_one_component_an_organ_where_that_is_wanted(make_protocol: MakeProtocol
     assert np.sum(every != one) == 1
 
 
-def test_weights_of_another_network_are_told(make_protocol: MakeProtocol, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_reported(
+    make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
     other = build_segmenter(make_protocol(network={"width": 3}))
     save_model(tmp_path, make_protocol(), other.state_dict(), None, {})
     with pytest.raises(ModelFileError, match="not of the network that its protocol names"):
@@ -240,7 +242,7 @@ def test_a_protocol_that_is_none_is_refused(saved: Path, text: str) -> None:
         load_model(saved, device="cpu")
 
 
-def test_a_missing_tensor_is_told(saved: Path, make_protocol: MakeProtocol) -> None:
+def test_a_missing_tensor_is_reported(saved: Path, make_protocol: MakeProtocol) -> None:
     with safe_open(saved / MODEL_FILE, "pt") as file:
         facts = file.metadata()
     tensors = load_file(saved / MODEL_FILE)

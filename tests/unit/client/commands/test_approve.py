@@ -56,7 +56,7 @@ def config(tmp_path: Path, root: Path) -> SiteConfig:
 @pytest.fixture
 def person(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before a terminal; what is typed comes with `run`."""
-    monkeypatch.setattr("client.commands.approve.someone_is_there", lambda: True)
+    monkeypatch.setattr("client.commands.approve.is_interactive", lambda: True)
 
 
 def send(config: SiteConfig, root: Path, code: str) -> str:

@@ -185,7 +185,7 @@ def test_a_key_of_another_kind_is_neither_used_nor_overwritten(
     assert not key_file.with_name("site.key.pub").exists()
 
 
-def test_a_key_open_to_others_is_told(configs: Path, key_file: Path) -> None:
+def test_a_key_open_to_others_is_reported(configs: Path, key_file: Path) -> None:
     assert enrol(configs).stderr == ""
     key_file.chmod(0o640)
     result = enrol(configs)

@@ -96,7 +96,7 @@ def test_wrong_organs_are_refused(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_all_mistakes_of_organs_are_said_at_once() -> None:
+def test_all_mistakes_of_organs_are_reported_at_once() -> None:
     with pytest.raises(ValueError) as caught:
         check_organs({"A": 1, "b": 1, "c": 300})
     assert str(caught.value).count(";") >= 2

@@ -1,4 +1,4 @@
-"""Geometries of files: read to known values, or refused with rule, value and remedy."""
+"""Geometries of files: read to known values, or refused with rule, value and hint."""
 
 import re
 import struct

@@ -121,7 +121,7 @@ def test_label_dust_of_a_stored_slope_is_rounded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(voxels(label), voxels(make_labels()))
 
 
-def test_label_map_without_organs_is_lawful(tmp_path: Path) -> None:
+def test_label_map_without_organs_is_valid(tmp_path: Path) -> None:
     sitk.WriteImage(make_labels() * 0, str(tmp_path / "a.mha"))
     label = read_label_map(tmp_path / "a.mha", make_image(), ORGANS, case="014")
     assert not voxels(label).any()

@@ -1,4 +1,4 @@
-"""What a site's label numbers and names mean: nothing is guessed, every mistake is told."""
+"""What a site's label numbers and names mean: nothing is guessed, every mistake is reported."""
 
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,10 @@ def test_a_sites_own_numbers_are_mapped() -> None:
     )
     assert translated(found, 7, 3, 4, 1, 9, 0) == [1, 2, 2, 3, 0, 0]
     # The study's own number of the prostate is not the site's.
-    told = refused(translated, found, 2)
-    assert told.startswith("values: case c: label holds the values 2, allowed are 0 and bladder=7")
+    message = refused(translated, found, 2)
+    assert message.startswith(
+        "values: case c: label holds the values 2, allowed are 0 and bladder=7"
+    )
 
 
 def test_names_alone_leave_the_studys_numbers() -> None:
@@ -82,7 +84,7 @@ def test_names_alone_leave_the_studys_numbers() -> None:
     assert translated(found, 1, 2, 3) == [1, 2, 3]
 
 
-def test_undrawn_organs_are_not_annotated_and_may_not_appear() -> None:
+def test_unannotated_organs_may_not_appear() -> None:
     found = mapping(not_annotated=("rectum",), undrawn={"c": ("bladder",)})
     assert found.annotated_in("c") == {"prostate"}
     assert found.annotated_in("d") == {"prostate", "bladder"}
@@ -112,9 +114,9 @@ def test_structures_go_by_name_in_either_case() -> None:
 
 def test_a_missing_structure_is_refused_unless_declared() -> None:
     masks = {"bladder": mask(0), "prostate": mask(1)}
-    told = refused(combined, mapping(), **masks)
-    assert told.startswith("organ: case c: label holds no structure for rectum; draw it")
-    assert "(it holds bladder, prostate)" in told
+    message = refused(combined, mapping(), **masks)
+    assert message.startswith("organ: case c: label holds no structure for rectum; draw it")
+    assert "(it holds bladder, prostate)" in message
     assert combined(mapping(not_annotated=("rectum",)), **masks) == [1, 2, 0, 0, 0, 0]
     # Drawn as empty is absent, which is an answer.
     assert combined(mapping(), rectum=mask(), **masks) == [1, 2, 0, 0, 0, 0]
@@ -123,8 +125,8 @@ def test_a_missing_structure_is_refused_unless_declared() -> None:
 def test_two_structures_for_one_organ_are_refused() -> None:
     found = mapping(labels={"bladder": (), "prostate": ("Prostata",), "rectum": ()})
     masks = dict.fromkeys(("bladder", "prostate", "Prostata", "rectum"), mask())
-    told = refused(combined, found, **masks)
-    assert told.startswith("values: case c: label holds 2 structures for prostate; keep one")
+    message = refused(combined, found, **masks)
+    assert message.startswith("values: case c: label holds 2 structures for prostate; keep one")
 
 
 def test_a_shared_rim_goes_to_the_smaller_organ_and_more_is_refused() -> None:
@@ -135,8 +137,10 @@ def test_a_shared_rim_goes_to_the_smaller_organ_and_more_is_refused() -> None:
     )
     array = sitk.GetArrayFromImage(image).ravel()
     assert (array[38], array[39], array[59]) == (1, 2, 2)
-    told = refused(combined, found, bladder=large, prostate=mask(*range(36, 57)))
-    assert told.startswith("overlap: case c: label: prostate and bladder share 4 voxels, more than")
+    message = refused(combined, found, bladder=large, prostate=mask(*range(36, 57)))
+    assert message.startswith(
+        "overlap: case c: label: prostate and bladder share 4 voxels, more than"
+    )
 
 
 def test_every_mistake_of_the_file_at_once() -> None:
@@ -147,8 +151,8 @@ def test_every_mistake_of_the_file_at_once() -> None:
             not_annotated=("colon",),
             undrawn={"c": ("uterus",)},
         )
-    told = str(caught.value).splitlines()
-    assert all(line.startswith("A.yaml: ") for line in told)
+    message = str(caught.value).splitlines()
+    assert all(line.startswith("A.yaml: ") for line in message)
     for words in (
         "'colon' is no organ",
         "'uterus' is no organ",
@@ -157,5 +161,5 @@ def test_every_mistake_of_the_file_at_once() -> None:
         "9 is rectum and in ignored_labels",
         "does not name prostate",
     ):
-        assert any(words in line for line in told), words
-    assert len(told) == 6
+        assert any(words in line for line in message), words
+    assert len(message) == 6

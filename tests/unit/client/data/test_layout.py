@@ -1,4 +1,4 @@
-"""The data contract of a site: what makes a case, and every mistake at once."""
+"""The layout of a site: what makes a case, and every mistake at once."""
 
 import pickle
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_cases_of_every_part(tmp_path: Path) -> None:
     assert cases[4].image == tmp_path / "imagesTs" / "t"
 
 
-def test_a_site_without_labels_is_lawful(tmp_path: Path) -> None:
+def test_a_site_without_labels_is_valid(tmp_path: Path) -> None:
     touch(tmp_path, "imagesUn/u_0000.nii.gz")
     case = Case(
         name="u", part="unlabelled", image=tmp_path / "imagesUn" / "u_0000.nii.gz", label=None
@@ -83,7 +83,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
     assert "holds no training case" in mistakes_of(tmp_path)[0]
 
 
-def test_all_mistakes_are_said_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     touch(tmp_path, "imagesTr/a.mha", "imagesTr/b.mha", "labelsTr/b.mha", "labelsTr/c.mha")
     touch(tmp_path, "imagesUn/b.mha", "imagesUn/d.mha", "imagesUn/e.mha", "imagesUn/e.nrrd")
     touch(tmp_path, "imagesVal/b.mha", "labelsVal/b.mha", "imagesTs/x.mha", "imagesTs/y.mha")

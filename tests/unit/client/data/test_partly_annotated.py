@@ -84,7 +84,7 @@ def draw(case: CachedCase, *organs: str) -> None:
 # ---- cases and patches --------------------------------------------------------------------------
 
 
-def test_nothing_of_an_undrawn_organ_gets_into_the_cache(
+def test_nothing_of_an_unannotated_organ_gets_into_the_cache(
     make_partly: MakeSite, make_protocol: MakeProtocol
 ) -> None:
     config = make_partly(labelled=1, unlabelled=1)
@@ -108,7 +108,7 @@ def test_another_word_on_what_is_drawn_is_another_entry(
     assert len(set(keys)) == 3
 
 
-def test_a_drawn_organ_that_is_declared_undrawn_is_refused(
+def test_a_drawn_organ_that_is_declared_unannotated_is_refused(
     make_site: MakeSite, make_protocol: MakeProtocol
 ) -> None:
     config = make_site(labelled=1).model_copy(update={"not_annotated": ("rod",)})
@@ -173,7 +173,7 @@ def test_a_round_of_training_at_a_partly_drawn_site(
     assert all(torch.isfinite(tensor).all() for tensor in result.segmenter.values())
 
 
-def test_what_the_files_say_of_an_undrawn_organ_changes_no_weight(
+def test_what_the_files_say_of_an_unannotated_organ_changes_no_weight(
     make_partly: MakeSite, make_protocol: MakeProtocol, tmp_path: Path
 ) -> None:
     config, protocol = make_partly(labelled=2, unlabelled=1), make_protocol()
@@ -230,7 +230,7 @@ def test_only_drawn_organs_are_scored(
         assert report.dsc[part]["rod"] == report.asd_mm[part]["rod"] == ScoreSum()
 
 
-def test_voxels_of_undrawn_organs_are_neither_right_nor_wrong(
+def test_voxels_of_unannotated_organs_are_neither_right_nor_wrong(
     make_partly: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     balls = []

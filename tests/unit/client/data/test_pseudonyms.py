@@ -58,7 +58,7 @@ def test_processes_that_come_at_once_get_one_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "00" * 31, "00" * 33, "no key at all", "ä"])
-def test_a_damaged_key_is_told_and_kept(tmp_path: Path, content: str) -> None:
+def test_a_damaged_key_is_reported_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "pseudonym.key"
     path.write_text(content, "utf-8")
     path.chmod(0o600)
@@ -75,7 +75,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
         read_or_make_key(path)
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PseudonymKeyError, match="cannot be read or made"):
         read_or_make_key(tmp_path / "file" / "pseudonym.key")

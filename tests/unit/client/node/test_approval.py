@@ -149,7 +149,7 @@ def test_approved_code_is_unpacked_as_it_came(config: SiteConfig, root: Path, fa
     assert [kept.bundle.digest for kept in approved(config)] == [code.digest]
 
 
-def test_an_intact_folder_is_left_alone(config: SiteConfig, root: Path, fab: bytes) -> None:
+def test_an_unchanged_folder_is_left_alone(config: SiteConfig, root: Path, fab: bytes) -> None:
     code = send_and_approve(config, fab, root)
     assert code.folder is not None
     before = code.folder.stat().st_ino

@@ -101,7 +101,7 @@ def test_the_rules_are_those_of_the_flower_that_is_installed() -> None:
     assert MAX_PACKED_BYTES == FAB_MAX_SIZE
 
 
-def test_a_checkout_that_is_none_is_said(tmp_path: Path) -> None:
+def test_a_checkout_that_is_none_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"installed version in .*pyproject\.toml not found"):
         installed_bundle(tmp_path)
 
@@ -190,7 +190,7 @@ def test_an_encrypted_bundle_is_refused() -> None:
         read_bundle(bytes(packed))
 
 
-def test_every_bad_name_is_said_but_not_a_thousand() -> None:
+def test_every_bad_name_is_reported_but_not_a_thousand() -> None:
     bad = {f"/x{number}.py": b"" for number in range(1000)}
     with pytest.raises(BundleError, match="and 990 more") as caught:
         read_bundle(fab(FILES | bad))
@@ -337,7 +337,7 @@ def test_a_control_character_and_its_escape_differ() -> None:
     assert visible("\U0001f600") == r"\U0001f600"
 
 
-def test_what_python_would_read_otherwise_is_said() -> None:
+def test_what_python_would_read_otherwise_is_reported() -> None:
     shown = difference(None, bundle(a__py=b"# coding: latin-1\ns = '\xe9'\n", b__md=b"\xff\n"))
     assert "! a.py is not UTF-8" in shown
     assert "! Python reads a.py as iso-8859-1" in shown

@@ -540,7 +540,7 @@ def test_an_errors_text_becomes_one_word(text: str) -> None:
         assert len(wire_bytes(out)) < 300
 
 
-def test_an_error_tells_nothing_by_its_number() -> None:
+def test_an_error_reveals_nothing_by_its_number() -> None:
     asked = instruction(TRAIN)
     reply = Message(Error(code=19501231, reason="ValueError"), reply_to=asked)
     out = filter_reply(reply, asked, "A")
@@ -584,7 +584,7 @@ def own_exceptions() -> set[str]:
     return found
 
 
-def test_every_exception_of_ours_can_be_told() -> None:
+def test_every_exception_of_ours_can_be_reported() -> None:
     found = own_exceptions()
     assert {"client.data.layout.LayoutError", "protocol.wire.weights.MessageError"} <= found
     assert found >= NEVER_IN_AN_ANSWER  # else the exemption is out of date

@@ -88,7 +88,7 @@ def test_an_input_given_twice_is_one_case(tmp_path: Path) -> None:
     assert list(found(path, tmp_path, tmp_path / "." / "one.nii.gz")) == ["one"]
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     one, other = touch(tmp_path / "a" / "x.nii.gz"), touch(tmp_path / "b" / "x.nii.gz")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError) as caught:

@@ -59,7 +59,7 @@ def test_what_is_no_mean_over_samples_is_refused_in_parts(
         check_accumulate(config.model_copy(update={"accumulate": 2}), protocol)
 
 
-def test_every_reason_is_told_at_once(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
+def test_every_reason_is_reported_at_once(make_site: MakeSite, make_protocol: MakeProtocol) -> None:
     protocol = make_protocol(method={"gamma_rule": "quantile"}, network={"norm": "batch"})
     config = make_site().model_copy(update={"accumulate": 2})
     with pytest.raises(ProtocolError, match=r"site A: accumulate 2.*quantile.*batch.*set accum"):

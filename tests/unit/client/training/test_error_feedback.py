@@ -140,7 +140,7 @@ def answered(make_protocol: MakeProtocol) -> tuple[Message, RecordDict, StudyPro
     return asked, content, protocol
 
 
-def test_an_instruction_tells_the_door_the_shapes(
+def test_an_instruction_gives_the_filter_the_shapes(
     answered: tuple[Message, RecordDict, StudyProtocol],
 ) -> None:
     asked, content, protocol = answered

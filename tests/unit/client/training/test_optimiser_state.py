@@ -258,7 +258,7 @@ def test_files_that_name_no_round_are_passed_over(
     assert loaded(store, protocol, 3) == {0.7}
 
 
-def test_states_of_later_rounds_only_are_told(
+def test_states_of_later_rounds_only_are_reported(
     tmp_path: Path, protocol: StudyProtocol, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = OptimiserStore(tmp_path, RUN)

@@ -108,7 +108,7 @@ def test_odd_texts_do_not_spoil_a_line(path: Path) -> None:
         ({"items": {"numbers": -2}}, "items.numbers"),
     ],
 )
-def test_unlawful_values_are_not_written(path: Path, given: Any, place: str) -> None:
+def test_invalid_values_are_not_written(path: Path, given: Any, place: str) -> None:
     filled(path, 1)
     before = path.read_bytes()
     with pytest.raises(AuditError, match=f"audit entry: {place}: "):

@@ -70,7 +70,7 @@ def words(result: Result) -> str:
     return " ".join(result.stdout.split())
 
 
-def test_an_intact_log_is_told_in_words(study: Study) -> None:
+def test_an_unchanged_log_is_reported_in_words(study: Study) -> None:
     result = study.logged().ask_site()
     assert result.exit_code == 0
     text = words(result)
@@ -95,7 +95,7 @@ def test_an_intact_log_is_told_in_words(study: Study) -> None:
     assert "BUT the log also names" not in text
 
 
-def test_weights_are_told_as_weights(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_shown_as_weights(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     result = study.logged().ask_site("--run", "run-1")
     assert "weights of the networks: 74 tensors, 1,234,567 bytes" in words(result)
@@ -112,7 +112,7 @@ def test_eighty_columns_hold_it_when_piped(study: Study) -> None:
     assert "\x1b" not in "".join(lines)
 
 
-def test_days_and_runs_choose_what_is_told_but_all_is_verified(study: Study) -> None:
+def test_days_and_runs_choose_what_is_shown_but_all_is_verified(study: Study) -> None:
     study.logged()
     text = words(study.ask_site("--run", "run-2"))
     assert "5 entries from" in text
@@ -147,7 +147,7 @@ def test_many_faults_are_counted_not_listed(study: Study) -> None:
     assert len(json.loads(study.ask_site("--json").stdout)["faults"]) == 25
 
 
-def test_a_torn_end_is_told_without_alarm(study: Study) -> None:
+def test_a_torn_end_is_reported_without_alarm(study: Study) -> None:
     study.logged().site_log.open("ab").write(b"{half")
     result = study.ask_site()
     assert result.exit_code == 1
@@ -166,8 +166,8 @@ def test_no_log_yet_is_an_ordinary_state(study: Study, ask: Callable[..., Result
     result = ask(study)
     assert result.exit_code == 0
     assert "nothing has been sent yet" in words(result)
-    told = json.loads(ask(study, "--json").stdout)
-    assert (told["entries_in_log"], told["last_hash"], told["faults"]) == (0, None, [])
+    report = json.loads(ask(study, "--json").stdout)
+    assert (report["entries_in_log"], report["last_hash"], report["faults"]) == (0, None, [])
 
 
 def test_a_noted_hash_shows_a_cut_end(study: Study) -> None:
@@ -219,15 +219,15 @@ def test_two_sides_that_differ(study: Study) -> None:
         assert "site 6 sent train reply 0 eeeeeeeeeeee" in text
         assert "centre 7 sent train instruction 0 no digest" in text
         assert "may have been lost or have come too late" in text
-    told = json.loads(
+    report = json.loads(
         study.ask_site("--compare", str(study.centre_log), "--run", "run-2", "--json").stdout
     )["comparison"]
-    assert (told["agree"], told["in_both"]) == (False, 4)
-    assert [entry["seq"] for entry in told["only_at_site"]] == [6]
-    assert told["only_at_centre"] == []
+    assert (report["agree"], report["in_both"]) == (False, 4)
+    assert [entry["seq"] for entry in report["only_at_site"]] == [6]
+    assert report["only_at_centre"] == []
 
 
-def test_faults_of_the_other_log_are_told(study: Study) -> None:
+def test_faults_of_the_other_log_are_reported(study: Study) -> None:
     lines = study.logged().centre_log.read_bytes().splitlines(keepends=True)
     study.centre_log.write_bytes(b"".join(lines[1:]))
     result = study.ask_site("--compare", str(study.centre_log))
@@ -236,7 +236,7 @@ def test_faults_of_the_other_log_are_told(study: Study) -> None:
     assert "The log is complete and unchanged" in words(result)
 
 
-def test_the_centre_tells_of_one_site_or_of_all(study: Study) -> None:
+def test_the_centre_reports_one_site_or_all(study: Study) -> None:
     study.logged()
     AuditLog(study.centre_log).append("note", "audit moved", peer="")
     everything = words(study.ask_centre())
@@ -251,13 +251,13 @@ def test_the_centre_tells_of_one_site_or_of_all(study: Study) -> None:
 
 
 def test_json_holds_all(study: Study) -> None:
-    told = json.loads(study.logged().ask_site("--json", "--run", "run-1").stdout)
-    assert told["log"] == str(study.site_log)
-    assert told["all_well"] is True
-    assert told["last_hash"] == verify(study.site_log).head
-    assert told["entries_in_log"] == 5
-    assert [entry["seq"] for entry in told["entries"]] == [1, 2]
-    (sent,) = (kind for kind in told["account"] if kind["direction"] == "sent")
+    report = json.loads(study.logged().ask_site("--json", "--run", "run-1").stdout)
+    assert report["log"] == str(study.site_log)
+    assert report["all_well"] is True
+    assert report["last_hash"] == verify(study.site_log).head
+    assert report["entries_in_log"] == 5
+    assert [entry["seq"] for entry in report["entries"]] == [1, 2]
+    (sent,) = (kind for kind in report["account"] if kind["direction"] == "sent")
     assert (sent["what"], sent["peer"], sent["count"]) == ("train reply", CENTRE, 1)
     assert sent["bytes"] == 1_235_000
     assert sent["items"] == WEIGHTS | {"metrics values": 37, "site values": 1}
@@ -274,7 +274,7 @@ def test_words_of_the_other_side_can_do_nothing_to_the_terminal(study: Study) ->
     assert "\r" not in result.stdout
 
 
-def test_contents_that_nobody_explains_are_pointed_at(study: Study) -> None:
+def test_contents_that_are_not_explained_are_pointed_at(study: Study) -> None:
     AuditLog(study.site_log).append("sent", "train reply", peer=CENTRE, items={"pictures": 3})
     assert "BUT the log also names contents that are none of these: pictures." in words(
         study.ask_site()

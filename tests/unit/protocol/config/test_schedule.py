@@ -93,10 +93,10 @@ def test_what_the_server_learned_travels_in_the_plan() -> None:
         {"attention_scale": 0},
     ],
 )
-def test_an_unlawful_plan_is_refused(change: dict[str, float]) -> None:
-    lawful = plan_round(PAPER, 1).model_dump()
+def test_an_invalid_plan_is_refused(change: dict[str, float]) -> None:
+    valid = plan_round(PAPER, 1).model_dump()
     with pytest.raises(ValidationError, match=next(iter(change))):
-        RoundPlan.model_validate(lawful | change)
+        RoundPlan.model_validate(valid | change)
 
 
 # ---- the other methods --------------------------------------------------------------------------

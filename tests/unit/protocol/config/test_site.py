@@ -59,7 +59,7 @@ def test_a_mistake_names_file_and_key(tmp_path: Path, line: str, key: str) -> No
         read_site(write(tmp_path, LAWFUL + line))
 
 
-def test_missing_keys_are_told_at_once(tmp_path: Path) -> None:
+def test_missing_keys_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError) as caught:
         read_site(write(tmp_path, "site: A\n"))
     lines = str(caught.value).splitlines()
@@ -74,14 +74,14 @@ def test_a_site_name_is_short_and_plain(tmp_path: Path, name: str) -> None:
         read_site(write(tmp_path, text))
 
 
-def test_the_files_of_the_example_hospitals_are_lawful() -> None:
+def test_the_files_of_the_example_hospitals_are_valid() -> None:
     files = sorted((Path(__file__).parents[4] / "site_configs").glob("*.yaml"))
     assert [read_site(path).site for path in files] == ["A", "B", "C", "D", "E", "F"]
 
 
 def test_beside_changes_paths_alone(tmp_path: Path) -> None:
     config = SiteConfig(site="A", data=Path("d"), cache=Path("c"), state=Path("s"), threads=2)
-    moved = config.beside(tmp_path)
+    moved = config.in_folder(tmp_path)
     assert (moved.data, moved.cache, moved.state) == tuple(tmp_path / part for part in "dcs")
     assert (moved.site, moved.threads) == ("A", 2)
 

@@ -146,7 +146,7 @@ def test_yaml_values_arrive(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_with_file_key_rule_and_value(
+def test_a_mistake_is_reported_with_file_key_rule_and_value(
     tmp_path: Path, text: str, line: str
 ) -> None:
     assert mistakes_of(tmp_path, text) == [line]
@@ -158,14 +158,14 @@ def test_a_cnn_is_taken_where_eq6_does_not_ask_it(tmp_path: Path, method: str) -
     assert protocol.confidence.architecture == "cnn"
 
 
-def test_a_cnn_with_eq6_is_told_together_with_the_other_mistakes(tmp_path: Path) -> None:
+def test_a_cnn_with_eq6_is_reported_with_the_other_mistakes(tmp_path: Path) -> None:
     found = mistakes_of(
         tmp_path, "confidence: {architecture: cnn}\nmethod: {lambda_region: 1}\nseed: -1"
     )
     assert [line.split(": ")[1] for line in found] == ["seed", "method"]
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     found = mistakes_of(
         tmp_path,
         "sed: 3\nnetwork: {kernel: 4, depth: 9}\ntraining: {rounds: 0}\norgans: {}\n",
@@ -179,7 +179,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_patch_is_told_together_with_the_other_mistakes(tmp_path: Path) -> None:
+def test_a_patch_is_reported_with_the_other_mistakes(tmp_path: Path) -> None:
     assert len(mistakes_of(tmp_path, "sed: 3\npatch_voxels: [64, 60, 16]")) == 2
 
 
@@ -203,7 +203,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_yaml(path, StudyProtocol)
 
 
-def test_a_missing_file_is_told_with_its_path(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match=r"study\.yaml: cannot be read \(No such file"):
         read_yaml(tmp_path / "study.yaml", StudyProtocol)
 
@@ -279,7 +279,7 @@ def test_the_digest_does_not_depend_on_the_order_of_keys(tmp_path: Path) -> None
     "change",
     [{"seed": 2}, {"organs": {"bladder": 1}}, {"method": {"gamma": 0.21}}, {"name": "other"}],
 )
-def test_the_digest_tells_protocols_apart(change: dict[str, object]) -> None:
+def test_the_digest_distinguishes_protocols(change: dict[str, object]) -> None:
     assert StudyProtocol.model_validate(change).digest != StudyProtocol().digest
 
 

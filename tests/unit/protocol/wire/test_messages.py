@@ -136,12 +136,12 @@ def test_protocol_and_plan_come_back() -> None:
     assert raw_weights(content, CONFIDENCE) is None
 
 
-def test_what_is_no_weights_is_told() -> None:
+def test_what_is_no_weights_is_reported() -> None:
     with pytest.raises(MessageError, match="study: must be an ArrayRecord"):
         raw_weights(pack_instruction(PROTOCOL, run=RUN), "study")
 
 
-def test_an_instruction_without_a_plan_is_told() -> None:
+def test_an_instruction_without_a_plan_is_reported() -> None:
     with pytest.raises(MessageError, match="has no 'plan'"):
         read_plan(pack_instruction(PROTOCOL, run=RUN))
     with pytest.raises(MessageError, match="has no 'protocol'"):
@@ -293,7 +293,7 @@ def test_a_run_that_could_name_no_folder_is_refused(run: str) -> None:
     assert len(str(caught.value)) < 250
 
 
-def test_an_instruction_without_a_run_is_told() -> None:
+def test_an_instruction_without_a_run_is_reported() -> None:
     content = pack_instruction(PROTOCOL, run=RUN)
     del content["study"]["run"]
     with pytest.raises(MessageError, match="has no 'run'"):

@@ -91,7 +91,7 @@ def test_a_caller_whose_address_is_unknown_is_outside() -> None:
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "Host"])
-def test_nobody_gets_in_by_what_he_says_of_himself(name: str) -> None:
+def test_a_claimed_name_admits_no_node(name: str) -> None:
     answer = ask("203.0.113.5", "POST", "/v1/control/x", content=b"", headers={name: "127.0.0.1"})
     assert answer.status_code == 403
 

@@ -126,7 +126,7 @@ def test_a_site_with_a_new_key(
     assert sync_sites(centre) == []
 
 
-def test_a_site_under_a_new_name_needs_a_new_key_and_that_is_told(
+def test_a_site_under_a_new_name_needs_a_new_key_and_that_is_reported(
     centre: Centre, control: FakeControl, keys: dict[str, SiteKey]
 ) -> None:
     write_sites(centre, {"B": keys["B"], "north": keys["A"]})
@@ -153,7 +153,7 @@ def test_two_sites_that_swap_names_do_not_pass_for_each_other(
     assert control.names() == []
 
 
-def test_a_refused_key_is_told_and_the_next_site_is_admitted(
+def test_a_refused_key_is_reported_and_the_next_site_is_admitted(
     centre: Centre, control: FakeControl, keys: dict[str, SiteKey]
 ) -> None:
     removed, added = keys.pop("A"), new_key()
@@ -169,7 +169,7 @@ def test_a_refused_key_is_told_and_the_next_site_is_admitted(
     assert control.names() == ["B", "C"]
 
 
-def test_every_refused_key_is_told_each_time(
+def test_every_refused_key_is_reported_each_time(
     centre: Centre, control: FakeControl, keys: dict[str, SiteKey]
 ) -> None:
     write_sites(centre, {})
@@ -181,12 +181,12 @@ def test_every_refused_key_is_told_each_time(
         lines = str(refused.value).splitlines()
         assert [line.partition(":")[0] for line in lines] == ["site A", "site B"]
         assert all("NOT admitted" in line for line in lines)
-    # The remedy helps.
+    # The hint helps.
     write_sites(centre, {"A": new_key(), "B": new_key()})
     assert sync_sites(centre) == ["site A: admitted", "site B: admitted"]
 
 
-def test_a_superlink_that_is_down_is_told(
+def test_a_superlink_that_is_down_is_reported(
     centre: Centre, control: FakeControl, keys: dict[str, SiteKey]
 ) -> None:
     control.unreachable = True

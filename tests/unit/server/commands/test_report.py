@@ -153,7 +153,7 @@ def test_words_of_others_are_text(uri: str) -> None:
     assert "<script" not in page_of(evil)
 
 
-def test_errors_name_the_remedy(uri: str, tmp_path: Path) -> None:
+def test_errors_name_the_hint(uri: str, tmp_path: Path) -> None:
     with pytest.raises(TrackedError, match=r"no study 'other'; studies that it has: .*tiny-1"):
         read_run(uri, "other")
     (tmp_path / "folder.db").mkdir()

@@ -273,7 +273,7 @@ def test_what_is_refused_leaves_nothing(
     assert runs(centre) == []
 
 
-def test_all_mistakes_of_a_study_are_told(
+def test_all_mistakes_of_a_study_are_reported(
     centre: Centre, control: FakeControl, study: Path
 ) -> None:
     study.write_text(yaml.safe_dump({"sed": 3, "training": {"rounds": 0}}), encoding="utf-8")
@@ -342,7 +342,7 @@ def test_a_run_that_could_not_be_started_can_be_resumed(
 
 
 @pytest.mark.parametrize("refusal", NOT_STARTED, ids=lambda error: type(error).__name__)
-def test_it_is_said_how_to_go_on_with_a_run_that_could_not_be_started(
+def test_it_is_reported_how_to_go_on_with_a_run_that_could_not_be_started(
     centre: Centre, control: FakeControl, study: Path, refusal: Exception
 ) -> None:
     control.refuses = refusal

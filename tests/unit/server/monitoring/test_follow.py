@@ -104,7 +104,7 @@ def test_lines_come_while_the_run_goes_on(folder: RunFolder) -> None:
     assert shown.is_set()
 
 
-def test_a_server_app_that_dies_is_told(folder: RunFolder) -> None:
+def test_a_server_app_that_dies_is_reported(folder: RunFolder) -> None:
     def work() -> None:
         start(folder)
         train(folder, 1)

@@ -61,7 +61,7 @@ def test_there_is_one_run_of_a_name(folder: RunFolder) -> None:
     assert folder.read() == (FACTS, PROTOCOL)
 
 
-def test_a_missing_run_is_told_with_those_that_are_there(folder: RunFolder) -> None:
+def test_a_missing_run_is_reported_with_those_that_are_there(folder: RunFolder) -> None:
     RunFolder(folder.path.parent / "two").create(FACTS, PROTOCOL)
     (folder.path.parent / "no-run").mkdir()
     with pytest.raises(RunError, match=r"^run tree: has no run.json; .*: one, two$"):
@@ -70,7 +70,7 @@ def test_a_missing_run_is_told_with_those_that_are_there(folder: RunFolder) -> N
         RunFolder(folder.path.parent / "none" / "tree").read()
 
 
-def test_a_damaged_run_is_told(folder: RunFolder) -> None:
+def test_a_damaged_run_is_reported(folder: RunFolder) -> None:
     (folder.path / "run.json").write_text('{"name": "one", "mlflow": "x"}')
     with pytest.raises(RunError, match="mlflow_uri") as found:
         folder.read()
@@ -223,7 +223,7 @@ def test_what_a_study_leaves_in_its_folder(make_protocol: MakeProtocol, tmp_path
     assert last["validation_dsc"]["A"] == pytest.approx({"ball": 0.5, "rod": 0.5})
 
 
-def test_all_watchers_are_told_in_order(make_protocol: MakeProtocol) -> None:
+def test_all_watchers_are_notified_in_order(make_protocol: MakeProtocol) -> None:
     told: list[tuple[str, str]] = []
     events = [name for name in vars(Watcher) if not name.startswith("_")]
 

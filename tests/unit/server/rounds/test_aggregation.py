@@ -187,7 +187,7 @@ def test_the_norm_is_over_all_tensors() -> None:
     assert outsized(updates, current, 3.0) == pytest.approx({"C": 5.0})
 
 
-def test_two_updates_have_no_telling_median() -> None:
+def test_two_updates_have_no_useful_median() -> None:
     updates = {"A": weights(1.0), "B": weights(1e6)}
     assert outsized(updates, weights(0.0), 3.0) == {}
 

@@ -166,7 +166,7 @@ def test_what_cannot_be_logged_is_not_sent(
     assert grid.pushed == []
 
 
-def test_the_watcher_is_told_of_every_call_and_every_answer(
+def test_the_watcher_is_notified_of_every_call_and_every_answer(
     make_protocol: MakeProtocol, clock: Clock
 ) -> None:
     class Counting(Witness):

@@ -129,7 +129,7 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", damages())
-def test_a_damaged_checkpoint_is_told(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_reported(tmp_path: Path, damage: str) -> None:
     (tmp_path / CHECKPOINT_FILE).write_bytes(damages()[damage])
     with pytest.raises(CheckpointError, match=CHECKPOINT_FILE):
         load_checkpoint(tmp_path)

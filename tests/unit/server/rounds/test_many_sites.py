@@ -70,7 +70,7 @@ class Counting(MemoryGrid):
 
 
 @pytest.mark.parametrize("count", [3, 12])
-def test_no_two_updates_are_in_memory_together(make_protocol: MakeProtocol, count: int) -> None:
+def test_no_two_updates_are_in_memory_at_once(make_protocol: MakeProtocol, count: int) -> None:
     protocol = make_protocol(training={"rounds": 1}, evaluation={"every_rounds": 9})
     record = new_record(protocol, run=RUN)
     shape = max((w.shape for w in record.segmenter.values()), key=torch.Size.numel)

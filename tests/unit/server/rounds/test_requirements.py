@@ -75,7 +75,7 @@ def spoilt(site: Site) -> Site:
 
 
 @pytest.mark.usefixtures("flower_task", "one_thread")
-def test_a_study_is_not_begun_on_data_that_break_its_contract(
+def test_a_study_is_not_begun_on_data_that_break_its_requirements(
     make_protocol: MakeProtocol, clock: Clock
 ) -> None:
     agreed = make_protocol()

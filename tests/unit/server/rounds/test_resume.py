@@ -98,7 +98,7 @@ def go_on(protocol: StudyProtocol, folder: Path) -> StudyRecord:
     return run_study(grid, record, CheckpointWatcher(folder), expected_sites=3)
 
 
-def test_the_study_that_is_compared_with_is_telling(make_protocol: MakeProtocol) -> None:
+def test_the_study_that_is_compared_with_is_sensitive(make_protocol: MakeProtocol) -> None:
     protocol = protocol_of(make_protocol)
     whole = uninterrupted(protocol)
     assert whole.best_round in (2, 4)  # neither the first nor the last model

@@ -139,6 +139,6 @@ def test_smaller_pieces_become_background() -> None:
     probabilities[0] = 1
     for piece in (slice(0, 4), slice(6, 7)):
         probabilities[:, piece] = np.array([0.25, 0.75])[:, None, None, None]
-    cleaned = ssae.one_piece_an_organ(probabilities)
+    cleaned = ssae.largest_component_per_organ(probabilities)
     assert (cleaned[1, :4] == 0.75).all() and (cleaned[1, 4:] == 0).all()
     assert (cleaned.sum(0) == 1).all()

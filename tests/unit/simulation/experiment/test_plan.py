@@ -63,7 +63,7 @@ def test_tables_name_their_rows() -> None:
     assert tuple(choose_methods(None, "ASDNet, SVNet")) == ("SVNet", "ASDNet")
 
 
-def test_wishes_that_cannot_be_met_are_told() -> None:
+def test_wishes_that_cannot_be_met_are_reported() -> None:
     for refused, words in (
         (lambda: choose_methods("3", None), "--tables: must be of 1,2, not '3'"),
         (lambda: choose_methods("1", "SVNet"), "instead of --tables"),

@@ -43,7 +43,7 @@ def test_a_perfect_map_has_auroc_one() -> None:
     assert found["softmax", "organs"].calibration_error == pytest.approx(0.75 - 1 / 3)
 
 
-def test_a_map_turned_round_has_auroc_nought() -> None:
+def test_a_map_turned_round_has_auroc_zero() -> None:
     assert auroc(RIGHT, 1 - RIGHT.astype(np.float32)) == 0.0
 
 

@@ -164,7 +164,7 @@ def last_round(outcome: Outcome, **report: object) -> None:
     outcome.record.rounds[-1] = replace(finished, reports=reports)
 
 
-def test_a_map_that_does_not_choose_is_told(outcome: Outcome) -> None:
+def test_a_map_that_does_not_choose_is_reported(outcome: Outcome) -> None:
     def trusting(organs: float) -> list[str]:
         # Background is trusted whole, which says nothing.
         counts = {"background": 1000.0, "ball": organs}
@@ -177,14 +177,14 @@ def test_a_map_that_does_not_choose_is_told(outcome: Outcome) -> None:
     assert "trusted 1% to 1%" in trusting(1.0)[0]
 
 
-def test_a_confidence_network_that_knows_nothing_is_told(outcome: Outcome) -> None:
+def test_a_confidence_network_that_knows_nothing_is_reported(outcome: Outcome) -> None:
     last_round(outcome, losses={"confidence": SumCount(sum=13.86, count=10)})
     assert "loss is 1.386, 2 ln 2" in health_lines(outcome)[0]
     last_round(outcome, losses={"confidence": SumCount(sum=9.0, count=10)})
     assert health_lines(outcome) == []
 
 
-def test_what_the_map_knows_is_told(outcome: Outcome) -> None:
+def test_what_the_map_knows_is_reported(outcome: Outcome) -> None:
     def counts(*bins: int) -> Reliability:
         right, wrong = ([0] * BINS for _ in range(2))
         right[bins[0]], wrong[bins[1]] = 10, 10

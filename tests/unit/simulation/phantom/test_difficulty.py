@@ -93,5 +93,5 @@ def test_intensity_and_position_do_not_find_the_rectum(cases: list[tuple[Array, 
         # A working classifier: the bladder is bright and on top.
         assert mean_dsc(classify, test, organ=1) > 0.3
         best = max(best, mean_dsc(classify, test, organ=3))
-    # Well above nought: it looks at the rectum, and would tell if that became easy.
+    # Well above zero: it looks at the rectum, and would notice if that became easy.
     assert 0.1 < best < 0.6

@@ -146,7 +146,7 @@ def test_what_unlabelled_scans_add(study: Path, page: str) -> None:
     assert "minus AttSVNet" in page
 
 
-def test_a_study_without_a_federated_run_is_told_by_the_way_it_has(tmp_path: Path) -> None:
+def test_a_study_without_a_federated_run_is_reported_by_the_setting_it_has(tmp_path: Path) -> None:
     made = make_study(tmp_path / "study", rows={"AttSVNet": 0.7, "ASDNet": 0.8}, images=False)
     for folder in (made / "runs").glob("*.federated.*"):
         shutil.rmtree(folder)
@@ -156,7 +156,7 @@ def test_a_study_without_a_federated_run_is_told_by_the_way_it_has(tmp_path: Pat
     assert confidence_lines(results)
 
 
-def test_reversed_and_undecided_are_said(study: Path, page: str) -> None:
+def test_reversed_and_undecided_are_reported(study: Path, page: str) -> None:
     tallies = {
         (o.better, o.worse, o.organ): o.outcome for o in orderings(Results(*read_experiment(study)))
     }
@@ -191,7 +191,7 @@ def test_no_path_and_no_name_of_a_case_is_in_it(study: Path, page: str) -> None:
         assert "secret-" not in content
 
 
-def test_what_is_synthetic_is_said(page: str, tmp_path: Path) -> None:
+def test_what_is_synthetic_is_reported(page: str, tmp_path: Path) -> None:
     assert "SYNTHETIC phantoms; version 2; SHA-256 c0ffee" in page
     real = write_report(by_hand(tmp_path / "study", kind="folder")).read_text(encoding="utf-8")
     assert "SYNTHETIC" not in real
@@ -263,7 +263,7 @@ def half_done(study: Path) -> None:
         (half_done, "Not complete: SVNet federated 2 of 4"),
     ],
 )
-def test_what_is_missing_is_said(
+def test_what_is_missing_is_reported(
     mishap: Callable[[Path], None], sentence: str, study: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "study"
@@ -272,7 +272,7 @@ def test_what_is_missing_is_said(
     assert sentence in write_report(copy).read_text(encoding="utf-8")
 
 
-def test_a_scan_that_cannot_be_read_is_said(study: Path, tmp_path: Path) -> None:
+def test_a_scan_that_cannot_be_read_is_reported(study: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"no scan")
     copy = tmp_path / "study"
