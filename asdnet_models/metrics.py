@@ -1,4 +1,4 @@
-"""How well a segmentation agrees with its reference: DSC, and ASD in mm."""
+"""Metrics of a segmentation against its reference: DSC, and ASD in mm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model's files, read: the weights of both networks, and the study they are of.
+"""Reads a trained model's files: the weights of both networks, and their study.
 
 safetensors and JSON, no pickle: reading a model runs no code.
 """

@@ -1,4 +1,4 @@
-"""From a scan as it was acquired to the study's grid and intensities, and back.
+"""Resamples and normalises scans to the study's grid, and maps predictions back.
 
 Orientation LPS, the study's spacing, body mask, percentile clip, z-score (method: Nie et al. 2018
 resample to 1 mm; the body mask is ours, because the share of air differs by field of view).

@@ -66,7 +66,7 @@ def run(
 
 
 def with_section(page: str, lines: Sequence[str]) -> str:
-    """The page, Markdown, with one section new or in the place of the one of that heading."""
+    """The Markdown page, with one section added, or replaced where its heading exists."""
     _, *parts = f"\n{page}".split("\n## ")
     sections = {part.partition("\n")[0]: part.strip() for part in parts}
     heading = lines[0].removeprefix("## ")

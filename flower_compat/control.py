@@ -1,6 +1,6 @@
 """The SuperLink's Control API: which nodes are registered, and starting and stopping runs.
 
-Flower has it in its command `flwr` alone, which cannot be asked for an answer.  It is reached over
+Flower's only client is its command `flwr`, which has no API.  It is reached over
 loopback only.
 """
 

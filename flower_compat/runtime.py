@@ -1,4 +1,4 @@
-"""A SuperNode's Runtime API: the centre's messages come from it, replies go to it.
+"""Client of a SuperNode's Runtime API: it pulls the centre's messages and sends replies.
 
 Flower's own executor (`flwr-clientapp`) unpacks and imports whatever bundle came with a message and
 sends an exception's text back; there is no public way to replace it.

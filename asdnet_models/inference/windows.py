@@ -1,8 +1,9 @@
-"""The windows of MONAI's `sliding_window_inference`, but not all of them.
+"""Sliding-window inference on a selection of MONAI's windows.
 
-For what MONAI's cannot do: leave windows out, and do with the memory of one result.  Windows are
-never larger than the training patch: the networks' GroupNorm takes its statistics over the window,
-and a trained network lost .126 of its mean DSC when it was shown whole scans (docs/method.md).
+MONAI's `sliding_window_inference` can neither leave windows out nor do with the memory of one
+result.  Windows are never larger than the training patch: the networks' GroupNorm takes its
+statistics over the window, and a trained network lost .126 of its mean DSC when it was shown whole
+scans (docs/method.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The scans of a folder, and the names of the cases that they are."""
+"""Lists the scans of a folder, and their case names."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Why a site's file or case cannot be used: location, rule, value and hint."""
+"""Errors of a site's files and cases: location, rule, value and hint."""
 
 from __future__ import annotations
 

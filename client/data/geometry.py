@@ -1,4 +1,4 @@
-"""Whether two images lie on one grid."""
+"""Checks whether two images lie on one grid."""
 
 import numpy as np
 import SimpleITK as sitk

@@ -1,4 +1,4 @@
-"""What a site's label numbers and names mean in a study.
+"""Translates a site's label numbers and names to the study's.
 
 Nothing is guessed: a number that is neither an organ of the study nor ignored on purpose is
 refused, and an organ that is not annotated is unknown, not absent.

@@ -1,4 +1,4 @@
-"""Which code may run at this site: the installed version, and bundles that a person approved.
+"""Approval of code at a site: the installed version, and bundles that a person approved.
 
 In the folder `config.bundles`: waiting/ holds what came and may not run, approved/ what may,
 unpacked/ the files of the approved ones, approvals.jsonl who decided what and when.

@@ -1,4 +1,4 @@
-"""One check of a site's machine or of its way to the centre: a row of the preflight's table."""
+"""One check of a site's machine or of its connection: a row of the preflight's table."""
 
 import logging
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""The files of approved bundles on the disk, from which they run."""
+"""Unpacks approved bundles to the disk, from where they run."""
 
 import logging
 import os

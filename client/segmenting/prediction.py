@@ -1,4 +1,4 @@
-"""A trained model, opened for a site's scans, and what is measured of its predictions."""
+"""Opens a trained model for a site's scans, and measures its predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's own labels of its unlabelled scans, on its own disk; nothing of them leaves it.
+"""Pseudo-labels of a site's unlabelled scans, on its own disk; they never leave the site.
 
 Made once for each labelling that the server announces, by the global S of the first round of it
 that this site trains, so that a round trained again after a crash learns from the same labels.

@@ -1,1 +1,1 @@
-"""What crosses between centre and sites: messages, weights, their packing."""
+"""The messages between centre and sites, and the packing of weights."""

@@ -1,4 +1,4 @@
-"""Weights in fewer bytes, where the study's `wire` says so: bfloat16 or int8, compressed.
+"""Weights in fewer bytes, by the study's `wire`: bfloat16 or int8, compressed.
 
 Down go the global weights, up the differences from what was sent.  What both sides have agreed on
 (names, shapes, formats) is not in these bytes: they are the values alone, tensor by tensor in the
@@ -42,7 +42,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def shapes_text(networks: Mapping[str, Weights]) -> str:
-    """The shapes of what is sent, for whoever has to guard the reply without the networks' code."""
+    """The shapes of what is sent, to check the reply without the networks' code."""
     return json.dumps({name: shapes_of(weights) for name, weights in networks.items()})
 
 
@@ -103,7 +103,7 @@ def _body(
 
 
 def _decompressed(data: Bytes, size: int, name: str) -> memoryview:
-    """One frame that says its size, which is the agreed one, and nothing behind it.
+    """One frame with its size, which is the agreed one, and nothing behind it.
 
     The size is looked at before a byte is decompressed: no stream becomes larger than agreed.
     """

@@ -50,7 +50,7 @@ def describe(message: Message) -> Description:
                 for item, array in sorted(record.items())
             ]
             weight = sum(len(array.data) for array in record.values())
-            # Only a file of the plain kind says how many there are.
+            # Only a file of the plain kind has their number.
             if not _SHORT & record.keys():
                 items[f"{name} tensors"] = count_tensors(record)
             items[f"{name} bytes"] = weight

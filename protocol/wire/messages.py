@@ -1,6 +1,6 @@
-"""What crosses the wire, and nothing else does.
+"""Packs and unpacks the messages between centre and sites.
 
-Weights travel as protocol/wire/weights.py says; protocol and plan as JSON in a ConfigRecord;
+Weights are packed by protocol/wire/weights.py; protocol and plan as JSON in a ConfigRecord;
 what a site measured as the numbers of one MetricRecord.  The allow-list of those numbers is in
 protocol/wire/metrics.py: packing and unpacking both hold to it exactly.  Scores travel as sums and
 counts.
@@ -124,10 +124,10 @@ def _reply(site: str, metrics: MetricRecord) -> RecordDict:
 
 
 def read_site_name(content: RecordDict) -> str:
-    """Which site says that it answers.
+    """The name of the site that answers.
 
     Raises:
-        MessageError: If it does not say so, or says anything else beside it.
+        MessageError: If it has no name, or anything else with it.
     """
     record = content.get(SITE)
     name = record.get("name") if isinstance(record, ConfigRecord) else None

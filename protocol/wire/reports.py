@@ -1,4 +1,4 @@
-"""What a site reports: its counts of cases, what it measured in training, its scores as sums."""
+"""A site's reports: counts of cases, training losses, scores as sums."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
