@@ -56,7 +56,7 @@ def test_an_unregistered_key(fed: harness.Deployment) -> None:
     fed.start_site("X", wait=False)
     fed.until(lambda: "Trying again" in fed.log("X"), 120, "the refusal")
     assert "SuperNode ID" not in fed.log("X")
-    assert "provision.py add-site X" in fed.log("X")
+    assert "asdnet-centre add-site X" in fed.log("X")
     assert "No SuperNode found with the given public key" in fed.log("superlink")
 
 
@@ -69,7 +69,7 @@ def test_a_removed_site(fed: harness.Deployment) -> None:
     fed.until(lambda: fed.log("X").count("connecting to") > connected, 120, "X is put out")
     fed.until(lambda: fed.log("X").count("Trying again") >= 2, 120, "X stays out")
     again = fed.server(
-        "provision.py", "add-site", "X", "--public-key",
+        "add-site", "X", "--public-key",
         fed.home("X") / "state/site.key.pub", "--centre", fed.centre, check=False,
     )  # fmt: skip
     assert "NOT admitted" in again and "--replace" in again
