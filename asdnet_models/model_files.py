@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -63,6 +64,12 @@ def read_model_files(folder: Path) -> ModelFiles:
     if f'"{digest}"' not in texts.get("facts", ""):
         raise ModelFileError(
             f"{folder}: {MODEL_FILE} and {PROTOCOL_FILE} are of two studies; copy both from one"
+        )
+    undefined = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if undefined:
+        raise ModelFileError(
+            f"{folder / MODEL_FILE}: {undefined[0]} is NaN or infinite ({len(undefined)} tensors);"
+            " copy the whole folder again"
         )
     return ModelFiles(
         folder=folder,

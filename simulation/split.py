@@ -34,7 +34,7 @@ from simulation.layouts import StudyCase
 from simulation.options import FOLDS
 from simulation.partial_labels import Hidden
 
-# (labelled, unlabelled) of method section 8; other numbers of cases are dealt in proportion.
+# (labelled, unlabelled) of the synthetic cohort; other numbers of cases are dealt in proportion.
 SIX_SITES: Mapping[str, tuple[int, int]] = {
     "A": (15, 0),
     "B": (12, 0),

@@ -99,16 +99,12 @@ class SegmentationModel:
 
         Raises:
             GeometryError: The image's geometry cannot be used.
-            ValueError: It is not a scan of three axes and one channel.
+            TypeError: It is no SimpleITK image.
+            ValueError: It is not a volume of one channel with finite voxels that differ.
         """
-        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-            raise ValueError(
-                f"image: has {image.GetDimension()} axes and "
-                f"{image.GetNumberOfComponentsPerPixel()} channels; give one volume of one channel"
-            )
+        scan = usable_geometry(_scan_of(image))
         if largest_component is None:
             largest_component = self.config.evaluation.largest_component
-        scan = usable_geometry(image)
         on_grid = preprocess_image(scan, self.config.spacing_mm)
         array_xyz = sitk.GetArrayFromImage(on_grid).transpose(2, 1, 0).copy()
         volume = torch.from_numpy(array_xyz)[None, None]
@@ -137,6 +133,32 @@ class SegmentationModel:
         if self.confidence is None:
             return probabilities.amax(1, keepdim=True)
         return trust_volume(self.confidence, probabilities, volume, self.config)
+
+
+def _scan_of(image: sitk.Image) -> sitk.Image:
+    """The scan in float32, as in training: resampling would round integers."""
+    if not isinstance(image, sitk.Image):
+        raise TypeError(
+            f"image: is of type {type(image).__name__}; give a SimpleITK image, such as "
+            "SimpleITK.ReadImage(path)"
+        )
+    if image.GetDimension() != 3 or "vector" in image.GetPixelIDTypeAsString():
+        raise ValueError(
+            f"image: has {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} "
+            "channels; give one volume of one channel"
+        )
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise ValueError("image: has complex voxels; give their magnitude")
+    if min(image.GetSize()) < 2:
+        raise ValueError(f"image: has {image.GetSize()} voxels; give at least two along each axis")
+    scan = sitk.Cast(image, sitk.sitkFloat32)
+    voxels = sitk.GetArrayViewFromImage(scan)
+    undefined = voxels.size - np.count_nonzero(np.isfinite(voxels))
+    if undefined:
+        raise ValueError(f"image: is NaN or infinite in {undefined} voxel(s); give them a value")
+    if voxels.min() == voxels.max():
+        raise ValueError("image: is constant, every voxel is the same; export it again")
+    return scan
 
 
 def load_model(folder: str | Path, *, device: str = "auto") -> SegmentationModel:

@@ -1,4 +1,4 @@
-"""The made cohort of method section 8: 50 labelled and 20 unlabelled pelvic MR phantoms.
+"""The synthetic cohort (docs/method.md): 50 labelled and 20 unlabelled pelvic MR phantoms.
 
 Synthetic throughout.  The version is raised whenever a voxel changes, and results name version
 and hash.

@@ -1,6 +1,6 @@
 """T2-weighted signal of every tissue (urine is 1), painted from the outside in.
 
-Levels after method section 8.
+Levels as in docs/method.md.
 """
 
 import math

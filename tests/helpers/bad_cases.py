@@ -583,6 +583,8 @@ def table(out: str) -> str:
     for name, each in KINDS.items():
         found = re.search(rf"^refused .* {name} \(case-[0-9a-f]+\): rule (\w+): (.*)$", out, re.M)
         if found:
-            said = found[2].replace(name, "014").replace("|", "/")
+            said = re.sub(rf"((?:case|image|label) ){name}\b", r"\g<1>014", found[2])
+            said = re.sub(rf"\b{name}(?=\.[a-z])", "014", said).replace("|", "/")
+            said = re.sub(r"\(case (good_map|patient_in_training)\)", "(case 007)", said)
             rows.append(f"| {each.what} | `{found[1]}` | {said} |")
     return "\n".join(rows)

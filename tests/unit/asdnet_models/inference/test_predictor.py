@@ -258,3 +258,52 @@ def test_a_missing_tensor_is_reported(saved: Path, make_protocol: MakeProtocol) 
 def test_what_is_no_scan_is_refused(saved: Path, image: sitk.Image) -> None:
     with pytest.raises(ValueError, match="give one volume of one channel"):
         load_model(saved, device="cpu").predict(image)
+
+
+def with_voxel(value: float) -> sitk.Image:
+    scan = sitk.Cast(scan_of(phantom()), sitk.sitkFloat32)
+    scan[3, 4, 5] = value
+    return scan
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (with_voxel(float("nan")), r"NaN or infinite in 1 voxel\(s\)"),
+        (with_voxel(float("inf")), r"NaN or infinite in 1 voxel\(s\)"),
+        (sitk.Image([8, 8, 8], sitk.sitkFloat32), "is constant"),
+        (sitk.Image([8, 8, 1], sitk.sitkFloat32), "give at least two along each axis"),
+        (sitk.Image([8, 8, 8], sitk.sitkComplexFloat32), "complex voxels"),
+    ],
+)
+def test_voxels_that_show_nothing_are_refused(saved: Path, image: sitk.Image, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_model(saved, device="cpu").predict(image)
+
+
+@pytest.mark.parametrize("image", ["scan.nii.gz", Path("scan.nii.gz"), None])
+def test_a_path_is_no_image(saved: Path, image: Any) -> None:
+    with pytest.raises(TypeError, match=r"give a SimpleITK image, such as SimpleITK\.ReadImage"):
+        load_model(saved, device="cpu").predict(image)
+
+
+@pytest.mark.parametrize("pixel", [sitk.sitkInt16, sitk.sitkUInt16, sitk.sitkFloat64])
+def test_the_voxel_type_of_a_file_changes_nothing(saved: Path, pixel: int) -> None:
+    model = load_model(saved, device="cpu")
+    scan = sitk.Cast(scan_of(phantom((0.7, 1.1, 1.3))), pixel)
+    expected = model.predict(sitk.Cast(scan, sitk.sitkFloat32))
+    segmentation = model.predict(scan)
+    np.testing.assert_array_equal(array(segmentation.label), array(expected.label))
+    np.testing.assert_array_equal(array(segmentation.confidence), array(expected.confidence))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(saved: Path, value: float) -> None:
+    with safe_open(saved / MODEL_FILE, "pt") as file:
+        facts = file.metadata()
+    tensors = load_file(saved / MODEL_FILE)
+    name = next(iter(tensors))
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, saved / MODEL_FILE, facts)
+    with pytest.raises(ModelFileError, match=f"{name} is NaN or infinite"):
+        load_model(saved, device="cpu")
