@@ -90,25 +90,25 @@ def _when(time: datetime) -> str:
 
 def _review(console: "Console", config: SiteConfig, prefix: str | None) -> bool:
     """Show and ask; whether somebody decided on everything."""
-    found = waiting(config)
+    bundles = waiting(config)
     if prefix is not None:
-        found = [_only(found, prefix)]
-    if not found:
+        bundles = [_only(bundles, prefix)]
+    if not bundles:
         console.print(f"nothing waits for approval at site {config.site}")
         return True
-    for kept in found:
+    for kept in bundles:
         console.print(f"waiting  {_line(kept)}")
     ask = typer.confirm if is_interactive() else None
     installed = installed_bundle()
-    return all([_decide(console, config, kept.bundle, installed, ask) for kept in found])
+    return all([_decide(console, config, kept.bundle, installed, ask) for kept in bundles])
 
 
-def _only(found: list[KeptBundle], prefix: str) -> KeptBundle:
-    fitting = [kept for kept in found if prefix and kept.bundle.digest.startswith(prefix)]
+def _only(bundles: list[KeptBundle], prefix: str) -> KeptBundle:
+    fitting = [kept for kept in bundles if prefix and kept.bundle.digest.startswith(prefix)]
     if len(fitting) != 1:
         raise ApprovalError(
-            f"--digest {prefix}: {len(fitting)} of {len(found)} waiting app bundles begin so; give"
-            " the first digits of exactly one"
+            f"--digest {prefix}: {len(fitting)} of {len(bundles)} waiting app bundles begin so;"
+            " give the first digits of exactly one"
         )
     return fitting[0]
 

@@ -83,25 +83,25 @@ def check(
             return
         quiet = as_json or for_centre
         with _progress(console, pseudonyms, quiet=quiet) as tell:
-            found = check_site(
+            site_check = check_site(
                 config,
                 agreed,
                 workers=workers,
                 pictures=page and not quiet,
                 boxes=for_centre,
                 progress=tell,
-                found=tell.begin,
+                begin=tell.begin,
             )
-        summary = summarise(found, agreed)
+        summary = summarise(site_check, agreed)
         if quiet:
-            _print_json(found, summary, agreed, pseudonyms, for_centre=for_centre)
+            _print_json(site_check, summary, agreed, pseudonyms, for_centre=for_centre)
         else:
-            _print_summary(console, config, found, summary, agreed, which)
+            _print_summary(console, config, site_check, summary, agreed, which)
         if page and not quiet:
             path = html or config.state / PAGE
-            write_page(path, config.site, which, found, summary, agreed, pseudonyms)
+            write_page(path, config.site, which, site_check, summary, agreed, pseudonyms)
             console.print(f"page: {path}")
-    raise typer.Exit(1 if found.refused else 0)
+    raise typer.Exit(1 if site_check.refused else 0)
 
 
 def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, str]:
@@ -122,10 +122,10 @@ def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> No
     survey = survey_folder(config.data, config)
     names = {case.name for case in [*survey.cases, *survey.excluded]}
     names |= {refusal.case for refusal in survey.refused}
-    found = [name for name in sorted(names) if name and pseudonyms.of(name) == pseudonym]
-    if not found:
+    matches = [name for name in sorted(names) if name and pseudonyms.of(name) == pseudonym]
+    if not matches:
         fail(f"{pseudonym}: is no case of this site's folder and key")
-    print(found[0])
+    print(matches[0])
 
 
 class _Teller:
@@ -165,7 +165,7 @@ def _progress(console: "Console", pseudonyms: Pseudonyms, *, quiet: bool) -> Ite
 
 
 def _print_json(
-    found: "SiteCheck",
+    site_check: "SiteCheck",
     summary: "Summary",
     agreed: StudyProtocol,
     pseudonyms: Pseudonyms,
@@ -176,15 +176,15 @@ def _print_json(
     from protocol.wire.messages import facts_metrics
 
     if for_centre:
-        print(json.dumps(facts_metrics(found.facts, agreed), indent=2, sort_keys=True))
+        print(json.dumps(facts_metrics(site_check.facts, agreed), indent=2, sort_keys=True))
     else:
-        print(json.dumps(json_of(found, summary, agreed, pseudonyms), indent=2))
+        print(json.dumps(json_of(site_check, summary, agreed, pseudonyms), indent=2))
 
 
 def _print_summary(
     console: "Console",
     config: SiteConfig,
-    found: "SiteCheck",
+    site_check: "SiteCheck",
     summary: "Summary",
     agreed: StudyProtocol,
     which: str,
@@ -195,8 +195,8 @@ def _print_summary(
 
     console.print()
     console.print(f"site {config.site}, against {which}", soft_wrap=True)
-    for heading, text in summary_lines(found, summary, agreed):
+    for heading, text in summary_lines(site_check, summary, agreed):
         console.print(Text(f"{heading:21}", "bold") + text, soft_wrap=True)
-    counts = Counter(report.status for report in found.reports)
+    counts = Counter(report.status for report in site_check.reports)
     told = ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])
     console.print(f"in all: {told or 'nothing is there'}", style="bold")

@@ -145,10 +145,10 @@ def _line(outcome: "Outcome", *, names: bool) -> str:
         return f"{location}: failed: {outcome.failure.full if names else outcome.failure.message}"
     assert outcome.result is not None
     organs = ", ".join(
-        f"{organ} {found.volume_ml:.1f} ml at {found.mean_confidence:.2f}"
-        if found.mean_confidence is not None
+        f"{organ} {measures.volume_ml:.1f} ml at {measures.mean_confidence:.2f}"
+        if measures.mean_confidence is not None
         else f"{organ} NOT FOUND"
-        for organ, found in outcome.result.organs.items()
+        for organ, measures in outcome.result.organs.items()
     )
     took = "there already" if outcome.status == "kept" else f"{outcome.result.seconds:.1f} s"
     return f"{location}: {organs}; {took}"

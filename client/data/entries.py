@@ -28,11 +28,11 @@ def scan_files(folder: Path) -> dict[str, Path]:
     Raises:
         ScanError: The folder is missing, or two of its entries have one case name.
     """
-    found = scan_entries(folder)
-    for case, paths in found.items():
+    paths_of = scan_entries(folder)
+    for case, paths in paths_of.items():
         if len(paths) > 1:
             raise ScanError(**vars(double_problem(folder, case, paths)))
-    return {case: paths[0] for case, paths in found.items()}
+    return {case: paths[0] for case, paths in paths_of.items()}
 
 
 def scan_entries(folder: Path) -> dict[str, list[Path]]:
@@ -47,7 +47,7 @@ def scan_entries(folder: Path) -> dict[str, list[Path]]:
             ": does not exist; create it or correct the path",
             rule="missing",
         )
-    found: dict[str, list[Path]] = {}
+    paths_of: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         suffix = suffix_of(path)
         if path.name.startswith("."):
@@ -55,10 +55,10 @@ def scan_entries(folder: Path) -> dict[str, list[Path]]:
         if suffix is None and path.is_file() and is_dicom(path):
             suffix = path.suffix
         if path.is_file() and suffix is not None:
-            found.setdefault(path.name[: -len(suffix)], []).append(path)
+            paths_of.setdefault(path.name[: -len(suffix)], []).append(path)
         elif path.is_dir() and is_dicom_folder(path):
-            found.setdefault(path.name, []).append(path)
-    return dict(sorted(found.items()))
+            paths_of.setdefault(path.name, []).append(path)
+    return dict(sorted(paths_of.items()))
 
 
 def case_name(path: Path) -> str:

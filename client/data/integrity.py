@@ -218,8 +218,8 @@ def _text_header(path: Path) -> tuple[Mapping[str, str], int]:
             text = line.decode("latin-1").strip()
             if separator == ":" and not text:
                 break
-            name, found, value = text.partition(separator)
-            if found:
+            name, delimiter, value = text.partition(separator)
+            if delimiter:
                 fields[name.strip().lower()] = value.strip()
             if name.strip().lower() == "elementdatafile":
                 break

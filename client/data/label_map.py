@@ -54,8 +54,8 @@ class LabelMapping:
             ScanError: A number that means nothing here, or an organ that is declared unannotated.
         """
         array = sitk.GetArrayViewFromImage(label)
-        found = _values(array)
-        foreign = [v for v in found if v and v not in self.values and v not in self.ignored]
+        numbers = _values(array)
+        foreign = [v for v in numbers if v and v not in self.values and v not in self.ignored]
         if foreign:
             raise ScanError(
                 location,
@@ -63,7 +63,7 @@ class LabelMapping:
                 " to the study's organs (a site's file has `labels` and `ignored_labels` for it)",
                 rule="values",
             )
-        organ_of = {value: self.values[value] for value in found if value in self.values}
+        organ_of = {value: self.values[value] for value in numbers if value in self.values}
         self._check_annotated(set(organ_of.values()), case, location)
         translated = np.zeros(array.shape, np.uint8)
         for value, organ in organ_of.items():
@@ -146,8 +146,8 @@ class LabelMapping:
             placed.append(organ)
         return label
 
-    def _check_annotated(self, found: set[str], case: str, location: str) -> None:
-        surplus = sorted(found & set(self.organs) - self.annotated_in(case))
+    def _check_annotated(self, drawn: set[str], case: str, location: str) -> None:
+        surplus = sorted(drawn & set(self.organs) - self.annotated_in(case))
         if surplus:
             raise ScanError(
                 location,

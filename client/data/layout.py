@@ -132,24 +132,24 @@ def survey_folder(folder: Path, config: SiteConfig | None = None) -> Survey:
     known = {name for _, images, labels in LAYOUT for name in (images, labels)}
     others = sorted(e.name for e in folder.iterdir() if e.name not in known)
     survey.passed_over["."] = [name for name in others if not name.startswith(".")]
-    found: list[Case] = []
+    cases: list[Case] = []
     for part, images, labels in LAYOUT:
-        found += _part_cases(folder, part, images, labels, survey, config)
-    if not survey.refused and not any(c.part in ("labelled", "unlabelled") for c in found):
+        cases += _part_cases(folder, part, images, labels, survey, config)
+    if not survey.refused and not any(c.part in ("labelled", "unlabelled") for c in cases):
         survey.refuse(
             "missing",
             location,
             ": holds no training case; put scans in imagesTr (with labelsTr) or imagesUn",
         )
-    _separate(found, survey, config)
+    _separate(cases, survey, config)
     return survey
 
 
-def _separate(found: list[Case], survey: Survey, config: SiteConfig | None) -> None:
+def _separate(cases: list[Case], survey: Survey, config: SiteConfig | None) -> None:
     """Cases that are excluded, that are there in two parts, and the rest."""
     exclude = config.exclude if config else {}
     part_of: dict[str, Part] = {}
-    for case in found:
+    for case in cases:
         if case.name in exclude:
             survey.excluded.append(case)
             continue
@@ -159,7 +159,7 @@ def _separate(found: list[Case], survey: Survey, config: SiteConfig | None) -> N
             continue
         message = f": is in the parts {before} and {case.part}; keep it in one"
         survey.refuse("name", f"case {case.name}", message, case=case.name, part=case.part)
-    for name in sorted(set(exclude) - {case.name for case in found}):
+    for name in sorted(set(exclude) - {case.name for case in cases}):
         message = f": exclude names a case that is not there: {name}; correct the name or remove it"
         survey.refuse("missing", f"{config.site if config else ''}.yaml", message)
 
@@ -212,7 +212,7 @@ def _labels_in_trees(
     image_of: Mapping[str, Path], label_of: Mapping[str, Path], part: Part, survey: Survey
 ) -> dict[str, Path]:
     """Contours or segments next to the slices of a DICOM case that has no label of its own."""
-    found = {}
+    tree_label_of = {}
     for name, image in image_of.items():
         if name in label_of or not image.is_dir():
             continue
@@ -222,14 +222,14 @@ def _labels_in_trees(
             survey.refused.append(Refusal(case=name, part=part, problem=error.problem))
             continue
         if len(objects) == 1:
-            found[name] = objects[0]
+            tree_label_of[name] = objects[0]
         elif objects:
             message = (
                 f": its folder holds {len(objects)} sets of contours or segments; keep one, or put"
                 " the one that is meant in the folder of labels"
             )
             survey.refuse("pair", f"case {name}", message, case=name, part=part)
-    return found
+    return tree_label_of
 
 
 def _files(folder: Path, part: Part, survey: Survey) -> dict[str, Path]:

@@ -52,7 +52,7 @@ def check_site(
     pictures: bool = False,
     boxes: bool = False,
     progress: Progress = lambda _: None,
-    found: Callable[[int], None] = lambda _: None,
+    begin: Callable[[int], None] = lambda _: None,
 ) -> SiteCheck:
     """Inspect every case; none stops the others.
 
@@ -63,7 +63,7 @@ def check_site(
         pictures: Draw each case.
         boxes: Find the organs' boxes, for exactly what the centre would get.
         progress: Called with each case, in order.
-        found: Called with the number of cases, before the first.
+        begin: Called with the number of cases, before the first.
 
     Raises:
         ProtocolError: The site's file does not fit the study, or its patients cannot be read.
@@ -71,7 +71,7 @@ def check_site(
     site_mapping(config, protocol.organs)
     survey = survey_folder(config.data, config)
     leakage = LeakageCheck(config)
-    found(len(survey.cases))
+    begin(len(survey.cases))
     reports: list[CaseReport] = []
     look = partial(inspect_case, protocol=protocol, picture=pictures, box=boxes)
     for case, report in zip(survey.cases, _all(look, survey.cases, workers), strict=True):

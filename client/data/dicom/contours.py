@@ -44,13 +44,13 @@ def read_structures(
         ScanError: It is damaged or no RTSTRUCT, is of another series or frame of reference, has
             a name twice, or a contour that is open, off the slices or off the grid.
     """
-    found = load(path, location=location, pixels=True)
-    if text(found, "SOPClassUID") != STRUCTURES:
+    structures = load(path, location=location, pixels=True)
+    if text(structures, "SOPClassUID") != STRUCTURES:
         raise ScanError(location, "is no RTSTRUCT; give one, or a DICOM-SEG", rule="format")
     try:
         if series is not None:
-            _check_reference(found, series, location)
-        return _masks(found, image, location)
+            _check_reference(structures, series, location)
+        return _masks(structures, image, location)
     except ScanError:
         raise
     except (AttributeError, KeyError, ValueError, TypeError) as error:
@@ -61,8 +61,10 @@ def read_structures(
         ) from error
 
 
-def _masks(found: Dataset, image: sitk.Image, location: str) -> dict[str, NDArray[np.bool_]]:
-    names = {int(roi.ROINumber): text(roi, "ROIName") for roi in _all(found, "StructureSetROI")}
+def _masks(structures: Dataset, image: sitk.Image, location: str) -> dict[str, NDArray[np.bool_]]:
+    names = {
+        int(roi.ROINumber): text(roi, "ROIName") for roi in _all(structures, "StructureSetROI")
+    }
     twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
     if twice:
         raise ScanError(
@@ -74,7 +76,7 @@ def _masks(found: Dataset, image: sitk.Image, location: str) -> dict[str, NDArra
     shape = image.GetSize()[::-1]
     masks = {name: np.zeros(shape, np.bool_) for name in names.values()}
     broken = 0
-    for item in _all(found, "ROIContour"):
+    for item in _all(structures, "ROIContour"):
         name = names.get(int(item.ReferencedROINumber))
         if name is None:
             continue
@@ -142,22 +144,24 @@ def _outline(
 def _voxels(points_mm: NDArray[np.float64], image: sitk.Image) -> NDArray[np.float64]:
     """Points, (N, 3), as continuous indices (x, y, z) of the image."""
     axes_mm = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    found: NDArray[np.float64] = np.linalg.solve(axes_mm, (points_mm - image.GetOrigin()).T).T
-    return found
+    indices: NDArray[np.float64] = np.linalg.solve(axes_mm, (points_mm - image.GetOrigin()).T).T
+    return indices
 
 
-def _check_reference(found: Dataset, series: DicomSeries, location: str) -> None:
-    frames = {text(roi, "ReferencedFrameOfReferenceUID") for roi in _all(found, "StructureSetROI")}
+def _check_reference(structures: Dataset, series: DicomSeries, location: str) -> None:
+    frames = {
+        text(roi, "ReferencedFrameOfReferenceUID") for roi in _all(structures, "StructureSetROI")
+    }
     if series.frame_uid and frames - {"", series.frame_uid}:
         raise another_scan(location, "frame of reference")
     named, instances = set(), set()
-    for frame in _all(found, "ReferencedFrameOfReference"):
+    for frame in _all(structures, "ReferencedFrameOfReference"):
         for study in _all(frame, "RTReferencedStudy"):
             for each in _all(study, "RTReferencedSeries"):
                 named.add(text(each, "SeriesInstanceUID"))
     if named - {""} and series.series_uid not in named:
         raise another_scan(location, "series")
-    for item in _all(found, "ROIContour"):
+    for item in _all(structures, "ROIContour"):
         for contour in _all(item, "Contour"):
             for each in _all(contour, "ContourImage"):
                 instances.add(text(each, "ReferencedSOPInstanceUID"))

@@ -50,15 +50,15 @@ def load(
         ScanError: It cannot be opened, or is cut short in its header or otherwise no DICOM.
     """
     try:
-        found = dcmread(
+        dataset = dcmread(
             file,
             stop_before_pixels=not pixels,
             specific_tags=None if tags is None else list(tags),
             force=True,
         )
-        kind = UID(found.get("SOPClassUID") or found.file_meta.MediaStorageSOPClassUID)
-        cut = "SOPClassUID" not in found and kind != MediaStorageDirectoryStorage
-        if cut or ("Image Storage" in kind.name and "Rows" not in found):
+        kind = UID(dataset.get("SOPClassUID") or dataset.file_meta.MediaStorageSOPClassUID)
+        cut = "SOPClassUID" not in dataset and kind != MediaStorageDirectoryStorage
+        if cut or ("Image Storage" in kind.name and "Rows" not in dataset):
             raise EOFError
     except OSError as error:
         raise ScanError(
@@ -69,7 +69,7 @@ def load(
         ) from error
     except Exception as error:  # whatever a parser meets in bytes that are no DICOM
         raise ScanError(location, DAMAGED, rule="damaged", detail=file.name) from error
-    return found
+    return dataset
 
 
 def text(header: Dataset, name: str) -> str:

@@ -130,7 +130,7 @@ def object_headers(
     Raises:
         ScanError: A DICOM file is damaged or unreadable.
     """
-    found: list[tuple[Path, Dataset]] = []
+    headers: list[tuple[Path, Dataset]] = []
     damaged: list[Path] = []
     for file in filter(_is_dicom, dicom_files(folder)):
         try:
@@ -141,7 +141,7 @@ def object_headers(
             damaged.append(file)
             continue
         if header.file_meta.get("MediaStorageSOPClassUID") != _DIRECTORY:
-            found.append((file, header))
+            headers.append((file, header))
     if damaged:
         raise ScanError(
             location,
@@ -149,4 +149,4 @@ def object_headers(
             rule="damaged",
             detail=f"first: {damaged[0].name}",
         )
-    return found
+    return headers

@@ -23,14 +23,14 @@ def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     generator = contour_generator(
         z=np.pad(mask, 1).astype(np.float64), fill_type=FillType.OuterOffset
     )
-    found = []
+    closed = []
     for points, offsets in zip(*generator.filled(0.5, np.inf), strict=True):
         rings = [points[a : b - 1] - 1 for a, b in itertools.pairwise(offsets)]
         outer = rings[0]
         for hole in rings[1:]:
             outer = _keyhole(outer, hole)
-        found.append(outer)
-    return found
+        closed.append(outer)
+    return closed
 
 
 def inside(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:

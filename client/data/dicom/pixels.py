@@ -127,17 +127,17 @@ def slice_of(header: Dataset, groups: Sequence[Dataset], *, location: str) -> Sl
     def numbers(name: str, count: int) -> tuple[float, ...]:
         value = next((group[name].value for group in groups if name in group), None)
         try:
-            found = np.asarray(value, np.float64).ravel()
+            values = np.asarray(value, np.float64).ravel()
         except (TypeError, ValueError):
-            found = np.empty(0)
-        if found.size != count or not np.isfinite(found).all():
+            values = np.empty(0)
+        if values.size != count or not np.isfinite(values).all():
             raise ScanError(
                 location,
                 ": a slice lacks its position, orientation or pixel spacing; export the series"
                 " again",
                 rule="slices",
             )
-        return tuple(found.tolist())
+        return tuple(values.tolist())
 
     depths = (
         group.get(name) for name in ("SpacingBetweenSlices", "SliceThickness") for group in groups
@@ -168,8 +168,8 @@ def decode(file: Path, size: tuple[int, ...], *, location: str) -> NDArray[np.fl
     reader.SetOutputPixelType(sitk.sitkFloat32)
     reader.SetFileName(str(file))
     try:
-        found: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute()).reshape(size)
+        values: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute()).reshape(size)
     except (RuntimeError, ValueError) as error:
         # ITK's own words hold paths and addresses.
         raise ScanError(location, DAMAGED, rule="damaged", detail=f"first: {file.name}") from error
-    return found
+    return values

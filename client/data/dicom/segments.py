@@ -51,13 +51,13 @@ def read_segments(
         ScanError: It is damaged or no DICOM-SEG, is of another series or frame of reference, has
             a label twice, or is on another grid.
     """
-    found = load(path, location=location, pixels=True)
-    if text(found, "SOPClassUID") not in SEGMENTATIONS:
+    segmentation = load(path, location=location, pixels=True)
+    if text(segmentation, "SOPClassUID") not in SEGMENTATIONS:
         raise ScanError(location, "is no DICOM-SEG; give one, or an RTSTRUCT", rule="format")
     if series is not None:
-        _check_reference(found, series, location)
+        _check_reference(segmentation, series, location)
     try:
-        return _masks(found, image, location)
+        return _masks(segmentation, image, location)
     except ScanError:
         raise
     except Exception as error:  # of a parser or decoder; its words may hold values of the header
@@ -83,7 +83,7 @@ def write_segments(path: Path, drawing: Drawing) -> None:
     order = source.frames or tuple(range(len(label)))
     for number, value in enumerate(organs.values()):
         frames[list(order), ..., number] = label == value
-    found = hd.seg.Segmentation(
+    segmentation = hd.seg.Segmentation(
         source_images=list(source.headers),
         pixel_array=frames,
         segmentation_type=SegmentationTypeValues.BINARY,
@@ -101,7 +101,7 @@ def write_segments(path: Path, drawing: Drawing) -> None:
         series_description=NOT_CLINICAL,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    save(found, path, location=location)
+    save(segmentation, path, location=location)
 
 
 def _descriptions(organs: Mapping[str, int], model: str) -> list[hd.seg.SegmentDescription]:
@@ -130,20 +130,20 @@ def _version() -> str:
         return "unknown"
 
 
-def _check_reference(found: Dataset, series: DicomSeries, location: str) -> None:
-    frame = text(found, "FrameOfReferenceUID")
+def _check_reference(segmentation: Dataset, series: DicomSeries, location: str) -> None:
+    frame = text(segmentation, "FrameOfReferenceUID")
     if frame and series.frame_uid and frame != series.frame_uid:
         raise another_scan(location, "frame of reference")
-    referenced = found.get("ReferencedSeriesSequence") or ()
+    referenced = segmentation.get("ReferencedSeriesSequence") or ()
     named = {text(each, "SeriesInstanceUID") for each in referenced}
     if named - {""} and series.series_uid not in named:
         raise another_scan(location, "series")
 
 
-def _masks(found: Dataset, image: sitk.Image, location: str) -> dict[str, NDArray[np.bool_]]:
+def _masks(segmentation: Dataset, image: sitk.Image, location: str) -> dict[str, NDArray[np.bool_]]:
     names = {
         int(each.SegmentNumber): text(each, "SegmentLabel")
-        for each in found.SegmentSequence
+        for each in segmentation.SegmentSequence
         if int(each.SegmentNumber) > 0  # 0 is the background of a label map
     }
     if len(set(names.values())) < len(names):
@@ -154,12 +154,12 @@ def _masks(found: Dataset, image: sitk.Image, location: str) -> dict[str, NDArra
             rule="values",
             detail=", ".join(sorted({name for name in labels if labels.count(name) > 1})),
         )
-    kind = text(found, "SegmentationType")
-    half = float(found.MaximumFractionalValue) / 2 if kind == "FRACTIONAL" else 0.5
+    kind = text(segmentation, "SegmentationType")
+    half = float(segmentation.MaximumFractionalValue) / 2 if kind == "FRACTIONAL" else 0.5
     masks = {name: np.zeros(image.GetSize()[::-1], np.bool_) for name in names.values()}
-    pixels = found.pixel_array.reshape(-1, int(found.Rows), int(found.Columns))
-    shared = list(found.get("SharedFunctionalGroupsSequence") or ())
-    for values, frame in zip(pixels, found.PerFrameFunctionalGroupsSequence, strict=True):
+    pixels = segmentation.pixel_array.reshape(-1, int(segmentation.Rows), int(segmentation.Columns))
+    shared = list(segmentation.get("SharedFunctionalGroupsSequence") or ())
+    for values, frame in zip(pixels, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
         groups = [frame, *shared]
         if kind == "LABELMAP":
             drawn = {names[n]: values == n for n in np.unique(values).tolist() if n in names}
@@ -195,10 +195,10 @@ def _indices(
 
 
 def _item(groups: Sequence[Dataset], name: str) -> Dataset:
-    found: Dataset = next(group for group in groups if f"{name}Sequence" in group)[
+    item: Dataset = next(group for group in groups if f"{name}Sequence" in group)[
         f"{name}Sequence"
     ].value[0]
-    return found
+    return item
 
 
 def _other_grid(location: str) -> ScanError:

@@ -115,23 +115,23 @@ def find_series(folder: Path, *, location: str, patterns: Sequence[str] = ()) ->
     for file, header in object_headers(folder, location, _TAGS):
         if _is_image(header):
             groups.setdefault(text(header, "SeriesInstanceUID"), []).append((file, header))
-    found = [_series(group) for group in groups.values()]
-    wanted = [series for series in found if _fits(series.description, patterns)]
+    candidates = [_series(group) for group in groups.values()]
+    wanted = [series for series in candidates if _fits(series.description, patterns)]
     if len(wanted) == 1:
         return wanted[0]
-    if not found:
+    if not candidates:
         message = "holds no readable DICOM series; export the scan again"
     elif not patterns:
         message = (
-            f"holds {len(found)} DICOM series; keep exactly one series in a folder, or name it"
+            f"holds {len(candidates)} DICOM series; keep exactly one series in a folder, or name it"
             " by a pattern of its description in `series` of the site's file"
         )
     else:
         message = (
-            f"holds {len(found)} DICOM series, of which {len(wanted)} fit the patterns in"
+            f"holds {len(candidates)} DICOM series, of which {len(wanted)} fit the patterns in"
             " `series` of the site's file; change these so that exactly one does"
         )
-    described = sorted(series.description for series in wanted or found)
+    described = sorted(series.description for series in wanted or candidates)
     raise ScanError(location, message, rule="series", detail=", ".join(described))
 
 

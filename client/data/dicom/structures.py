@@ -65,12 +65,12 @@ def write_structures(path: Path, drawing: Drawing) -> None:
     location = f"structures {path.name}"
     source = source_of(drawing, location=location)
     series, model = drawing.series, drawing.model
-    found = _structure_set(source, series, model)
-    found.StructureSetROISequence, found.ROIContourSequence = [], []
-    found.RTROIObservationsSequence = []
+    dataset = _structure_set(source, series, model)
+    dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
+    dataset.RTROIObservationsSequence = []
     for number, (name, value) in enumerate(drawing.organs.items(), start=1):
-        found.StructureSetROISequence.append(_roi(number, name, series, model))
-        found.RTROIObservationsSequence.append(
+        dataset.StructureSetROISequence.append(_roi(number, name, series, model))
+        dataset.RTROIObservationsSequence.append(
             _items(
                 ObservationNumber=number,
                 ReferencedROINumber=number,
@@ -78,30 +78,30 @@ def write_structures(path: Path, drawing: Drawing) -> None:
                 ROIInterpreter="",
             )
         )
-        found.ROIContourSequence.append(
+        dataset.ROIContourSequence.append(
             _contours(number, drawing.label == value, drawing.image, source)
         )
-    save(found, path, location=location)
+    save(dataset, path, location=location)
 
 
 def _structure_set(source: Source, series: DicomSeries, model: str) -> Dataset:
     header, now = source.headers[0], datetime.now()
-    found = _items(**dict.fromkeys(_NEEDED, ""))
+    dataset = _items(**dict.fromkeys(_NEEDED, ""))
     for name in _KEPT:
         if name in header:
-            found[name] = header[name]
-    found.SOPClassUID, found.SOPInstanceUID = RTStructureSetStorage, generate_uid()
-    found.StudyInstanceUID, found.SeriesInstanceUID = series.study_uid, generate_uid()
-    found.FrameOfReferenceUID, found.PositionReferenceIndicator = series.frame_uid, ""
-    found.Modality, found.SeriesNumber, found.InstanceNumber = "RTSTRUCT", 1, 1
-    found.SeriesDescription = found.StructureSetName = NOT_CLINICAL
-    found.StructureSetLabel = "AI NOT CLINICAL"  # at most 16 characters
-    found.StructureSetDescription = f"{NOT_CLINICAL}. Model: {model}"
-    found.Manufacturer, found.ManufacturerModelName = MANUFACTURER, model[:64]
-    found.OperatorsName = ""
-    found.ApprovalStatus = "UNAPPROVED"
-    found.StructureSetDate = found.SeriesDate = found.InstanceCreationDate = f"{now:%Y%m%d}"
-    found.StructureSetTime = found.SeriesTime = found.InstanceCreationTime = f"{now:%H%M%S}"
+            dataset[name] = header[name]
+    dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, generate_uid()
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = series.study_uid, generate_uid()
+    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = series.frame_uid, ""
+    dataset.Modality, dataset.SeriesNumber, dataset.InstanceNumber = "RTSTRUCT", 1, 1
+    dataset.SeriesDescription = dataset.StructureSetName = NOT_CLINICAL
+    dataset.StructureSetLabel = "AI NOT CLINICAL"  # at most 16 characters
+    dataset.StructureSetDescription = f"{NOT_CLINICAL}. Model: {model}"
+    dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, model[:64]
+    dataset.OperatorsName = ""
+    dataset.ApprovalStatus = "UNAPPROVED"
+    dataset.StructureSetDate = dataset.SeriesDate = dataset.InstanceCreationDate = f"{now:%Y%m%d}"
+    dataset.StructureSetTime = dataset.SeriesTime = dataset.InstanceCreationTime = f"{now:%H%M%S}"
     images = [_reference(source, z) for z in range(len(source.frames or source.headers))]
     of_series = _items(SeriesInstanceUID=series.series_uid, ContourImageSequence=images)
     of_study = _items(
@@ -110,11 +110,11 @@ def _structure_set(source: Source, series: DicomSeries, model: str) -> Dataset:
         RTReferencedSeriesSequence=[of_series],
     )
     of_frame = _items(FrameOfReferenceUID=series.frame_uid, RTReferencedStudySequence=[of_study])
-    found.ReferencedFrameOfReferenceSequence = [of_frame]
-    found.file_meta = FileMetaDataset()
+    dataset.ReferencedFrameOfReferenceSequence = [of_frame]
+    dataset.file_meta = FileMetaDataset()
     # With an explicit VR no contour could be longer than 64 kB.
-    found.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    return found
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    return dataset
 
 
 def _roi(number: int, name: str, series: DicomSeries, model: str) -> Dataset:
@@ -145,26 +145,26 @@ def _contours(number: int, mask: NDArray[np.bool_], image: sitk.Image, source: S
                     ContourData=[f"{value:.4f}" for value in points_mm.ravel()],
                 )
             )
-    found = _items(
+    roi_contour = _items(
         ROIDisplayColor=list(_COLOURS[(number - 1) % len(_COLOURS)]), ReferencedROINumber=number
     )
     if contours:  # the sequence may be absent, not empty
-        found.ContourSequence = contours
-    return found
+        roi_contour.ContourSequence = contours
+    return roi_contour
 
 
 def _reference(source: Source, z: int) -> Dataset:
     header, frame = source.of_slice(z)
-    found = _items(
+    reference = _items(
         ReferencedSOPClassUID=header.SOPClassUID, ReferencedSOPInstanceUID=header.SOPInstanceUID
     )
     if frame is not None:
-        found.ReferencedFrameNumber = frame + 1
-    return found
+        reference.ReferencedFrameNumber = frame + 1
+    return reference
 
 
 def _items(**values: object) -> Dataset:
-    found = Dataset()
+    dataset = Dataset()
     for name, value in values.items():
-        setattr(found, name, value)
-    return found
+        setattr(dataset, name, value)
+    return dataset
