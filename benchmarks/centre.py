@@ -32,12 +32,12 @@ _OFTEN = 50  # more sites than this are measured once
 
 def measure() -> Report:
     """Peak memory above the start, in models, and seconds, by number of sites."""
-    found = [_medians([_in_a_process(count) for _ in range(_runs(count))]) for count in SITES]
-    rows = [row for result in found for row in _rows(result)]
-    peak = max(result["peak_models"] for result in found)
-    few, many = found[1], found[-1]
+    results = [_medians([_in_a_process(count) for _ in range(_runs(count))]) for count in SITES]
+    rows = [row for result in results for row in _rows(result)]
+    peak = max(result["peak_models"] for result in results)
+    few, many = results[1], results[-1]
     a_site = [result["seconds"] / result["sites"] for result in (few, many)]
-    _plot(found)
+    _plot(results)
     return Report(
         heading="The centre's growth",
         rows=rows,
@@ -93,23 +93,23 @@ def _in_a_process(count: int) -> dict[str, Any]:
     # As the SuperLink starts the centre's process.
     environment = {**os.environ, **RETURN_LARGE_BLOCKS}
     code = f"from benchmarks.centre import child; child({count})"
-    found: dict[str, Any] = json.loads(in_child("-c", code, environment=environment))
-    return found
+    result: dict[str, Any] = json.loads(in_child("-c", code, environment=environment))
+    return result
 
 
-def _plot(found: list[dict[str, Any]]) -> None:
+def _plot(results: list[dict[str, Any]]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    sites = [result["sites"] for result in found]
+    sites = [result["sites"] for result in results]
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8), layout="constrained")
-    left.plot(sites, [result["peak_models"] for result in found], "o-", color="#1f5a8a")
+    left.plot(sites, [result["peak_models"] for result in results], "o-", color="#1f5a8a")
     left.axhline(_MODELS_ALLOWED, color="#999999", linestyle="--", linewidth=1)
     left.set(xlabel="sites", ylabel="models", title="peak memory above the start", ylim=(0, None))
-    right.plot(sites, [result["seconds"] for result in found], "o-", color="#1f5a8a")
+    right.plot(sites, [result["seconds"] for result in results], "o-", color="#1f5a8a")
     right.set(xlabel="sites", ylabel="s", title="one round at the centre", ylim=(0, None))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -134,7 +134,7 @@ def in_turn(
         who: [per_second / s for s in taken] if per_second else taken
         for who, taken in seconds.items()
     }
-    middle = {who: median(found) for who, found in values.items()}
+    middle = {who: median(measured) for who, measured in values.items()}
     return [
         Row(
             topic=topic,

@@ -49,9 +49,9 @@ def measure() -> Report:
         scans = write_scans(folder / "speed", _SPEED_CASES, _SPEED_VOXELS)
         rows, targets = [], []
         for augmented in (False, True):
-            found = _patches_a_second(scans, folder, protocol, augmented=augmented)
-            rows += found
-            targets.append(_speed_target(found))
+            speeds = _patches_a_second(scans, folder, protocol, augmented=augmented)
+            rows += speeds
+            targets.append(_speed_target(speeds))
         memory, target = _memory(folder)
         waits, waiting = _waiting(scans)
     return Report(
@@ -115,11 +115,11 @@ def _memory(folder: Path) -> tuple[list[Row], Target]:
     for count in (_FEW, _MANY):
         write_scans(folder / str(count), count, _MEMORY_VOXELS)
     for who, name in (("ours", "ours: PatchSampler"), ("cache", "MONAI CacheDataset")):
-        found = [
+        mib = [
             float(in_child("-m", "benchmarks.data", str(folder / str(count)), who))
             for count in (_FEW, _MANY)
         ]
-        grown[who] = found[1] - found[0]
+        grown[who] = mib[1] - mib[0]
         rows += [
             Row(
                 topic=f"anonymous memory, {count} scans of 96x96x64",
@@ -128,7 +128,7 @@ def _memory(folder: Path) -> tuple[list[Row], Target]:
                 unit="MiB",
                 runs=1,
             )
-            for count, value in zip((_FEW, _MANY), found, strict=True)
+            for count, value in zip((_FEW, _MANY), mib, strict=True)
         ]
     target = Target(
         topic="memory by number of cases",
@@ -175,15 +175,15 @@ def _waiting(cases: Sequence[CachedCase]) -> tuple[list[Row], Target]:
     shares = {}
     for who, ahead in (("ours: drawn ahead", True), ("drawn in turn", False)):
         draw = our_draw(cases, protocol, augmented=True)
-        found = sorted(_share(draw, step, ahead=ahead) for _ in range(5))
-        shares[who] = found[2]
+        of_runs = sorted(_share(draw, step, ahead=ahead) for _ in range(5))
+        shares[who] = of_runs[2]
         rows.append(
             Row(
                 topic="share of a round's time that waits for patches, preset quick, views on",
                 who=who,
-                value=100 * found[2],
+                value=100 * of_runs[2],
                 unit="%",
-                spread=(100 * found[0], 100 * found[-1]),
+                spread=(100 * of_runs[0], 100 * of_runs[-1]),
             )
         )
     share = shares["ours: drawn ahead"]
@@ -205,9 +205,9 @@ def _share(draw: Job, step: Job, *, ahead: bool, steps: int = 6) -> float:
     started, waited = time.perf_counter(), 0.0
     while True:
         asked = time.perf_counter()
-        found = next(batches, None)
+        batch = next(batches, None)
         waited += time.perf_counter() - asked
-        if found is None:
+        if batch is None:
             return waited / (time.perf_counter() - started)
         step()
 

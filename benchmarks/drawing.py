@@ -43,8 +43,8 @@ def write_scans(folder: Path, count: int, voxels: tuple[int, int, int]) -> list[
         places = {}
         for organ in (1, 2, 3):
             label[20 * organ : 20 * organ + 20, 30:60, 10:40] = organ
-            found = np.argwhere(label == organ).astype(np.int32)
-            places[str(organ)] = found[np.linspace(0, len(found) - 1, 4096).astype(int)]
+            positions = np.argwhere(label == organ).astype(np.int32)
+            places[str(organ)] = positions[np.linspace(0, len(positions) - 1, 4096).astype(int)]
         np.save(entry / "image.npy", rng.standard_normal(voxels, np.float32))
         np.save(entry / "label.npy", label)
         np.save(entry / "places.npy", np.concatenate(list(places.values())))

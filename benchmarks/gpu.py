@@ -74,8 +74,8 @@ def _on_gpu(
 
 def _differs(name: PresetName, device: torch.device) -> float:
     """Of the first step's loss: bfloat16 has eight bits, so a hundredth is as it should be."""
-    found = [asdnet_step(preset(name), device=where)().losses["total"] for where in (_CPU, device)]
-    return abs(found[1] - found[0])
+    losses = [asdnet_step(preset(name), device=where)().losses["total"] for where in (_CPU, device)]
+    return abs(losses[1] - losses[0])
 
 
 def memory_line(protocol: StudyProtocol) -> str:

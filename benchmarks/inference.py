@@ -123,13 +123,13 @@ def _organs(network: nn.Module, volume: Tensor, overlap: float) -> Tensor:
     The network runs on each window, but returns the window's reference.
     """
 
-    def found(batch: Tensor) -> Tensor:
+    def reference_of(batch: Tensor) -> Tensor:
         logits: Tensor = network(batch)
         organ = ((batch * 1024) % 1 * 8).round()
         truth = torch.cat([organ == value for value in range(logits.shape[1])], 1)
         return (20 * truth + 0 * logits).softmax(1)
 
-    return slide(found, volume, _PATCH, overlap=overlap, in_air=0, background="in_air")
+    return slide(reference_of, volume, _PATCH, overlap=overlap, in_air=0, background="in_air")
 
 
 @torch.inference_mode()
@@ -149,10 +149,10 @@ def _whole_rows(runs: Runs) -> list[Row]:
         values = {who: [of(run) for run in taken] for who, taken in runs.items()}
         first = median(values[_WHO[0]])
         rows += [
-            Row(topic=topic, who=who, value=median(found), unit=unit, runs=len(found),
-                spread=(min(found), max(found)), note="one thread",
-                ratio=None if who == _WHO[0] else median(found) / first)
-            for who, found in values.items()
+            Row(topic=topic, who=who, value=median(measured), unit=unit, runs=len(measured),
+                spread=(min(measured), max(measured)), note="one thread",
+                ratio=None if who == _WHO[0] else median(measured) / first)
+            for who, measured in values.items()
         ]  # fmt: skip
     return rows
 
@@ -198,12 +198,12 @@ def _scores() -> dict[str, tuple[float, float]]:
         "body, overlap 0.25": lambda v: predict(v, _SMALL, overlap=0.25, windows="body"),
         "all, windows of twice the edges": lambda v: predict(v, (2 * x, 2 * y, 2 * z)),
     }
-    found = {}
+    scores = {}
     for name, way in ways.items():
         shown.clear()
         dsc = float(np.mean([_dsc(way(volume), label) for volume, label in tested]))
-        found[name] = (dsc, sum(shown) / len(tested))
-    return found
+        scores[name] = (dsc, sum(shown) / len(tested))
+    return scores
 
 
 def _case(number: int) -> Case:
@@ -243,8 +243,8 @@ def _patch(case: Case, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _dsc(probabilities: Tensor, label: NDArray[np.uint8]) -> float:
-    found = probabilities[0].argmax(0).numpy()
-    pairs = [(found == value, label == value) for value in (1, 2, 3)]
+    predicted = probabilities[0].argmax(0).numpy()
+    pairs = [(predicted == value, label == value) for value in (1, 2, 3)]
     return float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs]))
 
 
@@ -272,9 +272,9 @@ def _kernels() -> str:
         with torch.inference_mode():
             batch = torch.randn(at_once, 1, *_PATCH)
             network(batch)
-            with profile(activities=[ProfilerActivity.CPU]) as found:
+            with profile(activities=[ProfilerActivity.CPU]) as costs:
                 network(batch)
-        spent.append({e.key: e.self_cpu_time_total / 1e3 / at_once for e in found.key_averages()})
+        spent.append({e.key: e.self_cpu_time_total / 1e3 / at_once for e in costs.key_averages()})
     names = ("aten::mkldnn_convolution", "aten::slow_conv3d_forward", "aten::elu_")
     lines += [f"| `{n}` | {spent[0].get(n, 0):.1f} | {spent[1].get(n, 0):.1f} |" for n in names]
     return "\n".join(lines)

@@ -68,8 +68,8 @@ def _simulate(folder: Path) -> None:
         harness.write_phantoms(home / "data", 1000 + ord(site))
         places = {name: home / name for name in ("data", "cache", "state")}
         sites[site] = SiteConfig(site=site, device="cpu", threads=1, min_cases_reported=1, **places)
-    found = overheads(simulate(protocol, sites, Watcher(), workers=len(sites)).rounds)
-    (folder / "overheads").write_text("\n".join(f"{seconds:.3f}" for seconds in found))
+    overhead_seconds = overheads(simulate(protocol, sites, Watcher(), workers=len(sites)).rounds)
+    (folder / "overheads").write_text("\n".join(f"{seconds:.3f}" for seconds in overhead_seconds))
 
 
 def overheads(rounds: Sequence[RoundRecord]) -> list[float]:

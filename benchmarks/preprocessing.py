@@ -55,9 +55,9 @@ def measure() -> Report:
     rows.append(Row(topic=_CHECK, who="ours", value=checked, unit="s a case", runs=1,
                     note=f"{_CASES} cases, two processes, no pictures"))  # fmt: skip
     targets = [
-        found
+        target
         for who, why in ((_OURS, _WHY), (_SAME, "resampling and reading are most of it"))
-        for found in _against_monai(who, seconds_of, taken, why)
+        for target in _against_monai(who, seconds_of, taken, why)
     ]
     targets += [
         _target(_CHECK, f"{_OF} cases under {_SECONDS:g} s on two cores",
@@ -178,9 +178,9 @@ def _check(scan: sitk.Image, label: sitk.Image, folder: Path) -> float:
                 first[part] = path
     config = SiteConfig(site="A", data=data, state=folder / "state", cache=folder / "cache")
     started = time.perf_counter()
-    found = check_site(config, preset("paper"), workers=2)
+    checked = check_site(config, preset("paper"), workers=2)
     seconds = time.perf_counter() - started
-    assert len(found.reports) == _CASES
+    assert len(checked.reports) == _CASES
     return seconds / _CASES
 
 

@@ -78,7 +78,7 @@ def shapes_of(study: StudyProtocol) -> Shapes:
 
 def rows_of(topic: str, seconds: dict[str, list[float]]) -> list[Row]:
     """One row for each implementation."""
-    middle = {who: median(found) for who, found in seconds.items()}
+    middle = {who: median(measured) for who, measured in seconds.items()}
     return [
         Row(
             topic=topic,
@@ -86,10 +86,10 @@ def rows_of(topic: str, seconds: dict[str, list[float]]) -> list[Row]:
             value=middle[who],
             unit="s",
             ratio=None if who == OURS else middle[who] / middle[OURS],
-            spread=(min(found), max(found)),
-            runs=len(found),
+            spread=(min(measured), max(measured)),
+            runs=len(measured),
         )
-        for who, found in seconds.items()
+        for who, measured in seconds.items()
     ]
 
 
@@ -101,7 +101,7 @@ def not_installed(topic: str) -> Row:
 
 def targets(rows: Sequence[Row]) -> list[Target]:
     """Ours against each peer, by what was measured."""
-    found = []
+    against_peers = []
     for topic in dict.fromkeys(row.topic for row in rows):
         of_topic = [row for row in rows if row.topic == topic]
         (ours,) = [row for row in of_topic if row.who == OURS]
@@ -112,7 +112,7 @@ def targets(rows: Sequence[Row]) -> list[Target]:
             why = "" if ours.value < row.value else WHY[topic]
             if not row.runs:
                 reached, why = f"{ours.value:.2f} s", row.note
-            found.append(
+            against_peers.append(
                 Target(
                     topic=topic,
                     target=f"less than {row.who}",
@@ -121,7 +121,7 @@ def targets(rows: Sequence[Row]) -> list[Target]:
                     why=why,
                 )
             )
-    return found
+    return against_peers
 
 
 def _nvflare(at: Path, shapes: Shapes, python: Path, kind: str) -> Sequence[float]:

@@ -52,15 +52,15 @@ def phantom(seed: int = 7, spacing_mm: float = 1.0) -> tuple[sitk.Image, sitk.Im
         tilt_deg=0.0,
     )
     rng = np.random.default_rng(seed)
-    found = acquire(draw_subject(rng, 1.0), scanner, dict(T2_LEVELS), _DRAWN_MM, rng)
+    scan = acquire(draw_subject(rng, 1.0), scanner, dict(T2_LEVELS), _DRAWN_MM, rng)
     grid = sitk.Image([round(n / spacing_mm) for n in SIZE_XYZ], sitk.sitkUInt8)
     grid.SetSpacing([spacing_mm] * 3)
-    grid.SetOrigin(found.image.GetOrigin())
-    grid.SetDirection(found.image.GetDirection())
+    grid.SetOrigin(scan.image.GetOrigin())
+    grid.SetDirection(scan.image.GetDirection())
     image = sitk.Resample(
-        sitk.Cast(found.image, sitk.sitkFloat32), grid, sitk.Transform(), sitk.sitkLinear
+        sitk.Cast(scan.image, sitk.sitkFloat32), grid, sitk.Transform(), sitk.sitkLinear
     )
-    return image, sitk.Resample(found.reference, grid, sitk.Transform(), sitk.sitkNearestNeighbor)
+    return image, sitk.Resample(scan.reference, grid, sitk.Transform(), sitk.sitkNearestNeighbor)
 
 
 def once(module: str, *arguments: str) -> Once:

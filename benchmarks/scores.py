@@ -47,9 +47,9 @@ def measure() -> Report:
     )
     scores = ours()
     values = [
-        f"| {organ} | {found.dsc:.4f} | {dsc:.4f} |"
-        f" {found.asd_mm or 0:.4f} | {asd:.4f} | {other:.4f} |"
-        for (organ, found), (dsc, _), (_, asd), other in zip(
+        f"| {organ} | {score.dsc:.4f} | {dsc:.4f} |"
+        f" {score.asd_mm or 0:.4f} | {asd:.4f} | {other:.4f} |"
+        for (organ, score), (dsc, _), (_, asd), other in zip(
             scores.items(), monai(), package(), [asd for _, asd in monai()], strict=True
         )
     ]
@@ -67,7 +67,7 @@ def measure() -> Report:
 
 
 def _package(prediction: Labels, reference: Labels) -> list[tuple[float, float]]:
-    found = []
+    scores = []
     for value in _ORGANS.values():
         a, b = reference == value, prediction == value
         far = compute_surface_distances(a, b, _MM)
@@ -75,8 +75,8 @@ def _package(prediction: Labels, reference: Labels) -> list[tuple[float, float]]
         distances = [far["distances_gt_to_pred"], far["distances_pred_to_gt"]]
         dsc = 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
         asd = np.average(np.concatenate(distances), weights=np.concatenate(areas))
-        found.append((float(dsc), float(asd)))
-    return found
+        scores.append((float(dsc), float(asd)))
+    return scores
 
 
 def _monai(prediction: Labels, reference: Labels) -> list[tuple[float, float]]:

@@ -51,9 +51,9 @@ def measure() -> Report:
     targets: list[Target] = []
     with one_thread():
         for name, runs in _RUNS.items():
-            found, ratio = _overhead(name, runs)
-            rows += found
-            targets.append(_target(found[0].topic, ratio))
+            overhead_rows, ratio = _overhead(name, runs)
+            rows += overhead_rows
+            targets.append(_target(overhead_rows[0].topic, ratio))
         rows += _patches_a_second()
         text = _profile()
     rows += _memory()
@@ -186,8 +186,8 @@ def _profile() -> str:
     step()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         step()
-    found = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
-    whole = sum(found.values())
+    self_times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    whole = sum(self_times.values())
     lines = [
         "Shares of one `quick` step in PyTorch's profiler; before: commit 81ea145 of 2026-11-26.",
         "",
@@ -195,7 +195,7 @@ def _profile() -> str:
         "| --- | --- | --- |",
     ]
     for what, (operations, before) in _COSTS.items():
-        share = sum(found.get(name, 0.0) for name in operations) / whole
+        share = sum(self_times.get(name, 0.0) for name in operations) / whole
         lines.append(f"| {what} | {before} | {100 * share:.1f} % |")
     return "\n".join(lines)
 

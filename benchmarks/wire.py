@@ -65,10 +65,10 @@ def _rows(wire: WireConfig, sent: Weights, trained: Weights) -> list[Row]:
         record, left = pack_update(trained, there, wire)
         packed = time.perf_counter()
         up = RecordDict({_NAME: record})
-        found = read_update(up, _NAME, sent, wire) or {}
+        received = read_update(up, _NAME, sent, wire) or {}
         packing.append(packed - started)
         reading.append(time.perf_counter() - packed)
-    lost = _error(found, sent, trained, there, left)
+    lost = _error(received, sent, trained, there, left)
     mib = 2**20
     return [
         Row(topic="bytes down", who=who, value=bytes_sent(down) / mib, unit="MiB", runs=1),
@@ -78,10 +78,12 @@ def _rows(wire: WireConfig, sent: Weights, trained: Weights) -> list[Row]:
     ]
 
 
-def _error(found: Weights, sent: Weights, trained: Weights, there: Weights, left: Weights) -> str:
+def _error(
+    received: Weights, sent: Weights, trained: Weights, there: Weights, left: Weights
+) -> str:
     """Size of what rounding held back against the whole update."""
     if not left:
-        return "exact" if all(torch.equal(found[n], trained[n]) for n in found) else "differs"
+        return "exact" if all(torch.equal(received[n], trained[n]) for n in received) else "differs"
     meant = torch.cat([(trained[n] - there[n]).flatten() for n in sent])
     residual = torch.cat([left[n].flatten() for n in sent])
     return f"{float(residual.norm() / meant.norm()):.2%} of its norm is left for the next round"

@@ -164,10 +164,10 @@ def _promise12_pairs(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     labels: dict[str, Path] = {}
     mistakes = []
     for path in sorted(folder.iterdir()):
-        if found := _PROMISE12.fullmatch(path.name):
-            (labels if found[2] else images)[found[1]] = path
+        if matched := _PROMISE12.fullmatch(path.name):
+            (labels if matched[2] else images)[matched[1]] = path
             try:
-                data_file(path, location=f"case {found[1]}: {path.name}")
+                data_file(path, location=f"case {matched[1]}: {path.name}")
             except ScanError as error:
                 mistakes.append(str(error))
     for name in sorted(set(images) ^ set(labels)):

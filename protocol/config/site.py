@@ -77,8 +77,8 @@ class SiteConfig(Frozen):
         if centre.startswith("http://"):
             raise ValueError(f"plain HTTP is refused; write host:port, without a scheme: {centre}")
         address = centre.removeprefix("https://")
-        found = _ADDRESS.fullmatch(address)
-        if not found or not 0 < int(found[1]) < 65536:
+        matched = _ADDRESS.fullmatch(address)
+        if not matched or not 0 < int(matched[1]) < 65536:
             raise ValueError(
                 f"must be host:port, such as centre.example.org:9092 or [2001:db8::1]:9092, "
                 f"not {centre!r}"

@@ -27,13 +27,13 @@ class MessageError(ValueError):
     """A message that is not of the agreed form."""
 
 
-def names_differ(found: Set[str], expected: Set[str]) -> str:
+def names_differ(received: Set[str], expected: Set[str]) -> str:
     """How they differ.  What the other side made up is counted, not quoted: it could be anything,
     such as a patient's name, and this text goes into logs.
     """
-    missing = sorted(expected - found)
+    missing = sorted(expected - received)
     first = f", first {missing[0]!r}" if missing else ""
-    return f"{len(missing)} missing{first}; {len(found - expected)} that are not agreed"
+    return f"{len(missing)} missing{first}; {len(received - expected)} that are not agreed"
 
 
 def wire_weights(state: Mapping[str, Tensor]) -> Weights:

@@ -87,7 +87,7 @@ def result_json(outcome: Outcome) -> dict[str, Any]:
         "rounds": [_round_json(item) for item in record.rounds],
         "sites": {site: _site_json(outcome, site) for site in record.facts},
         "overall": overall,
-        "by_study": {site: _scores_json(found) for site, found in outcome.by_study.items()},
+        "by_study": {site: _scores_json(of_site) for site, of_site in outcome.by_study.items()},
     }
 
 

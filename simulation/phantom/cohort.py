@@ -137,15 +137,15 @@ def _reused(
     folder: Path, seed: int, voxel_mm: float, counts: Mapping[str, tuple[int, int]]
 ) -> CohortManifest:
     manifest = read_manifest(folder)
-    for what, found, asked in (
+    for what, held, asked in (
         ("version", manifest.version, PHANTOM_VERSION),
         ("seed", manifest.seed, seed),
         ("voxel_mm", manifest.voxel_mm, voxel_mm),
         ("counts", manifest.counts, dict(counts)),
     ):
-        if found != asked:
+        if held != asked:
             raise CohortError(
-                f"{folder}: holds a cohort whose {what} is {found}, asked for is {asked}; "
+                f"{folder}: holds a cohort whose {what} is {held}, asked for is {asked}; "
                 "remove the folder or choose another"
             )
     return manifest

@@ -48,13 +48,13 @@ class Ordering:
 
 def orderings(results: Results) -> list[Ordering]:
     """All pairs of a table's methods that were run, by score and organ; ties of the paper aside."""
-    found = (
+    candidates = (
         _ordering(results, table, score, organ, one, other)
         for table in TABLES
         for score, organ in product(BETTER, results.info.organs)
         for one, other in combinations(table_methods(results, table, "federated"), 2)
     )
-    return [pair for pair in found if pair is not None]
+    return [pair for pair in candidates if pair is not None]
 
 
 def _ordering(
@@ -88,8 +88,8 @@ def _published(method: str, organ: str, score: Score) -> float | None:
 
 
 def orderings_section(results: Results) -> Section:
-    found = orderings(results)
-    if not found:
+    all_pairs = orderings(results)
+    if not all_pairs:
         text = (
             "Nothing to compare: no two rows of a table of the paper are complete, or the "
             "cohort's organs are not the paper's."
@@ -102,25 +102,25 @@ def orderings_section(results: Results) -> Section:
             "includes 0. Federated rows. The intervals are not corrected for their number: of "
             "twenty true ties, one would look decided."
         ),
-        Bullets(items=tuple(_ladder_sentences(found))),
+        Bullets(items=tuple(_ladder_sentences(all_pairs))),
     ]
     for table, score in product(TABLES, BETTER):
-        pairs = [o for o in found if (o.table, o.score) == (table, score)]
+        pairs = [o for o in all_pairs if (o.table, o.score) == (table, score)]
         if pairs:
             blocks.append(_table(pairs, table, score))
     return Section(title="What did not reproduce", blocks=tuple(blocks))
 
 
-def tally(found: list[Ordering]) -> str:
-    count = Counter(item.outcome for item in found)
+def tally(pairs: list[Ordering]) -> str:
+    count = Counter(item.outcome for item in pairs)
     return ", ".join(f"{count[outcome]} {outcome}" for outcome in _OUTCOMES)
 
 
-def _ladder_sentences(found: list[Ordering]) -> list[str]:
-    sentences = [f"All {len(found)} orderings: {tally(found)}."]
+def _ladder_sentences(pairs: list[Ordering]) -> list[str]:
+    sentences = [f"All {len(pairs)} orderings: {tally(pairs)}."]
     for better, worse, what in LADDER:
         steps = {
-            o.organ: o for o in found if o.score == "dsc" and {o.better, o.worse} == {better, worse}
+            o.organ: o for o in pairs if o.score == "dsc" and {o.better, o.worse} == {better, worse}
         }
         if not steps:
             sentences.append(f"{what[0].upper()}{what[1:]}. {better} > {worse}: not run.")

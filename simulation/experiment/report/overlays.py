@@ -45,7 +45,7 @@ class Volume:
 
     image: Array
     reference: Array
-    found: Mapping[str, Array]
+    predictions: Mapping[str, Array]
     spacing_mm_xyz: tuple[float, ...]
 
 
@@ -71,8 +71,8 @@ def overlays_section(results: Results, study: Path, reference: str) -> Section:
             log.warning("contours of a %s case: %s", what, error)
             failed += 1
             continue
-        scores = {m: results.scores("dsc", m, "federated").dropna() for m in volume.found}
-        dsc = {method: found.get(tuple(key)) for method, found in scores.items()}
+        scores = {m: results.scores("dsc", m, "federated").dropna() for m in volume.predictions}
+        dsc = {method: by_case.get(tuple(key)) for method, by_case in scores.items()}
         pictures += _pictures(results, volume, what, key, dsc)
     seed = ranked[0][1].seed
     texts = [
@@ -133,7 +133,7 @@ def _read(results: Results, files: CaseFiles, key: CaseKey) -> Volume:
     return Volume(
         image=_array(scan),
         reference=arrays.pop(""),
-        found=arrays,
+        predictions=arrays,
         spacing_mm_xyz=spacing,
     )
 
@@ -155,7 +155,7 @@ def _pictures(
     dsc: Mapping[str, float | None],
 ) -> list[Picture]:
     """Three planes a method, one method below the other."""
-    methods = [method for method in results.methods if method in volume.found]
+    methods = [method for method in results.methods if method in volume.predictions]
     word = what.partition(" ")[0]
     text = f"A {what} case, site {key.site}, fold {key.fold}"
     reference = Contours(label_zyx=volume.reference, name="reference")
@@ -169,7 +169,9 @@ def _pictures(
                     volume.spacing_mm_xyz,
                     [
                         reference,
-                        Contours(label_zyx=volume.found[method], style="dashed", name="automatic"),
+                        Contours(
+                            label_zyx=volume.predictions[method], style="dashed", name="automatic"
+                        ),
                     ],
                     _organs(results),
                     height_px=_HEIGHT_PX,

@@ -116,12 +116,12 @@ def curves_section(results: Results, reference: str) -> Section:
 def _validation(results: Results) -> list[Picture]:
     """A panel a method, with all others in grey: one panel would need thirteen colours."""
     curves = _curves(results.rounds, "validation_dsc", ["method"])
-    found = {method: curves[method] for method in results.methods if method in curves}
-    methods = list(found)
+    shown = {method: curves[method] for method in results.methods if method in curves}
+    methods = list(shown)
     return [
         line_panels(
-            {m: {"this method": found[m]} for m in methods[start : start + _PANELS]},
-            background=found,
+            {m: {"this method": shown[m]} for m in methods[start : start + _PANELS]},
+            background=shown,
             name=f"curves_validation_{start // _PANELS + 1}",
             alt="Validation DSC by round, one panel for each method",
             caption="Validation DSC by round, mean over sites and organs; grey: other methods.",
@@ -170,9 +170,9 @@ def _by_site(results: Results, panels: Mapping[str, Lines], **options: Any) -> P
 
 def _curves(rounds: pd.DataFrame, field: str, by: list[str]) -> Lines:
     """Points (round, mean) by site or method, of federated runs, where there is a value."""
-    found = chosen(rounds, setting="federated").dropna(subset=field)
-    found = found.sort_values("round", kind="stable")
-    points = means(found.set_index([*by, "round"])[field], [*by, "round"])
+    federated = chosen(rounds, setting="federated").dropna(subset=field)
+    federated = federated.sort_values("round", kind="stable")
+    points = means(federated.set_index([*by, "round"])[field], [*by, "round"])
     curves: dict[str, list[tuple[float, float]]] = {}
     for (line, number), mean in points.items():
         curves.setdefault(str(line), []).append((float(number), mean))

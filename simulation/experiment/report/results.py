@@ -116,8 +116,8 @@ class Results:
     ) -> list[float]:
         """One value a case; withheld scans are the same in every fold, and so averaged over it."""
         over_folds = which.get("part") == "withheld"
-        found = self.scores(score, method, setting, organ, **which)
-        return case_means(found, over_folds=over_folds)
+        scores = self.scores(score, method, setting, organ, **which)
+        return case_means(scores, over_folds=over_folds)
 
     def summary(
         self, score: Score, method: str, setting: Setting, organ: str = ALL_ORGANS, **which: Any
@@ -159,8 +159,8 @@ def _table(kind: Any, runs: Sequence[tuple[Run, Sequence[Any]]]) -> pd.DataFrame
             "seed": run.info.key.seed,
             **vars(line),
         }
-        for run, found in runs
-        for line in found
+        for run, rows in runs
+        for line in rows
     ]
     table = pd.DataFrame(lines, columns=["method", "setting", "fold", "seed", *fields])
     numbers = [n for n, f in fields.items() if float in (f.annotation, *get_args(f.annotation))]

@@ -80,8 +80,8 @@ def case_means(scores: Scores, *, over_folds: bool = False) -> list[float]:
         over_folds: Average folds too, where the same scan is scored in each (part "withheld").
     """
     levels = ["site", "case"] if over_folds else ["fold", "site", "case"]
-    found = means(scores.dropna(), levels).to_dict()
-    return [found[case] for case in sorted(found, key=str)]
+    by_case = means(scores.dropna(), levels).to_dict()
+    return [by_case[case] for case in sorted(by_case, key=str)]
 
 
 def summarise(values: Iterable[float]) -> Summary:
@@ -170,7 +170,7 @@ def _ratio(first: Vector, second: Vector, axis: int = -1) -> Vector:
 
 
 def _bootstrap(data: tuple[Vector, ...], statistic: Any) -> Interval:
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         data,
         statistic,
         paired=len(data) > 1,
@@ -180,4 +180,4 @@ def _bootstrap(data: tuple[Vector, ...], statistic: Any) -> Interval:
         method="percentile",
         rng=np.random.default_rng(_SEED),
     ).confidence_interval
-    return Interval(low=float(found.low), high=float(found.high))
+    return Interval(low=float(interval.low), high=float(interval.high))
