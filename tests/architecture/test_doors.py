@@ -3,20 +3,9 @@
 import ast
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-ROOMS = (
-    "asdnet_models",
-    "client",
-    "flower_compat",
-    "protocol",
-    "reporting",
-    "server",
-    "simulation",
-)
+from rooms import ROOMS, ROOT
 
 # Nothing of the key may import anything of the value.
 CLOSED = {

@@ -3,18 +3,9 @@
 import ast
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-ROOMS = (
-    "asdnet_models",
-    "client",
-    "flower_compat",
-    "protocol",
-    "reporting",
-    "server",
-    "simulation",
-)
+from rooms import ROOMS, ROOT
+
 LINES_OF_A_FUNCTION = 60
 PARAMETERS = 10
 LINES_OF_A_FILE = 300

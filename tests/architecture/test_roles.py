@@ -13,17 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from rooms import ROOMS, ROOT
 
-ROOT = Path(__file__).parents[2]
-ROOMS = (
-    "asdnet_models",
-    "client",
-    "flower_compat",
-    "protocol",
-    "reporting",
-    "server",
-    "simulation",
-)
 ROLES = ("site", "centre", "simulation", "dev")
 # The room that a role runs; what this imports, directly or not, is the role's code.
 ROOM_OF = {"site": "client", "centre": "server", "simulation": "simulation"}
