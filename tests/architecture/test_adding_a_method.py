@@ -1,11 +1,10 @@
 """CONTRIBUTING's example of a new method is run as it is printed there."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from contributing import blocks
+from contributing import add_module, blocks
 
 import asdnet_models.methods
 from asdnet_models.catalogue import METHODS, Method
@@ -22,12 +21,7 @@ MODULE, LINE = blocks("Adding a method")
 @pytest.fixture
 def entropy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The printed file beside the other methods, and the printed line in the catalogue."""
-    (tmp_path / "entropy.py").write_text(MODULE, encoding="utf-8")
-    folders = [*asdnet_models.methods.__path__, str(tmp_path)]
-    monkeypatch.setattr(asdnet_models.methods, "__path__", folders)
-    # Set and deleted, so that the module is forgotten when the test is over.
-    monkeypatch.setitem(sys.modules, "asdnet_models.methods.entropy", None)
-    monkeypatch.delitem(sys.modules, "asdnet_models.methods.entropy")
+    add_module(asdnet_models.methods, "entropy", MODULE, tmp_path, monkeypatch)
     for name, method in eval("{" + LINE + "}", {"Method": Method}).items():
         monkeypatch.setitem(METHODS, name, method)
 

@@ -1,11 +1,10 @@
 """CONTRIBUTING's example of a new network is run as it is printed there."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from contributing import blocks
+from contributing import add_module, blocks
 
 import asdnet_models.networks
 from asdnet_models.catalogue import NETWORKS, Network
@@ -22,12 +21,7 @@ MODULE, LINE = blocks("Adding a network")
 @pytest.fixture
 def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The printed file beside the other networks, and the printed line in the catalogue."""
-    (tmp_path / "plain.py").write_text(MODULE, encoding="utf-8")
-    folders = [*asdnet_models.networks.__path__, str(tmp_path)]
-    monkeypatch.setattr(asdnet_models.networks, "__path__", folders)
-    # Set and deleted, so that the module is forgotten when the test is over.
-    monkeypatch.setitem(sys.modules, "asdnet_models.networks.plain", None)
-    monkeypatch.delitem(sys.modules, "asdnet_models.networks.plain")
+    add_module(asdnet_models.networks, "plain", MODULE, tmp_path, monkeypatch)
     for name, network in eval("{" + LINE + "}", {"Network": Network}).items():
         monkeypatch.setitem(NETWORKS, name, network)
 
