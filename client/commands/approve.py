@@ -17,7 +17,7 @@ from client.node.approval import (
     revoke,
     waiting,
 )
-from client.node.bundle import Bundle, difference, installed_bundle
+from protocol.agreement.bundle import Bundle, difference, installed_bundle
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from reporting.terminal import make_console, user_errors
 

@@ -18,8 +18,8 @@ from typing import Literal
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from asdnet_models.config import Frozen
-from client.node.bundle import Bundle, BundleError, read_bundle
 from client.node.unpacking import PRIVATE_FOLDER, unpacked
+from protocol.agreement.bundle import Bundle, BundleError, read_bundle
 from protocol.config.site import Sha256, SiteConfig
 from protocol.files import append_line, write_bytes
 

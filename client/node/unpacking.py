@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
-from client.node.bundle import Bundle
+from protocol.agreement.bundle import Bundle
 from protocol.files import atomic_folder
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from flwr.cli.build import build_fab_from_disk
 
 from client.cli import app
 from client.node.approval import NotApprovedError, approve, approved, check_bundle, waiting
-from client.node.bundle import Bundle, installed_bundle
+from protocol.agreement.bundle import Bundle, installed_bundle
 from protocol.config.site import SiteConfig, read_site
 
 PROJECT = """[project]

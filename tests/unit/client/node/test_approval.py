@@ -26,7 +26,7 @@ from client.node.approval import (
     revoke,
     waiting,
 )
-from client.node.bundle import BundleError, installed_bundle, read_bundle
+from protocol.agreement.bundle import BundleError, installed_bundle, read_bundle
 from protocol.config.site import SiteConfig
 
 PROJECT = """[project]

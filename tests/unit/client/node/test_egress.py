@@ -567,7 +567,7 @@ NEVER_IN_AN_ANSWER = {
     "asdnet_models.model_files.ModelFileError",
     "client.node.approval.ApprovalError",
     "client.node.approval.NotApprovedError",
-    "client.node.bundle.BundleError",
+    "protocol.agreement.bundle.BundleError",
     "client.node.checks.Skip",
     "protocol.keys.KeyFileError",
 }

@@ -13,9 +13,9 @@ from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordD
 import client.node.executor
 import flower_compat.runtime
 from client.node.approval import ApprovedCode, NotApprovedError
-from client.node.bundle import BundleError
 from client.node.executor import Executor
 from client.node.worker import SiteStopped
+from protocol.agreement.bundle import BundleError
 from protocol.audit.log import AuditEntry, AuditError, AuditLog
 from protocol.audit.verification import verify
 from protocol.config.site import SiteConfig

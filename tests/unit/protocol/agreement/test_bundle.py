@@ -14,7 +14,7 @@ from flwr.common.constant import FAB_INCLUDE_PATTERNS, FAB_MAX_SIZE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.node.bundle import (
+from protocol.agreement.bundle import (
     MAX_PACKED_BYTES,
     MAX_UNPACKED_BYTES,
     SUFFIXES,
@@ -219,8 +219,8 @@ def test_a_bomb_that_lies_about_its_size_is_refused() -> None:
 
 
 def test_reading_stops_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.node.bundle._check_entries", lambda entries: None)
-    monkeypatch.setattr("client.node.bundle.MAX_UNPACKED_BYTES", 100)
+    monkeypatch.setattr("protocol.agreement.bundle._check_entries", lambda entries: None)
+    monkeypatch.setattr("protocol.agreement.bundle.MAX_UNPACKED_BYTES", 100)
     with pytest.raises(BundleError, match="over the limit of 100"):
         read_bundle(fab(FILES))
 
