@@ -9,16 +9,16 @@ from functools import partial
 from flwr.app import Message, MessageType
 
 from protocol.config.schedule import RoundPlan
-from protocol.wire.compression import as_sent, read_update
+from protocol.wire.compression import as_sent
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
     pack_instruction,
     read_evaluation,
-    read_training,
 )
-from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
-from protocol.wire.weights import MessageError, bytes_sent
+from protocol.wire.reports import EvaluationReport
+from protocol.wire.weights import bytes_sent
+from server.rounds.acceptance import accept_update, refuse_implausible
 from server.rounds.aggregation import confidence_weights, segmenter_weights
 from server.rounds.channel import Exchange
 from server.rounds.membership import Membership, listed
@@ -108,7 +108,7 @@ def _collect_updates(
     content = pack_instruction(
         record.protocol, plan, record.segmenter, record.confidence, run=record.run
     )
-    accept = partial(_accept_update, members, updates)
+    accept = partial(accept_update, members, updates)
     training = Exchange(members.channel, plan.round, MessageType.TRAIN, accept)
     left_out |= training.request(members.addressed(asked, content))
     for site, ratio in updates.outsized(record.protocol.aggregation.max_norm_ratio).items():
@@ -117,38 +117,9 @@ def _collect_updates(
     return bytes_sent(content)
 
 
-def _accept_update(members: Membership, updates: RoundUpdates, reply: Message) -> None:
-    """Compare one update with what is agreed, and store it on the disk."""
-    record = members.record
-    wire, size = record.protocol.wire, bytes_sent(reply.content)
-    site = members.site_of(reply)
-    segmenter = read_update(reply.content, SEGMENTER, record.segmenter, wire, consume=True)
-    if segmenter is None:
-        raise MessageError(f"{site}: sent no segmenter")
-    networks, current = {SEGMENTER: segmenter}, {SEGMENTER: record.segmenter}
-    if record.confidence is not None:
-        confidence = read_update(reply.content, CONFIDENCE, record.confidence, wire, consume=True)
-        if confidence is not None:
-            networks[CONFIDENCE], current[CONFIDENCE] = confidence, record.confidence
-        elif record.facts[site].labelled:
-            raise MessageError(f"{site}: has labels and sent no {CONFIDENCE}")
-    report = read_training(reply.content, record.protocol)
-    _refuse_other_counts(site, report, record.facts[site])
-    updates.add(site, report, size, networks, current)
-
-
-def _refuse_other_counts(site: str, report: TrainReport, facts: SiteFacts) -> None:
-    """A site's weight comes from what it declared, not from what a reply claims."""
-    if (report.labelled, report.unlabelled) != (facts.labelled, facts.unlabelled):
-        raise MessageError(
-            f"{site}: trained on {report.labelled}+{report.unlabelled} cases, "
-            f"declared {facts.labelled}+{facts.unlabelled}"
-        )
-
-
 def aggregate(record: StudyRecord, updates: RoundUpdates, plan: RoundPlan) -> None:
     """Replace the record's networks by the weighted means of the accepted updates."""
-    # The case counts of a reply equal this (`_refuse_other_counts`).
+    # The case counts of a reply equal this (`acceptance.py`).
     facts = {site: record.facts[site] for site in updates.accepted}
     shares = segmenter_weights(facts, plan, record.protocol.aggregation)
     if shares:
@@ -171,7 +142,7 @@ def _evaluate(members: Membership, round_number: int) -> Mapping[str, Evaluation
     def accept(reply: Message) -> None:
         site = members.site_of(reply)
         report = read_evaluation(reply.content, record.protocol)
-        _refuse_implausible(site, report, record.facts[site])
+        refuse_implausible(site, report, record.facts[site])
         reports[site] = report
 
     content = pack_instruction(
@@ -185,24 +156,3 @@ def _evaluate(members: Membership, round_number: int) -> Mapping[str, Evaluation
     # What was scored is what the sites had.
     keep_if_best(record, round_number, reports, partial(as_sent, wire=record.protocol.wire))
     return reports
-
-
-def _refuse_implausible(site: str, report: EvaluationReport, facts: SiteFacts) -> None:
-    """Scores are of cases that were declared, DSC is in [0, 1], and of no case there is no score.
-
-    An organ that a site has not drawn has a count of zero, and is in no mean.
-
-    Raises:
-        MessageError: If they are not.
-    """
-    for part, declared in (("validation", facts.validation), ("test", facts.test)):
-        if report.cases[part] > declared:
-            raise MessageError(f"{site}: scored more cases than it declared")
-        for total in (*report.dsc[part].values(), *report.asd_mm[part].values()):
-            if max(total.count, total.failures) > report.cases[part]:
-                raise MessageError(f"{site}: sent more scores than it has cases")
-            if not total.count and (total.sum or total.sum_of_squares):
-                raise MessageError(f"{site}: sent a sum over no case")
-        for total in report.dsc[part].values():
-            if not 0 <= total.sum <= total.count + 1e-6:
-                raise MessageError(f"{site}: sent a DSC that is not in [0, 1]")

@@ -30,6 +30,7 @@ ALLOWED = {
         "protocol/wire/weights.py",
         "protocol/wire/compression.py",
         "server/app.py",
+        "server/rounds/acceptance.py",
         "server/rounds/channel.py",
         "flower_compat/grid.py",
         "server/rounds/roster.py",
