@@ -11,13 +11,18 @@ from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN, Conf
 
 
 def build_segmenter(config: ModelConfig) -> nn.Module:
-    """S of this study: Xavier weights, zero biases, the same for the same seed."""
+    """S of this study: Xavier weights, zero biases, the same for the same seed.
+
+    Raises:
+        ValueError: If the network keeps statistics of its inputs beside its weights.
+    """
     network_class = imported(NETWORKS[config.network.architecture].build)
     options = config.network.model_dump(exclude={"architecture"})
     # Layers other than convolutions draw their own start: from the seed too.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network: nn.Module = network_class(classes=config.classes, **options)
+    _refuse_statistics(config.network.architecture, network)
     xavier_(network, torch.Generator().manual_seed(config.seed))
     return network
 
@@ -32,6 +37,17 @@ def build_confidence(config: ModelConfig) -> ConfidenceNetwork:
     )
     xavier_(network, torch.Generator().manual_seed(config.seed + 1))
     return network
+
+
+def _refuse_statistics(name: str, network: nn.Module) -> None:
+    """Statistics of what a network has seen would leave a site with its weights."""
+    kept = [key for key, buffer in network.named_buffers() if buffer.is_floating_point()]
+    if kept:
+        raise ValueError(
+            f"network {name}: {kept[0]} is no weight but a statistic of the scans, and would leave "
+            "a site with the weights; use asdnet_models.networks.parts.normalisation, or "
+            "track_running_stats=False"
+        )
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -3,14 +3,34 @@
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
+from torch.nn.functional import instance_norm
 
 Norm = Literal["group", "batch"]
+
+
+class BatchNorm(nn.BatchNorm3d):
+    """Batch norm without running statistics (Ioffe and Szegedy 2015, but for its inference).
+
+    Running means and variances are sums over the patches that a site has seen: with the weights
+    they would carry a patch out of the hospital.  Without them, in training the batch is
+    normalised by its own statistics, as ever; in evaluation each sample by its own, so that a
+    prediction does not depend on what lies beside it in a batch.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, track_running_stats=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) to the same shape."""
+        if self.training:
+            return super().forward(features)
+        return instance_norm(features, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
 def normalisation(norm: Norm, channels: int) -> nn.Module:
     """GroupNorm of up to eight groups, or BatchNorm."""
     if norm == "batch":
-        return nn.BatchNorm3d(channels)
+        return BatchNorm(channels)
     groups = max(g for g in (8, 4, 2, 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
 

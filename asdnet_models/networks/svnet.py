@@ -122,7 +122,7 @@ class SVNet(nn.Module):
             nn.Conv3d(2 * width, classes, kernel, padding=kernel // 2, bias=False)
         ]
         if norm == "batch":
-            head.append(nn.BatchNorm3d(classes))
+            head.append(normalisation(norm, classes))
         self.head = nn.Sequential(*head, nn.ELU(inplace=True), nn.Conv3d(classes, classes, 1))
 
     def forward(self, image: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ from monai.networks.nets import VNet as MonaiVNet
 from torch import nn
 
 from asdnet_models.catalogue import NETWORKS
-from asdnet_models.config import ConfidenceConfig, NetworkConfig
+from asdnet_models.config import ConfidenceConfig, ModelConfig, NetworkConfig
 from asdnet_models.networks import build_confidence, build_segmenter, xavier_
 from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN
 from asdnet_models.networks.dsresunet import DSResUNet
+from asdnet_models.networks.parts import BatchNorm
 from asdnet_models.networks.svnet import SVNet, VNet
 from asdnet_models.networks.unet import UNet
 from protocol.config.study import StudyProtocol
@@ -144,7 +145,7 @@ def test_width_one_and_both_norms(network: type[UNet] | type[DSResUNet], norm: s
     made = network(classes=2, width=1, kernel=3, norm="batch" if norm == "batch" else "group")
     assert made(torch.zeros(2, 1, 8, 8, 16)).shape == (2, 2, 8, 8, 16)
     kinds = {type(m) for m in made.modules() if isinstance(m, nn.GroupNorm | nn.BatchNorm3d)}
-    assert kinds == {nn.BatchNorm3d if norm == "batch" else nn.GroupNorm}
+    assert kinds == {BatchNorm if norm == "batch" else nn.GroupNorm}
 
 
 def test_a_gradient_reaches_every_parameter_of_unet() -> None:
@@ -254,12 +255,35 @@ def test_xavier_reaches_transposed_convolutions_and_their_biases() -> None:
     assert layer.bias.tolist() == [0, 0]
 
 
-def test_group_norm_keeps_no_statistics_and_batch_norm_does() -> None:
-    group = SVNet(classes=4, width=4, kernel=3)
-    batch = SVNet(classes=4, width=4, kernel=3, norm="batch")
-    assert list(group.buffers()) == []
-    assert not any(isinstance(module, nn.BatchNorm3d) for module in group.modules())
-    assert any("running_mean" in name for name, _ in batch.named_buffers())
+@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_no_network_keeps_statistics_of_what_it_has_seen(name: str, norm: str) -> None:
+    config = ModelConfig.model_validate(
+        {"network": {"architecture": name, "width": 1, "kernel": 3, "norm": norm}}
+    )
+    network = build_segmenter(config)
+    before = set(network.state_dict())
+    network(torch.rand(2, 1, 32, 32, 32))
+    assert set(network.state_dict()) == before == {key for key, _ in network.named_parameters()}
+
+
+def test_a_network_that_keeps_statistics_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_statistics(classes: int, **_: object) -> nn.Module:
+        return nn.Sequential(nn.Conv3d(1, classes, 1), nn.BatchNorm3d(classes))
+
+    monkeypatch.setattr("asdnet_models.networks.imported", lambda _: with_statistics)
+    with pytest.raises(ValueError, match=r"1\.running_mean is no weight but a statistic"):
+        build_segmenter(TINY)
+
+
+def test_batch_norm_learns_from_the_batch_and_predicts_each_sample_by_itself() -> None:
+    ours, published = BatchNorm(3), nn.BatchNorm3d(3)
+    features = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(8))
+    torch.testing.assert_close(ours(features), published(features))
+    ours.eval()
+    both = ours(features)
+    torch.testing.assert_close(both, torch.cat([ours(features[:1]), ours(features[1:])]))
+    torch.testing.assert_close(both.mean((2, 3, 4)), torch.zeros(2, 3), atol=1e-5, rtol=0)
 
 
 def test_group_norm_keeps_the_samples_of_a_batch_apart() -> None:

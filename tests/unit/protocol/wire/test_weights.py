@@ -95,7 +95,7 @@ def test_the_order_of_the_tensors_tells_nothing() -> None:
     assert pack_weights(turned)["safetensors"].data == pack_weights(WEIGHTS)["safetensors"].data
 
 
-def test_counters_stay_home_and_statistics_travel() -> None:
+def test_counters_stay_home_and_floating_tensors_travel() -> None:
     network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2)).double()
     network[1].num_batches_tracked += 7
     weights = wire_weights(network.state_dict())
