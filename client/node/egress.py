@@ -4,7 +4,6 @@ A reply is not inspected but made anew from what the centre would read of it, so
 travel where it is not checked: an extra record, a trailing byte, a header.
 """
 
-import builtins
 import logging
 
 from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
@@ -12,6 +11,7 @@ from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
 from flower_compat.error_codes import CLIENT_APP_RAISED
 from protocol.config.study import WireConfig
 from protocol.wire.compression import reencode
+from protocol.wire.error_words import REFUSED, error_word
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
@@ -29,24 +29,11 @@ from protocol.wire.weights import MessageError, Weights, raw_weights, read_weigh
 
 log = logging.getLogger(__name__)
 
-NOT_APPROVED, REFUSED = "NotApproved", "OutgoingRefused"
-CRASHED, STOPPED = "ClientAppCrashed", "SiteStopped"
-# The complete list of the words that may say why a site did not answer.
-_REASONS = frozenset(
-    [
-        *(name for name, kind in vars(builtins).items() if isinstance(kind, type)),
-        *(NOT_APPROVED, REFUSED, CRASHED, STOPPED, "OtherError"),
-        *("AuditError", "CacheError", "LayoutError", "MessageError", "ProtocolError"),
-        *("NonFiniteLossError", "NothingToTrainError", "ScanError", "ValidationError"),
-        *("AcceleratorError", "DeviceError", "OutOfMemoryError"),
-    ]
-)
 
-
-def error_reply(instruction: Message, reason: str) -> Message:
+def error_reply(instruction: Message, reason: str | None) -> Message:
     """An answer of one word; one that is not on the list becomes "OtherError"."""
-    word = reason if reason in _REASONS else "OtherError"
-    return Message(Error(code=CLIENT_APP_RAISED, reason=word), reply_to=instruction)
+    error = Error(code=CLIENT_APP_RAISED, reason=error_word(reason))
+    return Message(error, reply_to=instruction)
 
 
 def filter_reply(reply: Message, instruction: Message, site: str) -> Message:
@@ -59,7 +46,7 @@ def filter_reply(reply: Message, instruction: Message, site: str) -> Message:
     """
     try:
         if reply.has_error():
-            return error_reply(instruction, reply.error.reason or "OtherError")
+            return error_reply(instruction, reply.error.reason)
         content = _reencode(reply.content, instruction, site)
     except Exception as error:
         # An app may return anything; whatever it breaks, it does not leave.

@@ -15,13 +15,14 @@ from pathlib import Path
 from flwr.app import Context, Message
 
 from client.node.approval import NotApprovedError, check_bundle
-from client.node.egress import CRASHED, NOT_APPROVED, REFUSED, STOPPED, error_reply, filter_reply
+from client.node.egress import error_reply, filter_reply
 from client.node.worker import SiteStopped, Worker
 from flower_compat.runtime import RuntimeApi
 from protocol.agreement.bundle import BundleError, installed_bundle
 from protocol.audit.log import AuditError, AuditLog, Direction
 from protocol.config.site import SiteConfig
 from protocol.wire.description import describe
+from protocol.wire.error_words import CRASHED, NOT_APPROVED, REFUSED, STOPPED
 from protocol.wire.messages import read_protocol, read_run
 from protocol.wire.weights import MessageError
 

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flower_compat.error_codes import INSTRUCTION_DROPPED, REPLY_LOST
 from flower_compat.polling import pause_s
 from protocol.audit.log import AuditLog, Direction
 from protocol.wire.description import Description, describe
+from protocol.wire.error_words import CRASHED, OTHER, error_word
 from protocol.wire.weights import MessageError
 from server.rounds.roster import Roster
 from server.rounds.watchers import Watcher
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 1.0
 # Asking who is online costs a request.
 _CHECK_NODES_S = 2.0
-_LOST_REASONS = {"ClientAppCrashed"}
 _ATTEMPTS = 3
 
 Accept = Callable[[Message], None]
@@ -186,9 +186,9 @@ class Exchange:
         # Before it is read: reading may use it up.
         what = channel.described(reply)
         if reply.has_error():
-            reason = reply.error.reason or f"error {reply.error.code}"
+            reason = _word(reply.error)
             channel.log("received", what, request.node, reason)
-            lost = reply.error.code in REPLY_LOST or reason in _LOST_REASONS
+            lost = reply.error.code in REPLY_LOST or reason == CRASHED
             if not (lost and self._send_again(request, reason)):
                 self._failures[site] = reason
             return site
@@ -227,3 +227,9 @@ class Exchange:
             restarted = known is not None and known.since != request.sent_to
             if restarted and self._send_again(request, "was started anew"):
                 del self._waiting[name]
+
+
+def _word(error: Error) -> str:
+    """Why a site did not answer, in a word of the list: a text of its own is repeated nowhere."""
+    word = error_word(error.reason)
+    return "ReplyLost" if word == OTHER and error.code in REPLY_LOST else word

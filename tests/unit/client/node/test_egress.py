@@ -30,18 +30,11 @@ import asdnet_models
 import client
 import protocol
 from asdnet_models.sums import ScoreSum, SumCount
-from client.node.egress import (
-    _REASONS,
-    CRASHED,
-    NOT_APPROVED,
-    REFUSED,
-    STOPPED,
-    error_reply,
-    filter_reply,
-)
+from client.node.egress import error_reply, filter_reply
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.description import describe
+from protocol.wire.error_words import CRASHED, ERROR_WORDS, NOT_APPROVED, REFUSED, STOPPED
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
@@ -588,10 +581,10 @@ def test_every_exception_of_ours_can_be_reported() -> None:
     found = own_exceptions()
     assert {"client.data.layout.LayoutError", "protocol.wire.weights.MessageError"} <= found
     assert found >= NEVER_IN_AN_ANSWER  # else the exemption is out of date
-    unknown = {name for name in found if name.rpartition(".")[2] not in _REASONS}
+    unknown = {name for name in found if name.rpartition(".")[2] not in ERROR_WORDS}
     assert unknown == NEVER_IN_AN_ANSWER
 
 
 def test_the_list_is_of_class_names_alone() -> None:
-    assert all(word.isidentifier() for word in _REASONS)
-    assert len(_REASONS) < 200
+    assert all(word.isidentifier() for word in ERROR_WORDS)
+    assert len(ERROR_WORDS) < 200

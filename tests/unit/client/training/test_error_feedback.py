@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.app import build_client_app
-from client.node.egress import REFUSED, filter_reply
+from client.node.egress import filter_reply
 from client.training.error_feedback import pack_with_feedback
 from protocol.config.schedule import plan_round
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol, WireConfig
 from protocol.wire.compression import pack_global, read_update, shapes_of
+from protocol.wire.error_words import REFUSED
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
