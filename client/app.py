@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from client.node.egress import error_reply, filter_reply
+from protocol.agreement.bounds import update_bound
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import read_global
@@ -115,7 +116,10 @@ def _train(config: SiteConfig, instruction: RecordDict) -> RecordDict:
     trained = {SEGMENTER: result.segmenter}
     if result.confidence is not None:
         trained[CONFIDENCE] = result.confidence
-    updates = pack_with_feedback(config.state, run, plan.round, protocol.wire, trained, sent)
+    bounds = {name: update_bound(protocol, plan, name, weights) for name, weights in sent.items()}
+    updates = pack_with_feedback(
+        config.state, run, plan.round, protocol.wire, trained, sent, bounds
+    )
     return pack_training(
         config.site, result.report, protocol, updates[SEGMENTER], updates.get(CONFIDENCE)
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 
 from asdnet_models.model_files import part, prefixed
+from client.training.clipping import clip_update
 from client.training.state_folder import RoundFiles
 from protocol.config.study import WireConfig
 from protocol.wire.compression import Packed, pack_update
@@ -19,8 +20,11 @@ def pack_with_feedback(
     wire: WireConfig,
     trained: Mapping[str, Weights],
     sent: Mapping[str, Weights],
+    bounds: Mapping[str, float],
 ) -> dict[str, Packed]:
-    """The networks' updates as they travel; what that rounds off is added to the next round's.
+    """The networks' updates as they travel, within their bounds.
+
+    What rounding takes off is added to the next round's; what the bound takes off is not.
 
     Args:
         state: The site's state folder; what is left is kept below it, by run and round.
@@ -29,6 +33,7 @@ def pack_with_feedback(
         wire: The study's format.
         trained: Weights after the round, by network.
         sent: Weights that the site was sent for the round, by network.
+        bounds: L2 norm that the round's update may have, by network (`update_bound`).
 
     Returns:
         A record for each network of `trained`.
@@ -40,6 +45,7 @@ def pack_with_feedback(
     left: dict[str, Weights | None] = {}
     for network, weights in trained.items():
         residual = part(kept, network)
+        weights, residual = clip_update(weights, sent[network], residual, bounds[network])
         records[network], left[network] = pack_update(weights, sent[network], wire, residual)
     if wire.format != "fp32":
         # On the disk before the update can leave: an update without its residual would be lost.

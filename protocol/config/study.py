@@ -73,6 +73,11 @@ class AggregationConfig(Frozen):
     max_site_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.4, description="cap on one site's share of S"
     )
+    max_update: PositiveFloat = Field(
+        1.0,
+        description="bound of a round's update of a network: so many times learning rate * steps "
+        "in each weight (root mean square); longer ones are shortened to it, at site and centre",
+    )
     max_norm_ratio: Annotated[float, Field(gt=1)] = Field(
         3.0, description="an update over this many times the round's median norm is left out"
     )

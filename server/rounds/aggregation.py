@@ -119,18 +119,3 @@ def outsized_updates(norms: Mapping[str, float], max_ratio: float) -> dict[str, 
     return {
         site: norm / middle for site, norm in sorted(norms.items()) if norm > max_ratio * middle
     }
-
-
-def distance(update: Weights, current: Weights) -> float:
-    """Euclidean norm of what an update changes, in float64."""
-    return math.sqrt(
-        math.fsum(
-            float(((new - old).double() ** 2).sum())
-            for name, tensor in current.items()
-            for new, old in zip(
-                torch.split(update[name].flatten(), _NUMBERS_HELD // 8),
-                torch.split(tensor.flatten(), _NUMBERS_HELD // 8),
-                strict=True,
-            )
-        )
-    )

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocol.agreement.bounds import distance
 from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from protocol.wire.reports import TrainReport
 from protocol.wire.weights import Weights
-from server.rounds.aggregation import average_stored, distance, outsized_updates
+from server.rounds.aggregation import average_stored, outsized_updates
 
 
 @dataclass(frozen=True, kw_only=True)

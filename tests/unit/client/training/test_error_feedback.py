@@ -110,7 +110,13 @@ def test_what_is_left_goes_into_the_next_round(tmp_path: Path) -> None:
 
     def sent(number: int) -> float:
         records = pack_with_feedback(
-            tmp_path, RUN, number, INT8, {SEGMENTER: trained}, {SEGMENTER: nothing}
+            tmp_path,
+            RUN,
+            number,
+            INT8,
+            {SEGMENTER: trained},
+            {SEGMENTER: nothing},
+            {SEGMENTER: 10.0},
         )
         found = read_update(RecordDict(dict(records)), SEGMENTER, nothing, INT8)
         assert found is not None

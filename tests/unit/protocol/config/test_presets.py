@@ -6,13 +6,13 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "9e035a16e4172f4745d78d6f57c934b68b4e9d3fb21afb4c14fce34154bc5bb8",
-    "quick": "058114fd6bd234f194fc233968f2ed3b802b3cb3c10a99fa43515e6e9d075ead",
-    "paper": "f51b69445ca43b20fe9956be497f1547fa3ab324092f291b951766d34f7df0cc",
+    "smoke": "18803c4238677af6e696e4b42d2db256bd7f9894a5d06d1f106704202818a296",
+    "quick": "eecbc1661c98d30c74cb4db8442f71509cd1f546db54f2a5c8c26ad47ed01475",
+    "paper": "94fcf9db650074d7f518659ef1e910250ceb10ff73e0e693a37203814d9b0277",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "1e907788d7dbc3afc0d5f1d047d193ff2fabce593db528522f77b9ab25228a48",
-    "quick": "75b2fbe7f1b29c4c3498c799fec0d1d20649e516310336e4511355917c7622b2",
+    "smoke": "75ba50fd034b56bc16fa36120a56c8bae6b481057d9160a3919d8eede09bdb2c",
+    "quick": "cd8d7d8e613303274b844968bdcdfd060dab46a1ec9a086406b7a139fa2f7ad3",
     "paper": DIGESTS["paper"],
 }
 

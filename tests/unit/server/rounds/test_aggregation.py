@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from protocol.agreement.bounds import distance
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import AggregationConfig
 from protocol.wire.messages import Weights
@@ -13,7 +14,6 @@ from server.rounds.aggregation import (
     average,
     capped_shares,
     confidence_weights,
-    distance,
     outsized_updates,
     segmenter_weights,
 )
