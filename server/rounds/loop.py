@@ -11,10 +11,10 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from asdnet_models.networks import build_confidence, build_segmenter
+from protocol.agreement.first_weights import first_weights
 from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
-from protocol.wire.weights import wire_weights
+from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from server.rounds.channel import Channel
 from server.rounds.membership import Membership
 from server.rounds.record import StudyRecord
@@ -27,14 +27,13 @@ from server.rounds.watchers import Watcher
 
 def new_record(protocol: StudyProtocol, run: str) -> StudyRecord:
     """A study of which no round is trained: seeded networks, no sites."""
+    weights = first_weights(protocol)
     return StudyRecord(
         run=run,
         protocol=protocol,
         facts={},
-        segmenter=wire_weights(build_segmenter(protocol).state_dict()),
-        confidence=wire_weights(build_confidence(protocol).state_dict())
-        if protocol.method.trains_confidence
-        else None,
+        segmenter=weights[SEGMENTER],
+        confidence=weights.get(CONFIDENCE),
     )
 
 
