@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from flower_compat.bundle import build_bundle
+from protocol.escaping import visible
 
 MAX_PACKED_BYTES = 10 * 2**20
 MAX_UNPACKED_BYTES = 50 * 2**20
@@ -128,26 +129,9 @@ def difference(old: Bundle | None, new: Bundle) -> str:
     return visible("".join(summary + details)) or "no difference\n"
 
 
-def visible(text: str) -> str:
-    r"""The text with everything but printable ASCII, tabs and line ends written as an escape.
-
-    Terminal sequences could paint over a diff, bidirectional text could reorder it, and letters
-    of other alphabets could pass for others.  A byte that is not UTF-8 is shown as `\xe9`.
-    """
-    return re.sub(r"[^\n\t -~]", lambda match: _escape(ord(match[0])), text)
-
-
 def _in_line(text: str) -> str:
     """For a message: hostile names must not begin a line of the log, nor fill it."""
     return visible(text[:_MAX_NAME]).replace("\n", r"\n")
-
-
-def _escape(code: int) -> str:
-    if 0xDC80 <= code <= 0xDCFF:  # how surrogateescape keeps a byte that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return (
-        f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 2**16 else f"\\U{code:08x}"
-    )
 
 
 def _digest(files: Mapping[str, bytes]) -> str:

@@ -23,7 +23,6 @@ from protocol.agreement.bundle import (
     difference,
     installed_bundle,
     read_bundle,
-    visible,
 )
 
 PROJECT = b"""[project]
@@ -323,18 +322,9 @@ def test_nothing_can_paint_over_a_difference() -> None:
     assert all(character in "\n\t" or " " <= character <= "~" for character in shown)
 
 
-@given(st.text())
-def test_only_printable_ascii_is_shown(text: str) -> None:
-    shown = visible(text)
-    assert all(character in "\n\t" or " " <= character <= "~" for character in shown)
-    assert visible(shown) == shown
-    assert shown.count("\n") == text.count("\n")
-
-
 def test_a_control_character_and_its_escape_differ() -> None:
     shown = difference(bundle(a__py=b"'\x1b'\n"), bundle(a__py=rb"'\x1b'" + b"\n"))
     assert "(+1 -1 lines)" in shown
-    assert visible("\U0001f600") == r"\U0001f600"
 
 
 def test_what_python_would_read_otherwise_is_reported() -> None:
