@@ -1,5 +1,6 @@
 """Reads and writes key and certificate files, for the centre and the sites."""
 
+import stat
 from base64 import b64encode
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -30,18 +32,23 @@ def make_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP384R1())
 
 
-def openssh_private(key: ec.EllipticCurvePrivateKey) -> bytes:
+def make_signing_key() -> Ed25519PrivateKey:
+    """A new key for a centre to sign its studies with; it signs nothing else."""
+    return Ed25519PrivateKey.generate()
+
+
+def openssh_private(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
     """OpenSSH PEM without a passphrase, as a SuperNode reads it."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
 
-def openssh_line(key: ec.EllipticCurvePublicKey, comment: str = "") -> str:
+def openssh_line(key: ec.EllipticCurvePublicKey | Ed25519PublicKey, comment: str = "") -> str:
     """The public key as one OpenSSH line, without a line end."""
     line = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
     return f"{line} {comment}".rstrip()
 
 
-def openssh_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+def openssh_fingerprint(key: ec.EllipticCurvePublicKey | Ed25519PublicKey) -> str:
     """`SHA256:` and unpadded base64, as `ssh-keygen -lf` prints it."""
     digest = ssh_key_fingerprint(key, hashes.SHA256())
     return f"SHA256:{b64encode(digest).decode('ascii').rstrip('=')}"
@@ -108,6 +115,56 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
         raise KeyFileError(
             f"{path}: must be an OpenSSH private key on P-384 without a passphrase;"
             " asdnet-site enrol --site SITE --replace makes one"
+        )
+    return key
+
+
+def read_signing_key(path: Path) -> Ed25519PrivateKey:
+    """The key by which the centre signs its studies.
+
+    Raises:
+        KeyFileError: If it cannot be read, others may read it, or it is of another kind.
+    """
+    content = _read(path)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise KeyFileError(
+            f"{path}: others of this machine may read it (mode {mode:o}): run chmod 600 on it; if"
+            " they might have, make another (asdnet-centre renew --signing-key)"
+        )
+    try:
+        key = load_ssh_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyFileError(
+            f"{path}: must be an OpenSSH private key of type Ed25519 without a passphrase;"
+            " asdnet-centre renew --signing-key makes one"
+        )
+    return key
+
+
+def read_verifying_key(path: Path) -> Ed25519PublicKey:
+    """The public key by which a site knows what its centre has signed.
+
+    Raises:
+        KeyFileError: If it cannot be read, is a private key, or is not one Ed25519 OpenSSH line.
+    """
+    content = _read(path)
+    if _is_private(content):
+        raise KeyFileError(
+            f"{path}: this is a PRIVATE key where the centre's study.pub belongs; if the centre"
+            " sent it, delete it and inform the centre that its signing key has leaked"
+        )
+    lines = [line for line in content.splitlines() if line.strip()]
+    try:
+        key = load_ssh_public_key(lines[0].strip()) if len(lines) == 1 else None
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise KeyFileError(
+            f"{path}: must hold one OpenSSH public key line of type ssh-ed25519: the centre's"
+            " study.pub"
         )
     return key
 

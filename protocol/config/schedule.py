@@ -42,6 +42,18 @@ def mean_box(edges: Iterable[SumCount]) -> OrganBox | None:
     return (x0 or 0.0, y0 or 0.0, z0 or 0.0, x1 or 0.0, y1 or 0.0, z1 or 0.0)
 
 
+def evaluation_is_due(protocol: StudyProtocol, round_number: int) -> bool:
+    """Every so many rounds, and after the last."""
+    last = round_number == protocol.training.rounds
+    return last or round_number % protocol.evaluation.every_rounds == 0
+
+
+def evaluation_rounds(protocol: StudyProtocol) -> tuple[int, ...]:
+    """The rounds after which the sites score their cases; the last is always one."""
+    total, every = protocol.training.rounds, protocol.evaluation.every_rounds
+    return (*range(every, total, every), total)
+
+
 def plan_round(
     protocol: StudyProtocol,
     number: int,

@@ -65,8 +65,14 @@ class SiteConfig(Frozen):
     )
     ca: Path | None = Field(None, description="the centre's CA certificate; null: state/ca.pem")
     key: Path | None = Field(None, description="the site's private key; null: state/site.key")
+    centre_key: Path | None = Field(
+        None, description="the centre's public key for studies; null: state/centre.pub"
+    )
     approved_bundles: tuple[Sha256, ...] = Field(
         (), description="digests of app bundles that may run here, besides the installed version"
+    )
+    approved_studies: tuple[Sha256, ...] = Field(
+        (), description="digests of manifests of studies that may run here, unasked"
     )
 
     @field_validator("centre")
@@ -96,6 +102,11 @@ class SiteConfig(Frozen):
         return self.key or self.state / "site.key"
 
     @property
+    def centre_key_file(self) -> Path:
+        """What the centre's signature under a study is verified by."""
+        return self.centre_key or self.state / "centre.pub"
+
+    @property
     def audit_file(self) -> Path:
         """The hash-chained log of what came, what was refused and what left."""
         return self.state / "audit.jsonl"
@@ -110,11 +121,16 @@ class SiteConfig(Frozen):
         """App bundles that the centre has sent: waiting/ and approved/."""
         return self.state / "bundles"
 
+    @property
+    def studies(self) -> Path:
+        """Studies that the centre has signed: waiting/ and approved/."""
+        return self.state / "studies"
+
     def in_folder(self, folder: Path) -> "SiteConfig":
         """The same facts with every relative path resolved against `folder`."""
         resolved = {
             key: (folder / getattr(self, key)).resolve()
-            for key in ("data", "cache", "state", "patients", "ca", "key")
+            for key in ("data", "cache", "state", "patients", "ca", "key", "centre_key")
             if getattr(self, key) is not None
         }
         return self.model_copy(update=resolved)

@@ -6,6 +6,7 @@ hash.  A site never fills in a value of its own.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,6 +24,9 @@ from pydantic import (
 from asdnet_models.config import Fraction, Frozen, InferenceConfig, ModelConfig
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# A run's name: it names folders at the centre and at the sites.
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 class ProtocolError(ValueError):

@@ -6,16 +6,16 @@ protocol/wire/metrics.py: packing and unpacking both hold to it exactly.  Scores
 counts.
 """
 
-import re
-
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from pydantic import ValidationError
 
 from asdnet_models.reliability import BINS, SCORES, Reliability
 from asdnet_models.sums import ScoreSum
+from protocol.agreement.manifest import SignedManifest, StudyFile
 from protocol.config.rules import RULES
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SITE_NAME
-from protocol.config.study import StudyProtocol
+from protocol.config.study import RUN_NAME, StudyProtocol
 from protocol.wire.compression import Shapes, pack_global, read_shapes, shapes_text
 from protocol.wire.metrics import (
     BOX,
@@ -41,8 +41,6 @@ from protocol.wire.weights import MessageError, Weights, pack_weights
 SEGMENTER, CONFIDENCE = "segmenter", "confidence"
 STUDY, SITE = "study", "site"
 
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-
 
 # ---- server to site ---------------------------------------------------------------------------
 
@@ -54,6 +52,7 @@ def pack_instruction(
     confidence: Weights | None = None,
     *,
     run: str,
+    agreement: SignedManifest | None = None,
 ) -> RecordDict:
     """What the server sends: the protocol whole, the plan of the round, the weights.
 
@@ -63,8 +62,11 @@ def pack_instruction(
         segmenter: Global weights of S.
         confidence: Global weights of D.
         run: The run's unique name: a site keeps its optimiser states and its log by it.
+        agreement: What the centre has signed; None in a simulation.
     """
     study = ConfigRecord({"protocol": protocol.canonical_json(), "run": run})
+    if agreement is not None:
+        study["manifest"], study["manifest_signature"] = agreement.text, agreement.signature
     if plan is not None:
         study["plan"] = plan.model_dump_json()
     content = RecordDict({STUDY: study})
@@ -80,6 +82,20 @@ def pack_instruction(
 def read_protocol(content: RecordDict) -> StudyProtocol:
     """The protocol of an instruction."""
     return StudyProtocol.model_validate_json(_study_text(content, "protocol"))
+
+
+def read_study_file(content: RecordDict) -> StudyFile:
+    """The signed study of an instruction and its protocol, as they came: nothing is verified.
+
+    Raises:
+        MessageError: If a part is missing, or longer than any honest one.
+    """
+    keys = {"manifest": "manifest", "signature": "manifest_signature", "protocol": "protocol"}
+    texts = {field: _study_text(content, key) for field, key in keys.items()}
+    try:
+        return StudyFile(**texts)
+    except ValidationError:
+        raise MessageError("instruction: its manifest is too long") from None
 
 
 def read_plan(content: RecordDict) -> RoundPlan:

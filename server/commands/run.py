@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protocol.config.presets import PRESET_NAMES, preset
-from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.config.study import RUN_NAME, ProtocolError, StudyProtocol, read_yaml
 from reporting.terminal import make_console, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre, read_sites
 
@@ -101,7 +101,6 @@ def _protocol(study: Path | None, name: str | None) -> StudyProtocol:
 def _new(
     centre: Centre, protocol: StudyProtocol, name: str, sites: int | None, mlflow_uri: str
 ) -> "RunFolder":
-    from protocol.wire.messages import RUN_NAME
     from server.monitoring.run_folder import RunError, RunFacts, RunFolder
 
     name = name or f"{protocol.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

@@ -8,7 +8,7 @@ from functools import partial
 
 from flwr.app import Message, MessageType
 
-from protocol.config.schedule import RoundPlan
+from protocol.config.schedule import RoundPlan, evaluation_is_due
 from protocol.wire.compression import as_sent
 from protocol.wire.messages import (
     CONFIDENCE,
@@ -23,7 +23,7 @@ from server.rounds.aggregation import confidence_weights, segmenter_weights
 from server.rounds.channel import Exchange
 from server.rounds.membership import Membership, listed
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
-from server.rounds.schedule import evaluation_is_due, keep_if_best
+from server.rounds.schedule import keep_if_best
 from server.rounds.updates import RoundUpdates
 
 log = logging.getLogger(__name__)

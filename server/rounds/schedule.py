@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 from asdnet_models.sums import SumCount
 from protocol.config.schedule import OrganBox, RoundPlan, mean_box, plan_round
-from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, SiteFacts
 from protocol.wire.weights import Weights
 from server.rounds.calibration import round_gamma
@@ -34,12 +33,6 @@ def add_round(record: StudyRecord, finished: RoundRecord) -> None:
     if measured is not None:
         record.attention = (record.attention + measured) / 2
     record.rounds.append(finished)
-
-
-def evaluation_is_due(protocol: StudyProtocol, round_number: int) -> bool:
-    """Every so many rounds, and after the last."""
-    last = round_number == protocol.training.rounds
-    return last or round_number % protocol.evaluation.every_rounds == 0
 
 
 def keep_if_best(

@@ -11,13 +11,13 @@ from client.data.dataset import (
 from client.data.declaration import declare
 from client.training.evaluation import evaluate_site
 from client.training.round import train_round
-from protocol.config.schedule import RoundPlan
+from protocol.config.schedule import RoundPlan, evaluation_is_due
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, TrainReport
 from server.rounds.loop import new_record
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
-from server.rounds.schedule import add_round, evaluation_is_due, keep_if_best, next_plan
+from server.rounds.schedule import add_round, keep_if_best, next_plan
 from simulation.experiment.store import RoundRow
 
 

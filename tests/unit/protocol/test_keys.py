@@ -147,3 +147,55 @@ def test_ssh_keygen_agrees(tmp_path: Path) -> None:
     subprocess.run([*make, "a passphrase"], check=True)
     with pytest.raises(keys.KeyFileError, match="on P-384 without a passphrase"):
         keys.read_private_key(path)
+
+
+# ---- the centre's key for studies ---------------------------------------------------------------
+
+
+def test_a_signing_key_comes_back_and_has_ssh_keygens_fingerprint(tmp_path: Path) -> None:
+    key = keys.make_signing_key()
+    private, public = tmp_path / "study.key", tmp_path / "study.pub"
+    private.write_bytes(keys.openssh_private(key))
+    private.chmod(0o600)
+    public.write_text(keys.openssh_line(key.public_key(), "centre") + "\n", encoding="utf-8")
+    assert keys.read_signing_key(private).private_bytes_raw() == key.private_bytes_raw()
+    assert keys.read_verifying_key(public) == key.public_key()
+    if shutil.which("ssh-keygen"):
+        shown = subprocess.run(
+            ["ssh-keygen", "-lf", str(public)], capture_output=True, encoding="utf-8", check=True
+        ).stdout
+        assert keys.openssh_fingerprint(key.public_key()) in shown
+
+
+def test_a_signing_key_of_another_kind_or_open_to_others_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.key"
+    with pytest.raises(keys.KeyFileError, match="cannot be read"):
+        keys.read_signing_key(path)
+    path.write_bytes(keys.openssh_private(keys.make_key()))
+    path.chmod(0o600)
+    with pytest.raises(keys.KeyFileError, match="must be an OpenSSH private key of type Ed25519"):
+        keys.read_signing_key(path)
+    path.write_bytes(keys.openssh_private(keys.make_signing_key()))
+    path.chmod(0o640)
+    with pytest.raises(keys.KeyFileError, match=r"others of this machine may read it \(mode 640\)"):
+        keys.read_signing_key(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "must hold one OpenSSH public key line of type ssh-ed25519"),
+        (LINE.encode(), "must hold one OpenSSH public key line of type ssh-ed25519"),
+        (b"\xff\xfe", "must hold one OpenSSH public key line"),
+        (keys.openssh_private(keys.make_signing_key()), "this is a PRIVATE key"),
+        (2 * (keys.openssh_line(keys.make_signing_key().public_key()) + "\n").encode(), "one Open"),
+    ],
+    ids=["empty", "a site's", "no text", "private", "two"],
+)
+def test_what_is_no_public_signing_key_is_refused(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    path = tmp_path / "centre.pub"
+    path.write_bytes(content)
+    with pytest.raises(keys.KeyFileError, match=words):
+        keys.read_verifying_key(path)

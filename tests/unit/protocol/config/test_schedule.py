@@ -7,8 +7,14 @@ import pytest
 from pydantic import ValidationError
 
 from asdnet_models.config import MethodConfig
-from protocol.config.schedule import RoundPlan, plan_round, ramp
-from protocol.config.study import StudyProtocol, TrainingConfig
+from protocol.config.schedule import (
+    RoundPlan,
+    evaluation_is_due,
+    evaluation_rounds,
+    plan_round,
+    ramp,
+)
+from protocol.config.study import StudyProtocol, TrainingConfig, merged
 
 PAPER = StudyProtocol()  # 60 rounds: L_ADV from round 4, L_semi from round 16, each over 9 rounds
 E5 = math.exp(-5)
@@ -137,3 +143,16 @@ def test_asdnet_announces_nothing_of_the_others() -> None:
     plans = [plan_round(PAPER, number) for number in range(1, 61)]
     assert all(p.pseudo_labels == p.embedding_ramp == 0 for p in plans)
     assert all(p.learns_from_unlabelled is (p.region_ramp > 0) for p in plans)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "every", "due"),
+    [(10, 5, (5, 10)), (7, 3, (3, 6, 7)), (1, 5, (1,)), (4, 1, (1, 2, 3, 4)), (5, 5, (5,))],
+)
+def test_sites_score_every_so_many_rounds_and_after_the_last(
+    rounds: int, every: int, due: tuple[int, ...]
+) -> None:
+    changes = {"training": {"rounds": rounds}, "evaluation": {"every_rounds": every}}
+    study = merged(PAPER, changes)
+    assert evaluation_rounds(study) == due
+    assert tuple(n for n in range(1, rounds + 1) if evaluation_is_due(study, n)) == due

@@ -183,3 +183,11 @@ def test_an_approved_bundle_is_a_digest(tmp_path: Path) -> None:
     for wrong in ("0" * 63, "F" * 64, "0" * 64 + "x"):
         with pytest.raises(ProtocolError, match=r"approved_bundles\.1"):
             read_site(write(tmp_path, text.replace("af" * 32, wrong)))
+
+
+def test_the_centres_key_is_in_the_state_folder_unless_named(tmp_path: Path) -> None:
+    config = read_site(write(tmp_path, LAWFUL))
+    assert config.centre_key_file == Path("/var/lib/state/centre.pub")
+    assert config.studies == Path("/var/lib/state/studies")
+    named = read_site(write(tmp_path, LAWFUL + "centre_key: keys/centre.pub\n"))
+    assert named.centre_key_file == tmp_path / "site_configs" / "keys" / "centre.pub"

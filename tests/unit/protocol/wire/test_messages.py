@@ -12,6 +12,7 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+from signed_studies import SigningCentre
 from wire_samples import EVALUATED, FACTS, PROTOCOL, RUN, TRAINED, WEIGHTS, trained
 
 from asdnet_models.sums import ScoreSum, SumCount
@@ -30,6 +31,7 @@ from protocol.wire.messages import (
     read_protocol,
     read_run,
     read_site_name,
+    read_study_file,
     read_training,
 )
 from protocol.wire.metrics import allowed_metrics
@@ -301,3 +303,20 @@ def test_an_instruction_without_a_run_is_reported() -> None:
     content["study"]["run"] = 7
     with pytest.raises(MessageError, match="has no 'run'"):
         read_run(content)
+
+
+def test_a_signed_study_comes_as_it_was_signed() -> None:
+    centre = SigningCentre()
+    file = centre.study(PROTOCOL, run=RUN)
+    content = pack_instruction(PROTOCOL, run=RUN, agreement=file.signed)
+    assert read_study_file(content) == file
+    assert read_study_file(content).verified(centre.key.public_key()).protocol == PROTOCOL
+
+
+def test_an_instruction_without_a_manifest_says_so() -> None:
+    with pytest.raises(MessageError, match="record 'study' has no 'manifest'"):
+        read_study_file(pack_instruction(PROTOCOL, run=RUN))
+    content = pack_instruction(PROTOCOL, run=RUN, agreement=SigningCentre().study(PROTOCOL).signed)
+    content.config_records["study"]["manifest_signature"] = "A" * 129
+    with pytest.raises(MessageError, match="its manifest is too long"):
+        read_study_file(content)
