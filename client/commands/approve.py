@@ -10,13 +10,12 @@ import typer
 
 from client.node import approval
 from client.node.approval import (
-    ApprovalError,
-    KeptBundle,
     approved,
     last_approved,
     revoke,
     waiting,
 )
+from client.node.decisions import ApprovalError, Kept
 from protocol.agreement.bundle import Bundle, difference, installed_bundle
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from reporting.terminal import make_console, user_errors
@@ -79,9 +78,9 @@ def _list(console: "Console", config: SiteConfig) -> None:
         console.print(f"waiting    {_line(kept)}")
 
 
-def _line(kept: KeptBundle) -> str:
-    count = len(kept.bundle.files)
-    return f"{kept.bundle.digest}  {_when(kept.since)}  {count} file{'s' if count > 1 else ''}"
+def _line(kept: Kept[Bundle]) -> str:
+    count = len(kept.item.files)
+    return f"{kept.item.digest}  {_when(kept.since)}  {count} file{'s' if count > 1 else ''}"
 
 
 def _when(time: datetime) -> str:
@@ -100,11 +99,11 @@ def _review(console: "Console", config: SiteConfig, prefix: str | None) -> bool:
         console.print(f"waiting  {_line(kept)}")
     ask = typer.confirm if is_interactive() else None
     installed = installed_bundle()
-    return all([_decide(console, config, kept.bundle, installed, ask) for kept in bundles])
+    return all([_decide(console, config, kept.item, installed, ask) for kept in bundles])
 
 
-def _only(bundles: list[KeptBundle], prefix: str) -> KeptBundle:
-    fitting = [kept for kept in bundles if prefix and kept.bundle.digest.startswith(prefix)]
+def _only(bundles: list[Kept[Bundle]], prefix: str) -> Kept[Bundle]:
+    fitting = [kept for kept in bundles if prefix and kept.item.digest.startswith(prefix)]
     if len(fitting) != 1:
         raise ApprovalError(
             f"--digest {prefix}: {len(fitting)} of {len(bundles)} waiting app bundles begin so;"

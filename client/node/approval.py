@@ -1,42 +1,21 @@
 """Approval of code at a site: the installed version, and bundles that a person approved.
 
-In the folder `config.bundles`: waiting/ holds what came and may not run, approved/ what may,
-unpacked/ the files of the approved ones, approvals.jsonl who decided what and when.
+In the folder `config.bundles`, besides what `client.node.decisions` keeps there: unpacked/, the
+files of the approved ones.
 """
 
 from __future__ import annotations
 
-import getpass
-import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from client.node.decisions import ApprovalError, DecisionStore, Kept
+from client.node.unpacking import unpacked
+from protocol.agreement.bundle import Bundle, read_bundle
+from protocol.config.site import SiteConfig
 
-from asdnet_models.config import Frozen
-from client.node.unpacking import PRIVATE_FOLDER, unpacked
-from protocol.agreement.bundle import Bundle, BundleError, read_bundle
-from protocol.config.site import Sha256, SiteConfig
-from protocol.files import append_line, write_bytes
-
-log = logging.getLogger(__name__)
-
-MAX_WAITING = 20
-
-_WAITING = "waiting"
-_APPROVED = "approved"
 _UNPACKED = "unpacked"
-_DECISIONS = "approvals.jsonl"
-_PRIVATE_FILE = 0o600
-_A_DIGEST = TypeAdapter(Sha256)
-
-
-class ApprovalError(ValueError):
-    """A decision that cannot be made, with the reason and what to do."""
 
 
 class NotApprovedError(ApprovalError):
@@ -62,23 +41,6 @@ class ApprovedCode:
     folder: Path | None  # None: the installed version
 
 
-@dataclass(frozen=True)
-class KeptBundle:
-    """A bundle in waiting/ (since it last came) or in approved/ (since its approval)."""
-
-    bundle: Bundle
-    since: datetime
-
-
-class Decision(Frozen):
-    """One line of approvals.jsonl."""
-
-    time: AwareDatetime
-    digest: Sha256
-    action: Literal["approved", "revoked"]
-    user: str
-
-
 def check_bundle(config: SiteConfig, fab: bytes, installed: str) -> ApprovedCode:
     """The code of a bundle, if it may run here.
 
@@ -91,43 +53,43 @@ def check_bundle(config: SiteConfig, fab: bytes, installed: str) -> ApprovedCode
         BundleError: The bundle is none that anybody could approve.
         NotApprovedError: It is not approved; it is kept in waiting/.
     """
-    bundle = read_bundle(fab)
-    waits = _file(config, _WAITING, bundle.digest)
+    bundle, store = read_bundle(fab), _store(config)
+    waits = store.path("waiting", bundle.digest)
     if bundle.digest == installed:
         waits.unlink(missing_ok=True)
         return ApprovedCode(bundle.digest, None)
-    if (
-        bundle.digest not in config.approved_bundles
-        and _verified(_file(config, _APPROVED, bundle.digest)) is None
-    ):
-        _keep(waits, fab)
+    if not may_run(config, bundle.digest):
+        store.keep(bundle.digest, fab)
         raise NotApprovedError(bundle.digest, config.site)
     waits.unlink(missing_ok=True)
     return ApprovedCode(bundle.digest, unpacked(bundle, config.bundles / _UNPACKED))
 
 
-def waiting(config: SiteConfig) -> list[KeptBundle]:
+def may_run(config: SiteConfig, digest: str) -> bool:
+    """Whether a bundle of this digest is approved, by the site's file or by a person."""
+    store = _store(config)
+    if digest in config.approved_bundles:
+        return True
+    return store.verified(store.path("approved", digest)) is not None
+
+
+def waiting(config: SiteConfig) -> list[Kept[Bundle]]:
     """Bundles that await a decision, in the order of arrival; damaged files are left out."""
-    return _kept(config.bundles / _WAITING, {})
+    return _store(config).waiting()
 
 
-def approved(config: SiteConfig) -> list[KeptBundle]:
+def approved(config: SiteConfig) -> list[Kept[Bundle]]:
     """What may run here besides the installed version, in the order of approval.
 
     Without the digests of the site's own file (`approved_bundles`), of which no content is kept.
     """
-    times = {
-        decision.digest: decision.time
-        for decision in _decisions(config)
-        if decision.action == "approved"
-    }
-    return _kept(config.bundles / _APPROVED, times)
+    return _store(config).approved()
 
 
 def last_approved(config: SiteConfig) -> Bundle | None:
     """What was approved last and still is."""
     kept = approved(config)
-    return kept[-1].bundle if kept else None
+    return kept[-1].item if kept else None
 
 
 def approve(config: SiteConfig, digest: str) -> None:
@@ -136,25 +98,9 @@ def approve(config: SiteConfig, digest: str) -> None:
     Raises:
         ApprovalError: It is not waiting, or the file of that name holds something else.
     """
-    path = _file(config, _WAITING, digest)
-    try:
-        fab = path.read_bytes()
-    except FileNotFoundError:
-        raise ApprovalError(f"app bundle {digest[:12]}: is not waiting at this site") from None
-    try:
-        unchanged = read_bundle(fab).digest == digest
-    except BundleError:
-        unchanged = False
-    if not unchanged:
-        raise ApprovalError(
-            f"app bundle {digest[:12]}: its file in {_WAITING}/ holds something else; delete {path}"
-            " and have the centre send it again"
-        )
-    # In the log first, so that nothing is ever approved without a line that has the person.
-    _record(config, digest, "approved")
-    # Written from what was digested: the file may have changed since.
-    _put(_file(config, _APPROVED, digest), fab)
-    path.unlink(missing_ok=True)
+    store = _store(config)
+    _, fab = store.waiting_content(digest)
+    store.approve(digest, fab)
 
 
 def revoke(config: SiteConfig, digest: str) -> None:
@@ -163,95 +109,14 @@ def revoke(config: SiteConfig, digest: str) -> None:
     Raises:
         ApprovalError: It is not approved, or it is so by the site's own file.
     """
-    path = _file(config, _APPROVED, digest)
     if digest in config.approved_bundles:
         raise ApprovalError(
             f"app bundle {digest[:12]}: is approved by the site's file; remove it from"
             f" approved_bundles in {config.site}.yaml"
         )
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        raise ApprovalError(f"app bundle {digest[:12]}: is not approved at this site") from None
+    _store(config).revoke(digest)
     shutil.rmtree(config.bundles / _UNPACKED / digest, ignore_errors=True)
-    _record(config, digest, "revoked")
 
 
-def _file(config: SiteConfig, folder: str, digest: str) -> Path:
-    try:
-        # Also keeps paths such as ../../x out.
-        _A_DIGEST.validate_python(digest)
-    except ValidationError:
-        raise ApprovalError(f"{digest!r}: is not a digest of 64 digits 0-9a-f") from None
-    return config.bundles / folder / f"{digest}.fab"
-
-
-def _put(path: Path, fab: bytes) -> None:
-    for folder in (path.parent.parent, path.parent):
-        folder.mkdir(parents=True, mode=PRIVATE_FOLDER, exist_ok=True)
-    write_bytes(path, fab, _PRIVATE_FILE)
-
-
-def _keep(path: Path, fab: bytes) -> None:
-    """Keep what waits, and no more than MAX_WAITING: a centre could fill the disk otherwise."""
-    _put(path, fab)
-    others = sorted(
-        (other for other in path.parent.glob("*.fab") if other != path),
-        key=lambda other: other.stat().st_mtime_ns,
-    )
-    for oldest in others[: max(0, len(others) + 1 - MAX_WAITING)]:
-        oldest.unlink(missing_ok=True)
-
-
-def _verified(path: Path) -> Bundle | None:
-    """The bundle in a file, if it is there and has the digest of the file's name."""
-    try:
-        bundle = read_bundle(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except BundleError as error:
-        log.warning("%s/%s is damaged and does not count: %s", path.parent.name, path.name, error)
-        return None
-    if bundle.digest != path.stem:
-        log.warning(
-            "%s/%s holds another bundle than it is named after and does not count",
-            path.parent.name,
-            path.name,
-        )
-        return None
-    return bundle
-
-
-def _kept(folder: Path, times: Mapping[str, datetime]) -> list[KeptBundle]:
-    """Bundles of a folder, oldest first: by `times`, else by the file's time."""
-    kept = []
-    for path in folder.glob("*.fab"):
-        bundle = _verified(path)
-        if bundle is not None:
-            since = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            kept.append(KeptBundle(bundle, times.get(bundle.digest, since)))
-    return sorted(kept, key=lambda one: (one.since, one.bundle.digest))
-
-
-def _record(config: SiteConfig, digest: str, action: Literal["approved", "revoked"]) -> None:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "unknown"
-    line = Decision(time=datetime.now(UTC), digest=digest, action=action, user=user)
-    append_line(config.bundles / _DECISIONS, line.model_dump_json())
-
-
-def _decisions(config: SiteConfig) -> list[Decision]:
-    """Every readable line; what may run is decided by the files, not by this log."""
-    try:
-        lines = (config.bundles / _DECISIONS).read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    decisions = []
-    for number, line in enumerate(lines, 1):
-        try:
-            decisions.append(Decision.model_validate_json(line))
-        except ValidationError:
-            log.warning("%s, line %d: is not readable and is left out", _DECISIONS, number)
-    return decisions
+def _store(config: SiteConfig) -> DecisionStore[Bundle]:
+    return DecisionStore(folder=config.bundles, suffix=".fab", noun="app bundle", read=read_bundle)

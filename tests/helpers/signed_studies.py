@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -9,8 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.agreement.manifest import InitialWeights, Manifest, StudyFile
 from protocol.config.schedule import evaluation_rounds
+from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.keys import make_key, make_signing_key, openssh_line
+from protocol.files import write_bytes
+from protocol.keys import PRIVATE_MODE, make_key, make_signing_key, openssh_line, openssh_private
 
 ISSUED = datetime(2026, 11, 29, 14, 0, tzinfo=UTC)
 
@@ -53,3 +56,17 @@ class SigningCentre:
         return StudyFile(
             manifest=signed.text, signature=signed.signature, protocol=protocol.canonical_json()
         )
+
+    def enrol(self, folder: Path, site: str) -> SiteConfig:
+        """A site of this centre as `asdnet-site enrol` leaves it, with the centre's key pinned."""
+        state = folder / site / "state"
+        state.mkdir(parents=True, mode=0o700)
+        write_bytes(state / "site.key", openssh_private(self.keys[site]), PRIVATE_MODE)
+        self.pin(state / "centre.pub")
+        return SiteConfig(
+            site=site, data=folder / site / "data", cache=folder / site / "cache", state=state
+        )
+
+    def pin(self, path: Path) -> None:
+        """Write the centre's public key there."""
+        path.write_text(openssh_line(self.key.public_key(), "centre") + "\n", encoding="utf-8")

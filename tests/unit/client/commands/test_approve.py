@@ -75,7 +75,7 @@ def run(config: SiteConfig, *options: str, typed: str | None = None) -> Result:
 
 
 def digests(config: SiteConfig) -> list[str]:
-    return [kept.bundle.digest for kept in approved(config)]
+    return [kept.item.digest for kept in approved(config)]
 
 
 def test_nothing_waits(config: SiteConfig) -> None:
@@ -140,7 +140,7 @@ def test_each_is_asked_about(config: SiteConfig, root: Path, person: None) -> No
     second = send(config, root, "x = 3\n")
     result = run(config, typed="n\nn\n")
     assert result.stdout.count("? [y/N]") == 2
-    assert {first, second} == {kept.bundle.digest for kept in waiting(config)}
+    assert {first, second} == {kept.item.digest for kept in waiting(config)}
 
 
 def test_one_is_chosen_by_its_first_digits(config: SiteConfig, root: Path, person: None) -> None:

@@ -14,10 +14,7 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 from client.node.approval import (
-    MAX_WAITING,
-    ApprovalError,
     ApprovedCode,
-    Decision,
     NotApprovedError,
     approve,
     approved,
@@ -26,6 +23,7 @@ from client.node.approval import (
     revoke,
     waiting,
 )
+from client.node.decisions import MAX_WAITING, ApprovalError, Decision
 from protocol.agreement.bundle import BundleError, installed_bundle, read_bundle
 from protocol.config.site import SiteConfig
 
@@ -146,7 +144,7 @@ def test_approved_code_is_unpacked_as_it_came(config: SiteConfig, root: Path, fa
     assert stat.S_IMODE(code.folder.stat().st_mode) == 0o700
     assert os.listdir(config.bundles / "unpacked") == [code.digest]
     assert waiting(config) == []
-    assert [kept.bundle.digest for kept in approved(config)] == [code.digest]
+    assert [kept.item.digest for kept in approved(config)] == [code.digest]
 
 
 def test_an_unchanged_folder_is_left_alone(config: SiteConfig, root: Path, fab: bytes) -> None:
@@ -328,12 +326,12 @@ def test_no_more_than_some_are_kept_waiting(config: SiteConfig, root: Path, fab:
         digests.append(send(config, another(fab, number), root))
         file = config.bundles / "waiting" / f"{digests[-1]}.fab"
         os.utime(file, (1000 + number, 1000 + number))
-    assert [kept.bundle.digest for kept in waiting(config)] == digests
+    assert [kept.item.digest for kept in waiting(config)] == digests
     assert send(config, another(fab, 3), root) == digests[3]  # once more: nothing is pushed out
     os.utime(config.bundles / "waiting" / f"{digests[3]}.fab", (5000, 5000))
     assert len(waiting(config)) == MAX_WAITING
     newest = send(config, fab, root)
-    assert [kept.bundle.digest for kept in waiting(config)] == [
+    assert [kept.item.digest for kept in waiting(config)] == [
         *(digest for digest in digests[1:] if digest != digests[3]),
         digests[3],
         newest,
@@ -359,7 +357,7 @@ def test_an_unfinished_line_of_the_log_costs_no_other(
     with (config.bundles / "approvals.jsonl").open("ab") as file:
         file.write(b'{"time": "2026-')
     second = send_and_approve(config, another(fab, 2), root).digest
-    assert [kept.bundle.digest for kept in approved(config)] == [first, second]
+    assert [kept.item.digest for kept in approved(config)] == [first, second]
     assert "approvals.jsonl, line 2: is not readable" in caplog.text
 
 

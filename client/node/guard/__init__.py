@@ -1,0 +1,1 @@
+"""Compares each instruction with what this site has agreed to, before anything runs."""

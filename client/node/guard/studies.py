@@ -1,0 +1,196 @@
+"""Studies at a site: what the centre has signed, and what a person here has approved of it.
+
+In the folder `config.studies`, as `client.node.decisions` keeps it.  An approval is for one
+manifest: one run, one protocol, one code, one roster.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import ValidationError
+
+from client.node.decisions import ApprovalError, DecisionStore, Kept
+from protocol.agreement.manifest import ManifestError, Study, StudyFile
+from protocol.config.site import SiteConfig
+from protocol.keys import KeyFileError, openssh_line, read_private_key, read_verifying_key
+
+
+class StudyNotApprovedError(ApprovalError):
+    """A study that the centre has signed, and nobody here has approved."""
+
+    def __init__(self, study: Study, site: str) -> None:
+        super().__init__(
+            f"study {study.protocol.name}, run {study.manifest.run} ({study.digest[:12]}) is not"
+            " approved at this site; look at what it does with this site's data and approve it"
+            f" with: asdnet-site approve --site {site}"
+        )
+        self.digest = study.digest
+
+
+def pinned_key(config: SiteConfig) -> Ed25519PublicKey:
+    """The centre's key for studies, as this site has it.
+
+    Raises:
+        ManifestError: If it is not here, or is none.
+    """
+    try:
+        return read_verifying_key(config.centre_key_file)
+    except KeyFileError as error:
+        raise ManifestError(
+            f"{error}; without the centre's study.pub this site believes no study:"
+            f" asdnet-site enrol --site {config.site} says where to put it"
+        ) from None
+
+
+def verified_study(config: SiteConfig, file: StudyFile) -> Study:
+    """A study, once it is known to be signed by this site's centre, and for this site.
+
+    Nothing is stored.
+
+    Raises:
+        ManifestError: If it is changed, signed by another, or this site is not in its roster
+            under its own key.
+    """
+    study = file.verified(pinned_key(config))
+    try:
+        own = openssh_line(read_private_key(config.key_file).public_key())
+    except KeyFileError as error:
+        raise ManifestError(f"{error}; without it this site is in no roster") from None
+    study.manifest.require_member(config.site, own)
+    return study
+
+
+def check_study(config: SiteConfig, study: Study) -> None:
+    """Whether somebody here has approved it, a person or the site's file.
+
+    Args:
+        config: The site.
+        study: Of `verified_study`, and within the site's limits.
+
+    Raises:
+        StudyNotApprovedError: Nobody has; it is kept in waiting/, for a person to look at.
+    """
+    store = _store(config)
+    by_person = store.verified(store.path("approved", study.digest)) is not None
+    if not by_person and study.digest not in config.approved_studies:
+        store.keep(study.digest, _content(study))
+        raise StudyNotApprovedError(study, config.site)
+    store.path("waiting", study.digest).unlink(missing_ok=True)
+
+
+def waiting(config: SiteConfig) -> list[Kept[Study]]:
+    """Studies that await a decision, in the order of arrival."""
+    return _store(config).waiting()
+
+
+def approved(config: SiteConfig) -> list[Kept[Study]]:
+    """Approved studies in the order of approval, without those of `approved_studies`."""
+    return _store(config).approved()
+
+
+def last_approved(config: SiteConfig) -> Study | None:
+    """What was approved last and still is."""
+    kept = approved(config)
+    return kept[-1].item if kept else None
+
+
+def read_study(config: SiteConfig, content: bytes) -> Study:
+    """A study from its file, as it was mailed or kept.
+
+    Raises:
+        ManifestError: If it is no such file, or `verified_study` refuses it.
+    """
+    try:
+        file = StudyFile.model_validate_json(content)
+    except ValidationError:
+        raise ManifestError(
+            "is not the file of a signed study (manifest, signature, protocol); have the centre"
+            " send its manifest.json again"
+        ) from None
+    return verified_study(config, file)
+
+
+def find_waiting(config: SiteConfig, digest: str) -> Study:
+    """The waiting study of this digest.
+
+    Raises:
+        ApprovalError: It is not waiting, or the file of that name holds something else.
+    """
+    return _store(config).waiting_content(digest)[0]
+
+
+def approve(config: SiteConfig, study: Study) -> list[str]:
+    """Let a study run from now on; earlier revisions of its run may not any more.
+
+    Args:
+        config: The site.
+        study: Exactly what was shown: what a file holds by now does not count.
+
+    Returns:
+        Digests of the revisions that it replaces.
+
+    Raises:
+        ApprovalError: It breaks limits of the site, or a later revision is approved.
+    """
+    broken = limits_broken_by(config, study)
+    if broken:
+        raise ApprovalError(
+            f"study {study.digest[:12]} is beyond limits of site {config.site} and cannot be"
+            f" approved; the site's own file, {config.site}.yaml, can raise them:\n"
+            + "\n".join(broken)
+        )
+    run, revision = study.manifest.run, study.manifest.revision
+    others = [
+        kept.item
+        for kept in approved(config)
+        if kept.item.manifest.run == run and kept.item.digest != study.digest
+    ]
+    later = [other for other in others if other.manifest.revision >= revision]
+    if later:
+        raise ApprovalError(
+            f"study {study.digest[:12]} is revision {revision} of run {run}, and revision"
+            f" {later[-1].manifest.revision} ({later[-1].digest[:12]}) is approved; revoke that one"
+            " first if the centre really goes back"
+        )
+    store = _store(config)
+    # Before the old ones go: at no time is a run without its approval.
+    store.approve(study.digest, _content(study))
+    for other in others:
+        store.revoke(other.digest)
+    return [other.digest for other in others]
+
+
+def limits_broken_by(config: SiteConfig, study: Study) -> list[str]:
+    """Which limits of the site the study breaks: rule, value, remedy of each."""
+    try:
+        limits = importlib.import_module("client.node.guard.limits")
+    except ModuleNotFoundError:  # not yet there
+        return []
+    return list(limits.broken_limits(config, study.protocol))
+
+
+def revoke(config: SiteConfig, digest: str) -> None:
+    """Let an approved study run no longer: its next instruction is refused.
+
+    Raises:
+        ApprovalError: It is not approved, or it is so by the site's own file.
+    """
+    if digest in config.approved_studies:
+        raise ApprovalError(
+            f"study {digest[:12]}: is approved by the site's file; remove it from"
+            f" approved_studies in {config.site}.yaml"
+        )
+    _store(config).revoke(digest)
+
+
+def _content(study: Study) -> bytes:
+    return study.file.model_dump_json().encode()
+
+
+def _store(config: SiteConfig) -> DecisionStore[Study]:
+    def read(content: bytes) -> Study:
+        return read_study(config, content)
+
+    return DecisionStore(folder=config.studies, suffix=".json", noun="study", read=read)
