@@ -1,7 +1,8 @@
 """Configuration of a model: networks, method, inference.  A study's protocol extends it.
 
 Models of pydantic: immutable, and an unknown key is an error.  The names of architectures
-and methods are listed in `asdnet_models/catalogue.py`.
+and methods are listed in `asdnet_models/catalogue.py`.  Every number, list and text has bounds
+that no honest study exceeds: a configuration may come from somebody else's machine.
 """
 
 from typing import Annotated, Literal
@@ -10,30 +11,35 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
-    PositiveInt,
     ValidationInfo,
     field_validator,
 )
 
 from asdnet_models.catalogue import METHODS, NETWORKS, check_name
-from asdnet_models.organs import check_organs
+from asdnet_models.organs import MAX_ORGANS, check_organs
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(max_length=64)]
+Width = Annotated[int, Field(ge=1, le=256)]
+Edge = Annotated[int, Field(ge=1, le=1024)]  # voxels
+SpacingMm = Annotated[float, Field(ge=0.05, le=50)]
+# A weight of a loss; the largest that a paper of this field uses is 10.
+LossWeight = Annotated[float, Field(ge=0, le=100)]
+MAX_POINTS = 16  # at which something changes in the course of a study
 Windows = Literal["all", "body", "organs"]
 
 
 class Frozen(BaseModel):
-    """Immutable, and an unknown key is an error rather than a silently ignored wish."""
+    """Immutable; an unknown key is an error, not a silently ignored wish; so is NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class NetworkConfig(Frozen):
     """The segmentation network S (method: Nie et al. 2018; V-Net: Milletari et al. 2016)."""
 
-    architecture: str = Field("svnet", description="a name of asdnet_models/catalogue.py")
-    width: PositiveInt = Field(16, description="channels at full resolution")
+    architecture: Name = Field("svnet", description="a name of asdnet_models/catalogue.py")
+    width: Width = Field(16, description="channels at full resolution")
     kernel: Literal[3, 5] = Field(5, description="edge of the convolution kernels, voxels")
     norm: Literal["group", "batch"] = Field(
         "group", description="batch statistics do not average well over sites"
@@ -56,7 +62,7 @@ class ConfidenceConfig(Frozen):
     architecture: Literal["fcn", "cnn"] = Field(
         "fcn", description="one logit a voxel, or one a patch (row AttSVNet+CNN)"
     )
-    width: PositiveInt = Field(16, description="channels after the first convolution")
+    width: Width = Field(16, description="channels after the first convolution")
     input: Literal["maps", "maps+image"] = Field(
         "maps", description="what D sees: class maps alone, or the scan with them"
     )
@@ -89,7 +95,7 @@ class ConfidenceConfig(Frozen):
 class MethodConfig(Frozen):
     """Eq. 1 to 7.  Every ablation of the paper is a setting here, never a copy of the code."""
 
-    name: str = Field("asdnet", description="a name of asdnet_models/catalogue.py")
+    name: Name = Field("asdnet", description="a name of asdnet_models/catalogue.py")
     class_weight: Literal["inverse-square", "inverse", "uniform"] = Field(
         "inverse-square", description="pi_c of Eq. 1 and 6 as a power of the organ's volume"
     )
@@ -97,9 +103,9 @@ class MethodConfig(Frozen):
         "literal", description="Eq. 2 as printed, divided by its running mean, or left out"
     )
     beta: float = Field(2.0, ge=0, le=5, description="exponent of Eq. 2")
-    lambda_adversarial: float = Field(0.03, ge=0, description="lambda_1 of Eq. 7")
-    lambda_region: float = Field(
-        0.3, ge=0, description="lambda_2 of Eq. 7; semi-fcn: weight of the pseudo-labels"
+    lambda_adversarial: LossWeight = Field(0.03, description="lambda_1 of Eq. 7")
+    lambda_region: LossWeight = Field(
+        0.3, description="lambda_2 of Eq. 7; semi-fcn: weight of the pseudo-labels"
     )
     gamma_rule: Literal["fixed", "quantile", "calibrated"] = Field(
         "fixed",
@@ -116,10 +122,13 @@ class MethodConfig(Frozen):
     )
     pseudo_labels_at: tuple[Fraction, ...] = Field(
         (0.25, 0.5, 0.75),
+        max_length=MAX_POINTS,
         description="semi-fcn: when sites label their unlabelled scans anew, of all rounds",
     )
-    lambda_embedding: float = Field(0.1, ge=0, description="semi-embed: weight of the embedding")
-    embedding_margin: float = Field(0.5, gt=0, description="semi-embed: margin between classes")
+    lambda_embedding: LossWeight = Field(0.1, description="semi-embed: weight of the embedding")
+    embedding_margin: float = Field(
+        0.5, gt=0, le=100, description="semi-embed: margin between classes"
+    )
     fakes_from_unlabelled: bool = Field(
         False, description="train D on predictions of unlabelled scans too (Hung et al. 2018)"
     )
@@ -142,8 +151,8 @@ class MethodConfig(Frozen):
 class InferenceConfig(Frozen):
     """Sliding-window inference."""
 
-    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.5, description="overlap of neighbouring windows, as a fraction of the patch"
+    overlap: float = Field(
+        0.5, ge=0, le=0.9, description="overlap of neighbouring windows, as a fraction of the patch"
     )
     windows: Windows = Field(
         "all",
@@ -163,15 +172,16 @@ class ModelConfig(Frozen):
     )
     organs: dict[str, int] = Field(
         {"bladder": 1, "prostate": 2, "rectum": 3},
+        max_length=MAX_ORGANS,
         description="by organ, its value in label maps, 1 to 255; 0 is the background",
     )
-    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+    spacing_mm: tuple[SpacingMm, SpacingMm, SpacingMm] = Field(
         (1.0, 1.0, 1.0), description="voxel size that every scan is resampled to: x, y, z"
     )
     network: NetworkConfig = Field(NetworkConfig(), description="the segmentation network S")
     confidence: ConfidenceConfig = Field(ConfidenceConfig(), description="the confidence network D")
     # After the networks, whose strides it must fit.
-    patch_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+    patch_voxels: tuple[Edge, Edge, Edge] = Field(
         (64, 64, 16), description="size of the training patch and of the inference window: x, y, z"
     )
     # After D, which must give what the method reads.
@@ -237,12 +247,15 @@ class LossSchedule(Frozen):
     adversarial_ramp: Fraction
     region_ramp: Fraction
     embedding_ramp: Fraction = 0.0
-    attention_scale: float = Field(1.0, gt=0, description="running mean of Eq. 2's weight")
+    attention_scale: float = Field(1.0, gt=0, le=1, description="running mean of Eq. 2's weight")
     gamma: float | None = Field(
         None, ge=0, lt=1, description="calibrated threshold of Eq. 6; null: the method's"
     )
     pseudo_labels: int = Field(
-        0, ge=0, description="how often unlabelled scans have been labelled anew; 0: not yet"
+        0,
+        ge=0,
+        le=MAX_POINTS,
+        description="how often unlabelled scans have been labelled anew; 0: not yet",
     )
 
     @property

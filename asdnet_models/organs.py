@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+MAX_ORGANS = 255  # values of a label map but for the background
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _EXAMPLE = "bladder=1,prostate=2,rectum=3"
 
 
@@ -11,16 +12,16 @@ def check_organs(organs: Mapping[str, int]) -> dict[str, int]:
     """The organs unchanged, where their names and values are valid.
 
     Raises:
-        ValueError: No organ, a name outside `[a-z][a-z0-9_]*`, a value outside 1 to 255, or one
-            value of two organs; all mistakes at once.
+        ValueError: No organ, a name outside `[a-z][a-z0-9_]{0,63}`, a value outside 1 to 255, or
+            one value of two organs; all mistakes at once.
     """
     mistakes: list[str] = []
     first_with: dict[int, str] = {}
     for name, value in organs.items():
         if not _NAME.fullmatch(name):
             mistakes.append(
-                f"organ name {name!r}: must be lower-case letters, digits and underscores,"
-                " beginning with a letter"
+                f"organ name {name[:80]!r}: must be lower-case letters, digits and underscores,"
+                " beginning with a letter, 64 at most"
             )
         if not 1 <= value <= 255:
             mistakes.append(f"organ {name}: value {value} is not from 1 to 255; 0 is background")

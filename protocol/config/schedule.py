@@ -3,24 +3,31 @@
 import math
 from collections.abc import Iterable
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from asdnet_models.catalogue import METHODS
-from asdnet_models.config import LossSchedule
+from asdnet_models.config import Fraction, LossSchedule
 from asdnet_models.sums import SumCount
-from protocol.config.study import RampConfig, StudyProtocol
+from protocol.config.study import Count, RampConfig, StudyProtocol
 
-OrganBox = tuple[float, float, float, float, float, float]
+OrganBox = tuple[Fraction, Fraction, Fraction, Fraction, Fraction, Fraction]
 
 
 class RoundPlan(LossSchedule):
     """One round's schedule; travels with the weights as JSON."""
 
-    round: int = Field(ge=1)
+    round: Count
     lr_factor: float = Field(gt=0, le=1)
     organ_box: OrganBox | None = Field(
         None, description="mean organ box over labelled sites, fractions of the scan: lo, hi"
     )
+
+    @field_validator("organ_box")
+    @classmethod
+    def _organ_box_has_volume(cls, box: OrganBox | None) -> OrganBox | None:
+        if box and not all(low < high for low, high in zip(box[:3], box[3:], strict=True)):
+            raise ValueError(f"must have each low edge below its high one, not {box}")
+        return box
 
 
 def ramp(progress: float, start: float, length: float) -> float:

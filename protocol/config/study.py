@@ -1,7 +1,8 @@
 """The study's protocol: everything that changes the results, with one default each.
 
 The server owns the protocol, sends all of it with every round and records it in MLflow with its
-hash.  A site never fills in a value of its own.
+hash.  A site never fills in a value of its own.  What no honest study asks for is refused on both
+sides by the bounds here; what this site does not give, by its own limits (limits.py).
 """
 
 import hashlib
@@ -15,15 +16,15 @@ import yaml
 from pydantic import (
     BaseModel,
     Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
 )
 
-from asdnet_models.config import Fraction, Frozen, InferenceConfig, ModelConfig
+from asdnet_models.config import MAX_POINTS, Fraction, Frozen, InferenceConfig, ModelConfig
 
 Model = TypeVar("Model", bound=BaseModel)
+Count = Annotated[int, Field(ge=1, le=100_000)]  # rounds, steps, sites
+Rate = Annotated[float, Field(gt=0, le=1)]
+Timeout = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]  # seconds
 
 # A run's name: it names folders at the centre and at the sites.
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -46,18 +47,24 @@ class RampConfig(Frozen):
 class TrainingConfig(Frozen):
     """One site's share of a round, and how the rounds are scheduled."""
 
-    rounds: PositiveInt = Field(60, description="rounds of the study")
-    local_steps: PositiveInt = Field(50, description="optimiser steps a site and round")
-    batch_size: PositiveInt = Field(2, description="labelled patches a step; as many unlabelled")
-    lr_segmenter: PositiveFloat = Field(1e-3, description="Adam's learning rate of S")
-    lr_confidence: PositiveFloat = Field(1e-4, description="Adam's learning rate of D")
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.1, description="factor on both rates at each decay point"
+    rounds: Count = Field(60, description="rounds of the study")
+    local_steps: Count = Field(50, description="optimiser steps a site and round")
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(
+        2, description="labelled patches a step; as many unlabelled"
+    )
+    lr_segmenter: Rate = Field(1e-3, description="Adam's learning rate of S")
+    lr_confidence: Rate = Field(1e-4, description="Adam's learning rate of D")
+    lr_decay: float = Field(
+        0.1, ge=1e-3, le=1, description="factor on both rates at each decay point"
     )
     lr_decay_at: tuple[Fraction, ...] = Field(
-        (1 / 3, 2 / 3), description="decay points, as fractions of the study's rounds"
+        (1 / 3, 2 / 3),
+        max_length=MAX_POINTS,
+        description="decay points, as fractions of the study's rounds",
     )
-    weight_decay: float = Field(1e-4, ge=0, description="Adam's weight decay, of both networks")
+    weight_decay: float = Field(
+        1e-4, ge=0, le=1, description="Adam's weight decay, of both networks"
+    )
     ramp: RampConfig = Field(RampConfig(), description="when the unsupervised terms begin")
     organ_patch_fraction: Fraction = Field(
         2 / 3, description="patches centred on an organ drawn uniformly; the rest lie anywhere"
@@ -65,7 +72,9 @@ class TrainingConfig(Frozen):
     augment: bool = Field(
         True, description="flip, turn, scale, gamma and noise of training patches"
     )
-    proximal_mu: float = Field(0.01, ge=0, description="pull to the global S at label-free sites")
+    proximal_mu: float = Field(
+        0.01, ge=0, le=1e4, description="pull to the global S at label-free sites"
+    )
 
 
 class AggregationConfig(Frozen):
@@ -77,22 +86,27 @@ class AggregationConfig(Frozen):
     max_site_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.4, description="cap on one site's share of S"
     )
-    max_update: PositiveFloat = Field(
+    max_update: float = Field(
         1.0,
+        gt=0,
+        le=1e6,
         description="bound of a round's update of a network: so many times learning rate * steps "
         "in each weight (root mean square); longer ones are shortened to it, at site and centre",
     )
-    max_norm_ratio: Annotated[float, Field(gt=1)] = Field(
-        3.0, description="an update over this many times the round's median norm is left out"
+    max_norm_ratio: float = Field(
+        3.0,
+        gt=1,
+        le=1e6,
+        description="an update over this many times the round's median norm is left out",
     )
-    min_sites: PositiveInt = Field(2, description="sites that a round needs")
-    round_timeout_s: PositiveFloat = Field(
+    min_sites: Count = Field(2, description="sites that a round needs")
+    round_timeout_s: Timeout = Field(
         3600.0, description="how long a round waits for the sites' replies"
     )
-    join_timeout_s: PositiveFloat = Field(
+    join_timeout_s: Timeout = Field(
         600.0, description="how long the centre waits for enough sites, at first and later"
     )
-    absence_s: PositiveFloat = Field(
+    absence_s: Timeout = Field(
         300.0, description="a site that is offline for so long in a round is waited for no longer"
     )
 
@@ -116,7 +130,7 @@ class WireConfig(Frozen):
 class EvaluationConfig(InferenceConfig):
     """Inference, and when the sites score their cases."""
 
-    every_rounds: PositiveInt = Field(
+    every_rounds: Count = Field(
         5, description="sites score their validation cases every so many rounds"
     )
 
@@ -127,13 +141,13 @@ class DataRequirements(Frozen):
     modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")] | None = Field(
         "MR", description="DICOM modality of the scans; other formats do not say it; null: any"
     )
-    max_spacing_mm: PositiveFloat | None = Field(
-        None, description="the longest edge that a scan's voxels may have"
+    max_spacing_mm: float | None = Field(
+        None, gt=0, le=1000, description="the longest edge that a scan's voxels may have"
     )
-    min_extent_mm: PositiveFloat | None = Field(
-        None, description="the shortest edge that a scan may have"
+    min_extent_mm: float | None = Field(
+        None, gt=0, le=10_000, description="the shortest edge that a scan may have"
     )
-    min_labelled: NonNegativeInt = Field(0, description="labelled training cases of each site")
+    min_labelled: int = Field(0, ge=0, le=10**6, description="labelled training cases of each site")
     max_refused_share: Fraction = Field(
         0.0, description="share of a site's cases that may break a rule; they are left out"
     )

@@ -138,7 +138,7 @@ def test_yaml_values_arrive(tmp_path: Path) -> None:
         ),
         (
             "spacing_mm: [1, 0, 1]",
-            "study.yaml: spacing_mm.1: Input should be greater than 0 (is 0)",
+            "study.yaml: spacing_mm.1: Input should be greater than or equal to 0.05 (is 0)",
         ),
         (
             "organs: {bladder: 1, rectum: 1}",
