@@ -49,7 +49,8 @@ def filter_replies(site_of: SiteOf) -> Mod:
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         try:
             reply = call_next(message, context)
-            return filter_reply(reply, message, site_of(context).site)
+            config = site_of(context)
+            return filter_reply(reply, message, config.site, config.min_cases_reported)
         except Exception as error:
             kind = message.metadata.message_type
             log.exception("this site could not answer a %r message", kind)

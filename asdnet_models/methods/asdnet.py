@@ -262,7 +262,7 @@ def _segmenter_loss(
 def _region_loss(
     method: MethodConfig, plan: LossSchedule, own: Tensor, confidence: Tensor, record: StepRecord
 ) -> Tensor:
-    """Eq. 6 of unlabelled patches; trusted and predicted voxels by class are noted.
+    """Eq. 6 of unlabelled patches; trusted and predicted voxels are noted.
 
     gamma is the round's, or by rank within each predicted class.
     """
@@ -272,9 +272,9 @@ def _region_loss(
         gamma = rank_thresholds(confidence, predicted, method.trusted_share)
     loss = region_attention_loss(own, confidence, gamma, method.class_weight, predicted=predicted)
     record.note("region", loss)
-    flat = predicted.flatten()
-    none = torch.zeros(own.shape[1], dtype=torch.int64, device=own.device)
-    trusted = trusted_voxels(confidence, gamma).flatten().long()
-    record.trusted.append(none.scatter_add(0, flat, trusted))
-    record.predicted.append(none.scatter_add(0, flat, torch.ones_like(flat)))
+    flat = predicted.flatten(1)
+    none = torch.zeros(own.shape[:2], dtype=torch.int64, device=own.device)
+    trusted = trusted_voxels(confidence, gamma).flatten(1).long()
+    record.trusted.append(none.scatter_add(1, flat, trusted))
+    record.predicted.append(none.scatter_add(1, flat, torch.ones_like(flat)))
     return loss

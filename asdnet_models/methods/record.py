@@ -17,8 +17,8 @@ class StepRecord:
     Attributes:
         noted: By name, values and what each weighs in their mean.
         weights: Eq. 2's, (B,) each.
-        trusted: Voxels over gamma by predicted class, (C,) each.
-        predicted: All voxels by predicted class, (C,) each.
+        trusted: Voxels over gamma by sample and predicted class, (B, C) each.
+        predicted: All voxels by sample and predicted class, (B, C) each.
     """
 
     noted: dict[str, list[tuple[Tensor, float | Tensor]]] = field(
@@ -65,6 +65,15 @@ class StepRecord:
         return [value for weights in self.weights for value in weights.tolist()]
 
     @property
+    def voxels_by_sample(self) -> list[list[int]]:
+        """Of each unlabelled patch, voxels over gamma and all voxels, by predicted class, (2 C,).
+
+        Empty where Eq. 6 did not run.
+        """
+        pairs = zip(self.trusted, self.predicted, strict=True)
+        return [row for pair in pairs for row in torch.cat(pair, 1).tolist()]
+
+    @property
     def trusted_by_class(self) -> list[int]:
         """Voxels over gamma by predicted class; empty where Eq. 6 did not run."""
         return _summed(self.trusted)
@@ -84,5 +93,5 @@ def _mean(values: Sequence[tuple[float, float]]) -> float:
 def _summed(counts: Sequence[Tensor]) -> list[int]:
     if not counts:
         return []
-    total: list[int] = torch.stack(list(counts)).sum(0).tolist()
+    total: list[int] = torch.cat(list(counts)).sum(0).tolist()
     return total

@@ -41,6 +41,8 @@ class SiteData:
     Attributes:
         refused: What is not used, and why; the site's own affair but for how many by rule.
         excluded: How many cases the site's file leaves out.
+        released: By quantity (an organ, or BOX), cache keys of the cases that may stand behind what
+            leaves, in blocks that leave whole or not at all (`cohort.py`); None: all, as one block.
     """
 
     labelled: tuple[CachedCase, ...]
@@ -49,6 +51,18 @@ class SiteData:
     test: tuple[CachedCase, ...]
     refused: tuple[Refusal, ...] = ()
     excluded: int = 0
+    released: Mapping[str, tuple[frozenset[str], ...]] | None = None
+
+    def blocks(self, quantity: str, cases: Sequence[CachedCase]) -> list[list[CachedCase]]:
+        """Those of a part's cases that may stand behind a quantity, block by block."""
+        if self.released is None:
+            return [list(cases)]
+        keys = {case.key for case in cases}
+        return [
+            [case for case in cases if case.key in block]
+            for block in self.released.get(quantity, ())
+            if block <= keys
+        ]
 
 
 def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = True) -> SiteData:
@@ -86,7 +100,10 @@ def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = 
     for refusal in survey.refused:
         log.warning("not used: %s", refusal.problem)
     return SiteData(
-        **{part: tuple(cases) for part, cases in parts.items()},
+        labelled=tuple(parts["labelled"]),
+        unlabelled=tuple(parts["unlabelled"]),
+        validation=tuple(parts["validation"]),
+        test=tuple(parts["test"]),
         refused=tuple(survey.refused),
         excluded=len(survey.excluded),
     )
@@ -107,11 +124,15 @@ class PatchSampler:
         protocol: Patch size and the share of organ-centred patches.
         rng: The only source of randomness.
         organ_box: Where organs lie in scans without labels, as fractions of the scan.
+
+    Attributes:
+        drawn: Cache keys of the cases that labelled and unlabelled patches are from, in order.
     """
 
     def __init__(
         self, protocol: StudyProtocol, rng: np.random.Generator, organ_box: OrganBox | None
     ) -> None:
+        self.drawn: dict[str, list[str]] = {"labelled": [], "unlabelled": []}
         self._patch = np.array(protocol.patch_voxels)
         self._organs = protocol.organ_names
         self._organ_fraction = protocol.training.organ_patch_fraction
@@ -123,6 +144,7 @@ class PatchSampler:
         images, labels, drawn = [], [], []
         for _ in range(count):
             case = cases[int(self._rng.integers(len(cases)))]
+            self.drawn["labelled"].append(case.key)
             centre = self._organ_centre(case)
             drawn.append(case.annotated)
             images.append(self._cut(case.image, centre, case.lowest))
@@ -143,6 +165,7 @@ class PatchSampler:
         images, labels = [], []
         for _ in range(count):
             case = cases[int(self._rng.integers(len(cases)))]
+            self.drawn["unlabelled"].append(case.key)
             shape = np.array(case.image.shape)
             if self._box is not None and self._rng.random() < self._organ_fraction:
                 low, high = np.array(self._box[:3]), np.array(self._box[3:])

@@ -12,6 +12,7 @@ from flower_compat.error_codes import CLIENT_APP_RAISED
 from protocol.config.study import WireConfig
 from protocol.wire.compression import reencode
 from protocol.wire.error_words import REFUSED, error_word
+from protocol.wire.group_checks import refuse_small_groups
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
@@ -36,18 +37,19 @@ def error_reply(instruction: Message, reason: str | None) -> Message:
     return Message(error, reply_to=instruction)
 
 
-def filter_reply(reply: Message, instruction: Message, site: str) -> Message:
+def filter_reply(reply: Message, instruction: Message, site: str, fewest: int) -> Message:
     """The reply, made anew of what is agreed; an error of one word where that cannot be.
 
     Args:
         reply: What the ClientApp answers.
         instruction: What it answers to; its protocol decides what may leave.
         site: This site's name: a reply in another one's name does not leave.
+        fewest: Cases that must stand behind a number that leaves (`min_cases_reported`).
     """
     try:
         if reply.has_error():
             return error_reply(instruction, reply.error.reason)
-        content = _reencode(reply.content, instruction, site)
+        content = _reencode(reply.content, instruction, site, fewest)
     except Exception as error:
         # An app may return anything; whatever it breaks, it does not leave.
         log.error("a reply was refused on its way out: %s", error)
@@ -55,18 +57,23 @@ def filter_reply(reply: Message, instruction: Message, site: str) -> Message:
     return Message(content, reply_to=instruction)
 
 
-def _reencode(content: RecordDict, instruction: Message, site: str) -> RecordDict:
+def _reencode(content: RecordDict, instruction: Message, site: str, fewest: int) -> RecordDict:
     name = read_site_name(content)
     if name != site:
         raise MessageError(f"reply: is in the name of site {name!r}, this is {site!r}")
     protocol = read_protocol(instruction.content)
     kind = instruction.metadata.message_type
     if kind == MessageType.QUERY:
-        return pack_facts(site, read_facts(content, protocol), protocol)
+        facts = read_facts(content, protocol)
+        refuse_small_groups(facts, protocol, fewest)
+        return pack_facts(site, facts, protocol)
     if kind == MessageType.EVALUATE:
-        return pack_evaluation(site, read_evaluation(content, protocol), protocol)
+        scores = read_evaluation(content, protocol)
+        refuse_small_groups(scores, protocol, fewest)
+        return pack_evaluation(site, scores, protocol)
     if kind == MessageType.TRAIN:
         report = read_training(content, protocol)
+        refuse_small_groups(report, protocol, fewest)
         segmenter, confidence = (
             _reencode_update(content, instruction.content, name, protocol.wire)
             for name in (SEGMENTER, CONFIDENCE)

@@ -146,7 +146,7 @@ class Executor:
             # An app's exit is its own; this site stays.
             log.exception("the app could not be run")
             return error_reply(message, type(error).__name__)
-        reply = filter_reply(answer, message, self._config.site)
+        reply = filter_reply(answer, message, self._config.site, self._config.min_cases_reported)
         if reply.has_error() and reply.error.reason == REFUSED:
             # An app may return anything; what is no message has nothing to describe.
             self._log("refused", answer if isinstance(answer, Message) else reply, message)

@@ -1,7 +1,7 @@
 """DSC and ASD of a site's cases, on the grid that each was acquired on."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,10 @@ from asdnet_models.reliability import BINS, LOWEST, SCORES, STEP, Reliability, T
 from asdnet_models.sums import ScoreSum
 from client.data.cache import CachedCase
 from client.data.dataset import SiteData
-from client.data.declaration import count_annotated
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport
+from protocol.wire.small_groups import merged_bins, score_sums
 from protocol.wire.weights import Weights
 
 
@@ -57,60 +57,114 @@ def evaluate_site(
     weights: Weights,
     confidence_weights: Weights | None = None,
 ) -> EvaluationReport:
-    """Scores of the validation and the test cases, as sums over cases.
+    """Scores of the validation and the test cases, as sums over cases that may leave.
 
-    An organ that is annotated in fewer cases of a part than the site's `min_cases_reported` is
-    reported as empty there: the sum over one case would be that patient's value.  Given D's
-    weights, its map and the softmax are held against correctness on the validation cases.
+    What stands on fewer cases than the site's `min_cases_reported` is empty
+    (`protocol/wire/small_groups.py`).  Given D's weights, its map and the softmax are held against
+    correctness on the validation cases.
     """
     started = time.perf_counter()
     segmenter = load_segmenter(config, protocol, weights)
     confidence = None
     if confidence_weights is not None and protocol.method.trains_confidence:
         confidence = load_confidence(config, protocol, confidence_weights)
-    parts: dict[str, Sequence[CaseScores]] = {}
-    reliability = dict.fromkeys(SCORES, Reliability())
+    parts: dict[str, _PartSums] = {}
     for part, cases in (("validation", data.validation), ("test", data.test)):
-        reported = reported_organs(cases, protocol, config.min_cases_reported)
-        scores = []
-        for case in cases:
-            organs = case.annotated & reported
-            if not organs:
-                continue
-            probabilities = predict_on_grid(segmenter, protocol, case)
-            scores.append(only_organs(score_probabilities(probabilities, protocol, case), organs))
-            if part == "validation" and confidence is not None:
-                maps = trust_maps(confidence, probabilities, protocol, case)
-                channels = [n for n, o in enumerate(protocol.organ_names, 1) if o in organs]
-                for score, trust in maps.items():
-                    reliability[score] += organ_reliability(trust, probabilities, case, channels)
-        parts[part] = scores
+        blocks = {
+            organ: [
+                block
+                for block in data.blocks(organ, [c for c in cases if organ in c.annotated])
+                if len(block) >= config.min_cases_reported
+            ]
+            for organ in protocol.organ_names
+        }
+        judge = confidence if part == "validation" else None
+        measured = _measured(segmenter, judge, protocol, cases, blocks)
+        parts[part] = _part_sums(measured, blocks, config.min_cases_reported)
     return EvaluationReport(
         seconds=time.perf_counter() - started,
-        cases={part: len(scores) for part, scores in parts.items()},
-        dsc={part: dsc_sums(protocol, scores) for part, scores in parts.items()},
-        asd_mm={
-            part: {
-                organ: _if_enough(total, config.min_cases_reported)
-                for organ, total in asd_sums(protocol, scores).items()
-            }
-            for part, scores in parts.items()
-        },
-        reliability=reliability,
+        cases={part: sums.cases for part, sums in parts.items()},
+        dsc={part: sums.dsc for part, sums in parts.items()},
+        asd_mm={part: sums.asd_mm for part, sums in parts.items()},
+        reliability=parts["validation"].reliability,
     )
 
 
-def reported_organs(
-    cases: Sequence[CachedCase], protocol: StudyProtocol, fewest: int
-) -> frozenset[str]:
-    """The organs that are annotated in at least `fewest` of the cases."""
-    counts = count_annotated(cases, protocol.organ_names)
-    return frozenset(organ for organ, count in counts.items() if count >= fewest)
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """One case's scores, and how its maps did, by organ; never leaves the site."""
+
+    organs: Mapping[str, OrganScore]
+    reliability: Mapping[TrustScore, Mapping[str, Reliability]]
 
 
-def _if_enough(total: ScoreSum, fewest: int) -> ScoreSum:
-    """The sum; of fewer defined values only how often there was none for a missed organ."""
-    return total if total.count >= fewest else ScoreSum(failures=total.failures)
+@dataclass(frozen=True, kw_only=True)
+class _PartSums:
+    """What may leave of one part."""
+
+    cases: int
+    dsc: Mapping[str, ScoreSum]
+    asd_mm: Mapping[str, ScoreSum]
+    reliability: Mapping[TrustScore, Reliability]
+
+
+Blocks = Mapping[str, Sequence[Sequence[CachedCase]]]
+
+
+def _measured(
+    segmenter: nn.Module,
+    confidence: nn.Module | None,
+    protocol: StudyProtocol,
+    cases: Sequence[CachedCase],
+    blocks: Blocks,
+) -> dict[str, _Measured]:
+    """By cache key, what each case that may be reported scores in the organs that may be."""
+    measured: dict[str, _Measured] = {}
+    channel = {organ: number for number, organ in enumerate(protocol.organ_names, 1)}
+    for case in cases:
+        organs = {o for o, of_organ in blocks.items() if any(case in block for block in of_organ)}
+        if not organs:
+            continue
+        probabilities = predict_on_grid(segmenter, protocol, case)
+        scores = score_probabilities(probabilities, protocol, case)
+        maps = {} if confidence is None else trust_maps(confidence, probabilities, protocol, case)
+        channels = {organ: channel[organ] for organ in organs}
+        measured[case.key] = _Measured(
+            organs=only_organs(scores, organs).organs,
+            reliability={
+                score: organ_reliability(trust, probabilities, case, channels)
+                for score, trust in maps.items()
+            },
+        )
+    return measured
+
+
+def _part_sums(measured: Mapping[str, _Measured], blocks: Blocks, fewest: int) -> _PartSums:
+    dsc, asd_mm = {}, {}
+    # Organs that are of the same cases are counted together: the finer are the bins.
+    units: dict[tuple[str, ...], list[str]] = {}
+    for organ, of_organ in blocks.items():
+        keys = [[case.key for case in block] for block in of_organ]
+        scores = {tuple(of): [measured[key].organs[organ] for key in of] for of in keys}
+        kept, dsc[organ], asd_mm[organ] = score_sums(scores.values(), fewest)
+        for cases, of_cases in scores.items():
+            if any(of_cases is block for block in kept):
+                units.setdefault(cases, []).append(organ)
+    reliability = dict.fromkeys(SCORES, Reliability())
+    for score in SCORES:
+        for cases, organs in units.items():
+            counted = [
+                sum((m.reliability[score][organ] for organ in organs), Reliability())
+                for m in (measured[key] for key in cases)
+                if score in m.reliability
+            ]
+            reliability[score] += merged_bins(counted, fewest)
+    return _PartSums(
+        cases=len({key for cases in units for key in cases}),
+        dsc=dsc,
+        asd_mm=asd_mm,
+        reliability=reliability,
+    )
 
 
 def only_organs(scores: CaseScores, organs: Collection[str]) -> CaseScores:
@@ -170,27 +224,33 @@ def trust_maps(
 
 
 def organ_reliability(
-    score: Tensor, probabilities: Tensor, case: CachedCase, organs: Sequence[int]
-) -> Reliability:
-    """Right and wrong voxels of what was predicted as an organ, by bin of the score's log-odds.
+    score: Tensor, probabilities: Tensor, case: CachedCase, channels: Mapping[str, int]
+) -> dict[str, Reliability]:
+    """Right and wrong voxels of what was predicted as each organ, by bin of the score's log-odds.
 
     Args:
         score: (1, 1, X, Y, Z), in [0, 1].
         probabilities: S's, (1, C, X, Y, Z).
         case: Whose label is the truth.
-        organs: Channels of organs that are annotated in the case.  Whether a voxel that was
-            predicted as another one is right, nobody knows, and it is not counted.
+        channels: Of organs that are annotated in the case.  Whether a voxel that was predicted as
+            another one is right, nobody knows, and it is not counted.
     """
     assert case.label is not None
     predicted = probabilities.argmax(1)[0].cpu().numpy()
     log_odds = torch.logit(score[0, 0].double(), eps=1e-6).cpu().numpy()
     number = np.clip(np.floor((log_odds - LOWEST) / STEP), 0, BINS - 1).astype(int)
-    organ, right = np.isin(predicted, organs), predicted == np.asarray(case.label)
+    right = predicted == np.asarray(case.label)
 
     def counts(voxels: NDArray[np.bool_]) -> tuple[int, ...]:
         return tuple(np.bincount(number[voxels], minlength=BINS).tolist())
 
-    return Reliability(right=counts(organ & right), wrong=counts(organ & ~right))
+    return {
+        organ: Reliability(
+            right=counts((predicted == channel) & right),
+            wrong=counts((predicted == channel) & ~right),
+        )
+        for organ, channel in channels.items()
+    }
 
 
 def label_map_on_scan(
@@ -204,27 +264,3 @@ def label_map_on_scan(
     return labels_on_scan(
         probabilities_xyz, protocol, case.grid(), scan, largest_component=largest_component
     )
-
-
-def dsc_sums(protocol: StudyProtocol, scores: Sequence[CaseScores]) -> dict[str, ScoreSum]:
-    """Sums of DSC by organ, over the cases in which it has a score."""
-    return {
-        organ: ScoreSum.of((score.dsc for score in _of(scores, organ)), _failures(scores, organ))
-        for organ in protocol.organ_names
-    }
-
-
-def asd_sums(protocol: StudyProtocol, scores: Sequence[CaseScores]) -> dict[str, ScoreSum]:
-    """Sums of ASD in mm by organ; undefined ones are not counted, failures are."""
-    return {
-        organ: ScoreSum.of((score.asd_mm for score in _of(scores, organ)), _failures(scores, organ))
-        for organ in protocol.organ_names
-    }
-
-
-def _of(scores: Sequence[CaseScores], organ: str) -> list[OrganScore]:
-    return [case.organs[organ] for case in scores if organ in case.organs]
-
-
-def _failures(scores: Sequence[CaseScores], organ: str) -> int:
-    return sum(score.failure for score in _of(scores, organ))

@@ -3,7 +3,7 @@
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import TrainReport
+from protocol.wire.small_groups import withhold_few
 from protocol.wire.weights import Weights, wire_weights
 
 
@@ -109,7 +110,13 @@ def train_round(
     return RoundResult(
         segmenter=wire_weights(networks.segmenter.state_dict()),
         confidence=wire_weights(trained_confidence.state_dict()) if trained_confidence else None,
-        report=totals.report(protocol, data, time.perf_counter() - started),
+        report=totals.report(
+            protocol,
+            data,
+            sampler.drawn,
+            seconds=time.perf_counter() - started,
+            fewest=config.min_cases_reported,
+        ),
     )
 
 
@@ -210,6 +217,7 @@ class _Totals:
         self._attention = SumCount()
         self._trusted: list[int] = []
         self._predicted: list[int] = []
+        self._voxels: list[list[int]] = []
         for record in records:
             self._add(record)
 
@@ -219,11 +227,21 @@ class _Totals:
         self._attention += SumCount(sum=sum(record.attention), count=len(record.attention))
         self._trusted = _added(self._trusted, record.trusted_by_class)
         self._predicted = _added(self._predicted, record.predicted_by_class)
+        self._voxels += record.voxels_by_sample
 
-    def report(self, protocol: StudyProtocol, data: SiteData, seconds: float) -> TrainReport:
+    def report(
+        self,
+        protocol: StudyProtocol,
+        data: SiteData,
+        drawn: Mapping[str, Sequence[str]],
+        *,
+        seconds: float,
+        fewest: int,
+    ) -> TrainReport:
+        """What of it may leave, for patches that were drawn from these cases."""
         names = ("background", *protocol.organ_names)
         voxels = zip(names, self._trusted, self._predicted, strict=False)
-        return TrainReport(
+        report = TrainReport(
             labelled=len(data.labelled),
             unlabelled=len(data.unlabelled),
             steps=protocol.training.local_steps,
@@ -235,6 +253,21 @@ class _Totals:
             attention=self._attention,
             trusted={name: SumCount(sum=sure, count=count) for name, sure, count in voxels},
         )
+        return withhold_few(
+            report,
+            labelled=len(set(drawn["labelled"])),
+            unlabelled=len(set(drawn["unlabelled"])),
+            voxels=self._voxels_by_case(drawn["unlabelled"]),
+            fewest=fewest,
+        )
+
+    def _voxels_by_case(self, drawn: Sequence[str]) -> list[list[int]]:
+        """Of each unlabelled case, what `voxels_by_sample` has of its patches."""
+        of_case: dict[str, list[int]] = {}
+        # Eq. 6 runs in all steps of a round or in none.
+        for key, row in zip(drawn, self._voxels, strict=bool(self._voxels)):
+            of_case[key] = _added(of_case.get(key, []), row)
+        return list(of_case.values())
 
 
 def _added(total: list[int], new: list[int]) -> list[int]:

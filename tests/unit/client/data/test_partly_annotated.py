@@ -285,16 +285,17 @@ def test_cases_without_a_reported_organ_are_not_even_predicted(
     assert all(total == ScoreSum() for total in report.dsc["test"].values())
 
 
-def test_a_distance_of_one_case_stays_at_the_site(
+def test_the_scores_of_one_case_that_was_not_missed_stay_at_the_site(
     make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def prepare(data: SiteData) -> None:
-        data.test[0].__dict__["image"][:] = 0  # missed: no distance
+        data.test[0].__dict__["image"][:] = 0  # missed: a DSC of 0, and no distance
 
     config = make_site(labelled=1, test=2, threshold=2)
     report = evaluated(config, make_protocol(), monkeypatch, prepare)
-    assert report.dsc["test"]["ball"] == ScoreSum(sum=1.0, sum_of_squares=1.0, count=2, failures=1)
-    assert report.asd_mm["test"]["ball"] == ScoreSum(failures=1)
+    # The sum over both would be the other's score, and the count of failures says so.
+    assert report.dsc["test"]["ball"] == report.asd_mm["test"]["ball"] == ScoreSum()
+    assert report.cases["test"] == 0
 
 
 # ---- what is declared ---------------------------------------------------------------------------

@@ -64,12 +64,13 @@ REPORT = TrainReport(
     attention=SumCount(sum=12.5, count=100),
     trusted={"bladder": SumCount(sum=50, count=60)},
 )
-SCORES = {organ: ScoreSum.of([0.5, 0.75, None], failures=1) for organ in PROTOCOL.organ_names}
+DSC = {organ: ScoreSum.of([0.5, 0.75, 0.0], failures=1) for organ in PROTOCOL.organ_names}
+ASD = {organ: ScoreSum.of([0.5, 0.75, None], failures=1) for organ in PROTOCOL.organ_names}
 SCORED = EvaluationReport(
     seconds=2.5,
     cases={"validation": 3, "test": 3},
-    dsc={"validation": SCORES, "test": SCORES},
-    asd_mm={"validation": SCORES, "test": SCORES},
+    dsc={"validation": DSC, "test": DSC},
+    asd_mm={"validation": ASD, "test": ASD},
 )
 QUERY, TRAIN, EVALUATE = MessageType.QUERY, MessageType.TRAIN, MessageType.EVALUATE
 KINDS = (QUERY, TRAIN, EVALUATE)
@@ -93,7 +94,7 @@ def packed(kind: str, site: str = "A") -> RecordDict:
 
 
 def leave(content: RecordDict, asked: Message) -> Message:
-    return filter_reply(Message(content, reply_to=asked), asked, "A")
+    return filter_reply(Message(content, reply_to=asked), asked, "A", 1)
 
 
 def wire_bytes(message: Message) -> bytes:
@@ -114,7 +115,7 @@ def refused(reply: Message) -> bool:
 def test_a_good_reply_comes_out_equal(kind: str) -> None:
     asked = instruction(kind)
     reply = Message(packed(kind), reply_to=asked)
-    out = filter_reply(reply, asked, "A")
+    out = filter_reply(reply, asked, "A", 1)
     assert not out.has_error()
     assert out is not reply
     assert out.content == packed(kind)
@@ -197,7 +198,7 @@ def test_a_number_beyond_all_floats_is_refused() -> None:
 
 @pytest.mark.parametrize("answer", [None, PATIENT, {"patient": PATIENT}, RecordDict(), object()])
 def test_what_is_no_message_is_refused(answer: Any) -> None:
-    assert refused(filter_reply(answer, instruction(QUERY), "A"))
+    assert refused(filter_reply(answer, instruction(QUERY), "A", 1))
 
 
 def test_a_million_metrics_do_not_leave() -> None:
@@ -483,8 +484,8 @@ def test_nothing_rides_in_the_metadata(kind: str) -> None:
     reply.metadata.__dict__.update({f"_{field}": PATIENT for field in fields})
     reply.metadata.__dict__.update({"_ttl": 1950.1231, "_created_at": 1950.5, "_dst_node_id": 99})
     reply.__dict__["patient"] = PATIENT
-    out = filter_reply(reply, asked, "A")
-    honest = filter_reply(Message(packed(kind), reply_to=asked), asked, "A")
+    out = filter_reply(reply, asked, "A", 1)
+    honest = filter_reply(Message(packed(kind), reply_to=asked), asked, "A", 1)
     assert out.content == packed(kind)
     assert PATIENT.encode() not in wire_bytes(out)
     for field in ("group_id", "message_type", "reply_to_message_id", "dst_node_id", "run_id"):
@@ -525,7 +526,7 @@ def test_an_errors_text_becomes_one_word(text: str) -> None:
     asked = instruction(TRAIN)
     for out in (
         error_reply(asked, text),
-        filter_reply(Message(Error(code=0, reason=text), reply_to=asked), asked, "A"),
+        filter_reply(Message(Error(code=0, reason=text), reply_to=asked), asked, "A", 1),
     ):
         assert out.has_error()
         assert out.error.reason == "OtherError"
@@ -536,10 +537,10 @@ def test_an_errors_text_becomes_one_word(text: str) -> None:
 def test_an_error_reveals_nothing_by_its_number() -> None:
     asked = instruction(TRAIN)
     reply = Message(Error(code=19501231, reason="ValueError"), reply_to=asked)
-    out = filter_reply(reply, asked, "A")
+    out = filter_reply(reply, asked, "A", 1)
     assert (out.error.code, out.error.reason) == (2, "ValueError")
     nameless = Message(Error(code=19501231), reply_to=asked)
-    assert filter_reply(nameless, asked, "A").error.reason == "OtherError"
+    assert filter_reply(nameless, asked, "A", 1).error.reason == "OtherError"
 
 
 @pytest.mark.parametrize(

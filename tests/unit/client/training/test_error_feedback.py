@@ -57,7 +57,7 @@ def train(config: SiteConfig, protocol: StudyProtocol, number: int) -> RecordDic
     app = build_client_app(lambda _: config)
     asked = instruction(protocol, number)
     context = Context(run_id=1, node_id=17, node_config={}, state=RecordDict(), run_config={})
-    reply = filter_reply(app(asked, context), asked, config.site)
+    reply = filter_reply(app(asked, context), asked, config.site, config.min_cases_reported)
     assert reply.has_content(), reply.error
     return reply.content
 
@@ -155,7 +155,7 @@ def test_an_instruction_gives_the_filter_the_shapes(
         SEGMENTER: shapes_of(build_segmenter(protocol).state_dict()),
         CONFIDENCE: shapes_of(build_confidence(protocol).state_dict()),
     }
-    out = filter_reply(Message(content, reply_to=asked), asked, "A")
+    out = filter_reply(Message(content, reply_to=asked), asked, "A", 1)
     assert out.content == content
 
 
@@ -183,7 +183,7 @@ def test_a_malformed_reply_does_not_leave(
 ) -> None:
     asked, content, _ = answered
     spoil(content)
-    out = filter_reply(Message(content, reply_to=asked), asked, "A")
+    out = filter_reply(Message(content, reply_to=asked), asked, "A", 1)
     assert out.has_error()
     assert out.error.reason == REFUSED
 
@@ -197,7 +197,7 @@ def test_without_the_agreed_shapes_nothing_leaves(
         del asked.content["study"]["weights"]
     else:
         asked.content["study"]["weights"] = text
-    out = filter_reply(Message(content, reply_to=asked), asked, "A")
+    out = filter_reply(Message(content, reply_to=asked), asked, "A", 1)
     assert (out.has_error(), out.error.reason) == (True, REFUSED)
 
 
@@ -211,5 +211,5 @@ def test_an_arrays_head_is_made_anew(
     )
     spoilt = RecordDict(dict(content))
     spoilt[SEGMENTER] = ArrayRecord(array_dict={"int8.zst": padded})
-    out = filter_reply(Message(spoilt, reply_to=asked), asked, "A")
+    out = filter_reply(Message(spoilt, reply_to=asked), asked, "A", 1)
     assert out.content[SEGMENTER]["int8.zst"] == honest

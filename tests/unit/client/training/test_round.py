@@ -102,7 +102,13 @@ def test_two_rounds_of_one_site_are_central_training(
     federated = two_rounds(config, short, data)
     assert len(drawn) == 4
     patches = iter(drawn)
-    monkeypatch.setattr(client.training.round, "_draw", lambda *_: next(patches))
+
+    def replayed(*arguments: Any) -> Any:
+        # Whose patches they are, the sampler knows.
+        arguments[4].drawn["unlabelled"].append(data.unlabelled[0].key)
+        return next(patches)
+
+    monkeypatch.setattr(client.training.round, "_draw", replayed)
     long = make_protocol(training={"augment": False, "local_steps": 4})
     alone = config.model_copy(update={"state": config.state / "central"})
     central = train_round(alone, long, plan(1), data, *start(long), run=RUN)
@@ -329,3 +335,41 @@ def test_a_site_without_labels_has_no_work_in_semi_embed(
     schedule = plan(adversarial_ramp=0.0, region_ramp=0.0, embedding_ramp=1.0)
     with pytest.raises(NothingToTrainError):
         train_round(config, protocol, schedule, data, start(protocol)[0], None, run=RUN)
+
+
+def test_what_patches_of_two_cases_measure_stays_at_the_site(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    config = make_site(labelled=3, unlabelled=3)
+    config = config.model_copy(update={"min_cases_reported": 3})
+    # Two steps of one patch: of at most two cases, however many there are.
+    protocol = make_protocol(method={"sample_attention": "literal"})
+    data = prepare_site(config, protocol)
+    report = train_round(config, protocol, plan(), data, *start(protocol), run=RUN).report
+    assert (report.labelled, report.unlabelled, report.steps) == (3, 3, 2)
+    assert {total.count for total in report.losses.values()} == {0.0}
+    assert (report.attention.sum, report.attention.count) == (0, 0)
+    assert report.trusted == {}
+
+
+def test_one_class_of_few_cases_withholds_the_whole_table_of_trusted_voxels(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All classes together are known: the one that is missing would be their difference."""
+    config = make_site(labelled=2, unlabelled=2)
+    config = config.model_copy(update={"min_cases_reported": 2})
+    protocol = make_protocol(training={"local_steps": 8})
+    data = prepare_site(config, protocol)
+    rows = {data.unlabelled[0].key: [2, 1, 1, 9, 4, 3], data.unlabelled[1].key: [3, 1, 0, 9, 4, 3]}
+
+    def measured(self: Any, drawn: Any) -> list[list[int]]:
+        assert set(drawn) == rows.keys()
+        return list(rows.values())
+
+    monkeypatch.setattr(client.training.round._Totals, "_voxels_by_case", measured)
+    report = train_round(config, protocol, plan(), data, *start(protocol), run=RUN).report
+    assert report.trusted == {}
+    assert report.losses["region"].count == 8  # a mean over both cases' patches
+    rows[data.unlabelled[1].key][2] = 1
+    report = train_round(config, protocol, plan(), data, *start(protocol), run=RUN).report
+    assert set(report.trusted) == {"background", "ball", "rod"}

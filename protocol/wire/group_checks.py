@@ -1,0 +1,106 @@
+"""On the way out: what a report's numbers alone show of the groups that they are made of.
+
+The approved code withholds what stands on too few cases (`small_groups.py`).  The executor, which
+is never part of it, looks once more at what leaves; how many cases overlapped, the numbers do not
+say.
+"""
+
+from dataclasses import replace
+
+from asdnet_models.sums import ScoreSum, SumCount
+from protocol.config.study import StudyProtocol
+from protocol.wire.reports import EVALUATED_PARTS, EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.small_groups import group_of, small, withhold_few
+from protocol.wire.weights import MessageError
+
+_ROUNDING = 1e-6
+
+
+def refuse_small_groups(
+    report: SiteFacts | TrainReport | EvaluationReport, protocol: StudyProtocol, fewest: int
+) -> None:
+    """What a report's numbers alone show of its groups.
+
+    Raises:
+        MessageError: One is too small, or its numbers do not fit each other.
+    """
+    if isinstance(report, SiteFacts):
+        problems = _box_problems(report, fewest)
+    elif isinstance(report, TrainReport):
+        problems = _training_problems(report, protocol, fewest)
+    else:
+        problems = _evaluation_problems(report, protocol, fewest)
+    if problems:
+        raise MessageError(
+            f"reply: {problems[0]}; at least {fewest} cases must stand behind a number that leaves"
+            " (min_cases_reported)"
+        )
+
+
+def _box_problems(facts: SiteFacts, fewest: int) -> list[str]:
+    count = facts.box[0].count
+    if any(edge.count != count or (edge.sum and not count) for edge in facts.box):
+        return ["box: its edges are of different cases"]
+    return [f"box: of {count:g} cases"] if small(count, fewest) or count > facts.labelled else []
+
+
+def _training_problems(report: TrainReport, protocol: StudyProtocol, fewest: int) -> list[str]:
+    patches = report.steps * protocol.training.batch_size
+    drawn = {
+        "labelled": min(report.labelled, patches),
+        "unlabelled": min(report.unlabelled, patches),
+    }
+    kept = withhold_few(report, drawn["labelled"], drawn["unlabelled"], fewest)
+    if drawn["labelled"] and not small(drawn["labelled"], fewest):
+        # Whether unlabelled patches were drawn at all in this round, its numbers do not say.
+        both = {name for name in report.losses if group_of("train", f"loss/{name}") == "both"}
+        kept = replace(kept, losses=dict(kept.losses) | {n: report.losses[n] for n in both})
+    groups = ", ".join(f"{count} {name}" for name, count in drawn.items())
+    measured = {f"loss/{name}": (total, kept.losses[name]) for name, total in report.losses.items()}
+    measured["attention"] = report.attention, kept.attention
+    measured |= {
+        f"trusted/{name}": (total, kept.trusted.get(name, SumCount()))
+        for name, total in report.trusted.items()
+    }
+    return [
+        f"{name}: measured on patches of at most {groups} cases"
+        for name, (total, allowed) in measured.items()
+        if total != allowed or (total.sum and not total.count)
+    ]
+
+
+def _evaluation_problems(
+    report: EvaluationReport, protocol: StudyProtocol, fewest: int
+) -> list[str]:
+    problems = []
+    for part in EVALUATED_PARTS:
+        if small(report.cases[part], fewest):
+            problems.append(f"cases/{part}: {report.cases[part]}")
+        for organ in protocol.organ_names:
+            dsc, asd = report.dsc[part][organ], report.asd_mm[part][organ]
+            if not _scores_fit(dsc, asd, fewest):
+                problems.append(f"{part}/{organ}: scores of a small group, or of none")
+    counts = [n for kept in report.reliability.values() for n in (*kept.right, *kept.wrong)]
+    if any(small(count, fewest) for count in counts):
+        problems.append("reliability: a bin with fewer voxels than cases")
+    if any(counts) and not report.cases["validation"]:
+        problems.append("reliability: voxels of no validation case")
+    return problems
+
+
+def _scores_fit(dsc: ScoreSum, asd: ScoreSum, fewest: int) -> bool:
+    if not dsc.count:
+        return dsc == asd == ScoreSum()
+    neither = dsc.count - asd.count - asd.failures
+    # n values have at most n times their sum of squares as the square of their sum.
+    spread = dsc.sum**2 <= dsc.count * dsc.sum_of_squares * (1 + _ROUNDING) + _ROUNDING
+    if asd == ScoreSum() and not dsc.failures:
+        return dsc.count >= fewest and spread
+    counts = (dsc.count, asd.count, asd.failures, neither, dsc.count - asd.failures)
+    return (
+        spread
+        and neither >= 0
+        and asd.failures == dsc.failures
+        and not any(small(count, fewest) for count in counts)
+        and (asd.count > 0 or not (asd.sum or asd.sum_of_squares))
+    )

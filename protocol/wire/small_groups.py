@@ -1,0 +1,218 @@
+"""Which numbers may leave a site: none that only a few cases stand behind.
+
+A number's group are the cases that it is in truth made of; a difference of two numbers that leave
+together has a group too.  With k the site's `min_cases_reported`, a group of 1 to k - 1 cases is
+small, and no number of it leaves, nor any that would give it away.  In truth made of: a case whose
+value is known (DSC 0 of a missed organ) or next to nothing in a sum is not behind that sum.
+
+What leaves over cases is therefore decided for all numbers of a group at once:
+
+- Scores of one part and organ, of n cases: d with both masks, f failures, e with neither.  Nothing
+  leaves unless n >= k and none of d, n - f and the DSCs behind the sum is small.  ASD and the
+  failures leave unless d, f, e or the ASDs over 0 are small: then only n, and what DSC sums to.
+- Counts of right and wrong voxels: neighbouring bins are merged until no count is of a small group.
+- Measures of training: of the cases that the round's patches were drawn from.  The total loss is
+  withheld with either of its summands, the table of trusted voxels whole.
+- The organ box: the labelled cases that are in it.
+
+Counts of the cases that a site has, uses and refuses leave as they are: the centre weighs by them
+and holds the study's requirements against them.  They say nothing of what a scan shows.
+
+What a group of k still says: a sum and a sum of squares over 3 values leave one free parameter, and
+equal values (a standard deviation of 0) are all known.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asdnet_models.reliability import BINS, Reliability
+from asdnet_models.sums import ScoreSum, SumCount
+from protocol.wire.metrics import BOX, COUNTS
+from protocol.wire.reports import EVALUATED_PARTS, LOSSES, TrainReport
+
+Group = Literal["work", "census", "boxes", "labelled", "unlabelled", "both", "scores", "voxels"]
+
+# What is less than this share of a sum's largest value is next to nothing in it.
+_REAL_SHARE = 0.1
+_UNLABELLED_LOSSES = frozenset({"region", "pseudo"})
+_MIXED_LOSSES = frozenset({"total", "adversarial", "embedding", "confidence_on_fake", "confidence"})
+
+
+def group_of(kind: str, name: str) -> Group:
+    """What a number on the allow-list is made of.
+
+    "work" is of the machine, "census" counts cases that the site has; "labelled", "unlabelled" and
+    "both" are the cases whose patches a round drew; "scores" are of one part and organ.
+
+    Raises:
+        KeyError: Nobody has decided it.
+    """
+    head, _, rest = name.partition("/")
+    term = rest.partition("/")[0]
+    if name in ("steps", "seconds"):
+        return "work"
+    if name in COUNTS or head in ("refused", "annotated"):
+        return "census"
+    if kind == "facts" and head == "box" and term in BOX:
+        return "boxes"
+    if kind == "train" and (head == "attention" or (head == "loss" and term in LOSSES)):
+        if term in _MIXED_LOSSES:
+            return "both"
+        return "unlabelled" if term in _UNLABELLED_LOSSES else "labelled"
+    if kind == "train" and head == "trusted":
+        return "unlabelled"
+    if kind == "evaluate" and (head in EVALUATED_PARTS or head == "cases"):
+        return "scores"
+    if kind == "evaluate" and head == "reliability":
+        return "voxels"
+    raise KeyError(f"{kind}: {name}: of which cases is it made?")
+
+
+def small(count: float, fewest: int) -> bool:
+    """Whether so many cases are some, but too few."""
+    return 0 < count < fewest
+
+
+def behind(values: Iterable[float]) -> int:
+    """How many of the values, all at least 0, make up a real part of their sum."""
+    known = list(values)
+    largest = max(known, default=0.0)
+    return sum(value >= _REAL_SHARE * largest for value in known) if largest > 0 else 0
+
+
+# ---- scores -------------------------------------------------------------------------------------
+
+
+class Score(Protocol):
+    """One organ's scores in one case."""
+
+    @property
+    def dsc(self) -> float:
+        """In [0, 1]."""
+        ...
+
+    @property
+    def asd_mm(self) -> float | None:
+        """None where either mask is empty."""
+        ...
+
+    @property
+    def failure(self) -> bool:
+        """Whether one mask alone is empty."""
+        ...
+
+
+def score_sums(
+    blocks: Iterable[Sequence[Score]], fewest: int
+) -> tuple[list[Sequence[Score]], ScoreSum, ScoreSum]:
+    """DSC and ASD of one part and organ as they may leave.
+
+    Args:
+        blocks: The cases' scores, in blocks that may be subtracted from each other (`cohort.py` at
+            the site); each is judged by itself.
+        fewest: k.
+
+    Returns:
+        The blocks whose DSC leave, their DSC, and their ASD with the failures; a sum over nothing
+        where they may not leave.
+    """
+    kept = [block for block in blocks if _dsc_may_leave(block, fewest)]
+    scores = [score for block in kept for score in block]
+    dsc = ScoreSum.of(score.dsc for score in scores)
+    if not all(_asd_may_leave(block, fewest) for block in kept):
+        return kept, dsc, ScoreSum()
+    failures = sum(score.failure for score in scores)
+    asd = ScoreSum.of((score.asd_mm for score in scores), failures)
+    return kept, replace(dsc, failures=failures), asd
+
+
+def _dsc_may_leave(scores: Sequence[Score], fewest: int) -> bool:
+    both = [score.dsc for score in scores if score.asd_mm is not None]
+    failures = sum(score.failure for score in scores)
+    neither = len(scores) - len(both) - failures
+    shown = behind(both)
+    counts = [len(both), len(scores) - failures, shown]
+    # Where all that overlap by nothing give 0, the sum is the number without the organ.
+    counts += [] if shown else [neither]
+    return len(scores) >= fewest and not any(small(count, fewest) for count in counts)
+
+
+def _asd_may_leave(scores: Sequence[Score], fewest: int) -> bool:
+    defined = [score.asd_mm for score in scores if score.asd_mm is not None]
+    failures = sum(score.failure for score in scores)
+    neither = len(scores) - len(defined) - failures
+    apart = sum(distance > 0 for distance in defined)
+    return not any(small(count, fewest) for count in (len(defined), failures, neither, apart))
+
+
+# ---- voxels -------------------------------------------------------------------------------------
+
+
+def merged_bins(cases: Sequence[Reliability], fewest: int) -> Reliability:
+    """The sum over cases, neighbouring bins merged until no count is of a small group.
+
+    Bins are taken from the surest down; a merged bin's voxels stand in its highest one, so that
+    no threshold that is chosen by them trusts more voxels than were counted.  Zeros where even all
+    bins together are of a small group.
+    """
+    right = np.array([case.right for case in cases], np.int64).reshape(len(cases), BINS)
+    wrong = np.array([case.wrong for case in cases], np.int64).reshape(len(cases), BINS)
+    merged: list[tuple[int, NDArray[np.int64]]] = []
+    top, held = BINS - 1, np.zeros((2, len(cases)), np.int64)
+    for number in reversed(range(BINS)):
+        held += (right[:, number], wrong[:, number])
+        if columns_may_leave(held.T, fewest):
+            merged.append((top, held))
+            top, held = number - 1, np.zeros((2, len(cases)), np.int64)
+    while held.any() and merged and not columns_may_leave(held.T, fewest):
+        top, more = merged.pop()
+        held = held + more
+    if columns_may_leave(held.T, fewest):
+        merged.append((max(top, 0), held))
+    counts = np.zeros((2, BINS), np.int64)
+    for number, of_cases in merged:
+        counts[:, number] += of_cases.sum(1)
+    return Reliability(right=tuple(counts[0].tolist()), wrong=tuple(counts[1].tolist()))
+
+
+def columns_may_leave(rows: Collection[Sequence[float]] | NDArray[np.int64], fewest: int) -> bool:
+    """Whether each column of a table with a row for each case is a sum of enough of them."""
+    return not any(small(behind(column), fewest) for column in zip(*rows, strict=True))
+
+
+# ---- training -----------------------------------------------------------------------------------
+
+
+def withhold_few(
+    report: TrainReport,
+    labelled: int,
+    unlabelled: int,
+    fewest: int,
+    voxels: Collection[Sequence[float]] = (),
+) -> TrainReport:
+    """The report without what was measured on patches of too few cases.
+
+    Args:
+        report: All of it.
+        labelled: Labelled cases that the round's patches were drawn from.
+        unlabelled: Unlabelled ones.
+        fewest: k.
+        voxels: Of each unlabelled case, its counts in the table of trusted voxels.  All classes
+            together are known, so that one class is withheld with all the others.
+    """
+    few = {"labelled": small(labelled, fewest), "unlabelled": small(unlabelled, fewest)}
+    few["both"] = few["labelled"] or few["unlabelled"]
+    table = not few["unlabelled"] and columns_may_leave(voxels, fewest)
+    return replace(
+        report,
+        losses={
+            name: SumCount() if few[group_of("train", f"loss/{name}")] else total
+            for name, total in report.losses.items()
+        },
+        attention=SumCount() if few["labelled"] else report.attention,
+        trusted=report.trusted if table else {},
+    )

@@ -1,0 +1,268 @@
+"""Which numbers may leave: each rule by hand, and the attacks that it is for."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from asdnet_models.reliability import BINS, Reliability
+from asdnet_models.sums import ScoreSum, SumCount
+from protocol.config.study import StudyProtocol
+from protocol.wire.group_checks import refuse_small_groups
+from protocol.wire.metrics import allowed_metrics
+from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.small_groups import (
+    behind,
+    group_of,
+    merged_bins,
+    score_sums,
+    small,
+    withhold_few,
+)
+from protocol.wire.weights import MessageError
+
+PROTOCOL = StudyProtocol(organs={"prostate": 2, "bladder": 1}, seed=5)
+NOTHING = ScoreSum()
+
+
+@dataclass(frozen=True)
+class Case:
+    dsc: float
+    asd_mm: float | None
+    failure: bool = False
+
+
+def seen(dsc: float, asd_mm: float = 1.0) -> Case:
+    return Case(dsc, asd_mm)
+
+
+MISSED, ABSENT, BESIDE = Case(0.0, None, failure=True), Case(1.0, None), Case(0.0, 30.0)
+
+
+def test_every_number_on_the_allow_list_has_a_group() -> None:
+    """A new name must say of which cases it is made."""
+    groups = {
+        kind: {group_of(kind, name) for name in allowed_metrics(kind, PROTOCOL)}
+        for kind in ("facts", "train", "evaluate")
+    }
+    assert groups == {
+        "facts": {"census", "boxes"},
+        "train": {"census", "work", "labelled", "unlabelled", "both"},
+        "evaluate": {"work", "scores", "voxels"},
+    }
+    for kind, name in (("train", "loss/new/sum"), ("facts", "volume/sum"), ("evaluate", "x")):
+        with pytest.raises(KeyError, match="of which cases"):
+            group_of(kind, name)
+
+
+def test_small_is_some_but_too_few() -> None:
+    assert [small(count, 3) for count in (0, 1, 2, 3)] == [False, True, True, False]
+    assert not any(small(count, 1) for count in range(3))
+
+
+def test_next_to_nothing_is_not_behind_a_sum() -> None:
+    assert behind([0.8, 0.9, 0.7]) == 3
+    assert behind([10_000, 1, 1]) == 1
+    assert (behind([0.0, 0.0]), behind([])) == (0, 0)
+
+
+# ---- scores -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cases", "why"),
+    [
+        ([seen(0.8), seen(0.7)], "two cases"),
+        ([seen(0.8), MISSED, MISSED], "a sum over three is one patient's DSC"),
+        ([seen(0.8), seen(0.6), MISSED], "or two patients'"),
+        (
+            [seen(0.8), BESIDE, BESIDE],
+            "the others' are predicted beside the organ",
+        ),
+        ([seen(0.9), seen(0.001), seen(0.001)], "or but one voxel into it"),
+        ([seen(0.8), ABSENT, ABSENT], "of absent organs DSC is 1"),
+        ([MISSED, MISSED, MISSED, ABSENT], "the sum counts the patients without the organ"),
+        ([BESIDE, BESIDE, BESIDE, ABSENT], "likewise"),
+    ],
+)
+def test_nothing_of_a_small_group_leaves(cases: list[Case], why: str) -> None:
+    assert score_sums([cases], 3) == ([], NOTHING, NOTHING), why
+
+
+@pytest.mark.parametrize("odd", [[MISSED], [MISSED, MISSED], [ABSENT], [seen(1.0, 0.0)] * 9])
+def test_few_failures_stay_with_all_their_kin(odd: list[Case]) -> None:
+    """DSC's count less ASD's would say how many; where few are not perfect, ASD is theirs."""
+    cases = [seen(0.8), seen(0.7), seen(0.6), *odd]
+    if len(odd) == 9:
+        cases = cases[1:]
+    _, dsc, asd = score_sums([cases], 3)
+    assert (dsc.count, dsc.failures, asd) == (len(cases), 0, NOTHING)
+    assert dsc.sum == pytest.approx(sum(case.dsc for case in cases))
+
+
+def test_groups_that_are_large_enough_leave_whole() -> None:
+    cases = [seen(0.8, 1.0), seen(0.7, 2.0), seen(0.6, 3.0), MISSED, MISSED, MISSED]
+    _, dsc, asd = score_sums([cases], 3)
+    assert (dsc.count, dsc.failures, asd.count, asd.failures) == (6, 3, 3, 3)
+    assert (dsc.sum, asd.sum) == (pytest.approx(2.1), 6.0)
+    _, dsc, asd = score_sums([[MISSED] * 4], 3)
+    assert (dsc.count, dsc.sum, asd) == (4, 0.0, ScoreSum(failures=4))
+
+
+def test_each_block_is_judged_by_itself() -> None:
+    """Blocks may be subtracted from each other: one of three with two missed is one's score."""
+    old, new = [seen(0.8)] * 4, [seen(0.5), MISSED, MISSED]
+    kept, dsc, _ = score_sums([old, new], 3)
+    assert (kept, dsc.count) == ([old], 4)
+
+
+def test_one_case_is_reported_where_the_site_says_so() -> None:
+    _, dsc, asd = score_sums([[MISSED]], 1)
+    assert (dsc, asd) == (
+        ScoreSum(sum=0.0, count=1, failures=1),
+        ScoreSum(sum=0.0, count=0, failures=1),
+    )
+
+
+# ---- voxels -------------------------------------------------------------------------------------
+
+
+def bins(right: dict[int, int], wrong: dict[int, int] | None = None) -> Reliability:
+    def counts(of: dict[int, int]) -> tuple[int, ...]:
+        return tuple(of.get(number, 0) for number in range(BINS))
+
+    return Reliability(right=counts(right), wrong=counts(wrong or {}))
+
+
+def test_an_organs_volume_cannot_be_put_into_a_bin_of_its_own() -> None:
+    """A crafted confidence network gives each patient one value: a bin was its organ's volume."""
+    cases = [bins({30: 5012}), bins({20: 4711}), bins({10: 6023})]
+    merged = merged_bins(cases, 3)
+    assert merged == bins({30: 5012 + 4711 + 6023})
+
+
+def test_the_volume_of_the_one_patient_that_was_predicted_stays() -> None:
+    """A crafted segmenter sees an organ in one scan alone, or next to nothing in the others."""
+    assert merged_bins([bins({30: 5012}), bins({}), bins({})], 3) == Reliability()
+    assert merged_bins([bins({30: 5012}), bins({30: 1}), bins({31: 2})], 3) == Reliability()
+    few_wrong = [bins({30: 50}, {30: 7}), bins({30: 60}), bins({30: 70})]
+    assert merged_bins(few_wrong, 3) == Reliability()
+
+
+def test_bins_of_enough_cases_stay_as_they_are() -> None:
+    cases = [bins({31: 90 + n, 28: 50, 3: 9}, {28: 10, 3: 8 + n}) for n in range(3)]
+    assert merged_bins(cases, 3) == sum(cases, Reliability())
+
+
+def test_merged_voxels_stand_in_the_highest_bin() -> None:
+    cases = [bins({31: 90, 20: 40}), bins({31: 80, 19: 30}), bins({31: 85, 17: 35})]
+    assert merged_bins(cases, 3) == bins({31: 255, 20: 105})
+    tail = [bins({31: 90}), bins({31: 80}), bins({31: 85, 2: 20})]
+    assert merged_bins(tail, 3) == bins({31: 275})
+
+
+def test_of_one_case_every_bin_is_counted_where_the_site_says_so() -> None:
+    case = bins({30: 5, 4: 1}, {30: 2})
+    assert merged_bins([case], 1) == case
+    assert merged_bins([], 1) == merged_bins([], 3) == Reliability()
+
+
+# ---- training -----------------------------------------------------------------------------------
+
+ALL = TrainReport(
+    labelled=9,
+    unlabelled=9,
+    steps=50,
+    seconds=1.0,
+    losses={
+        name: SumCount(sum=3.0, count=50) for name in ("dice", "region", "total", "confidence")
+    },
+    attention=SumCount(sum=2.0, count=50),
+    trusted={"bladder": SumCount(sum=5, count=9)},
+)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "unlabelled", "left"),
+    [
+        (9, 9, {"dice", "region", "total", "confidence", "attention", "trusted"}),
+        (2, 9, {"region", "trusted"}),  # the total less the region's is the labelled ones'
+        (9, 2, {"dice", "attention"}),
+        (0, 9, {"dice", "region", "total", "confidence", "attention", "trusted"}),
+        (0, 1, {"dice", "attention"}),
+    ],
+)
+def test_what_few_cases_patches_measured_stays(
+    labelled: int, unlabelled: int, left: set[str]
+) -> None:
+    report = withhold_few(ALL, labelled, unlabelled, 3)
+    kept = {name for name, total in report.losses.items() if total.count}
+    kept |= {"attention"} if report.attention.count else set()
+    kept |= {"trusted"} if report.trusted else set()
+    assert kept == left
+
+
+# ---- on the way out -----------------------------------------------------------------------------
+
+
+def evaluation(dsc: ScoreSum, asd: ScoreSum, cases: int = 6) -> EvaluationReport:
+    none = {"bladder": NOTHING, "prostate": NOTHING}
+    return EvaluationReport(
+        seconds=1.0,
+        cases={"validation": 0, "test": cases},
+        dsc={"validation": none, "test": none | {"bladder": dsc}},
+        asd_mm={"validation": none, "test": none | {"bladder": asd}},
+    )
+
+
+GOOD = ScoreSum(sum=4.0, sum_of_squares=2.9, count=6)
+
+
+@pytest.mark.parametrize(
+    ("dsc", "asd"),
+    [
+        (ScoreSum(sum=1.5, sum_of_squares=1.2, count=2), NOTHING),
+        (ScoreSum(failures=1), NOTHING),
+        (ScoreSum(sum=0.5), NOTHING),
+        (GOOD, ScoreSum(sum=2.0, sum_of_squares=4.0, count=2)),
+        (replace(GOOD, failures=1), ScoreSum(sum=5.0, sum_of_squares=5.0, count=5, failures=1)),
+        (GOOD, ScoreSum(sum=5.0, sum_of_squares=5.0, count=5)),
+        (replace(GOOD, failures=4), ScoreSum(sum=1.0, count=0, failures=4)),
+        (ScoreSum(sum=4.0, sum_of_squares=1.0, count=6), NOTHING),
+        (GOOD, ScoreSum(count=7)),
+    ],
+)
+def test_scores_of_a_small_group_do_not_pass_the_way_out(dsc: ScoreSum, asd: ScoreSum) -> None:
+    with pytest.raises(MessageError, match="at least 3 cases must stand behind"):
+        refuse_small_groups(evaluation(dsc, asd), PROTOCOL, 3)
+
+
+def test_voxels_need_cases() -> None:
+    report = evaluation(NOTHING, NOTHING, cases=0)
+    with pytest.raises(MessageError, match="of no validation case"):
+        refuse_small_groups(replace(report, reliability={"softmax": bins({30: 5012})}), PROTOCOL, 3)
+    with pytest.raises(MessageError, match="cases/test: 2"):
+        refuse_small_groups(replace(report, cases={"validation": 0, "test": 2}), PROTOCOL, 3)
+
+
+def test_good_reports_pass_the_way_out() -> None:
+    whole = ScoreSum(sum=6.0, sum_of_squares=7.0, count=6)
+    for dsc, asd in ((GOOD, NOTHING), (GOOD, whole), (NOTHING, NOTHING)):
+        refuse_small_groups(evaluation(dsc, asd), PROTOCOL, 3)
+    refuse_small_groups(ALL, PROTOCOL, 3)
+    facts = SiteFacts(labelled=3, unlabelled=1, validation=1, test=1)
+    refuse_small_groups(facts, PROTOCOL, 3)
+    refuse_small_groups(replace(facts, box=(SumCount(sum=1, count=3),) * 6), PROTOCOL, 3)
+
+
+def test_boxes_and_losses_of_few_cases_do_not_pass_the_way_out() -> None:
+    facts = SiteFacts(labelled=2, unlabelled=1, validation=1, test=1)
+    for box in ((SumCount(sum=1, count=2),) * 6, (SumCount(sum=1),) * 6):
+        with pytest.raises(MessageError, match="box"):
+            refuse_small_groups(replace(facts, box=box), PROTOCOL, 3)
+    for report in (replace(ALL, labelled=2), replace(ALL, unlabelled=2), replace(ALL, steps=1)):
+        with pytest.raises(MessageError, match="measured on patches"):
+            refuse_small_groups(report, PROTOCOL, 3)
+    # In a warm-up no unlabelled patch is drawn: the total is the labelled cases'.
+    warm_up = withhold_few(replace(ALL, unlabelled=2, trusted={}), 9, 0, 3)
+    warm_up = replace(warm_up, losses=dict(warm_up.losses) | {"region": SumCount()})
+    refuse_small_groups(warm_up, PROTOCOL, 3)
