@@ -14,16 +14,23 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 
-from client.node.approval import NotApprovedError, check_bundle
+from client.node.approval import ApprovedCode, NotApprovedError, check_bundle
 from client.node.egress import error_reply, filter_reply
+from client.node.guard.guard import Guard
+from client.node.guard.history import HistoryError
+from client.node.guard.refusal import Refusal
 from client.node.worker import SiteStopped, Worker
 from flower_compat.runtime import RuntimeApi
 from protocol.agreement.bundle import BundleError, installed_bundle
-from protocol.audit.log import AuditError, AuditLog, Direction
+from protocol.agreement.manifest import Study
+from protocol.audit.log import AuditEntry, AuditError, AuditLog, Direction
 from protocol.config.site import SiteConfig
+from protocol.files import write_text
+from protocol.keys import KeyFileError
 from protocol.wire.description import describe
 from protocol.wire.error_words import CRASHED, NOT_APPROVED, REFUSED, STOPPED
 from protocol.wire.messages import read_protocol, read_run
+from protocol.wire.proofs import has_manifest
 from protocol.wire.weights import MessageError
 
 log = logging.getLogger(__name__)
@@ -49,6 +56,7 @@ class Executor:
         self._runtime = RuntimeApi(address, secret)
         self._audit = AuditLog(config.audit_file)
         self._installed = installed_bundle().digest
+        self._guard = Guard(config)
         self._worker = Worker()
 
     def poll(self, stop: Stop) -> None:
@@ -100,19 +108,29 @@ class Executor:
     def _answer(self, message: Message, context: Context, fab: bytes, stop: Stop) -> Message:
         """The reply that may leave; it stands in the log by then."""
         try:
-            self._log("received", message, message)
-            reply = self._run_if_approved(message, context, fab, stop)
+            received = self._log("received", message, message)
+            reply = self._answer_if_admitted(message, context, fab, stop, received)
             self._log("sent", reply, message)
         except AuditError:
             log.exception("the audit log cannot be written: no content leaves this site")
             return error_reply(message, "AuditError")
         return reply
 
-    def _run_if_approved(
-        self, message: Message, context: Context, fab: bytes, stop: Stop
+    def _answer_if_admitted(
+        self,
+        message: Message,
+        context: Context,
+        fab: bytes,
+        stop: Stop,
+        received: AuditEntry,
     ) -> Message:
         try:
-            code = check_bundle(self._config, fab, self._installed)
+            study, code = self._admitted(message, fab)
+            _keep(self._config.protocol_file, message)
+        except Refusal as refusal:
+            log.error("refused (%s): %s", refusal.word, refusal)
+            self._log("refused", message, message, refusal.word)
+            return error_reply(message, refusal.word)
         except (NotApprovedError, BundleError) as error:
             log.error("%s", error)
             self._audit.append(
@@ -125,17 +143,50 @@ class Executor:
                 reason="not approved at this site",
             )
             return error_reply(message, NOT_APPROVED)
+        except AuditError:
+            raise
         except OSError:
-            log.exception("the bundle could not be looked at")
+            log.exception("the instruction could not be looked at")
             return error_reply(message, "OSError")
-        return self._run(code.folder, message, context, stop)
+        except Exception as error:
+            # Whatever a message can cause, it has caused before anything was run.
+            log.exception("the instruction could not be looked at")
+            return error_reply(message, type(error).__name__)
+        reply = self._run(code.folder, message, context, stop)
+        if study is None or reply.has_error():
+            return reply
+        try:
+            return self._guard.sealed(study, reply, message, received)
+        except (OSError, KeyFileError, HistoryError) as error:
+            log.exception("the answer could not be signed and remembered: it does not leave")
+            return error_reply(message, type(error).__name__)
+
+    def _admitted(self, message: Message, fab: bytes) -> tuple[Study | None, ApprovedCode]:
+        """The study and the code of an instruction that an honest centre could send now.
+
+        Raises:
+            Refusal: If it could not, or nobody has approved the study.
+            NotApprovedError: Nobody has approved the code.
+            BundleError: The bundle is none.
+        """
+        if not has_manifest(message.content):  # until every centre signs
+            return None, check_bundle(self._config, fab, self._installed)
+        study = self._guard.recognise(message)
+        unapproved = None
+        try:
+            self._guard.require_approval(study)
+        except Refusal as refusal:
+            unapproved = refusal
+        # Code that nobody has approved waits too, so that a person decides on both at once.
+        code = check_bundle(self._config, fab, self._installed)
+        if unapproved is not None:
+            raise unapproved
+        self._guard.admit(study, message, code.digest)
+        return study, code
 
     def _run(self, code: Path | None, message: Message, context: Context, stop: Stop) -> Message:
         log.info("answering a %s message", message.metadata.message_type)
         try:
-            self._config.protocol_file.write_text(
-                read_protocol(message.content).canonical_json(), encoding="utf-8"
-            )
             answer = self._worker.answer(code, message, context, stop)
         except SiteStopped:
             return error_reply(message, STOPPED)
@@ -152,14 +203,24 @@ class Executor:
             self._log("refused", answer if isinstance(answer, Message) else reply, message)
         return reply
 
-    def _log(self, direction: Direction, what: Message, instruction: Message) -> None:
-        self._audit.append(
+    def _log(
+        self, direction: Direction, what: Message, instruction: Message, reason: str = ""
+    ) -> AuditEntry:
+        own = (what.error.reason or "") if what.has_error() else ""
+        return self._audit.append(
             direction,
             peer=str(self._config.centre),
             run=_run_of(instruction),
-            reason=(what.error.reason or "") if what.has_error() else "",
+            reason=reason or own,
             **describe(what),
         )
+
+
+def _keep(path: Path, message: Message) -> None:
+    """The protocol, for the preflight to go by."""
+    text = read_protocol(message.content).canonical_json()
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def _run_of(instruction: Message) -> str:

@@ -126,14 +126,22 @@ def read_statements(text: str, keys: Mapping[str, str]) -> dict[str, Statement]:
     """
     if len(text) > 4 * _MAX_TEXT * len(keys) + 2:
         raise StatementError(f"statements: are {len(text)} characters, too many for the roster")
-    try:
-        signed = _Statements.validate_json(text)
-    except ValidationError:
-        raise StatementError("statements: are no list of signed statements") from None
     said: dict[str, Statement] = {}
-    for each in signed:
+    for each in parse_statements(text):
         statement = each.verified(keys)
         if statement.site in said:
             raise StatementError(f"statements: site {statement.site} makes two")
         said[statement.site] = statement
     return said
+
+
+def parse_statements(text: str) -> list[SignedStatement]:
+    """Statements that travelled together; nothing of them is verified.
+
+    Raises:
+        StatementError: If the text is something else.
+    """
+    try:
+        return _Statements.validate_json(text)
+    except ValidationError:
+        raise StatementError("statements: are no list of signed statements") from None

@@ -20,6 +20,7 @@ _WORDS = {
     "numbers": _NUMBERS,
     "metrics values": _NUMBERS,
     "site values": "name of the site",
+    "signed values": "signed statement",
     "study values": "texts of the study's agreement",
 }
 _HEADINGS: dict[Direction, str] = {
@@ -32,7 +33,8 @@ _CONTENTS = (
     "Weights are what the two networks have learned: large tables of numbers, which training "
     "consists of exchanging. Numbers are counts of cases and of training steps, seconds, and sums "
     "of losses and scores. The study's agreement is the text that says how to train. An error "
-    "reply is one word. Images, label maps, file names and patient identifiers are not among "
+    "reply is one word. A signed statement says which weights came and where this log ends, in "
+    "hashes. Images, label maps, file names and patient identifiers are not among "
     "these contents. Weights are computed from scans, though, and can carry traces of them; "
     "docs/privacy.md has more."
 )

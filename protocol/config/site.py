@@ -122,6 +122,11 @@ class SiteConfig(Frozen):
         return self.state / "bundles"
 
     @property
+    def statements(self) -> Path:
+        """What this site and the others have signed about each round: a file a run."""
+        return self.state / "statements"
+
+    @property
     def studies(self) -> Path:
         """Studies that the centre has signed: waiting/ and approved/."""
         return self.state / "studies"

@@ -10,10 +10,11 @@ from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 from protocol.wire.compression import short_names
 from protocol.wire.messages import CONFIDENCE, SEGMENTER, SITE, STUDY
 from protocol.wire.metrics import METRICS
+from protocol.wire.proofs import BEFORE, SIGNED
 from protocol.wire.weights import count_tensors
 
 _SHORT = short_names()
-_RECORDS = (SEGMENTER, CONFIDENCE, METRICS, STUDY, SITE)
+_RECORDS = (SEGMENTER, CONFIDENCE, METRICS, STUDY, SITE, SIGNED, *BEFORE.values())
 _ROUND = re.compile(r"[0-9]{1,9}")
 
 

@@ -53,6 +53,7 @@ def pack_instruction(
     *,
     run: str,
     agreement: SignedManifest | None = None,
+    scored_round: int | None = None,
 ) -> RecordDict:
     """What the server sends: the protocol whole, the plan of the round, the weights.
 
@@ -63,12 +64,15 @@ def pack_instruction(
         confidence: Global weights of D.
         run: The run's unique name: a site keeps its optimiser states and its log by it.
         agreement: What the centre has signed; None in a simulation.
+        scored_round: For an evaluation: the round after which it is.
     """
     study = ConfigRecord({"protocol": protocol.canonical_json(), "run": run})
     if agreement is not None:
         study["manifest"], study["manifest_signature"] = agreement.text, agreement.signature
     if plan is not None:
         study["plan"] = plan.model_dump_json()
+    if scored_round is not None:
+        study["round"] = scored_round
     content = RecordDict({STUDY: study})
     networks = {SEGMENTER: segmenter, CONFIDENCE: confidence}
     sent = {name: weights for name, weights in networks.items() if weights is not None}
