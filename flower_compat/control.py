@@ -23,8 +23,6 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-from flower_compat.bundle import build_bundle
-
 
 class SuperLinkUnreachable(RuntimeError):
     """The SuperLink does not answer."""
@@ -69,9 +67,8 @@ class Control:
         with _explained():
             self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
 
-    def start_run(self, app: Path, config: Mapping[str, str]) -> int:
-        """Bundle the app in this folder and start it; Flower's id of the run."""
-        bundle = build_bundle(app)
+    def start_run(self, bundle: bytes, config: Mapping[str, str]) -> int:
+        """Start the app of this bundle; Flower's id of the run."""
         with _explained():
             answer = self._client.StartRun(
                 StartRunRequest(

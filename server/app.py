@@ -16,8 +16,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from flower_compat.grid import PromptGrid
 from flower_compat.polling import pull_objects_soon
+from protocol.agreement.manifest import SignedManifest
 from protocol.audit.log import AuditLog
-from server.monitoring.run_folder import CheckpointWatcher, EventWriter, RunFolder
+from protocol.config.study import StudyProtocol
+from server.admin.signing import read_public
+from server.monitoring.run_folder import CheckpointWatcher, EventWriter, RunError, RunFolder
 from server.monitoring.tracking import MlflowWatcher
 from server.rounds.checkpoint import CheckpointError, load_checkpoint
 from server.rounds.errors import QuorumError
@@ -62,6 +65,7 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
                 expected_sites=facts.expected_sites,
                 audit=audit,
                 updates=folder.updates,
+                agreement=_agreement(folder, agreed),
             )
         except QuorumError as error:
             folder.add_event("stopped", reason=str(error))
@@ -72,6 +76,24 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
             unsent = tracker.pending(record)
             words = f"{unsent} rounds are not in MLflow yet: it could not be reached"
             folder.add_event("finished", unsent=unsent, reason=words if unsent else "")
+
+
+def _agreement(folder: RunFolder, agreed: StudyProtocol) -> SignedManifest | None:
+    """What `asdnet-centre run` has signed; None in a run that it has not, which no site follows.
+
+    Raises:
+        RunError: If it is of another protocol or run.
+    """
+    file = folder.study()
+    if file is None:
+        return None
+    manifest = file.signed.verified(read_public(folder.path.parents[1]))
+    if (manifest.run, manifest.protocol_digest) != (folder.path.name, agreed.digest):
+        raise RunError(
+            f"run {folder.path.name}: its manifest is of another run or protocol; sign it anew:"
+            f" asdnet-centre run --resume {folder.path.name}"
+        )
+    return file.signed
 
 
 def _main(grid: Grid, context: Context) -> None:

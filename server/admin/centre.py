@@ -33,6 +33,7 @@ from protocol.keys import (
     read_certificate,
 )
 from server.admin.certificates import Identity, check_hosts, issue_server, make_ca
+from server.admin.signing import make_signing_files
 
 CENTRE = Path("centre")
 # glibc's own first setting.  Else it raises it by itself, and keeps what is freed of updates.
@@ -181,6 +182,7 @@ def create_centre(centre: Centre, ca_days: int, now: datetime) -> None:
         write_bytes(centre.ca_file, ca.certificate_pem, PUBLIC_MODE)
         write_bytes(centre.server_key, server.key_pem, PRIVATE_MODE)
         write_bytes(centre.server_file, server.certificate_pem, PUBLIC_MODE)
+        make_signing_files(folder)
         write_sites(centre, {})
         for inner in (centre.flower_home, centre.runs, centre.logs):
             inner.mkdir(mode=0o700)

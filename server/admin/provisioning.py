@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
 from protocol.keys import (
@@ -28,13 +29,15 @@ from server.admin.centre import (
     write_sites,
 )
 from server.admin.certificates import hosts_of
+from server.admin.signing import public_file, read_public
 
 
 @dataclass(frozen=True, kw_only=True)
 class CentreContent:
-    """A centre's certificates, "CA" and "server", and its sites by name."""
+    """A centre's certificates, "CA" and "server", its key for studies, and its sites by name."""
 
     certificates: dict[str, x509.Certificate]
+    study_key: Ed25519PublicKey | None
     sites: dict[str, SiteKey]
 
 
@@ -79,10 +82,12 @@ def centre_content(centre: Centre) -> CentreContent:
 
     Raises:
         CentreError: If sites.json breaks a rule.
-        KeyFileError: If a certificate cannot be read.
+        KeyFileError: If a certificate or key cannot be read.
     """
+    has_key = public_file(centre.folder).exists()
     return CentreContent(
         sites=read_sites(centre),
+        study_key=read_public(centre.folder) if has_key else None,
         certificates={
             "CA": read_certificate(centre.ca_file),
             "server": read_certificate(centre.server_file),
@@ -106,6 +111,11 @@ def faults(
         elif end - now <= notice:
             left = f"{(end - now).days} days left, until {end:%Y-%m-%d}"
             warnings.append(f"{name}: {left}; {hints[name]}")
+    if content.study_key is None:
+        warnings.append(
+            "study.pub: is not there, no study can be signed; run: asdnet-centre renew"
+            f" --signing-key{centre_option(centre)}"
+        )
     server_key = read_server_key(centre).public_key()
     if server_key != content.certificates["server"].public_key():
         errors.append("server.key and server.pem are not of one pair; run `renew`")
@@ -125,6 +135,7 @@ def content_json(centre: Centre, content: CentreContent, now: datetime) -> dict[
             }
             for name, certificate in content.certificates.items()
         },
+        "study_key": None if content.study_key is None else openssh_fingerprint(content.study_key),
         "hosts": hosts_of(content.certificates["server"]),
         "sites": {name: key.model_dump(mode="json") for name, key in content.sites.items()},
     }

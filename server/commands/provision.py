@@ -8,8 +8,14 @@ from typing import Annotated
 
 import typer
 
-from protocol.keys import KeyFileError, certificate_fingerprint, read_certificate
+from protocol.keys import (
+    KeyFileError,
+    certificate_fingerprint,
+    openssh_fingerprint,
+    read_certificate,
+)
 from reporting.terminal import make_console, user_errors
+from server.admin import signing
 from server.admin.centre import (
     CENTRE,
     DEFAULT_PORT,
@@ -108,11 +114,24 @@ def remove_site(site: SiteArgument, folder: CentreOption = CENTRE) -> None:
 def renew(
     days: Annotated[int | None, DaysOption] = None,
     host: Annotated[list[str] | None, HostOption] = None,
+    signing_key: Annotated[
+        bool,
+        typer.Option(
+            "--signing-key",
+            help="Make a new key for studies instead (study.key, study.pub): every hospital needs "
+            "the new study.pub.",
+        ),
+    ] = False,
     folder: CentreOption = CENTRE,
 ) -> None:
     """Make a new server key and certificate from the same CA; hospitals need nothing new."""
     with user_errors(CentreError, KeyFileError):
         centre = read_centre(folder)
+        if signing_key:
+            if days or host:
+                raise CentreError("--signing-key: not with --days or --host, which are of another")
+            _say(*_new_signing_key(centre))
+            return
         hosts = _hosts(host) if host else centre.hosts
         renewed = centre.model_copy(update={"hosts": hosts, "days": days or centre.days})
         certificate = renew_server(renewed, datetime.now(UTC)).certificate
@@ -151,6 +170,18 @@ def list_sites(
     raise typer.Exit(1 if errors else 0)
 
 
+def _new_signing_key(centre: Centre) -> list[str]:
+    public = signing.make_signing_files(centre.folder)
+    return [
+        "new key for studies; an old one is beside it as .previous",
+        f"  {signing.public_file(centre.folder)}",
+        f"  {openssh_fingerprint(public)}",
+        "Send study.pub to every hospital, which compares the fingerprint by telephone. Studies"
+        " that were signed before are not believed there any more: go on with a run by --resume,"
+        " which signs it anew, and have every site approve it again.",
+    ]
+
+
 def _hosts(values: list[str], other_mistake: str | None = None) -> tuple[str, ...]:
     """The hosts, unless they or something else is wrong; all mistakes at once."""
     mistakes = [other_mistake] if other_mistake else []
@@ -166,10 +197,11 @@ def _hosts(values: list[str], other_mistake: str | None = None) -> tuple[str, ..
 
 def _next_steps(centre: Centre) -> list[str]:
     ca = read_certificate(centre.ca_file)
+    study_key = signing.read_public(centre.folder)
     folder = shlex.quote(str(centre.folder))
     command = shlex.join(["flower-superlink", *superlink_arguments(centre)])
     return [
-        f"centre made in {centre.folder}; ca.key and server.key must never leave it",
+        f"centre made in {centre.folder}; ca.key, server.key and study.key must never leave it",
         "",
         "Start the SuperLink:",
         f"  asdnet-centre superlink --centre {folder}",
@@ -179,6 +211,8 @@ def _next_steps(centre: Centre) -> list[str]:
         "Send to each hospital:",
         f"  the CA's certificate  {centre.ca_file}",
         f"  its SHA-256           {certificate_fingerprint(ca)}",
+        f"  the key for studies   {signing.public_file(centre.folder)}",
+        f"  its fingerprint       {openssh_fingerprint(study_key)}",
         f"  the address           {centre.address}",
         "",
         "Admit a hospital by the .pub file that it sends back:",
@@ -203,6 +237,8 @@ def _show(centre: Centre, content: CentreContent, now: datetime) -> None:
     # Beside the table, not in it: a fingerprint must stand in one piece.
     for name, certificate in content.certificates.items():
         _say(f"SHA-256 of {name}: {certificate_fingerprint(certificate)}")
+    if content.study_key is not None:
+        _say(f"fingerprint of study.pub: {openssh_fingerprint(content.study_key)}")
     console.print(known if content.sites else "no sites yet")
 
 

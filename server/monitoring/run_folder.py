@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from asdnet_models.config import Frozen
+from protocol.agreement.manifest import MANIFEST_FILE, StudyFile
 from protocol.config.study import StudyProtocol, explain
-from protocol.files import LockedError, append_line, is_locked, locked, write_json
+from protocol.files import LockedError, append_line, is_locked, locked, write_json, write_text
 from protocol.model_io import save_model
 from server.monitoring.progress import round_line, sites_line
 from server.rounds.checkpoint import save_checkpoint
@@ -54,6 +55,31 @@ class RunFolder:
     def updates(self) -> Path:
         """What the sites sent in the round at work."""
         return self.path / "updates"
+
+    @property
+    def manifest(self) -> Path:
+        """The signed study, as it is mailed to hospitals."""
+        return self.path / MANIFEST_FILE
+
+    def study(self) -> StudyFile | None:
+        """The signed study, not verified; None where none has been signed.
+
+        Raises:
+            RunError: If the file is damaged.
+        """
+        try:
+            return StudyFile.model_validate_json(self.manifest.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            raise RunError(
+                f"run {self.path.name}: {self.manifest} is damaged; delete it, and go on with"
+                f" --resume {self.path.name}: it is signed anew"
+            ) from None
+
+    def write_study(self, file: StudyFile) -> None:
+        """Replace the signed study atomically."""
+        write_text(self.manifest, file.model_dump_json(indent=2) + "\n")
 
     def create(self, facts: RunFacts, protocol: StudyProtocol) -> None:
         """A new run.

@@ -12,6 +12,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from protocol.agreement.first_weights import first_weights
+from protocol.agreement.manifest import SignedManifest
 from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import CONFIDENCE, SEGMENTER
@@ -45,6 +46,7 @@ def run_study(
     expected_sites: int | None = None,
     audit: AuditLog | None = None,
     updates: Path | None = None,
+    agreement: SignedManifest | None = None,
 ) -> StudyRecord:
     """All rounds that the record does not hold yet.
 
@@ -55,6 +57,7 @@ def run_study(
         expected_sites: Begin as soon as so many are there; else at the end of the joining time.
         audit: Log of all that is sent and received.
         updates: Folder of a round's updates, emptied now and at the end; None: a temporary one.
+        agreement: What the centre has signed, sent with every instruction; None in a simulation.
 
     Raises:
         QuorumError: If fewer than `min_sites` answer; the watcher has been given what there is.
@@ -70,7 +73,7 @@ def run_study(
         audit=audit,
         watcher=watcher,
     )
-    members = Membership(channel, record)
+    members = Membership(channel, record, agreement)
     with closing(RoundUpdates(updates)) as round_updates:
         members.await_nodes(expected_sites)
         members.collect_facts()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flwr.app import Message, MessageType, RecordDict
 
+from protocol.agreement.manifest import SignedManifest
 from protocol.config.schedule import RoundPlan
 from protocol.wire.messages import pack_instruction, read_facts, read_site_name
 from protocol.wire.weights import MessageError
@@ -38,9 +39,12 @@ class Attendance:
 class Membership:
     """The sites of one study; what they declare is kept in the record."""
 
-    def __init__(self, channel: Channel, record: StudyRecord) -> None:
+    def __init__(
+        self, channel: Channel, record: StudyRecord, agreement: SignedManifest | None = None
+    ) -> None:
         self.channel = channel
         self.record = record
+        self.agreement = agreement
         self._rules = record.protocol.aggregation
         self._broken: list[str] = []
         # Newcomers are asked in passing, over many rounds.
@@ -80,7 +84,7 @@ class Membership:
                 site's cache, is taken when it has come, and holds no round up.
         """
         channel, record = self.channel, self.record
-        content = pack_instruction(record.protocol, run=record.run)
+        content = pack_instruction(record.protocol, run=record.run, agreement=self.agreement)
         instructions = dict.fromkeys(channel.roster.unregistered(), content)
         if wait:
             failures = Exchange(channel, 0, MessageType.QUERY, self._admit).request(instructions)

@@ -106,7 +106,12 @@ def _collect_updates(
     record = members.record
     updates.clear()
     content = pack_instruction(
-        record.protocol, plan, record.segmenter, record.confidence, run=record.run
+        record.protocol,
+        plan,
+        record.segmenter,
+        record.confidence,
+        run=record.run,
+        agreement=members.agreement,
     )
     accept = partial(accept_update, members, updates)
     training = Exchange(members.channel, plan.round, MessageType.TRAIN, accept)
@@ -146,7 +151,12 @@ def _evaluate(members: Membership, round_number: int) -> Mapping[str, Evaluation
         reports[site] = report
 
     content = pack_instruction(
-        record.protocol, None, record.segmenter, record.confidence, run=record.run
+        record.protocol,
+        None,
+        record.segmenter,
+        record.confidence,
+        run=record.run,
+        agreement=members.agreement,
     )
     scoring = Exchange(members.channel, round_number, MessageType.EVALUATE, accept)
     missing = scoring.request(members.addressed(asked, content))

@@ -132,7 +132,8 @@ def approve(config: SiteConfig, study: Study) -> list[str]:
         Digests of the revisions that it replaces.
 
     Raises:
-        ApprovalError: It breaks limits of the site, or a later revision is approved.
+        ApprovalError: It breaks limits of the site, or one of the same run that was signed later
+            is approved.
     """
     broken = limits_broken_by(config, study)
     if broken:
@@ -141,18 +142,19 @@ def approve(config: SiteConfig, study: Study) -> list[str]:
             f" approved; the site's own file, {config.site}.yaml, can raise them:\n"
             + "\n".join(broken)
         )
-    run, revision = study.manifest.run, study.manifest.revision
+    manifest = study.manifest
     others = [
         kept.item
         for kept in approved(config)
-        if kept.item.manifest.run == run and kept.item.digest != study.digest
+        if kept.item.manifest.run == manifest.run and kept.item.digest != study.digest
     ]
-    later = [other for other in others if other.manifest.revision >= revision]
+    later = [other for other in others if other.manifest.issued >= manifest.issued]
     if later:
+        mine, its = (f"{m.issued:%Y-%m-%d %H:%M} UTC" for m in (manifest, later[-1].manifest))
         raise ApprovalError(
-            f"study {study.digest[:12]} is revision {revision} of run {run}, and revision"
-            f" {later[-1].manifest.revision} ({later[-1].digest[:12]}) is approved; revoke that one"
-            " first if the centre really goes back"
+            f"study {study.digest[:12]} of run {manifest.run} was signed on {mine}, and"
+            f" {later[-1].digest[:12]}, signed on {its}, is approved; revoke that one first if the"
+            " centre really goes back"
         )
     store = _store(config)
     # Before the old ones go: at no time is a run without its approval.

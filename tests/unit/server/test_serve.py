@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Message, RecordDict
 from memory_grid import MemoryGrid, Site, error, same
+from signed_studies import SigningCentre
 
+from protocol.agreement.manifest import StudyFile
 from protocol.audit.verification import verify
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model
+from protocol.wire.messages import read_study_file
 from server.app import serve
 from server.monitoring.follow import read_events
 from server.monitoring.run_folder import RunError, RunFacts, RunFolder
@@ -150,3 +154,57 @@ def test_a_second_server_app_of_a_run_does_nothing(
     assert read_events(folder.events) == []
     with pytest.raises(RunError, match=r"run two: has no run.json; runs of this centre: one"):
         serve(grid, tmp_path, "two")
+
+
+# ---- what the centre has signed -----------------------------------------------------------------
+
+
+def sign(folder: RunFolder, protocol: StudyProtocol, **changes: Any) -> StudyFile:
+    """As `asdnet-centre run` leaves it."""
+    centre = SigningCentre("AB")
+    centre.pin(folder.path.parents[1] / "study.pub")
+    file = centre.study(protocol, **{"run": "one"} | changes)
+    folder.write_study(file)
+    return file
+
+
+def test_every_instruction_carries_the_signed_manifest(
+    make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
+    protocol = make_protocol()
+    folder = make(tmp_path, protocol)
+    file = sign(folder, protocol)
+    seen: list[tuple[str, StudyFile]] = []
+    group = sites(protocol)
+
+    def look(message: Message, content: RecordDict) -> RecordDict:
+        seen.append((message.metadata.message_type, read_study_file(message.content)))
+        return content
+
+    group[0].spoil = dict.fromkeys(("query", "train", "evaluate"), look)
+    serve(MemoryGrid(group), tmp_path, "one")
+    assert {kind for kind, _ in seen} == {"query", "train", "evaluate"}
+    assert all(sent == file for _, sent in seen)
+
+
+def test_the_private_key_is_not_needed(make_protocol: MakeProtocol, tmp_path: Path) -> None:
+    protocol = make_protocol()
+    sign(make(tmp_path, protocol), protocol)
+    assert not (tmp_path / "study.key").exists()
+    serve(MemoryGrid(sites(protocol)), tmp_path, "one")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"run": "other"}, {"protocol_digest": "0" * 64}], ids=["run", "protocol"]
+)
+def test_a_manifest_of_another_study_is_refused(
+    make_protocol: MakeProtocol, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    protocol = make_protocol()
+    folder = make(tmp_path, protocol)
+    sign(folder, protocol, **changes)
+    grid = MemoryGrid(sites(protocol))
+    with pytest.raises(RunError, match="its manifest is of another run or protocol"):
+        serve(grid, tmp_path, "one")
+    assert grid.pushed == []
+    assert read_events(folder.events)[-1]["kind"] == "failed"

@@ -36,6 +36,8 @@ from protocol.keys import (
     openssh_line,
     openssh_private,
     read_certificate,
+    read_signing_key,
+    read_verifying_key,
 )
 from server.admin.centre import (
     Centre,
@@ -49,7 +51,7 @@ from server.admin.certificates import HostError, check_hosts
 from server.cli import app
 
 HOSTS = ("centre.example.org", "10.1.2.3", "fd00::7")
-PRIVATE_FILES = {"ca.key", "server.key"}
+PRIVATE_FILES = {"ca.key", "server.key", "study.key"}
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +115,8 @@ def test_a_centre_is_private_and_whole(folder: Path) -> None:
     assert (centre.hosts, centre.port, centre.days) == (HOSTS, 9092, 397)
     assert mode(folder) == 0o700
     files = {path.name for path in folder.iterdir() if path.is_file()}
-    assert files == {"centre.json", "sites.json", "ca.pem", "server.pem"} | PRIVATE_FILES
+    public = {"centre.json", "sites.json", "ca.pem", "server.pem", "study.pub"}
+    assert files == public | PRIVATE_FILES
     assert {name: mode(folder / name) for name in PRIVATE_FILES} == dict.fromkeys(
         PRIVATE_FILES, 0o600
     )
@@ -241,6 +244,9 @@ def test_init_says_what_comes_next(tmp_path: Path) -> None:
     assert arguments == superlink_arguments(read_centre(folder))
     assert certificate_fingerprint(read_certificate(folder / "ca.pem")) in result.stdout
     assert "the address           [fd00::7]:19092" in lines
+    assert f"the key for studies   {folder}/study.pub" in lines
+    fingerprint = openssh_fingerprint(read_verifying_key(folder / "study.pub"))
+    assert f"its fingerprint       {fingerprint}" in lines
 
 
 def test_the_superlink_is_started_safely(folder: Path) -> None:
@@ -695,3 +701,50 @@ def test_a_missing_certificate_is_told(folder: Path) -> None:
         read_certificate(folder / "server.pem")
     assert run("renew", centre=folder).exit_code == 0  # which mends it
     verify(folder, HOSTS[0])
+
+
+# The key for studies
+
+
+def test_studies_are_signed_by_a_key_of_their_own(folder: Path) -> None:
+    key = read_signing_key(folder / "study.key")
+    assert read_verifying_key(folder / "study.pub") == key.public_key()
+    assert (folder / "study.pub").read_text(encoding="utf-8").endswith(" asdnet-centre\n")
+    fingerprint = openssh_fingerprint(key.public_key())
+    assert f"fingerprint of study.pub: {fingerprint}" in run("list", centre=folder).stdout
+    assert json.loads(run("list", "--json", centre=folder).stdout)["study_key"] == fingerprint
+
+
+def test_a_new_key_for_studies_is_all_that_changes(folder: Path) -> None:
+    before = contents(folder)
+    result = run("renew", "--signing-key", centre=folder)
+    assert result.exit_code == 0, result.output
+    after = contents(folder)
+    assert {name for name in before if before[name] != after[name]} == {"study.key", "study.pub"}
+    for name in ("study.key", "study.pub"):
+        assert after[f"{name}.previous"] == before[name]
+    assert mode(folder / "study.key") == mode(folder / "study.key.previous") == 0o600
+    public = read_verifying_key(folder / "study.pub")
+    assert openssh_fingerprint(public) in result.stdout
+    assert "have every site approve it again" in result.stdout
+
+
+def test_a_centre_that_is_older_gets_its_first_key_for_studies(folder: Path) -> None:
+    for name in ("study.key", "study.pub"):
+        (folder / name).unlink()
+    listed = run("list", centre=folder)
+    assert listed.exit_code == 0
+    assert "study.pub: is not there, no study can be signed; run: asdnet-centre renew" in (
+        listed.stderr
+    )
+    assert run("renew", "--signing-key", centre=folder).exit_code == 0
+    assert read_signing_key(folder / "study.key")
+    assert run("list", centre=folder).stderr == ""
+
+
+def test_a_new_key_for_studies_goes_with_no_other_option(folder: Path) -> None:
+    before = contents(folder)
+    result = run("renew", "--signing-key", "--days=3", centre=folder)
+    assert result.exit_code == 2
+    assert "--signing-key: not with --days or --host" in result.stderr
+    assert contents(folder) == before

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,22 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from flower_compat.bundle import build_bundle
 from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
+from protocol.agreement.bundle import read_bundle
+from protocol.agreement.digests import weights_digest
+from protocol.agreement.manifest import Study, StudyFile
 from protocol.config.study import StudyProtocol
-from server.admin.centre import Centre, create_centre
+from protocol.keys import make_key, openssh_fingerprint, openssh_line, read_verifying_key
+from server.admin.centre import Centre, SiteKey, create_centre, write_sites
+from server.admin.signing import make_signing_files
 from server.cli import app
 from server.commands.run import APP
 from server.monitoring.run_folder import RunFacts, RunFolder
+from server.rounds.loop import new_record
+
+# Small networks, whose first weights are signed.
+STUDY = {"name": "pelvis", "seed": 3, "network": {"width": 1}, "confidence": {"width": 1}}
 
 
 @dataclass
@@ -32,8 +43,8 @@ class FakeControl:
     running: set[int] = field(default_factory=set)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def start_run(self, folder: Path, config: Mapping[str, str]) -> int:
-        self.calls.append(("start", folder, dict(config)))
+    def start_run(self, bundle: bytes, config: Mapping[str, str]) -> int:
+        self.calls.append(("start", read_bundle(bundle).digest, dict(config)))
         if self.refuses:
             raise self.refuses
         number = 2**63 + len(self.calls)
@@ -54,7 +65,36 @@ class FakeControl:
 def centre(tmp_path: Path) -> Centre:
     made = Centre(folder=(tmp_path / "centre").resolve(), hosts=("localhost",))
     create_centre(made, ca_days=3650, now=datetime.now(UTC))
+    admit(made, "AB")
     return made
+
+
+def admit(centre: Centre, names: str) -> None:
+    """These sites, and no others."""
+    write_sites(centre, {name: KEYS[name] for name in names})
+
+
+def site_key() -> SiteKey:
+    public = make_key().public_key()
+    return SiteKey(
+        public_key=openssh_line(public),
+        fingerprint=openssh_fingerprint(public),
+        added=datetime.now(UTC),
+    )
+
+
+KEYS = {name: site_key() for name in "ABC"}
+
+
+@cache
+def sent_bundle() -> bytes:
+    """What the checkout bundles; once, because it takes a second."""
+    return build_bundle(APP)
+
+
+@pytest.fixture(autouse=True)
+def one_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flower_compat.bundle.build_bundle", lambda root: sent_bundle())
 
 
 @pytest.fixture
@@ -75,7 +115,7 @@ def control(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> FakeControl:
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({"name": "pelvis", "seed": 3}))
+    path.write_text(yaml.safe_dump(STUDY))
     return path
 
 
@@ -85,6 +125,22 @@ def call(centre: Centre, *arguments: object) -> Result:
 
 def runs(centre: Centre) -> list[str]:
     return sorted(os.listdir(centre.runs))
+
+
+def digest() -> str:
+    """Of the code that is sent."""
+    return read_bundle(sent_bundle()).digest
+
+
+def signed(centre: Centre, name: str) -> StudyFile:
+    """The run's signed study."""
+    file = RunFolder(centre.runs / name).study()
+    assert file is not None
+    return file
+
+
+def verified(centre: Centre, name: str) -> Study:
+    return signed(centre, name).verified(read_verifying_key(centre.folder / "study.pub"))
 
 
 def facts(centre: Centre, name: str) -> RunFacts:
@@ -98,10 +154,15 @@ def test_a_new_run(centre: Centre, control: FakeControl, study: Path) -> None:
     result = call(centre, "--study", study, "--name", "one", "--sites", 3)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
-    assert result.stdout.splitlines() == ["run one", f"finished: {centre.runs / 'one'}"]
-    assert control.calls == [("start", APP, {"run": "one"})]
+    study_file = signed(centre, "one")
+    assert result.stdout.splitlines() == [
+        f"run one: signed, study {study_file.signed.digest[:12]}; each site approves it once",
+        "run one",
+        f"finished: {centre.runs / 'one'}",
+    ]
+    assert control.calls == [("start", digest(), {"run": "one"})]
     found, protocol = RunFolder(centre.runs / "one").read()
-    assert protocol == StudyProtocol(name="pelvis", seed=3)
+    assert protocol == StudyProtocol.model_validate(STUDY)
     assert (found.name, found.expected_sites) == ("one", 3)
     assert found.flower_run_id in control.running
     assert found.mlflow_uri == f"sqlite:///{centre.folder / 'mlflow.db'}"
@@ -171,7 +232,7 @@ def test_a_run_is_resumed_and_what_was_left_running_is_ended(
     assert "too few" not in result.stdout  # of the earlier start
     assert control.calls[1:] == [
         ("stop", before.flower_run_id),
-        ("start", APP, {"run": "one"}),
+        ("start", digest(), {"run": "one"}),
     ]
     after = facts(centre, "one")
     assert after.flower_run_id != before.flower_run_id
@@ -332,8 +393,9 @@ def test_a_run_that_could_not_be_started_can_be_resumed(
     result = call(centre, "--study", study, "--name", "one", "--sites", 3)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {refusal}\n")
-    assert result.stdout == ""
-    assert sorted(os.listdir(centre.runs / "one")) == ["lock", "protocol.json", "run.json"]
+    assert result.stdout.startswith("run one: signed, study ")
+    there = ["lock", "manifest.json", "protocol.json", "run.json"]
+    assert sorted(os.listdir(centre.runs / "one")) == there
     assert json.loads((centre.runs / "one" / "run.json").read_text())["flower_run_id"] is None
     control.refuses = None
     result = call(centre, "--resume", "one")
@@ -376,3 +438,191 @@ def test_the_real_connection_says_that_nobody_answers(centre: Centre) -> None:
     assert result.exit_code == 2
     assert "the SuperLink does not answer (ConnectError)" in result.stderr
     assert "asdnet-centre superlink" in result.stderr
+
+
+# ---- what is signed -----------------------------------------------------------------------------
+
+
+def test_the_manifest_binds_what_will_be_sent(
+    centre: Centre, control: FakeControl, study: Path
+) -> None:
+    call(centre, "--study", study, "--name", "one")
+    signed_study = verified(centre, "one")
+    manifest, protocol = signed_study.manifest, signed_study.protocol
+    assert protocol == StudyProtocol.model_validate(STUDY)
+    assert (manifest.run, manifest.revision, manifest.code) == ("one", 1, digest())
+    assert manifest.sites == {name: KEYS[name].public_key for name in "AB"}
+    assert manifest.evaluation_rounds == tuple(range(5, 61, 5))
+    first = new_record(protocol, "one")
+    assert manifest.weights.segmenter == weights_digest(first.segmenter)
+    assert first.confidence is not None
+    assert manifest.weights.confidence == weights_digest(first.confidence)
+    assert abs(datetime.now(UTC) - manifest.issued).total_seconds() < 60
+
+
+def test_a_study_is_prepared_and_started_later(
+    centre: Centre, control: FakeControl, study: Path
+) -> None:
+    result = call(centre, "--study", study, "--name", "one", "--prepare")
+    assert result.exit_code == 0, result.output
+    assert control.calls == []
+    prepared = signed(centre, "one")
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert lines == [
+        f"run one: signed, study {prepared.signed.digest}",
+        str(centre.runs / "one" / "manifest.json"),
+        "Mail this file to each hospital (A, B), which looks at it and approves it there:",
+        "asdnet-site approve --site SITE --file manifest.json",
+        "Then start it:",
+        f"asdnet-centre run --resume one --centre {centre.folder}",
+    ]
+    # Its key can be away by then.
+    (centre.folder / "study.key").rename(centre.folder / "elsewhere")
+    result = call(centre, "--resume", "one")
+    assert result.exit_code == 0, result.output
+    assert signed(centre, "one") == prepared
+    assert control.calls == [("start", digest(), {"run": "one"})]
+
+
+def change_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Another checkout at the centre."""
+    root = tmp_path / "app"
+    (root / "tinyapp").mkdir(parents=True)
+    (root / "tinyapp" / "a.py").write_text("", encoding="utf-8")
+    (root / "pyproject.toml").write_text(
+        '[project]\nname = "t"\nversion = "1.0.0"\n[tool.flwr.app]\npublisher = "c"\n'
+        '[tool.flwr.app.components]\nserverapp = "tinyapp.a:app"\nclientapp = "tinyapp.a:app"\n',
+        encoding="utf-8",
+    )
+    other = build_bundle(root)
+    monkeypatch.setattr("flower_compat.bundle.build_bundle", lambda root: other)
+
+
+def test_other_code_is_signed_anew(
+    centre: Centre,
+    control: FakeControl,
+    study: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    call(centre, "--study", study, "--name", "one")
+    before = verified(centre, "one")
+    change_code(monkeypatch, tmp_path)
+    result = call(centre, "--resume", "one")
+    assert "run one: signed anew, as revision 2: the code is another (" in result.stdout
+    assert "Every site must approve it again." in result.stdout
+    after = verified(centre, "one")
+    assert after.manifest.revision == 2
+    assert after.manifest.issued > before.manifest.issued
+    # What was started is what was signed.
+    assert control.calls[-1] == ("start", after.manifest.code, {"run": "one"})
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [("ABC", "site C is added"), ("A", "site B is removed"), ("AC", "B is removed; site C is add")],
+)
+def test_another_roster_is_signed_anew(
+    centre: Centre, control: FakeControl, study: Path, names: str, words: str
+) -> None:
+    call(centre, "--study", study, "--name", "one")
+    admit(centre, names)
+    result = call(centre, "--resume", "one")
+    assert words in result.stdout
+    manifest = verified(centre, "one").manifest
+    assert (manifest.revision, sorted(manifest.sites)) == (2, list(names))
+
+
+def test_another_key_of_a_site_is_signed_anew(
+    centre: Centre, control: FakeControl, study: Path
+) -> None:
+    call(centre, "--study", study, "--name", "one")
+    write_sites(centre, {"A": KEYS["A"], "B": KEYS["C"]})
+    assert "site B has another key" in call(centre, "--resume", "one").stdout
+
+
+def test_a_revision_keeps_what_a_run_under_way_began_with(
+    centre: Centre, control: FakeControl, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(centre, "--study", study, "--name", "one")
+    before = verified(centre, "one").manifest.weights
+    (centre.runs / "one" / "checkpoint.safetensors").touch()
+    admit(centre, "ABC")
+    monkeypatch.setattr("server.admin.agreement.first_weights", None)
+    call(centre, "--resume", "one")
+    assert verified(centre, "one").manifest.weights == before
+
+
+@pytest.mark.parametrize("damage", ["key", "text", "file", "gone"])
+def test_a_study_that_is_not_to_be_believed_is_signed_anew(
+    centre: Centre, control: FakeControl, study: Path, damage: str
+) -> None:
+    """After `renew --signing-key`, a damaged disk, or a run of an earlier version."""
+    call(centre, "--study", study, "--name", "one")
+    path = centre.runs / "one" / "manifest.json"
+    if damage == "key":
+        make_signing_files(centre.folder)
+    elif damage == "gone":
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace("60", "61") if damage == "text" else "{")
+    result = call(centre, "--resume", "one")
+    assert result.exit_code == 0, result.output
+    words = "each site approves it once" if damage == "gone" else "is damaged, or signed with an"
+    assert words in result.stdout
+    assert verified(centre, "one").manifest.revision == 1
+
+
+def test_a_run_at_work_is_not_signed_anew(
+    centre: Centre, control: FakeControl, study: Path
+) -> None:
+    call(centre, "--study", study, "--name", "one")
+    before = signed(centre, "one")
+    admit(centre, "ABC")
+    with RunFolder(centre.runs / "one").lock():
+        result = call(centre, "--resume", "one", "--prepare")
+    assert result.exit_code == 2
+    assert "a ServerApp is at work on it" in result.stderr
+    assert signed(centre, "one") == before
+
+
+def test_the_key_may_lie_elsewhere(
+    centre: Centre, control: FakeControl, study: Path, tmp_path: Path
+) -> None:
+    stick = tmp_path / "study.key"
+    (centre.folder / "study.key").rename(stick)
+    result = call(centre, "--study", study, "--name", "one")
+    assert result.exit_code == 2
+    assert "study.key: cannot be read" in result.stderr
+    assert runs(centre) == []
+    result = call(centre, "--study", study, "--name", "one", "--study-key", stick)
+    assert result.exit_code == 0, result.output
+    assert verified(centre, "one")
+
+
+def test_what_cannot_be_signed_makes_no_run(
+    centre: Centre, control: FakeControl, study: Path, tmp_path: Path
+) -> None:
+    def refused(words: str) -> None:
+        result = call(centre, "--study", study, "--name", "one")
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert (runs(centre), control.calls) == ([], [])
+
+    admit(centre, "")
+    refused("there are none yet; admit them first: asdnet-centre add-site")
+    admit(centre, "AB")
+    public = centre.folder / "study.pub"
+    kept = public.read_bytes()
+    make_signing_files(centre.folder)
+    public.write_bytes(kept)
+    refused("study.key: is not the key of")
+    public.unlink()
+    refused("study.pub: is not there, and no study can be signed; make a key with")
+
+
+@pytest.mark.parametrize("what", ["--follow", "--stop"])
+def test_only_what_is_started_is_prepared(centre: Centre, study: Path, what: str) -> None:
+    result = call(centre, what, "one", "--prepare")
+    assert result.exit_code == 2
+    assert "--prepare: not with --follow or --stop" in result.stderr

@@ -1,11 +1,12 @@
 """Which studies a site believes, which of those a person has approved, and what an approval is."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from signed_studies import SigningCentre
+from signed_studies import ISSUED, SigningCentre
 
 from client.node.decisions import MAX_WAITING, ApprovalError, Decision
 from client.node.guard.studies import (
@@ -142,7 +143,10 @@ def test_a_later_revision_replaces_the_earlier_one(
     centre: SigningCentre, config: SiteConfig
 ) -> None:
     """The attack: an earlier revision of the same run, approved once, is sent again."""
-    first, second = (centre.study(PROTOCOL, revision=n, code=str(n) * 64) for n in (1, 2))
+    first, second = (
+        centre.study(PROTOCOL, revision=n, code=str(n) * 64, issued=ISSUED + timedelta(days=n))
+        for n in (1, 2)
+    )
     approve(config, verified_study(config, first))
     other_run = centre.study(PROTOCOL, run="other-1")
     approve(config, verified_study(config, other_run))
@@ -150,7 +154,9 @@ def test_a_later_revision_replaces_the_earlier_one(
     ask(config, second)
     ask(config, other_run)
     refused(config, first)
-    with pytest.raises(ApprovalError, match=r"is revision 1 of run tiny-1, and revision 2 \("):
+    with pytest.raises(
+        ApprovalError, match=r"of run tiny-1 was signed on 2026-11-30 .*, signed on 2026-12-01"
+    ):
         approve(config, verified_study(config, first))
     last = last_approved(config)
     assert last is not None and last.digest == second.signed.digest
