@@ -33,6 +33,7 @@ _EXECUTOR = (
 )
 _GATE = "the SuperLink's Control and Runtime APIs ask no caller for a key; no option closes them"
 _INTERVALS = "fixed pauses of seconds are most of a short round; no option sets them"
+_WORKER = "an instruction goes to the process that answers it as bytes, never as a pickle"
 
 PRIVATE_NAMES = (
     PrivateName(
@@ -100,6 +101,24 @@ PRIVATE_NAMES = (
             "NODE_UNAVAILABLE",
             "REPLY_MESSAGE_UNAVAILABLE",
         ),
+    ),
+    *(
+        PrivateName(
+            name=f"flwr.common.serde.{name}",
+            used_by="message_bytes",
+            reason=_WORKER,
+            parameters=(parameter,),
+        )
+        for name, parameter in (
+            ("context_from_proto", "context_proto"),
+            ("context_to_proto", "context"),
+            ("message_from_proto", "message_proto"),
+            ("message_to_proto", "message"),
+        )
+    ),
+    *(
+        PrivateName(name=f"flwr.proto.message_pb2.{name}", used_by="message_bytes", reason=_WORKER)
+        for name in ("Context", "Message")
     ),
     PrivateName(
         name="flwr.supercore.inflatable.inflatable_utils.pull_objects",

@@ -1,21 +1,16 @@
 """Approval of code at a site: the installed version, and bundles that a person approved.
 
-In the folder `config.bundles`, besides what `client.node.decisions` keeps there: unpacked/, the
-files of the approved ones.
+In the folder `config.bundles`, as `client.node.decisions` keeps it; nothing is unpacked.
 """
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from client.node.decisions import ApprovalError, DecisionStore, Kept
-from client.node.unpacking import unpacked
 from protocol.agreement.bundle import Bundle, read_bundle
 from protocol.config.site import SiteConfig
-
-_UNPACKED = "unpacked"
 
 
 class NotApprovedError(ApprovalError):
@@ -31,14 +26,10 @@ class NotApprovedError(ApprovalError):
 
 @dataclass(frozen=True)
 class ApprovedCode:
-    """Code that may run here.
-
-    Whoever runs it from `folder` writes no byte code there: it would be an extra file, for which
-    the next check builds the folder anew.
-    """
+    """Code that may run here: the files themselves, so that what runs is what was looked at."""
 
     digest: str
-    folder: Path | None  # None: the installed version
+    files: Mapping[str, bytes]
 
 
 def check_bundle(config: SiteConfig, fab: bytes, installed: str) -> ApprovedCode:
@@ -57,12 +48,12 @@ def check_bundle(config: SiteConfig, fab: bytes, installed: str) -> ApprovedCode
     waits = store.path("waiting", bundle.digest)
     if bundle.digest == installed:
         waits.unlink(missing_ok=True)
-        return ApprovedCode(bundle.digest, None)
+        return ApprovedCode(bundle.digest, bundle.files)
     if not may_run(config, bundle.digest):
         store.keep(bundle.digest, fab)
         raise NotApprovedError(bundle.digest, config.site)
     waits.unlink(missing_ok=True)
-    return ApprovedCode(bundle.digest, unpacked(bundle, config.bundles / _UNPACKED))
+    return ApprovedCode(bundle.digest, bundle.files)
 
 
 def may_run(config: SiteConfig, digest: str) -> bool:
@@ -115,7 +106,6 @@ def revoke(config: SiteConfig, digest: str) -> None:
             f" approved_bundles in {config.site}.yaml"
         )
     _store(config).revoke(digest)
-    shutil.rmtree(config.bundles / _UNPACKED / digest, ignore_errors=True)
 
 
 def _store(config: SiteConfig) -> DecisionStore[Bundle]:

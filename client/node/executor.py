@@ -9,22 +9,23 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from flwr.app import Context, Message
 
+from client.node.answers import AnswerError, AppError
 from client.node.approval import ApprovedCode, NotApprovedError, check_bundle
 from client.node.egress import error_reply, filter_reply
 from client.node.guard.guard import Guard
 from client.node.guard.history import HistoryError
 from client.node.guard.refusal import Refusal
-from client.node.worker import SiteStopped, Worker
+from client.node.worker import SiteStopped, Worker, WorkerDied
 from flower_compat.runtime import RuntimeApi
 from protocol.agreement.bundle import BundleError, installed_bundle
 from protocol.agreement.manifest import Study
 from protocol.audit.log import AuditEntry, AuditError, AuditLog, Direction
 from protocol.config.site import SiteConfig
+from protocol.escaping import printable
 from protocol.files import write_text
 from protocol.keys import KeyFileError
 from protocol.wire.description import describe
@@ -57,7 +58,7 @@ class Executor:
         self._audit = AuditLog(config.audit_file)
         self._installed = installed_bundle().digest
         self._guard = Guard(config)
-        self._worker = Worker()
+        self._worker = Worker(config)
 
     def poll(self, stop: Stop) -> None:
         """Take and answer what waits; returns when nothing does.
@@ -152,7 +153,7 @@ class Executor:
             # Whatever a message can cause, it has caused before anything was run.
             log.exception("the instruction could not be looked at")
             return error_reply(message, type(error).__name__)
-        reply = self._run(code.folder, message, context, stop)
+        reply = self._run(code, message, context, stop)
         if study is None or reply.has_error():
             return reply
         try:
@@ -184,18 +185,25 @@ class Executor:
         self._guard.admit(study, message, code.digest)
         return study, code
 
-    def _run(self, code: Path | None, message: Message, context: Context, stop: Stop) -> Message:
+    def _run(self, code: ApprovedCode, message: Message, context: Context, stop: Stop) -> Message:
         log.info("answering a %s message", message.metadata.message_type)
         try:
             answer = self._worker.answer(code, message, context, stop)
         except SiteStopped:
             return error_reply(message, STOPPED)
-        except BrokenProcessPool:
-            log.exception("the worker died; the next message gets a new one")
+        except WorkerDied as error:
+            log.error("%s; the next message gets a new one", error)
             return error_reply(message, CRASHED)
-        except (Exception, SystemExit) as error:
-            # An app's exit is its own; this site stays.
-            log.exception("the app could not be run")
+        except AnswerError as error:
+            log.error("the worker's answer was refused: %s", printable(str(error)))
+            refusal = error_reply(message, REFUSED)
+            self._log("refused", refusal, message)
+            return refusal
+        except AppError as error:
+            # The worker has logged the rest.
+            return error_reply(message, str(error))
+        except Exception as error:
+            log.exception("the worker could not be started or asked")
             return error_reply(message, type(error).__name__)
         reply = filter_reply(answer, message, self._config.site, self._config.min_cases_reported)
         if reply.has_error() and reply.error.reason == REFUSED:

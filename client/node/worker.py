@@ -1,100 +1,260 @@
-"""The process that runs the approved code: it stays warm between messages.
+"""The process that runs the approved code, as the executor sees it: it stays warm between messages.
 
-Nothing here talks to the network: it takes a message and returns the answer.
+Nothing of it is trusted.  Its answer is read as JSON and bytes of bounded length, its output goes
+into the site's log line by line, and it ends when this site stops, or dies.
 """
 
-import protocol.telemetry  # isort: skip
-
-import importlib
+import json
 import logging
+import math
 import os
 import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from multiprocessing import get_context
+from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, MessageType
 
-from flower_compat.task_identity import Identity, current_task, work_for
+from client.node.answers import AnswerError, AppError, decode_answer
+from client.node.approval import ApprovedCode
+from client.node.confinement.limits import Confined
+from client.node.confinement.walls import child_environment, walls_of
+from client.node.frames import POLL_S, Frame, FrameError, receive, send
+from flower_compat.message_bytes import context_bytes, message_bytes
+from flower_compat.task_identity import current_task
+from protocol.config.site import SiteConfig
+from protocol.escaping import printable
+from protocol.wire.messages import sent_shapes
+from protocol.wire.weights import MessageError, bytes_sent
 
-_ROOMS = frozenset(
-    {"asdnet_models", "client", "flower_compat", "protocol", "reporting", "server", "simulation"}
-)
-_APP = "client.app"
-_POLL_S = 0.2
+log = logging.getLogger(__name__)
+
+_CHILD = Path(__file__).with_name("worker_process.py")
+_OUTPUT_BYTES = 2**20  # of the log, for each message
+_LINE_BYTES = 4096
+_END_S = 0.5
+_PASSES = 20
 
 
 class SiteStopped(Exception):
     """This site was stopped in the middle of a message."""
 
 
+class WorkerDied(Exception):
+    """The process ended without an answer."""
+
+
 class Worker:
     """One child process for one version of the code; another version gets another process."""
 
-    def __init__(self) -> None:
-        self._code: Path | None = None
-        self._pool: ProcessPoolExecutor | None = None
+    def __init__(self, config: SiteConfig) -> None:
+        self._config = config
+        self._digest = ""
+        self._child: _Child | None = None
+        self._number = 0
 
     def answer(
-        self, code: Path | None, message: Message, context: Context, stop: Callable[[], bool]
+        self,
+        code: ApprovedCode,
+        message: Message,
+        context: Context,
+        stop: Callable[[], bool],
     ) -> Message:
-        """The ClientApp's answer.
+        """The ClientApp's answer; nothing else of the process comes back, its context neither.
 
         Args:
-            code: Folder of an approved bundle; None runs the installed version.
+            code: Its bytes are what runs.
             message: The centre's instruction.
             context: Flower's context of this run.
             stop: Once it returns True, the answer is no longer awaited.
 
         Raises:
             SiteStopped: If `stop` returned True; the process is ended.
-            BrokenProcessPool: If the process died; the next message gets a new one.
+            WorkerDied: If the process died; the next message gets a new one.
+            AnswerError: If the answer is not of the agreed form; the process is ended.
+            AppError: If the app raised.
         """
-        if self._pool is None or code != self._code:
-            self.close()
-            self._code = code
-            self._pool = ProcessPoolExecutor(
-                1, mp_context=get_context("spawn"), initializer=_prepare, initargs=(code,)
-            )
         try:
-            answer = self._pool.submit(_answer, message, context, current_task())
-            while not stop():
-                with suppress(TimeoutError):
-                    return answer.result(_POLL_S)
-            raise SiteStopped
+            if self._child is None or code.digest != self._digest:
+                self.close()
+                self._digest = code.digest
+                self._child = _Child(self._config, code, stop)
+            self._number += 1
+            return self._child.answer(self._number, message, context, stop)
+        except AppError:
+            raise
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """End the process, also in the middle of a round."""
-        if self._pool is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.terminate()
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = None
+        """End the process and all that it started, also in the middle of a round."""
+        if self._child is not None:
+            self._child.end()
+        self._child = None
 
 
-def _prepare(code: Path | None) -> None:
-    # The terminal's Ctrl-C is for the parent, which ends this process itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    if code is not None:
-        # What is loaded so far is of the installed version.
-        for name in [name for name in sys.modules if name.partition(".")[0] in _ROOMS]:
-            if name != __name__:
-                del sys.modules[name]
-        sys.path.insert(0, os.fspath(code))
-        # Byte code would be files that are not approved.
-        sys.dont_write_bytecode = True
-        importlib.invalidate_caches()
+def _most_bytes(instruction: Message) -> int:
+    """What the body of an answer may have: the weights that were sent, and what packing adds."""
+    if instruction.metadata.message_type != MessageType.TRAIN:
+        return 0
+    size = bytes_sent(instruction.content)
+    with suppress(MessageError):  # a plain wire does not say them
+        shapes = sent_shapes(instruction.content).values()
+        size = max(size, 4 * sum(math.prod(s) for network in shapes for s in network.values()))
+    return size + size // 64 + 2**20
 
 
-def _answer(message: Message, context: Context, identity: Identity) -> Message:
-    work_for(identity)
-    app = importlib.import_module(_APP).app
-    reply: Message = app(message=message, context=context)
-    return reply
+class _Child:
+    """One process, from its start to its end."""
+
+    def __init__(self, config: SiteConfig, code: ApprovedCode, stop: Callable[[], bool]) -> None:
+        self._connection, theirs = socket.socketpair()
+        self._connection.settimeout(POLL_S)
+        with theirs:
+            self._process = subprocess.Popen(
+                [*_python(), str(_CHILD), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # the terminal's Ctrl-C is for the executor
+                env=child_environment(config),
+                cwd="/",
+            )
+        assert self._process.stdout is not None
+        self._output = _Output(self._process.stdout)
+        self._network = ""
+        try:
+            self.confined = self._start(config, code, stop)
+        except BaseException:
+            self.end()
+            raise
+
+    def answer(
+        self, number: int, message: Message, context: Context, stop: Callable[[], bool]
+    ) -> Message:
+        """See `Worker.answer`."""
+        self._output.allow()
+        sent, state = message_bytes(message), context_bytes(context)
+        header = {"number": number, "task": current_task(), "message": len(sent)}
+        frame = self._exchange(header, [sent, state], _most_bytes(message), stop)
+        return decode_answer(frame, number, message)
+
+    def end(self) -> None:
+        """SIGTERM, then SIGKILL for it and whatever it has started and left behind."""
+        self._connection.close()
+        self._process.terminate()
+        deadline = time.monotonic() + _END_S
+        while not self._has_ended() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        _end_all_of(self._network)
+
+    def _has_ended(self) -> bool:
+        """It stays a zombie, if it was none before: nobody else gets the number of its group."""
+        if self._process.returncode is not None:
+            return True
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._process.pid, how) is not None
+
+    def _start(
+        self,
+        config: SiteConfig,
+        code: ApprovedCode,
+        stop: Callable[[], bool],
+    ) -> Confined:
+        header = {
+            "walls": asdict(walls_of(config)),
+            "origin": f"bundle:{code.digest[:12]}",
+            "files": [(path, len(content)) for path, content in code.files.items()],
+        }
+        frame = self._exchange(header, code.files.values(), 0, stop)
+        confined = Confined(**json.loads(frame.header))
+        if confined.namespace:
+            self._network = os.readlink(f"/proc/{self._process.pid}/ns/net")
+        for missing in confined.missing():
+            log.warning("the worker: %s", missing)
+        return confined
+
+    def _exchange(
+        self,
+        header: Mapping[str, object],
+        body: Iterable[bytes],
+        most: int,
+        stop: Callable[[], bool],
+    ) -> Frame:
+        def waiting() -> None:
+            if stop():
+                raise SiteStopped
+            if self._process.poll() is not None:
+                raise EOFError
+
+        try:
+            send(self._connection, json.dumps(header).encode(), body, waiting)
+            return receive(self._connection, most, waiting)
+        except FrameError as error:
+            raise AnswerError(str(error)) from None
+        except (EOFError, ConnectionError):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_S)
+            raise WorkerDied(f"the worker ended with status {self._process.returncode}") from None
+
+
+class _Output:
+    """What the process prints, as lines of the site's log: escaped, and not without end."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._left = _OUTPUT_BYTES
+        threading.Thread(target=self._forward, args=(stream,), daemon=True).start()
+
+    def allow(self) -> None:
+        """The next message's share."""
+        self._left = _OUTPUT_BYTES
+
+    def _forward(self, stream: IO[bytes]) -> None:
+        with stream:
+            while line := stream.readline(_LINE_BYTES):
+                if self._left > 0:
+                    log.info("%s", printable(line.rstrip(b"\r\n").decode("utf-8", "replace")))
+                    self._left -= len(line)
+                    if self._left <= 0:
+                        log.warning("the worker prints too much; the rest is left out")
+
+
+def _python() -> list[str]:
+    """An interpreter that no variable and no folder can give other code; it writes no byte code."""
+    user_site = ["-s"] if sys.flags.no_user_site else []
+    return [sys.executable, "-E", "-P", "-B", "-u", *user_site]
+
+
+def _end_all_of(network: str) -> None:
+    """Kill what left its group and its parent, but could not leave its network namespace."""
+    if not network or network == os.readlink("/proc/self/ns/net"):
+        return
+    for _ in range(_PASSES):
+        left = [
+            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _in(pid, network)
+        ]
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not left:
+            return
+        time.sleep(0.01)
+
+
+def _in(pid: int, network: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net") == network
+    except OSError:
+        return False

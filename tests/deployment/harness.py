@@ -309,7 +309,7 @@ class Deployment(Processes):
             return [self.processes[site].pid]
         if kind == "serverapp":
             return [p for p in all_pids() if "flwr-serverapp" in _command(p) and self._ours(p)]
-        mark = {"supernode": "client.node.supernode", "worker": "spawn_main"}[kind]
+        mark = {"supernode": "client.node.supernode", "worker": "worker_process"}[kind]
         return [p for p in _children(self.processes[site].pid) if mark in _command(p)]
 
     def _ours(self, pid: int) -> bool:

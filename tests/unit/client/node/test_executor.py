@@ -12,9 +12,10 @@ from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordD
 
 import client.node.executor
 import flower_compat.runtime
+from client.node.answers import AnswerError, AppError
 from client.node.approval import ApprovedCode, NotApprovedError
 from client.node.executor import Executor
-from client.node.worker import SiteStopped
+from client.node.worker import SiteStopped, WorkerDied
 from protocol.agreement.bundle import BundleError
 from protocol.audit.log import AuditEntry, AuditError, AuditLog
 from protocol.audit.verification import verify
@@ -31,7 +32,7 @@ FACTS = SiteFacts(labelled=8, unlabelled=5, validation=2, test=1)
 CENTRE = "centre.example.org:9092"
 DIGEST, INSTALLED = "d" * 64, "1" * 64
 FAB = b"what the centre sent"
-FOLDER = Path("/approved/code")
+FILES = {"client/app.py": b"approved"}
 
 
 def never() -> bool:
@@ -59,8 +60,8 @@ class World:
         self.clients: list[Client] = []
         self.pushed: list[Message] = []
         self.outputs: list[tuple[Context, str, str]] = []
-        self.asked: list[tuple[Path | None, Message]] = []
-        self.code: ApprovedCode | Exception = ApprovedCode(DIGEST, FOLDER)
+        self.asked: list[tuple[ApprovedCode, Message]] = []
+        self.code: ApprovedCode | Exception = ApprovedCode(DIGEST, FILES)
         self.answer: Callable[[Message], Any] = answer
         self.worker_closed = 0
         self.beaten = threading.Event()
@@ -133,8 +134,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             return world.clients[-1]
 
     class Worker:
+        def __init__(self, given: SiteConfig) -> None:
+            assert given == config
+
         def answer(
-            self, code: Path | None, message: Message, context: Context, stop: Any
+            self, code: ApprovedCode, message: Message, context: Context, stop: Any
         ) -> Message:
             assert context.run_id == 2
             # By then the log knows what came, and nothing has left.
@@ -185,7 +189,7 @@ def test_an_approved_answer_leaves_and_is_logged(world: World) -> None:
     reply = world.reply()
     assert reply.content == answer(asked).content
     assert reply.metadata.reply_to_message_id == "instruction-3"
-    assert world.asked == [(FOLDER, asked)]
+    assert world.asked == [(ApprovedCode(DIGEST, FILES), asked)]
     came, left = world.entries
     assert (came.direction, came.what, came.sha256) == (
         "received",
@@ -215,10 +219,10 @@ def test_the_log_is_written_before_the_message_leaves(
     assert seen == [["received", "sent"]]
 
 
-def test_the_installed_version_needs_no_folder(world: World) -> None:
-    world.code = ApprovedCode(INSTALLED, None)
+def test_the_installed_version_may_answer(world: World) -> None:
+    world.code = ApprovedCode(INSTALLED, FILES)
     world.serve(instruction())
-    assert [code for code, _ in world.asked] == [None]
+    assert [code.digest for code, _ in world.asked] == [INSTALLED]
     assert not world.reply().has_error()
 
 
@@ -259,11 +263,12 @@ def raises(error: BaseException) -> Callable[[Message], Message]:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (client.node.executor.BrokenProcessPool("a child process died"), "ClientAppCrashed"),
+        (WorkerDied("the worker ended with status -9"), "ClientAppCrashed"),
         (SiteStopped(), "SiteStopped"),
-        (LookupError("/data/Doe^John.nii.gz"), "LookupError"),
-        (type("Doe_John", (Exception,), {})("x"), "OtherError"),
-        (SystemExit("Doe^John"), "SystemExit"),  # comes through the process pool
+        (AppError("LookupError"), "LookupError"),
+        (AppError("SystemExit"), "SystemExit"),
+        (AppError("Doe^John.nii.gz"), "OtherError"),
+        (OSError("/data/Doe^John.nii.gz"), "OSError"),  # no process can be started
     ],
 )
 def test_an_app_that_fails_is_one_word(world: World, error: BaseException, reason: str) -> None:
@@ -273,6 +278,17 @@ def test_an_app_that_fails_is_one_word(world: World, error: BaseException, reaso
     assert (reply.error.code, reply.error.reason) == (2, reason)
     assert [entry.direction for entry in world.entries] == ["received", "sent"]
     assert world.entries[1].reason == reason
+    assert b"Doe" not in world.config.audit_file.read_bytes()
+
+
+def test_an_answer_of_another_form_is_one_word(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.answer = raises(AnswerError("is of 5 bytes\x1b[2J for Doe^John"))
+    world.serve(instruction())
+    assert world.reply().error.reason == "OutgoingRefused"
+    assert [entry.direction for entry in world.entries] == ["received", "refused", "sent"]
+    assert r"the worker's answer was refused: is of 5 bytes\x1b[2J for Doe^John" in caplog.text
     assert b"Doe" not in world.config.audit_file.read_bytes()
 
 
@@ -337,7 +353,7 @@ def failing_log(monkeypatch: pytest.MonkeyPatch, *directions: str) -> None:
     monkeypatch.setattr(AuditLog, "append", fail)
 
 
-@pytest.mark.parametrize("code", [ApprovedCode(DIGEST, FOLDER), NotApprovedError(DIGEST, "A")])
+@pytest.mark.parametrize("code", [ApprovedCode(DIGEST, FILES), NotApprovedError(DIGEST, "A")])
 @pytest.mark.parametrize("directions", [("received", "sent"), ("sent",), ("refused", "sent")])
 def test_without_a_log_no_content_leaves(
     world: World,
@@ -382,7 +398,7 @@ def test_that_a_bundle_could_not_be_kept_is_logged(world: World) -> None:
 
 
 def test_an_app_that_exits_does_not_end_the_site(world: World) -> None:
-    answers = iter([raises(SystemExit(0)), answer])
+    answers = iter([raises(AppError("SystemExit")), answer])
     world.answer = lambda asked: next(answers)(asked)
     world.serve(instruction(1), instruction(2))
     assert [reply.has_error() for reply in world.pushed] == [True, False]

@@ -1,0 +1,1 @@
+"""The walls around the worker: what approved code can reach of its site's machine."""

@@ -1,0 +1,53 @@
+"""Where the walls of a site's worker stand: which files are its own, which it reads."""
+
+import os
+import sys
+from pathlib import Path
+
+from client.node.confinement.limits import Walls
+from protocol.config.site import SiteConfig
+
+_PROCESSES = 1024
+_PROCESSES_A_CORE = 16  # PyTorch starts several threads for each
+_ROOT = Path(__file__).resolve().parents[3]
+# Folders of the state that the approved code keeps; the others are the executor's.
+_KEPT_BY_THE_CODE = ("cohorts", "optimisers", "pseudo-labels", "residuals")
+_TEMPORARY, _COMPILED = "worker/tmp", "worker/compiled"
+# Devices; and /proc, where CUDA names its threads: of other processes nothing can be written there.
+_DEVICES = (
+    "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm", "/dev/dri",
+    "/dev/kfd", "/proc",
+)  # fmt: skip
+
+
+def walls_of(config: SiteConfig) -> Walls:
+    """For a worker that this process starts now; the worker's own folders are made.
+
+    Raises:
+        OSError: A folder cannot be made.
+    """
+    own = [config.state / name for name in (*_KEPT_BY_THE_CODE, _TEMPORARY, _COMPILED)]
+    for folder in (config.cache, *own):
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    devices = [Path(name) for name in _DEVICES] + sorted(Path("/dev").glob("nvidia*"))
+    read = [Path(sys.prefix), Path(sys.base_prefix), _ROOT, config.data]
+    return Walls(
+        parent=os.getpid(),
+        memory=0,
+        processes=_PROCESSES + _PROCESSES_A_CORE * (os.cpu_count() or 1),
+        hidden=tuple(map(str, (config.state, config.key_file))),
+        readable=tuple(str(path.resolve()) for path in read),
+        writable=tuple(map(str, (config.cache, *own, *devices))),
+    )
+
+
+def child_environment(config: SiteConfig) -> dict[str, str]:
+    """This process's, without what tells Python where code is; with folders of its own."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    compiled = str(config.state / _COMPILED)
+    return kept | {
+        "TMPDIR": str(config.state / _TEMPORARY),
+        "TORCHINDUCTOR_CACHE_DIR": compiled,
+        "TRITON_CACHE_DIR": compiled,
+        "CUDA_CACHE_PATH": compiled,
+    }
