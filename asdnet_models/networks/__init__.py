@@ -16,12 +16,10 @@ def build_segmenter(config: ModelConfig) -> nn.Module:
     Raises:
         ValueError: If the network keeps statistics of its inputs beside its weights.
     """
-    network_class = imported(NETWORKS[config.network.architecture].build)
-    options = config.network.model_dump(exclude={"architecture"})
     # Layers other than convolutions draw their own start: from the seed too.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network: nn.Module = network_class(classes=config.classes, **options)
+        network = _segmenter(config)
     _refuse_statistics(config.network.architecture, network)
     xavier_(network, torch.Generator().manual_seed(config.seed))
     return network
@@ -29,14 +27,31 @@ def build_segmenter(config: ModelConfig) -> nn.Module:
 
 def build_confidence(config: ModelConfig) -> ConfidenceNetwork:
     """D of this study, initialised in the same way from a random stream of its own."""
+    network = _confidence(config)
+    xavier_(network, torch.Generator().manual_seed(config.seed + 1))
+    return network
+
+
+def empty_networks(config: ModelConfig) -> tuple[nn.Module, ConfidenceNetwork]:
+    """S and D on the meta device: their form without a value, and so without memory."""
+    with torch.device("meta"):
+        return _segmenter(config), _confidence(config)
+
+
+def _segmenter(config: ModelConfig) -> nn.Module:
+    network_class = imported(NETWORKS[config.network.architecture].build)
+    options = config.network.model_dump(exclude={"architecture"})
+    network: nn.Module = network_class(classes=config.classes, **options)
+    return network
+
+
+def _confidence(config: ModelConfig) -> ConfidenceNetwork:
     network_class = ConfidenceCNN if config.confidence.architecture == "cnn" else ConfidenceFCN
-    network = network_class(
+    return network_class(
         classes=config.classes,
         width=config.confidence.width,
         sees_image=config.confidence.input == "maps+image",
     )
-    xavier_(network, torch.Generator().manual_seed(config.seed + 1))
-    return network
 
 
 def _refuse_statistics(name: str, network: nn.Module) -> None:

@@ -83,7 +83,7 @@ def site_file() -> str:
             _GENERATED,
             "Facts and limits of one hospital, in `site_configs/NAME.yaml`; nothing in it changes "
             "the science. Relative paths count from the folder of the file.\n",
-            _fields_table(SiteConfig),
+            *_sections(SiteConfig, "The site"),
         ]
     )
 

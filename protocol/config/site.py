@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from asdnet_models.config import Frozen
+from protocol.config.limits import SiteLimits
 from protocol.config.study import ProtocolError, read_yaml
 
 SITE_CONFIGS = Path("site_configs")
@@ -73,6 +74,9 @@ class SiteConfig(Frozen):
     )
     approved_studies: tuple[Sha256, ...] = Field(
         (), description="digests of manifests of studies that may run here, unasked"
+    )
+    limits: SiteLimits = Field(
+        SiteLimits(), description="what a study gets at most, and what an update rests on at least"
     )
 
     @field_validator("centre")

@@ -81,7 +81,7 @@ def test_a_field_says_type_default_and_what_is_allowed(reference: ModuleType) ->
     cells = [cell.strip() for cell in _row(page, "network.architecture").split("|")]
     assert cells[2:5] == ["text", "`svnet`", "`svnet`, `vnet`, `unet`, `dsresunet`"]
     cells = [cell.strip() for cell in _row(page, "patch_voxels").split("|")]
-    assert cells[2:5] == ["3 integers", "`[64, 64, 16]`", "each &gt; 0"]
+    assert cells[2:5] == ["3 integers", "`[64, 64, 16]`", "each &ge; 1, &le; 1024"]
     cells = [cell.strip() for cell in _row(reference.site_file(), "ca").split("|")]
     assert cells[2:5] == ["path or null", "`null`", ""]
 

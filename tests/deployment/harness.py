@@ -32,6 +32,10 @@ PARTS = {
 }
 
 
+# Of sites whose updates rest on less than any real one allows.
+TINY_LIMITS = {"min_cases": 1, "min_patches": 1, "min_local_steps": 1}
+
+
 def tiny_study(**training: Any) -> StudyProtocol:
     """Small networks on 24-voxel phantoms; every term of the loss from round 1 on."""
     ramp = {"adversarial_start": 0.0, "region_start": 0.0, "length": 0.0}
@@ -176,7 +180,7 @@ class Deployment(Processes):
         write_phantoms(home / "data", 1000 + ord(site))
         content = {
             "site": site, "data": "data", "cache": "cache", "state": "state", "device": "cpu",
-            "threads": 1, "min_cases_reported": 1,
+            "threads": 1, "min_cases_reported": 1, "limits": TINY_LIMITS,
             "centre": f"{self.network.address('centre')}:{self.port}",
         }  # fmt: skip
         (home / f"{site}.yaml").write_text(yaml.safe_dump(content | facts))
