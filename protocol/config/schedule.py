@@ -1,7 +1,8 @@
 """The plan of one round, which the server sends to the sites."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from statistics import median
 
 from pydantic import Field, field_validator
 
@@ -19,7 +20,7 @@ class RoundPlan(LossSchedule):
     round: Count
     lr_factor: float = Field(gt=0, le=1)
     organ_box: OrganBox | None = Field(
-        None, description="mean organ box over labelled sites, fractions of the scan: lo, hi"
+        None, description="median of the sites' mean organ boxes, fractions of the scan: lo, hi"
     )
 
     @field_validator("organ_box")
@@ -61,6 +62,18 @@ def evaluation_rounds(protocol: StudyProtocol) -> tuple[int, ...]:
     return (*range(every, total, every), total)
 
 
+def median_box(boxes: Sequence[OrganBox]) -> OrganBox | None:
+    """The median of each edge over the sites' boxes; None of none.
+
+    One site cannot set the box of all, as it could with a mean.  Each site is one voice, whatever
+    number of cases it declares.
+    """
+    if not boxes:
+        return None
+    x0, y0, z0, x1, y1, z1 = (median(edges) for edges in zip(*boxes, strict=True))
+    return (x0, y0, z0, x1, y1, z1)
+
+
 def plan_round(
     protocol: StudyProtocol,
     number: int,
@@ -76,7 +89,7 @@ def plan_round(
         number: The round.
         attention_scale: Running mean of Eq. 2's weight.
         gamma: The calibrated threshold, where there is one.
-        organ_box: Mean organ box over the labelled sites.
+        organ_box: Where organs lie, over the labelled sites.
     """
     training = protocol.training
     progress = (number - 1) / training.rounds

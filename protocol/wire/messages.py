@@ -17,6 +17,7 @@ from protocol.config.schedule import RoundPlan
 from protocol.config.site import SITE_NAME
 from protocol.config.study import RUN_NAME, StudyProtocol
 from protocol.wire.compression import Shapes, pack_global, read_shapes, shapes_text
+from protocol.wire.consistency import consistent_evaluation, consistent_facts, consistent_training
 from protocol.wire.metrics import (
     BOX,
     COUNTS,
@@ -188,24 +189,17 @@ def read_facts(content: RecordDict, protocol: StudyProtocol) -> SiteFacts:
     """The declaration back.
 
     Raises:
-        MessageError: If a number is not as agreed, or an organ is drawn in more cases than there
-            are.
+        MessageError: If a number is not as agreed, or does not fit the others.
     """
     _refuse_surplus(content)
     values = read_metrics(content, "facts", protocol)
     counts = {name: int(values[name]) for name in COUNTS}
     annotated = {organ: int(values[annotated_name(organ)]) for organ in protocol.organ_names}
-    for organ, count in annotated.items():
-        if count > counts["labelled"]:
-            raise MessageError(
-                f"facts reply: {annotated_name(organ)} is {count}, "
-                f"of {counts['labelled']} labelled cases"
-            )
     refused = {
         rule: int(values[refused_name(rule)]) for rule in RULES if values[refused_name(rule)]
     }
     box = tuple(read_pair(values, f"box/{edge}") for edge in BOX)
-    return SiteFacts(**counts, refused=refused, box=box, annotated=annotated)
+    return consistent_facts(SiteFacts(**counts, refused=refused, box=box, annotated=annotated))
 
 
 def pack_training(
@@ -235,11 +229,15 @@ def pack_training(
 
 
 def read_training(content: RecordDict, protocol: StudyProtocol) -> TrainReport:
-    """The numbers of a round back; the weights are read by `read_weights`."""
+    """The numbers of a round back; the weights are read by `read_weights`.
+
+    Raises:
+        MessageError: If a number is not as agreed, or does not fit the others.
+    """
     _refuse_surplus(content, SEGMENTER, CONFIDENCE)
     values = read_metrics(content, "train", protocol)
     names = ("background", *protocol.organ_names)
-    return TrainReport(
+    report = TrainReport(
         labelled=int(values["labelled"]),
         unlabelled=int(values["unlabelled"]),
         steps=int(values["steps"]),
@@ -248,6 +246,7 @@ def read_training(content: RecordDict, protocol: StudyProtocol) -> TrainReport:
         attention=read_pair(values, "attention"),
         trusted={name: read_pair(values, f"trusted/{name}") for name in names},
     )
+    return consistent_training(report, protocol)
 
 
 def pack_evaluation(site: str, report: EvaluationReport, protocol: StudyProtocol) -> RecordDict:
@@ -266,7 +265,11 @@ def pack_evaluation(site: str, report: EvaluationReport, protocol: StudyProtocol
 
 
 def read_evaluation(content: RecordDict, protocol: StudyProtocol) -> EvaluationReport:
-    """The scores back."""
+    """The scores back.
+
+    Raises:
+        MessageError: If a number is not as agreed, or does not fit the others.
+    """
     _refuse_surplus(content)
     values = read_metrics(content, "evaluate", protocol)
 
@@ -281,7 +284,7 @@ def read_evaluation(content: RecordDict, protocol: StudyProtocol) -> EvaluationR
             for organ in protocol.organ_names
         }
 
-    return EvaluationReport(
+    report = EvaluationReport(
         seconds=values["seconds"],
         cases={part: int(values[f"cases/{part}"]) for part in EVALUATED_PARTS},
         dsc={part: table(part, "dsc") for part in EVALUATED_PARTS},
@@ -294,3 +297,4 @@ def read_evaluation(content: RecordDict, protocol: StudyProtocol) -> EvaluationR
             for score in SCORES
         },
     )
+    return consistent_evaluation(report)

@@ -1,7 +1,9 @@
 """The allow-list: every number that may leave a site, by its name on the wire."""
 
 import math
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from flwr.app import MetricRecord, RecordDict
 
@@ -14,42 +16,114 @@ from protocol.wire.weights import MessageError, names_differ
 
 BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
 COUNTS = ("labelled", "unlabelled", "validation", "test", "excluded")
-# Endings of the names that count something.
-_NEVER_NEGATIVE = ("count", "failures", "steps", *COUNTS)
 
 METRICS = "metrics"  # the record
+
+# What no site of a study has: cases of one part, or voxels of one case on the study's grid.
+MAX_CASES, MAX_VOXELS = 100_000, 2**32
+# A distance between two surfaces of one scan, mm: no patient is longer.
+MAX_ASD_MM = 3000.0
+# A loss of one step; means of Dice losses or of a confidence are in [0, 1], and only the sum of
+# a method's terms may be negative.
+MAX_LOSS = 1e6
+_IN_UNIT = ("dice", "region", *(name for name in LOSSES if name.startswith("confidence_on_")))
+# Sums of float32 round.
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The values that one number may have."""
+
+    high: float
+    low: float = 0.0
+    whole: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and (not self.whole or value == int(value))
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:g}"
+        kind = "a whole number" if self.whole else "a number"
+        return f"{kind} from {self.low:g} to {self.high:g}"
+
+
+def metric_ranges(kind: str, protocol: StudyProtocol) -> dict[str, Range]:
+    """The allow-list of one kind of message: every number that may leave, and its range.
+
+    What the numbers of one reply must be to each other is in `protocol/wire/consistency.py`.
+    """
+    table = {"facts": _facts, "train": _training, "evaluate": _evaluation}.get(kind)
+    if table is None:
+        raise ValueError(f"no message of kind {kind!r}")
+    return table(protocol)
 
 
 def allowed_metrics(kind: str, protocol: StudyProtocol) -> frozenset[str]:
     """The complete list of the numbers that may leave a site, by kind of message."""
-    if kind == "facts":
-        box = [f"box/{edge}/{part}" for edge in BOX for part in ("sum", "count")]
-        refused = [refused_name(rule) for rule in RULES]
-        drawn = [annotated_name(organ) for organ in protocol.organ_names]
-        return frozenset([*COUNTS, *refused, *box, *drawn])
-    if kind == "train":
-        pairs = [f"loss/{name}" for name in LOSSES] + ["attention"]
-        pairs += [f"trusted/{name}" for name in ("background", *protocol.organ_names)]
-        sums = [f"{name}/{part}" for name in pairs for part in ("sum", "count")]
-        return frozenset(["labelled", "unlabelled", "steps", "seconds", *sums])
-    if kind == "evaluate":
-        names = ["seconds", *(f"cases/{part}" for part in EVALUATED_PARTS)]
-        names += [
-            bin_name(score, kind, number)
-            for score in SCORES
-            for kind in ("right", "wrong")
-            for number in range(BINS)
-        ]
-        for part in EVALUATED_PARTS:
+    return frozenset(metric_ranges(kind, protocol))
+
+
+def _facts(protocol: StudyProtocol) -> dict[str, Range]:
+    cases = Range(high=MAX_CASES, whole=True)
+    names = [*COUNTS, *map(refused_name, RULES), *map(annotated_name, protocol.organ_names)]
+    ranges = dict.fromkeys(names, cases)
+    for edge in BOX:
+        ranges |= {f"box/{edge}/sum": Range(high=MAX_CASES), f"box/{edge}/count": cases}
+    return ranges
+
+
+def _training(protocol: StudyProtocol) -> dict[str, Range]:
+    training = protocol.training
+    steps, samples = training.local_steps, training.local_steps * training.batch_size
+    cases = Range(high=MAX_CASES, whole=True)
+    ranges = {
+        "labelled": cases,
+        "unlabelled": cases,
+        "steps": Range(low=steps, high=steps, whole=True),
+        "seconds": _seconds(protocol),
+        "attention/sum": Range(high=samples),
+        "attention/count": Range(high=samples, whole=True),
+    }
+    for name in LOSSES:
+        low, high = loss_range(name)
+        ranges[f"loss/{name}/sum"] = Range(low=steps * low, high=steps * high)
+        ranges[f"loss/{name}/count"] = Range(high=steps, whole=True)
+    voxels = Range(high=samples * math.prod(protocol.patch_voxels), whole=True)
+    for name in ("background", *protocol.organ_names):
+        ranges |= {f"trusted/{name}/{part}": voxels for part in ("sum", "count")}
+    return ranges
+
+
+def loss_range(name: str) -> tuple[float, float]:
+    """What a loss of one step can be."""
+    low = -MAX_LOSS if name == "total" else -_ROUNDING
+    return low, 1 + _ROUNDING if name in _IN_UNIT else MAX_LOSS
+
+
+def _evaluation(protocol: StudyProtocol) -> dict[str, Range]:
+    cases = Range(high=MAX_CASES, whole=True)
+    ranges = {"seconds": _seconds(protocol)}
+    for part in EVALUATED_PARTS:
+        ranges[f"cases/{part}"] = cases
+        for score, highest in (("dsc", 1.0), ("asd_mm", MAX_ASD_MM)):
             for organ in protocol.organ_names:
-                for score in ("dsc", "asd_mm"):
-                    prefix = f"{part}/{score}/{organ}"
-                    names += [
-                        f"{prefix}/{item}"
-                        for item in ("sum", "sum_of_squares", "count", "failures")
-                    ]
-        return frozenset(names)
-    raise ValueError(f"no message of kind {kind!r}")
+                prefix = f"{part}/{score}/{organ}"
+                ranges |= {
+                    f"{prefix}/sum": Range(high=MAX_CASES * highest),
+                    f"{prefix}/sum_of_squares": Range(high=MAX_CASES * highest**2),
+                    f"{prefix}/count": cases,
+                    f"{prefix}/failures": cases,
+                }
+    voxels = Range(high=MAX_CASES * MAX_VOXELS, whole=True)
+    names = [bin_name(s, k, i) for s in SCORES for k in ("right", "wrong") for i in range(BINS)]
+    return ranges | dict.fromkeys(names, voxels)
+
+
+def _seconds(protocol: StudyProtocol) -> Range:
+    """After the deadline no answer is taken; what came again after a crash took less than two."""
+    return Range(high=max(2 * protocol.aggregation.round_timeout_s, 3600.0))
 
 
 def refused_name(rule: Rule) -> str:
@@ -91,21 +165,23 @@ def read_metrics(content: RecordDict, kind: str, protocol: StudyProtocol) -> dic
     """The numbers of a reply.
 
     Raises:
-        MessageError: They are not exactly those on the allow-list, or one is not as it must be.
+        MessageError: They are not exactly those on the allow-list, or one is not in its range.
     """
     record = content.get(METRICS)
     if not isinstance(record, MetricRecord):
         raise MessageError(f"{kind} reply: has no record {METRICS!r}")
-    allowed = allowed_metrics(kind, protocol)
-    if set(record) != allowed:
-        difference = names_differ(set(record), allowed)
+    ranges = metric_ranges(kind, protocol)
+    if set(record) != set(ranges):
+        difference = names_differ(set(record), set(ranges))
         raise MessageError(f"{kind} reply: metrics differ from the allow-list: {difference}")
     values: dict[str, float] = {}
-    for name, value in record.items():
-        if not isinstance(value, float | int) or not math.isfinite(value):
+    for name, allowed in ranges.items():
+        value = record[name]
+        # A comparison, for `math.isfinite` dies of an integer that no float can hold.
+        if not isinstance(value, float | int) or not abs(value) <= sys.float_info.max:
             raise MessageError(f"{kind} reply: {name} must be one finite number")
-        if name.endswith(_NEVER_NEGATIVE) and (value < 0 or value != int(value)):
-            raise MessageError(f"{kind} reply: {name} is {value}, must be a whole number from 0")
+        if value not in allowed:
+            raise MessageError(f"{kind} reply: {name} is {float(value):g}, must be {allowed}")
         values[name] = float(value)
     return values
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from statistics import median
 
 from sklearn.metrics import roc_auc_score
 
@@ -53,19 +54,25 @@ def calibrated_gamma(counts: Reliability, precision: float) -> float | None:
 def evaluation_gamma(
     method: MethodConfig, evaluation: Mapping[str, EvaluationReport]
 ) -> float | None:
-    """Eq. 6's threshold from the sites' scores of one round.
+    """Eq. 6's threshold: the median of the sites' own, from their scores of one round.
+
+    Each site is one voice: in a sum over sites the one that claims the most voxels would set the
+    threshold of all.  Of two sites it is the mean, and one of them can move it half-way.
 
     Returns:
-        None unless the method asks for it and a voxel was counted.  Where no threshold reaches
-        the precision, the highest edge: nearly nothing is trusted.
+        In [0, 1); None unless the method asks for it and a voxel was counted.  A site in whose
+        scores no threshold reaches the precision is for the highest edge: nearly nothing is
+        trusted.
     """
     if method.gamma_rule != "calibrated":
         return None
-    counts = pooled(evaluation, "confidence")
-    if not sum(counts.right) + sum(counts.wrong):
-        return None
-    gamma = calibrated_gamma(counts, method.trusted_precision)
-    return _HIGHEST_EDGE if gamma is None else gamma
+    gammas: list[float] = []
+    for report in evaluation.values():
+        counts = report.reliability.get("confidence", Reliability())
+        if any(counts.right) or any(counts.wrong):
+            gamma = calibrated_gamma(counts, method.trusted_precision)
+            gammas.append(_HIGHEST_EDGE if gamma is None else gamma)
+    return median(gammas) if gammas else None
 
 
 def round_gamma(record: StudyRecord) -> float | None:

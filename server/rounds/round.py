@@ -18,7 +18,7 @@ from protocol.wire.messages import (
 )
 from protocol.wire.reports import EvaluationReport
 from protocol.wire.weights import bytes_sent
-from server.rounds.acceptance import accept_update, refuse_implausible
+from server.rounds.acceptance import accept_update, refuse_undeclared
 from server.rounds.aggregation import confidence_weights, segmenter_weights
 from server.rounds.channel import Exchange
 from server.rounds.membership import Membership, listed
@@ -147,7 +147,7 @@ def _evaluate(members: Membership, round_number: int) -> Mapping[str, Evaluation
     def accept(reply: Message) -> None:
         site = members.site_of(reply)
         report = read_evaluation(reply.content, record.protocol)
-        refuse_implausible(site, report, record.facts[site])
+        refuse_undeclared(site, report, record.facts[site])
         reports[site] = report
 
     content = pack_instruction(

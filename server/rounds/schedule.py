@@ -5,9 +5,9 @@ stay apart: a federation waits for sites, counts a quorum and aggregates; one pl
 """
 
 from collections.abc import Callable, Mapping
+from statistics import median
 
-from asdnet_models.sums import SumCount
-from protocol.config.schedule import OrganBox, RoundPlan, mean_box, plan_round
+from protocol.config.schedule import OrganBox, RoundPlan, mean_box, median_box, plan_round
 from protocol.wire.reports import EvaluationReport, SiteFacts
 from protocol.wire.weights import Weights
 from server.rounds.calibration import round_gamma
@@ -23,15 +23,18 @@ def next_plan(record: StudyRecord) -> RoundPlan:
         len(record.rounds) + 1,
         attention_scale=max(record.attention, _LEAST_ATTENTION),
         gamma=round_gamma(record),
-        organ_box=_mean_box(record.facts),
+        organ_box=_organ_box(record.facts),
     )
 
 
 def add_round(record: StudyRecord, finished: RoundRecord) -> None:
-    """Append a round; Eq. 2's running mean goes half of the way to what the round measured."""
-    measured = sum((r.attention for r in finished.reports.values()), SumCount()).mean
-    if measured is not None:
-        record.attention = (record.attention + measured) / 2
+    """Append a round; Eq. 2's running mean goes half of the way to what the round measured.
+
+    That is the median of the sites' means: one site cannot set it for all.
+    """
+    means = [mean for r in finished.reports.values() if (mean := r.attention.mean) is not None]
+    if means:
+        record.attention = (record.attention + median(means)) / 2
     record.rounds.append(finished)
 
 
@@ -55,6 +58,7 @@ def keep_if_best(
         record.best_confidence = record.confidence and as_scored(record.confidence)
 
 
-def _mean_box(facts: Mapping[str, SiteFacts]) -> OrganBox | None:
-    """Mean organ box over all labelled cases of all sites."""
-    return mean_box(sum((f.box[i] for f in facts.values()), SumCount()) for i in range(6))
+def _organ_box(facts: Mapping[str, SiteFacts]) -> OrganBox | None:
+    """The median over sites of the mean organ box of a site's labelled cases."""
+    boxes = (mean_box(declared.box) for declared in facts.values())
+    return median_box([box for box in boxes if box is not None])

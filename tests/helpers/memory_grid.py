@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 
 from asdnet_models.reliability import Reliability
 from asdnet_models.sums import ScoreSum, SumCount
+from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import pack_update, read_global
 from protocol.wire.description import Description, describe
@@ -144,10 +145,15 @@ class Site:
             steps=2,
             seconds=0.1,
             losses={"dice": SumCount(sum=1.0, count=2.0)},
-            attention=SumCount(sum=0.3 * plan.round * plan.attention_scale, count=2.0),
+            attention=self._attention(plan),
         )
         confidence = networks.get("confidence") if self.facts.labelled else None
         return pack_training(self.name, report, self.protocol, networks[SEGMENTER], confidence)
+
+    def _attention(self, plan: RoundPlan) -> SumCount:
+        """Another one each round; of no case there is none."""
+        count = 2.0 if self.facts.labelled else 0.0
+        return SumCount(sum=min(0.3 * plan.round * plan.attention_scale, count), count=count)
 
     def _evaluate(self, message: Message) -> RecordDict:
         dsc = self.score(weights_in(message.content, SEGMENTER))

@@ -53,7 +53,11 @@ SENT_D = {"d": torch.tensor([1.0, 2.0, 3.0])}
 TRAINED = {name: tensor + 0.25 for name, tensor in SENT.items()}
 TRAINED_D = {name: tensor - 0.25 for name, tensor in SENT_D.items()}
 FACTS = SiteFacts(
-    labelled=8, unlabelled=5, validation=2, test=1, box=(SumCount(sum=2.5, count=8),) * 6
+    labelled=8,
+    unlabelled=5,
+    validation=2,
+    test=1,
+    box=(SumCount(sum=2.5, count=8),) * 3 + (SumCount(sum=5.5, count=8),) * 3,
 )
 REPORT = TrainReport(
     labelled=8,

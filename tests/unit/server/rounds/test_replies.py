@@ -168,7 +168,7 @@ BAD_CONTENT: dict[str, tuple[Spoil, str]] = {
     "list for a metric": (metric("seconds", [1.0, 2.0]), "seconds must be one finite number"),
     "NaN metric": (metric("loss/dice/sum", float("nan")), "loss/dice/sum must be one finite"),
     "half a case": (metric("labelled", 1.5), "labelled is 1.5, must be a whole number"),
-    "fewer than no steps": (metric("steps", -1.0), "steps is -1.0, must be a whole number"),
+    "fewer than no steps": (metric("steps", -1.0), "steps is -1, must be 2"),
     "more cases": (metric("labelled", 900.0), r"trained on 900\+0 cases, declared 2\+0"),
     "more scans": (metric("unlabelled", 1.0), r"trained on 2\+1 cases, declared 2\+0"),
 }
@@ -301,7 +301,7 @@ def test_a_reason_is_short_whatever_the_site_wrote(make_protocol: MakeProtocol, 
     ("spoil", "reason"),
     [
         (error("LayoutError"), "LayoutError"),
-        (metric("labelled", -2.0), "labelled is -2.0"),
+        (metric("labelled", -2.0), "labelled is -2, must be a whole number from 0"),
         (metric("validation", 0.5), "validation is 0.5"),
         (metric("patients", 3.0), "allow-list"),
         (metric("annotated/rod/count", 3.0), "annotated/rod/count is 3, of 2 labelled cases"),
@@ -324,8 +324,11 @@ def test_a_bad_declaration_keeps_a_site_out(
     ("spoil", "reason"),
     [
         (metric("cases/validation", 2.0), "scored more cases than it declared"),
-        (metric("cases/validation", 0.0), "sent more scores than it has cases"),
-        (metric("validation/dsc/rod/count", 0.0), "sent a sum over no case"),
+        (metric("cases/validation", 0.0), "ball: more scores than the 0 cases can have"),
+        (
+            metric("validation/dsc/rod/count", 0.0),
+            "1 and 1 are no sum and sum of squares of 0 values",
+        ),
         (metric("cases/test", 7.0), "scored more cases than it declared"),
         (metric("validation/dsc/ball/sum", float("nan")), "one finite number"),
         (metric("validation/dsc/ball/count", -1.0), "must be a whole number from 0"),
