@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from flower_compat.bundle import build_bundle
-from protocol.escaping import visible
+from protocol.agreement.importable import import_mistakes
+from protocol.escaping import printable, visible
 
 MAX_PACKED_BYTES = 10 * 2**20
 MAX_UNPACKED_BYTES = 50 * 2**20
@@ -96,16 +97,25 @@ def installed_bundle(root: Path | None = None) -> Bundle:
         root: A checkout; by default the one that the running packages come from.
 
     Raises:
-        BundleError: No bundle can be made of the checkout.
+        BundleError: No bundle can be made of the checkout, or Python would import something that
+            is not in it.
     """
-    root = root or Path(__file__).resolve().parents[2]
+    place = root or Path(__file__).resolve().parents[2]
     try:
-        return read_bundle(build_bundle(root))
+        bundle = read_bundle(build_bundle(place))
+        mistakes = import_mistakes(place, bundle.files, running=root is None)
     except (OSError, ValueError) as error:
-        raise BundleError(
-            f"installed version in {root}: {error}; install it from a clean checkout with"
-            " make install ROLE=site"
-        ) from error
+        raise _not_clean(place, str(error)) from error
+    if mistakes:
+        raise _not_clean(place, printable("; ".join(mistakes)))
+    return bundle
+
+
+def _not_clean(root: Path, reason: str) -> BundleError:
+    return BundleError(
+        f"installed version in {root}: {reason}; install it from a clean checkout with"
+        " make install ROLE=site"
+    )
 
 
 def difference(old: Bundle | None, new: Bundle) -> str:
