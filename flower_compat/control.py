@@ -1,7 +1,7 @@
 """The SuperLink's Control API: which nodes are registered, and starting and stopping runs.
 
 Flower's only client is its command `flwr`, which has no API.  It is reached over
-loopback only.
+loopback only, with the owner's token.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,6 +22,8 @@ from flwr.proto.control_pb2 import (
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+from flower_compat.owner import OwnerInterceptor
 
 
 class SuperLinkUnreachable(RuntimeError):
@@ -88,8 +90,8 @@ class Control:
 
 
 @contextmanager
-def connect(port: int, ca_file: Path) -> Iterator[Control]:
-    """The Control API of the SuperLink on this port of this machine.
+def connect(port: int, ca_file: Path, owner_token: str) -> Iterator[Control]:
+    """The Control API of the SuperLink on this port of this machine, as its owner.
 
     Raises:
         SuperLinkUnreachable: By each call, if the SuperLink is not running.
@@ -99,7 +101,10 @@ def connect(port: int, ca_file: Path) -> Iterator[Control]:
         server_address=f"127.0.0.1:{port}",
         insecure=False,
         root_certificates=ca_file.read_bytes(),
-        interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="flwr CLI"),
+            OwnerInterceptor(owner_token),
+        ],
     )
     try:
         yield Control(client)

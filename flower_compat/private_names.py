@@ -202,8 +202,37 @@ PRIVATE_NAMES = (
     PrivateName(
         name="flwr.superlink.cli.flower_superlink",
         used_by="superlink",
-        reason="the command, in the process in which the gate is set",
+        reason="the command, in the process in which the gate is set; its module's `uvicorn` is "
+        "replaced, which it gives neither timeouts nor limits",
         parameters=(),
+    ),
+    PrivateName(
+        name="flwr.superlink.cli.flower_superlink._get_superexec_command",
+        used_by="superlink",
+        reason=f"patched, for SuperExec to call with the owner's token: {_GATE}",
+        parameters=(
+            "runtime_address",
+            "runtime_certificates",
+            "runtime_root_certificates_path",
+            "parent_pid",
+            "runtime_dependency_install",
+        ),
+    ),
+    PrivateName(
+        name="flwr.supercore.protobuf.client.ProtobufClient",
+        used_by="owner",
+        reason=f"patched, for ServerApps to call with the owner's token: {_GATE}",
+        parameters=("base_url", "interceptors", "verify", "timeout", "retry_invoker"),
+    ),
+    *(
+        PrivateName(name=f"flwr.supercore.protobuf.client.{name}", used_by="owner", reason=_GATE)
+        for name in ("ProtobufCall", "ProtobufRequestContext")
+    ),
+    PrivateName(
+        name="flwr.supercore.superexec.executor.subprocess_executor",
+        used_by="owner",
+        reason=f"patched, for ServerApps to be started with the owner's token: {_GATE}",
+        attributes=("subprocess",),
     ),
     PrivateName(
         name="flwr.supernode.start_client_internal",

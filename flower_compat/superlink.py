@@ -1,16 +1,51 @@
-"""Flower's SuperLink in this process, behind a middleware of ours."""
+"""Flower's SuperLink in this process, behind a middleware and a web server of ours."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from flwr.superlink import extensions
 from flwr.superlink.cli import flower_superlink
+from flwr.superlink.cli.flower_superlink import _get_superexec_command
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp
+
+from flower_compat.owner import FILE_VARIABLE, owners_command
+
+# The command's module has the name of the command, and so cannot be imported by it.
+_MODULE = flower_superlink.__globals__
+# They would open the old APIs on ports of their own, without a gate.
+_OTHER_DOORS = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")
 
 
-def run_superlink(arguments: Sequence[str], middleware: Callable[[ASGIApp], ASGIApp]) -> None:
-    """`flower-superlink` with these options; the middleware is before all three APIs."""
-    extensions.get_middleware = lambda: (Middleware(middleware),)
+def run_superlink(
+    arguments: Sequence[str],
+    *,
+    gate: Middleware,
+    serve: Callable[..., None],
+    owner_file: Path,
+) -> None:
+    """`flower-superlink` with these options.
+
+    Args:
+        arguments: The options.
+        gate: Stands before all three APIs.
+        serve: Stands for `uvicorn.run`; takes what Flower gives that.
+        owner_file: Holds the token with which SuperExec and the ServerApps call.
+    """
+    for name in _OTHER_DOORS:
+        os.environ.pop(name, None)
+    os.environ[FILE_VARIABLE] = str(owner_file)
+    extensions.get_middleware = lambda: (gate,)
+
+    def superexec(**options: Any) -> list[str]:
+        return owners_command(_get_superexec_command(**options))
+
+    own = {"uvicorn": SimpleNamespace(run=serve), "_get_superexec_command": superexec}
+    if missing := own.keys() - _MODULE.keys():
+        raise RuntimeError(f"this version of Flower starts without {', '.join(sorted(missing))}")
+    _MODULE.update(own)
     sys.argv = ["flower-superlink", *arguments]
     flower_superlink()

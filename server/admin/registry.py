@@ -2,9 +2,10 @@
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from flower_compat.control import Node, SuperLinkRefused, connect
+from flower_compat.control import Node, SuperLinkRefused, SuperLinkUnreachable, connect
 from protocol.keys import parse_openssh_line
 from server.admin.centre import Centre, read_sites
+from server.admin.owner import owner_file, read_owner_token
 
 
 def sync_sites(centre: Centre) -> list[str]:
@@ -14,13 +15,16 @@ def sync_sites(centre: Centre) -> list[str]:
         A line for each thing done, or that could not be done.
 
     Raises:
+        CentreError: If the owner's token cannot be read.
         SuperLinkUnreachable: If it is not running.
         SuperLinkRefused: If it does not take a site's key; the other sites are in order then.
     """
+    if not owner_file(centre).exists():
+        raise SuperLinkUnreachable("the SuperLink was never started: asdnet-centre superlink")
     wanted = {public_key_pem(key.public_key): site for site, key in read_sites(centre).items()}
     done: list[str] = []
     refused: list[str] = []
-    with connect(centre.port, centre.ca_file) as control:
+    with connect(centre.port, centre.ca_file, read_owner_token(centre)) as control:
         present: dict[bytes, Node] = {node.public_key: node for node in control.nodes()}
         for key, node in present.items():
             if wanted.get(key) != node.name:

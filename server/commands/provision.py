@@ -24,7 +24,6 @@ from server.admin.centre import (
     create_centre,
     read_centre,
     renew_server,
-    superlink_arguments,
 )
 from server.admin.certificates import HostError, check_hosts, hosts_of
 from server.admin.provisioning import (
@@ -199,14 +198,11 @@ def _next_steps(centre: Centre) -> list[str]:
     ca = read_certificate(centre.ca_file)
     study_key = signing.read_public(centre.folder)
     folder = shlex.quote(str(centre.folder))
-    command = shlex.join(["flower-superlink", *superlink_arguments(centre)])
     return [
         f"centre made in {centre.folder}; ca.key, server.key and study.key must never leave it",
         "",
         "Start the SuperLink:",
         f"  asdnet-centre superlink --centre {folder}",
-        "which stands for:",
-        f"  FLWR_TELEMETRY_ENABLED=0 {command}",
         "",
         "Send to each hospital:",
         f"  the CA's certificate  {centre.ca_file}",

@@ -13,6 +13,7 @@ from protocol.config.study import RUN_NAME, ProtocolError, StudyProtocol, read_y
 from protocol.keys import KeyFileError
 from reporting.terminal import make_console, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre, read_sites
+from server.admin.owner import read_owner_token
 from server.admin.provisioning import centre_option
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _start(centre: Centre, folder: "RunFolder", bundle: bytes) -> None:
 
     facts, _ = folder.read()
     try:
-        with connect(centre.port, centre.ca_file) as control:
+        with connect(centre.port, centre.ca_file, read_owner_token(centre)) as control:
             if facts.flower_run_id is not None:
                 control.stop_run(facts.flower_run_id)
             number = control.start_run(bundle, {"run": facts.name})
@@ -209,7 +210,7 @@ def _stop(centre: Centre, folder: "RunFolder", console: "Console") -> None:
     from flower_compat.control import connect
 
     facts, _ = folder.read()
-    with connect(centre.port, centre.ca_file) as control:
+    with connect(centre.port, centre.ca_file, read_owner_token(centre)) as control:
         stopped = facts.flower_run_id is not None and control.stop_run(facts.flower_run_id)
     words = "stopped" if stopped else "was not running"
     console.print(f"run {facts.name}: {words}; go on with: --resume {facts.name}")

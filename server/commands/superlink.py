@@ -18,6 +18,7 @@ from server.admin.centre import (
     read_centre,
     superlink_arguments,
 )
+from server.admin.owner import make_owner_token, owner_file
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def superlink(
     """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM."""
     with user_errors(CentreError):
         settings = read_centre(centre)
+        token = make_owner_token(settings)
     # Where Flower unpacks apps, and where the ServerApp, its grandchild, finds the runs.
     os.environ["FLWR_HOME"] = str(settings.flower_home)
     os.environ["ASDNET_CENTRE"] = str(settings.folder)
@@ -38,11 +40,19 @@ def superlink(
     # Its children are found on the path: they must be of this environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
+    from starlette.middleware import Middleware
+
     from flower_compat.superlink import run_superlink
     from server.admin.gate import Gate
+    from server.admin.serving import serve
 
     threading.Thread(target=_admit_sites, args=(settings.folder,), daemon=True).start()
-    run_superlink(superlink_arguments(settings), Gate)
+    run_superlink(
+        superlink_arguments(settings),
+        gate=Middleware(Gate, owner_token=token),
+        serve=serve,
+        owner_file=owner_file(settings),
+    )
 
 
 def _admit_sites(folder: Path) -> None:

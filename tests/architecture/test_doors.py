@@ -46,13 +46,18 @@ ALLOWED = {
         "flower_compat/control.py",
         "flower_compat/error_codes.py",
         "flower_compat/message_bytes.py",
+        "flower_compat/owner.py",
         "flower_compat/polling.py",
         "flower_compat/runtime.py",
         "flower_compat/superlink.py",
         "flower_compat/supernode.py",
         "flower_compat/task_identity.py",
     },
-    "starlette": {"flower_compat/superlink.py", "server/admin/gate.py"},
+    "starlette": {
+        "flower_compat/superlink.py",
+        "server/admin/gate.py",
+        "server/commands/superlink.py",
+    },
     "zstandard": {"protocol/wire/compression.py"},
 }
 

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from flower_compat.owner import HEADER
 from server.admin.gate import MAX_BODY_BYTES, Gate
 
 OUTSIDE = ["203.0.113.5", "10.0.0.7", "192.168.1.2", "2001:db8::1", "fe80::1", "0.0.0.0"]
@@ -38,6 +39,10 @@ async def echo(request: Request) -> PlainTextResponse:
     return PlainTextResponse(f"{request.url.path} {len(body)}")
 
 
+TOKEN = "ab" * 32
+OWNER = {HEADER: TOKEN}
+
+
 def ask(
     host: str,
     method: str,
@@ -48,7 +53,7 @@ def ask(
 ) -> httpx.Response:
     """One request from this address to an app behind the gate that answers everything."""
     anything = Route("/{path:path}", echo, methods=["GET", "HEAD", "POST", "PUT"])
-    app = Starlette(routes=[anything], middleware=[Middleware(Gate)])
+    app = Starlette(routes=[anything], middleware=[Middleware(Gate, owner_token=TOKEN)])
 
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app, client=(host, 1234))
@@ -64,8 +69,8 @@ def test_what_is_closed_to_the_outside(
     path: str, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        answer = ask("203.0.113.5", method, path, content=b"x")
-    assert answer.status_code == 403
+        answer = ask("203.0.113.5", method, path, content=b"x", headers=OWNER)
+    assert answer.status_code == 403, "the token does not open them from outside"
     assert "this API is for the centre's own machine" in answer.text
     assert f"203.0.113.5 asked for {path}" in caplog.text
 
@@ -79,10 +84,47 @@ def test_from_wherever_outside(host: str) -> None:
 
 @pytest.mark.parametrize("host", LOOPBACK)
 @pytest.mark.parametrize("path", CLOSED)
-def test_the_centres_own_machine_is_let_through(host: str, path: str) -> None:
-    answer = ask(host, "POST", path, content=bytes(MAX_BODY_BYTES + 1))
+def test_the_owner_is_let_through_on_the_centres_own_machine(host: str, path: str) -> None:
+    answer = ask(host, "POST", path, content=bytes(MAX_BODY_BYTES + 1), headers=OWNER)
     assert answer.status_code == 200
     assert answer.text.endswith(f" {MAX_BODY_BYTES + 1}")
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {},
+        {HEADER: ""},
+        {HEADER: "0" * 64},
+        {HEADER: TOKEN[:-1]},
+        {HEADER: TOKEN + "a"},
+        {HEADER: f"Bearer {TOKEN}"},
+        {"Authorization": f"Bearer {TOKEN}"},
+        {"flwr-task-token": TOKEN},
+        {"Cookie": f"{HEADER}={TOKEN}"},
+    ],
+)
+@pytest.mark.parametrize("host", LOOPBACK)
+@pytest.mark.parametrize("path", CLOSED)
+def test_no_other_user_of_the_centres_own_machine(
+    host: str, path: str, claimed: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        answer = ask(host, "POST", path, content=b"x", headers=claimed)
+    assert answer.status_code == 403
+    assert "for the user who runs the SuperLink" in answer.text
+    assert f"{host} asked for {path} without the owner's token" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["203.0.113.5", "127.0.0.1"])
+def test_the_log_shows_no_control_characters_of_a_stranger(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        ask(host, "POST", "/%1b[2J%0aadmitted: all" + "x" * 10_000, content=b"x")
+    (record,) = caplog.records
+    assert "\\x1b[2J\\nadmitted" in record.getMessage()
+    assert record.getMessage().isprintable() and len(record.getMessage()) < 300
 
 
 def test_a_caller_whose_address_is_unknown_is_outside() -> None:
@@ -96,10 +138,11 @@ def test_a_claimed_name_admits_no_node(name: str) -> None:
     assert answer.status_code == 403
 
 
-def test_the_largest_body() -> None:
-    fits = ask("203.0.113.5", "POST", "/v1/fleet/push", content=bytes(MAX_BODY_BYTES))
+@pytest.mark.parametrize("host", ["203.0.113.5", "127.0.0.1"])
+def test_the_largest_body(host: str) -> None:
+    fits = ask(host, "POST", "/v1/fleet/push", content=bytes(MAX_BODY_BYTES))
     assert (fits.status_code, fits.text) == (200, f"/v1/fleet/push {MAX_BODY_BYTES}")
-    over = ask("203.0.113.5", "POST", "/v1/fleet/push", content=bytes(MAX_BODY_BYTES + 1))
+    over = ask(host, "POST", "/v1/fleet/push", content=bytes(MAX_BODY_BYTES + 1))
     assert over.status_code == 413
 
 
@@ -155,7 +198,7 @@ def test_what_is_not_http_passes() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(scope["type"])
 
-    asyncio.run(Gate(app)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+    asyncio.run(Gate(app, TOKEN)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
     assert seen == ["lifespan"]
 
 
@@ -167,7 +210,9 @@ def test_flower_asks_for_the_middleware_and_puts_it_outermost(
 ) -> None:
     before = flwr.superlink.main._get_middleware()
     assert all(item.cls is not Gate for item in before)
-    monkeypatch.setattr(extensions, "get_middleware", lambda: (Middleware(Gate),))
+    monkeypatch.setattr(
+        extensions, "get_middleware", lambda: (Middleware(Gate, owner_token=TOKEN),)
+    )
     found = flwr.superlink.main._get_middleware()
     assert found[0].cls is Gate
     assert [item.cls for item in found[1:]] == [item.cls for item in before]
@@ -175,7 +220,9 @@ def test_flower_asks_for_the_middleware_and_puts_it_outermost(
 
 def test_flowers_own_app_is_behind_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """From outside the Control and Runtime APIs are closed, and the Fleet API is reached."""
-    monkeypatch.setattr(extensions, "get_middleware", lambda: (Middleware(Gate),))
+    monkeypatch.setattr(
+        extensions, "get_middleware", lambda: (Middleware(Gate, owner_token=TOKEN),)
+    )
     app = flwr.superlink.main.create_app()
 
     async def status(host: str, method: str, path: str) -> int:
@@ -190,6 +237,7 @@ def test_flowers_own_app_is_behind_the_gate(monkeypatch: pytest.MonkeyPatch) -> 
     assert any(path.startswith("/v1/runtime/") for path in inner)
     for path in inner:
         assert asyncio.run(status("203.0.113.5", "POST", path)) == 403
+        assert asyncio.run(status("127.0.0.1", "POST", path)) == 403
     fleet = sorted(path for path in paths if path.startswith("/v1/fleet/"))
     assert fleet
     assert asyncio.run(status("203.0.113.5", "POST", fleet[0])) != 403

@@ -12,6 +12,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flower_compat.control import Node, SuperLinkRefused, SuperLinkUnreachable
 from protocol.keys import make_key, openssh_fingerprint, openssh_line
 from server.admin.centre import Centre, SiteKey, create_centre, write_sites
+from server.admin.owner import make_owner_token
 from server.admin.registry import public_key_pem, sync_sites
 
 
@@ -55,10 +56,11 @@ def centre(tmp_path: Path) -> Centre:
 @pytest.fixture
 def control(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> FakeControl:
     fake = FakeControl()
+    token = make_owner_token(centre)
 
     @contextmanager
-    def connect(port: int, ca_file: Path) -> Iterator[FakeControl]:
-        assert (port, ca_file) == (centre.port, centre.ca_file)
+    def connect(port: int, ca_file: Path, owner_token: str) -> Iterator[FakeControl]:
+        assert (port, ca_file, owner_token) == (centre.port, centre.ca_file, token)
         yield fake
 
     monkeypatch.setattr("server.admin.registry.connect", connect)

@@ -23,6 +23,7 @@ from protocol.agreement.manifest import Study, StudyFile
 from protocol.config.study import StudyProtocol
 from protocol.keys import make_key, openssh_fingerprint, openssh_line, read_verifying_key
 from server.admin.centre import Centre, SiteKey, create_centre, write_sites
+from server.admin.owner import make_owner_token
 from server.admin.signing import make_signing_files
 from server.cli import app
 from server.commands.run import APP
@@ -101,9 +102,11 @@ def one_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
 def control(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> FakeControl:
     fake = FakeControl(centre)
 
+    token = make_owner_token(centre)
+
     @contextmanager
-    def connect(port: int, ca_file: Path) -> Iterator[FakeControl]:
-        assert (port, ca_file) == (centre.port, centre.ca_file)
+    def connect(port: int, ca_file: Path, owner_token: str) -> Iterator[FakeControl]:
+        assert (port, ca_file, owner_token) == (centre.port, centre.ca_file, token)
         yield fake
 
     monkeypatch.setattr("flower_compat.control.connect", connect)
@@ -427,6 +430,7 @@ def test_without_a_superlink_a_run_is_as_it_was(
 
 
 def test_the_real_connection_says_that_nobody_answers(centre: Centre) -> None:
+    make_owner_token(centre)
     made = RunFolder(centre.runs / "one")
     made.create(RunFacts(name="one", mlflow_uri="", flower_run_id=7), StudyProtocol())
     with socket.socket() as unused:

@@ -13,9 +13,15 @@ from click.testing import CliRunner
 from flwr.superlink import extensions
 
 import server.commands.superlink
+from flower_compat.owner import FILE_VARIABLE
+from flower_compat.superlink import _MODULE
 from server.admin.centre import Centre, create_centre, superlink_arguments
 from server.admin.gate import Gate
+from server.admin.owner import owner_file, read_owner_token
+from server.admin.serving import serve
 from server.cli import app
+
+PATCHED = ("uvicorn", "_get_superexec_command")
 
 
 @pytest.fixture
@@ -35,6 +41,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             {
                 "arguments": sys.argv[1:],
                 "middleware": flwr.superlink.main._get_middleware(),
+                "module": {name: _MODULE[name] for name in PATCHED},
                 "environment": dict(os.environ),
             }
         )
@@ -42,8 +49,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     # Undone after the test: the launcher sets them for the rest of its process.
     monkeypatch.setattr(extensions, "get_middleware", extensions.get_middleware)
     monkeypatch.setattr(sys, "argv", sys.argv)
-    for name in ("FLWR_HOME", "ASDNET_CENTRE", "PATH"):
+    for name in ("FLWR_HOME", "ASDNET_CENTRE", "PATH", FILE_VARIABLE):
         monkeypatch.setenv(name, os.environ.get(name, ""))
+    for name in PATCHED:
+        monkeypatch.setitem(_MODULE, name, _MODULE[name])
+    # They would open the old APIs beside the gate.
+    monkeypatch.setenv("FLWR_INTERNAL_GRPC_CONTROL_API", "1")
+    monkeypatch.setenv("FLWR_INTERNAL_GRPC_FLEET_API", "1")
     monkeypatch.setattr("flower_compat.superlink.flower_superlink", command)
     return calls
 
@@ -64,6 +76,21 @@ def test_the_launcher_starts_flower_behind_the_gate(
     assert result.exit_code == 0, result.output
     (call,) = started
     assert call["middleware"][0].cls is Gate
+    assert call["middleware"][0].kwargs == {"owner_token": read_owner_token(centre)}
+    assert call["module"]["uvicorn"].run is serve
+    superexec = call["module"]["_get_superexec_command"](
+        runtime_address="127.0.0.1:9092",
+        runtime_certificates=None,
+        runtime_root_certificates_path=None,
+        parent_pid=1,
+        runtime_dependency_install=False,
+    )
+    assert superexec[:5] == [sys.executable, "-P", "-m", "flower_compat.owner", "flower-superexec"]
+    assert read_owner_token(centre) not in str([superexec, call["arguments"]])
+    assert call["environment"][FILE_VARIABLE] == str(owner_file(centre))
+    assert read_owner_token(centre) not in str(call["environment"])
+    assert "FLWR_INTERNAL_GRPC_CONTROL_API" not in call["environment"]
+    assert "FLWR_INTERNAL_GRPC_FLEET_API" not in call["environment"]
     assert call["arguments"] == superlink_arguments(centre)
     assert call["environment"]["FLWR_HOME"] == str(centre.flower_home)
     assert call["environment"]["ASDNET_CENTRE"] == str(centre.folder)
