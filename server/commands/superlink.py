@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,15 @@ _PATIENCE_S = 60.0
 
 def superlink(
     centre: Annotated[Path, typer.Option(help="The centre's folder.")] = CENTRE,
+    connections: Annotated[
+        int,
+        typer.Option(
+            min=16,
+            max=1024,
+            help="Open at once from one address; a site has ten at most. Raise it where many sites "
+            "share an address.",
+        ),
+    ] = 128,
 ) -> None:
     """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM."""
     with user_errors(CentreError):
@@ -43,6 +53,7 @@ def superlink(
     from starlette.middleware import Middleware
 
     from flower_compat.superlink import run_superlink
+    from server.admin.connections import Limits
     from server.admin.gate import Gate
     from server.admin.serving import serve
 
@@ -50,7 +61,7 @@ def superlink(
     run_superlink(
         superlink_arguments(settings),
         gate=Middleware(Gate, owner_token=token),
-        serve=serve,
+        serve=partial(serve, limits=Limits(per_address=connections)),
         owner_file=owner_file(settings),
     )
 

@@ -55,6 +55,7 @@ ALLOWED = {
     },
     "starlette": {
         "flower_compat/superlink.py",
+        "server/admin/connections.py",
         "server/admin/gate.py",
         "server/commands/superlink.py",
     },

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,11 +58,15 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Deployment
     }
     with (
         pytest.MonkeyPatch.context() as patch,
-        harness.federation(tmp_path_factory.mktemp("fed"), study, "A") as fed,
+        harness.federation(tmp_path_factory.mktemp("fed"), study, "A", others="X") as fed,
     ):
         for name, value in careless.items():
             patch.setenv(name, value)
+        # As many open files as most systems let a process have.
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
         fed.start_superlink()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         yield fed
 
 
@@ -128,9 +134,8 @@ def test_what_another_user_sees_of_a_run_opens_nothing(fed: harness.Deployment) 
     fed.start_study("seen")
     fed.until(lambda: bool(fed.pids("serverapp")), 60, "a ServerApp")
     token = (fed.centre / "owner.token").read_text().strip()
-    processes = [p for p in Path("/proc").iterdir() if p.name.isdigit()]
-    arguments = "\n".join(_read(p / "cmdline") for p in processes)
-    assert token not in arguments
+    assert token not in "".join(_arguments(p.name) for p in Path("/proc").glob("[0-9]*"))
+    arguments = "".join(_arguments(pid) for pid in fed.pids("serverapp"))
     (task,) = set(re.findall(r"--token\0([0-9a-f]+)", arguments))
     body = GetNodesRequest().SerializeToString()
     call = ("runtime/get-nodes", body, {"flwr-task-token": task})
@@ -144,6 +149,69 @@ def test_what_another_user_sees_of_a_run_opens_nothing(fed: harness.Deployment) 
     assert token not in fed.log("superlink") + fed.log("study-seen")
 
 
+HOLD = """
+import socket, ssl, sys, time
+address, port, source, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+context = ssl._create_unverified_context()
+held = []
+for _ in range(1000):
+    connection = socket.create_connection((address, port), 10, source_address=(source, 0))
+    try:
+        if kind != "no TLS hello":
+            connection = context.wrap_socket(connection)
+            connection.sendall(b"POST /v1/fleet/push-messages HTTP/1.1\\r\\nHost: x\\r\\n")
+        if kind == "slow body":
+            connection.sendall(b"Content-Length: 16000000\\r\\n\\r\\n" + bytes(1000))
+    except OSError:
+        pass
+    held.append(connection)
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+HEALTH = """
+import ssl, sys, time, urllib.request
+start = time.monotonic()
+context = ssl._create_unverified_context()
+urllib.request.urlopen(sys.argv[1] + "/health", context=context, timeout=30).read()
+print(time.monotonic() - start)
+"""
+
+
+def health(fed: harness.Deployment, host: str, address: str = "127.0.0.1") -> float:
+    """Seconds until the SuperLink has answered somebody at a host."""
+    url = f"https://{address}:{fed.port}"
+    done = subprocess.run(
+        [*fed.network.within(host), sys.executable, "-c", HEALTH, url],
+        capture_output=True, encoding="utf-8", check=True,
+    )  # fmt: skip
+    return round(float(done.stdout), 2)
+
+
+@pytest.mark.parametrize("kind", ["no TLS hello", "half a head", "slow body"])
+@pytest.mark.parametrize("host", ["X", "centre"])
+def test_a_thousand_half_open_requests_keep_no_hospital_out(
+    fed: harness.Deployment, host: str, kind: str
+) -> None:
+    """From outside, and by a user of the centre's own machine."""
+    at = fed.network.address("centre") if host == "X" else "127.0.0.1"
+    source = fed.network.address("X") if host == "X" and fed.network.separate else "127.0.0.2"
+    name = f"holder-{host}-{kind}".replace(" ", "-")
+    script = fed.folder / "hold.py"
+    script.write_text(HOLD)
+    holder = fed.start_at(host, name, str(script), at, fed.port, source, kind)
+    try:
+        fed.until(lambda: "held" in fed.log(name), 120, "1,000 connections")
+        waits = [health(fed, "A", fed.network.address("centre")), health(fed, "centre")]
+        print(f"{name}: a hospital and the centre were answered in {waits} s")
+        assert max(waits) < 5, waits
+    finally:
+        holder.kill()
+        holder.wait()
+    assert f"connections of {source}, which opens or sends too many" in fed.log("superlink")
+
+
 def test_the_centres_folder_is_closed_to_other_users(fed: harness.Deployment) -> None:
     open_ = [
         path.relative_to(fed.centre).as_posix()
@@ -153,8 +221,8 @@ def test_the_centres_folder_is_closed_to_other_users(fed: harness.Deployment) ->
     assert open_ == []
 
 
-def _read(path: Path) -> str:
+def _arguments(pid: int | str) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

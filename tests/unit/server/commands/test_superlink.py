@@ -16,6 +16,7 @@ import server.commands.superlink
 from flower_compat.owner import FILE_VARIABLE
 from flower_compat.superlink import _MODULE
 from server.admin.centre import Centre, create_centre, superlink_arguments
+from server.admin.connections import Limits
 from server.admin.gate import Gate
 from server.admin.owner import owner_file, read_owner_token
 from server.admin.serving import serve
@@ -77,7 +78,8 @@ def test_the_launcher_starts_flower_behind_the_gate(
     (call,) = started
     assert call["middleware"][0].cls is Gate
     assert call["middleware"][0].kwargs == {"owner_token": read_owner_token(centre)}
-    assert call["module"]["uvicorn"].run is serve
+    run = call["module"]["uvicorn"].run
+    assert (run.func, run.keywords) == (serve, {"limits": Limits(per_address=128)})
     superexec = call["module"]["_get_superexec_command"](
         runtime_address="127.0.0.1:9092",
         runtime_certificates=None,
