@@ -38,6 +38,9 @@ class Progress:
             self.states = dict.fromkeys(event["sites"], "online")
             there = ", ".join(event["sites"]) or "none"
             return f"sites online: {there} ({len(event['sites'])} of {event['awaited']})"
+        if kind == "waits":
+            self.states[event["site"]] = event["why"]
+            return f"{event['site']}: {event['why']}"
         if kind == "started":
             self.round, self.rounds = event["round"], event["rounds"]
             self.states |= dict.fromkeys(event["sites"], "ready")

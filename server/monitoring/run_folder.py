@@ -165,6 +165,9 @@ class EventWriter(Watcher):
     def sites_online(self, sites: Sequence[str], awaited: int) -> None:
         self._folder.add_event("online", sites=list(sites), awaited=awaited)
 
+    def site_waits(self, site: str, why: str) -> None:
+        self._folder.add_event("waits", site=site, why=why)
+
     def study_started(self, record: StudyRecord) -> None:
         self._folder.add_event(
             "started",

@@ -76,7 +76,7 @@ def run_study(
     members = Membership(channel, record, agreement)
     with closing(RoundUpdates(updates)) as round_updates:
         members.await_nodes(expected_sites)
-        members.collect_facts()
+        members.collect_facts(expected=expected_sites)
         watcher.study_started(record)
         try:
             while len(record.rounds) < record.protocol.training.rounds:

@@ -9,6 +9,7 @@ from flwr.app import Message, MessageType, RecordDict
 
 from protocol.agreement.manifest import SignedManifest
 from protocol.config.schedule import RoundPlan
+from protocol.wire.error_words import NOT_APPROVED, OUTSIDE_HOURS, STUDY_NOT_APPROVED
 from protocol.wire.messages import pack_instruction, read_facts, read_site_name
 from protocol.wire.weights import MessageError
 from server.rounds.channel import Channel, Exchange
@@ -19,6 +20,13 @@ from server.rounds.requirements import broken_requirements
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
+# A site that waits for its own people, or for its hours, is asked again, ever less often.
+_ASK_AGAIN_S, _ASK_AGAIN_AT_MOST_S = 5.0, 30.0
+_WAITS = {
+    STUDY_NOT_APPROVED: "the study awaits approval at the site",
+    NOT_APPROVED: "the code awaits approval at the site",
+    OUTSIDE_HOURS: "the site works at other hours",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +55,9 @@ class Membership:
         self.agreement = agreement
         self._rules = record.protocol.aggregation
         self._broken: list[str] = []
+        # When a node that waits may be asked again, and what it was told to wait for.
+        self._ask_again: dict[int, float] = {}
+        self._told: dict[str, str] = {}
         # Newcomers are asked in passing, over many rounds.
         self._newcomers = Exchange(channel, 0, MessageType.QUERY, self._admit)
 
@@ -76,25 +87,74 @@ class Membership:
                 f"after {rules.join_timeout_s:g} s; start the missing sites or lower min_sites"
             )
 
-    def collect_facts(self, *, wait: bool = True) -> None:
+    def collect_facts(self, *, wait: bool = True, expected: int | None = None) -> None:
         """Every site that has not done so checks and caches its data and declares its counts.
 
         Args:
             wait: For all of them; else a declaration, which may take the time of preparing the
                 site's cache, is taken when it has come, and holds no round up.
+            expected: Wait no longer for approvals at sites once so many have declared theirs.
         """
-        channel, record = self.channel, self.record
-        content = pack_instruction(record.protocol, run=record.run, agreement=self.agreement)
-        instructions = dict.fromkeys(channel.roster.unregistered(), content)
+        record = self.record
         if wait:
-            failures = Exchange(channel, 0, MessageType.QUERY, self._admit).request(instructions)
-            self._require_met()
+            failures = self._ask_until_approved(expected)
             self.require_quorum("declaring the data", len(record.facts), failures)
         else:
-            failures = self._newcomers.request_without_waiting(instructions)
+            now = time.monotonic()
+            nodes = [n for n in self._unregistered() if self._ask_again.get(n, 0.0) <= now]
+            failures = self._newcomers.request_without_waiting(self._questions(nodes))
+            self._note_waiting(failures, _ASK_AGAIN_S)
         if failures:
             log.warning("not part of the study: %s", listed(failures))
         record.facts = dict(sorted(record.facts.items()))
+
+    def _ask_until_approved(self, expected: int | None) -> dict[str, str]:
+        """Ask all, and within the joining time those again that wait for their own people."""
+        deadline = time.monotonic() + self._rules.join_timeout_s
+        pause = _ASK_AGAIN_S
+        failures: dict[str, str] = {}
+        nodes, by_name = self._unregistered(), dict[str, int]()
+        while True:
+            asked_at = time.monotonic()
+            by_name |= {self.channel.roster.name_of(node): node for node in nodes}
+            query = Exchange(self.channel, 0, MessageType.QUERY, self._admit)
+            failures |= query.request(self._questions(nodes))
+            self._require_met()
+            # A node may have had another name before it declared itself.
+            failures = {
+                name: why
+                for name, why in failures.items()
+                if self.channel.roster.name_of(by_name[name]) not in self.record.facts
+            }
+            waiting = self._note_waiting(failures, pause)
+            enough = expected is not None and len(self.record.facts) >= expected
+            if not waiting or enough or asked_at >= deadline:
+                return failures
+            time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+            pause = min(2 * pause, _ASK_AGAIN_AT_MOST_S)
+            # With them those that have come meanwhile.
+            final = failures.keys() - waiting
+            nodes = [n for n in self._unregistered() if self.channel.roster.name_of(n) not in final]
+
+    def _unregistered(self) -> list[int]:
+        return self.channel.roster.unregistered()
+
+    def _questions(self, nodes: Iterable[int]) -> dict[int, RecordDict]:
+        record = self.record
+        content = pack_instruction(record.protocol, run=record.run, agreement=self.agreement)
+        return dict.fromkeys(nodes, content)
+
+    def _note_waiting(self, failures: Mapping[str, str], pause_s: float) -> set[str]:
+        """The sites among these that wait for a person or an hour; each is told of once."""
+        roster, waiting = self.channel.roster, {s for s, why in failures.items() if why in _WAITS}
+        for site in sorted(waiting):
+            if self._told.get(site) != failures[site]:
+                self._told[site] = failures[site]
+                self.channel.watcher.site_waits(site, _WAITS[failures[site]])
+        again = time.monotonic() + pause_s
+        named = {node: roster.name_of(node) for node in self._unregistered()} if waiting else {}
+        self._ask_again |= {node: again for node, site in named.items() if site in waiting}
+        return waiting
 
     def _admit(self, reply: Message) -> None:
         site = read_site_name(reply.content)

@@ -11,6 +11,9 @@ class Watcher:
     def sites_online(self, sites: Sequence[str], awaited: int) -> None:
         """These are there, before the study begins; so many are waited for."""
 
+    def site_waits(self, site: str, why: str) -> None:
+        """A site is there and does not take part yet: a person or an hour is waited for there."""
+
     def study_started(self, record: StudyRecord) -> None:
         """Enough sites have declared themselves; a resumed study holds its earlier rounds."""
 
@@ -36,6 +39,10 @@ class Watchers(Watcher):
     def sites_online(self, sites: Sequence[str], awaited: int) -> None:
         for watcher in self._each:
             watcher.sites_online(sites, awaited)
+
+    def site_waits(self, site: str, why: str) -> None:
+        for watcher in self._each:
+            watcher.site_waits(site, why)
 
     def study_started(self, record: StudyRecord) -> None:
         for watcher in self._each:

@@ -222,3 +222,10 @@ def test_the_table_says_who_does_what() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "round 1 of 4: train" in text
     assert "ball 0.250  rod 0.500" in text
+
+
+def test_a_site_that_waits_for_its_people_is_told_of() -> None:
+    progress = Progress()
+    event = {"kind": "waits", "site": "A", "why": "the study awaits approval at the site"}
+    assert progress.apply(event) == "A: the study awaits approval at the site"
+    assert progress.states["A"] == "the study awaits approval at the site"
