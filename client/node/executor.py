@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
+from datetime import datetime
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -16,6 +17,7 @@ from flwr.app import Context, Message
 from client.node.answers import AnswerError, AppError
 from client.node.approval import ApprovedCode, NotApprovedError, check_bundle
 from client.node.egress import error_reply, filter_reply
+from client.node.guard.allowed import require_allowed, require_enough_cases, require_plausible
 from client.node.guard.guard import Guard
 from client.node.guard.history import HistoryError
 from client.node.guard.refusal import Refusal
@@ -129,9 +131,7 @@ class Executor:
             study, code = self._admitted(message, fab)
             _keep(self._config.protocol_file, message)
         except Refusal as refusal:
-            log.error("refused (%s): %s", refusal.word, refusal)
-            self._log("refused", message, message, refusal.word)
-            return error_reply(message, refusal.word)
+            return self._refused(message, refusal)
         except (NotApprovedError, BundleError) as error:
             log.error("%s", error)
             self._audit.append(
@@ -154,13 +154,24 @@ class Executor:
             log.exception("the instruction could not be looked at")
             return error_reply(message, type(error).__name__)
         reply = self._run(code, message, context, stop)
-        if study is None or reply.has_error():
+        if reply.has_error():
             return reply
         try:
+            require_enough_cases(self._config, message, reply)
+            if study is None:
+                return reply
             return self._guard.sealed(study, reply, message, received)
+        except Refusal as refusal:
+            return self._refused(message, refusal)
         except (OSError, KeyFileError, HistoryError) as error:
             log.exception("the answer could not be signed and remembered: it does not leave")
             return error_reply(message, type(error).__name__)
+
+    def _refused(self, message: Message, refusal: Refusal) -> Message:
+        """One word to the centre, the whole sentence for this site."""
+        log.error("refused (%s): %s", refusal.word, refusal)
+        self._log("refused", message, message, refusal.word)
+        return error_reply(message, refusal.word)
 
     def _admitted(self, message: Message, fab: bytes) -> tuple[Study | None, ApprovedCode]:
         """The study and the code of an instruction that an honest centre could send now.
@@ -170,9 +181,12 @@ class Executor:
             NotApprovedError: Nobody has approved the code.
             BundleError: The bundle is none.
         """
+        now = datetime.now()
         if not has_manifest(message.content):  # until every centre signs
+            require_allowed(self._config, require_plausible(message), message, now)
             return None, check_bundle(self._config, fab, self._installed)
         study = self._guard.recognise(message)
+        require_allowed(self._config, study.protocol, message, now)
         unapproved = None
         try:
             self._guard.require_approval(study)

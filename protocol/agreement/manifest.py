@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, PositiveInt, ValidationEr
 from asdnet_models.config import Frozen
 from protocol.config.schedule import evaluation_rounds
 from protocol.config.site import SITE_NAME, Sha256
-from protocol.config.study import RUN_NAME, StudyProtocol, explain
+from protocol.config.study import RUN_NAME, StudyProtocol, beyond_bounds, explain
 from protocol.keys import KeyFileError, openssh_fingerprint, openssh_line, parse_openssh_line
 
 VERSION = 1
@@ -33,6 +33,10 @@ SiteName = Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
 
 class ManifestError(ValueError):
     """A study that is not what the centre has signed, or not one for this site."""
+
+
+class AbsurdStudyError(ManifestError):
+    """A study that asks for what no honest one does, whoever has signed it."""
 
 
 class InitialWeights(Frozen):
@@ -215,7 +219,7 @@ def agreed_protocol(manifest: Manifest, text: str) -> StudyProtocol:
 
     Raises:
         ManifestError: If it is another one than was signed, or is not to be understood as it was
-            meant.
+            meant; an AbsurdStudyError if a value of it is beyond all bounds.
     """
     where = f"manifest of run {manifest.run}"
     if hashlib.sha256(_encoded(text)).hexdigest() != manifest.protocol_digest:
@@ -227,6 +231,11 @@ def agreed_protocol(manifest: Manifest, text: str) -> StudyProtocol:
     try:
         protocol = StudyProtocol.model_validate_json(text)
     except ValidationError as error:
+        if beyond_bounds(error):
+            raise AbsurdStudyError(
+                f"{where}: asks for what no honest study does:"
+                f" {explain(error, 'protocol')[:_MAX_EXPLAINED]}"
+            ) from None
         raise ManifestError(
             f"{where}: this version does not understand its protocol; update it to the centre's:"
             f" {explain(error, 'protocol')[:_MAX_EXPLAINED]}"

@@ -24,8 +24,16 @@ from asdnet_models.config import MAX_POINTS, Fraction, Frozen, InferenceConfig, 
 Model = TypeVar("Model", bound=BaseModel)
 Count = Annotated[int, Field(ge=1, le=100_000)]  # rounds, steps, sites
 Rate = Annotated[float, Field(gt=0, le=1)]
+_LONGEST_SHOWN = 200  # characters of a value in a message
 Timeout = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]  # seconds
 
+# Pydantic's names of the rules that a value breaks by its size alone.
+_OUT_OF_BOUNDS = frozenset(
+    {
+        *("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"),
+        *("too_long", "string_too_long", "int_parsing_size"),
+    }
+)
 # A run's name: it names folders at the centre and at the sites.
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -204,6 +212,11 @@ def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     }
 
 
+def beyond_bounds(error: ValidationError) -> bool:
+    """Whether a value is of the right kind and out of bounds: absurd, not misunderstood."""
+    return any(item["type"] in _OUT_OF_BOUNDS for item in error.errors())
+
+
 def explain(error: ValidationError, location: str) -> str:
     """All mistakes of one validation, a line each: location, rule, value."""
     lines = []
@@ -212,7 +225,10 @@ def explain(error: ValidationError, location: str) -> str:
         rule = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             rule = "unknown key; remove it or correct its spelling"
-        value = "" if item["type"] == "value_error" else f" (is {item['input']!r})"
+        given = repr(item["input"])
+        if len(given) > _LONGEST_SHOWN:
+            given = f"{given[:_LONGEST_SHOWN]}... of {len(given)} characters"
+        value = "" if item["type"] == "value_error" else f" (is {given})"
         lines.append(f"{location}: {where + ': ' if where else ''}{rule}{value}")
     return "\n".join(lines)
 

@@ -23,6 +23,7 @@ ALLOWED = {
         "client/app.py",
         "client/node/answers.py",
         "client/node/executor.py",
+        "client/node/guard/allowed.py",
         "client/node/egress.py",
         "client/node/guard/form.py",
         "client/node/guard/guard.py",

@@ -27,7 +27,7 @@ from client.node.guard.refusal import Refusal
 from client.node.guard.studies import StudyNotApprovedError, check_study, verified_study
 from client.node.guard.weights import Checker, logs_seen
 from protocol.agreement.first_weights import first_weights
-from protocol.agreement.manifest import ManifestError, Study
+from protocol.agreement.manifest import AbsurdStudyError, ManifestError, Study
 from protocol.agreement.statement_store import keep_statements
 from protocol.agreement.statements import SignedStatement, Statement, parse_statements, sign
 from protocol.audit.log import AuditEntry, AuditLog
@@ -35,6 +35,7 @@ from protocol.config.site import SiteConfig
 from protocol.keys import read_private_key
 from protocol.wire.compression import Shapes, shapes_of
 from protocol.wire.error_words import (
+    BEYOND_LIMITS,
     LOG_CUT,
     NOT_AS_SIGNED,
     NOT_SIGNED,
@@ -65,6 +66,8 @@ class Guard:
         """
         try:
             return verified_study(self._config, read_study_file(message.content))
+        except AbsurdStudyError as error:
+            raise Refusal(BEYOND_LIMITS, str(error)) from None
         except (ManifestError, MessageError) as error:
             raise Refusal(NOT_SIGNED, str(error)) from None
 
