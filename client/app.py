@@ -83,12 +83,13 @@ def build_client_app(site_of: SiteOf) -> ClientApp:
 
 def _declare(config: SiteConfig, instruction: RecordDict) -> RecordDict:
     """Check and cache the data; declare the counts."""
-    from client.data.dataset import prepare_site
+    from client.data.cohort import site_of_run
+    from client.data.dataset import BOX
     from client.data.declaration import declare
 
-    protocol = read_protocol(instruction)
+    protocol, run = read_protocol(instruction), read_run(instruction)
     # Refused cases travel as counts by rule: the centre decides by the study's requirements.
-    data = prepare_site(config, protocol, strict=False)
+    data, cohort = site_of_run(config, protocol, run, strict=False)
     facts = declare(
         config,
         protocol.organ_names,
@@ -96,21 +97,22 @@ def _declare(config: SiteConfig, instruction: RecordDict) -> RecordDict:
         unlabelled=len(data.unlabelled),
         validation=len(data.validation),
         test=len(data.test),
-        refused=[refusal.problem for refusal in data.refused],
-        excluded=data.excluded,
+        refused=cohort.refused,
+        excluded=cohort.excluded,
+        boxed=data.blocks(BOX, data.labelled),
     )
     return pack_facts(config.site, facts, protocol)
 
 
 def _train(config: SiteConfig, instruction: RecordDict) -> RecordDict:
     """One round of local training."""
-    from client.data.dataset import prepare_site
+    from client.data.cohort import site_of_run
     from client.training.error_feedback import pack_with_feedback
     from client.training.round import train_round
 
     protocol, plan = read_protocol(instruction), read_plan(instruction)
     run, sent = read_run(instruction), _networks(instruction, protocol)
-    data = prepare_site(config, protocol)
+    data, _ = site_of_run(config, protocol, run)
     result = train_round(
         config, protocol, plan, data, sent[SEGMENTER], sent.get(CONFIDENCE), run=run
     )
@@ -128,12 +130,12 @@ def _train(config: SiteConfig, instruction: RecordDict) -> RecordDict:
 
 def _evaluate(config: SiteConfig, instruction: RecordDict) -> RecordDict:
     """Scores of the site's validation and test cases, as sums."""
-    from client.data.dataset import prepare_site
+    from client.data.cohort import site_of_run
     from client.training.evaluation import evaluate_site
 
-    protocol = read_protocol(instruction)
+    protocol, run = read_protocol(instruction), read_run(instruction)
     sent = _networks(instruction, protocol)
-    data = prepare_site(config, protocol)
+    data, _ = site_of_run(config, protocol, run)
     report = evaluate_site(config, protocol, data, sent[SEGMENTER], sent.get(CONFIDENCE))
     return pack_evaluation(config.site, report, protocol)
 

@@ -69,12 +69,13 @@ def check(
     Nothing is sent.  Cases that the site's file excludes are no mistake.
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
+    from client.data.blocks import CohortFileError
     from client.datacheck.page import write_page
     from client.datacheck.site import check_site
     from client.datacheck.summary import summarise
 
     console = make_console(stderr=as_json or for_centre)
-    with user_errors(ProtocolError, PseudonymKeyError):
+    with user_errors(ProtocolError, PseudonymKeyError, CohortFileError):
         config = read_site(configs / f"{site}.yaml")
         agreed, which = _protocol(config, study)
         pseudonyms = Pseudonyms(read_or_make_key(config.state / KEY_FILE))

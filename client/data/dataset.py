@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 PseudoLabels = Mapping[str, NDArray[np.uint8]]
 
 
+# The sum of organ boxes, among the quantities that are organs by name.
+BOX = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiteData:
     """A site's cases by part, all of them readable and on the study's grid.
@@ -42,7 +46,7 @@ class SiteData:
         refused: What is not used, and why; the site's own affair but for how many by rule.
         excluded: How many cases the site's file leaves out.
         released: By quantity (an organ, or BOX), cache keys of the cases that may stand behind what
-            leaves, in blocks that leave whole or not at all (`cohort.py`); None: all, as one block.
+            leaves, in blocks that leave whole or not at all (`blocks.py`); None: all, as one block.
     """
 
     labelled: tuple[CachedCase, ...]

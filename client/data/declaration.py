@@ -1,12 +1,13 @@
 """What a site declares of its data before round 1: counts, and nothing of a single case."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from asdnet_models.sums import SumCount
 from client.data.errors import Problem
+from protocol.config.rules import Rule
 from protocol.config.site import SiteConfig
 from protocol.wire.reports import SiteFacts
 
@@ -30,9 +31,14 @@ def count_annotated(cases: Sequence[Measured], organs: Collection[str]) -> dict[
     return {organ: sum(organ in case.annotated for case in cases) for organ in organs}
 
 
+def is_boxed(case: Measured, organs: Collection[str]) -> bool:
+    """Whether a case's organ box counts: one with an organ that is not annotated is too small."""
+    return case.organ_box is not None and case.annotated >= set(organs)
+
+
 def annotated_boxes(cases: Sequence[Measured], organs: Collection[str]) -> list[tuple[float, ...]]:
-    """The organ boxes of the cases in which every organ is annotated: the others' are too small."""
-    return [c.organ_box for c in cases if c.organ_box and c.annotated >= set(organs)]
+    """The organ boxes that count."""
+    return [c.organ_box for c in cases if c.organ_box and is_boxed(c, organs)]
 
 
 def declare(
@@ -43,8 +49,9 @@ def declare(
     unlabelled: int,
     validation: int,
     test: int,
-    refused: Sequence[Problem],
+    refused: Mapping[Rule, int],
     excluded: int,
+    boxed: Iterable[Sequence[Measured]] | None = None,
 ) -> SiteFacts:
     """The declaration; a box is given only where enough cases are in its sum.
 
@@ -55,8 +62,10 @@ def declare(
         unlabelled: Number of cases without labels.
         validation: Number of validation cases.
         test: Number of test cases.
-        refused: Why what is not used isn't.
+        refused: How many cases are not used, by the rule that they break.
         excluded: How many cases the site's file leaves out.
+        boxed: Labelled cases whose box may leave, in blocks that may be subtracted from each
+            other; None: all of them.
     """
     facts = SiteFacts(
         labelled=len(labelled),
@@ -64,11 +73,17 @@ def declare(
         validation=validation,
         test=test,
         excluded=excluded,
-        refused=dict(sorted(Counter(problem.rule for problem in refused).items())),
+        refused=dict(refused),
         annotated=count_annotated(labelled, organs),
     )
-    boxes = annotated_boxes(labelled, organs)
-    if len(boxes) < config.min_cases_reported:
+    blocks = [annotated_boxes(block, organs) for block in ([labelled] if boxed is None else boxed)]
+    boxes = [box for block in blocks if len(block) >= config.min_cases_reported for box in block]
+    if not boxes:
         return facts
     edges = (SumCount(sum=sum(edge), count=len(boxes)) for edge in zip(*boxes, strict=True))
     return replace(facts, box=tuple(edges))
+
+
+def count_rules(problems: Iterable[Problem]) -> dict[Rule, int]:
+    """How many of the problems are of each rule, by name."""
+    return dict(sorted(Counter(problem.rule for problem in problems).items()))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
-from client.data.case import Case
-from client.data.declaration import declare
+from client.data.blocks import Counted, Release, case_id, plan_release, quantities_of
+from client.data.case import Case, Part
+from client.data.dataset import BOX, tolerable
+from client.data.declaration import count_rules, declare, is_boxed
 from client.data.label_map import site_mapping
 from client.data.layout import (
+    Refusal,
     Survey,
     survey_folder,
 )
 from client.data.leakage import LeakageCheck
-from client.datacheck.inspection import CaseReport, inspect_case
+from client.datacheck.inspection import CaseReport, Measures, inspect_case
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
@@ -32,11 +36,13 @@ class SiteCheck:
         reports: Cases by part and name; then what is refused by names alone, then the excluded.
         facts: What the centre would get; its box is zero unless boxes were asked for.
         survey: What was found by names alone.
+        held_back: Whose scores would not leave in a new run, and why, a line each.
     """
 
     reports: tuple[CaseReport, ...]
     facts: SiteFacts
     survey: Survey
+    held_back: tuple[str, ...] = ()
 
     @property
     def refused(self) -> tuple[CaseReport, ...]:
@@ -67,6 +73,7 @@ def check_site(
 
     Raises:
         ProtocolError: The site's file does not fit the study, or its patients cannot be read.
+        CohortFileError: What has left before cannot be read.
     """
     site_mapping(config, protocol.organs)
     survey = survey_folder(config.data, config)
@@ -88,9 +95,37 @@ def check_site(
     for case in survey.excluded:
         reports.append(_excluded(case, config))
         progress(reports[-1])
+    pairs = list(zip(survey.cases, reports, strict=False))
+    counted = [
+        _counted(case, report, protocol) for case, report in pairs if report.status == "used"
+    ]
+    release = plan_release(config, [case for case, _ in counted])
     return SiteCheck(
-        reports=tuple(reports), facts=_facts(config, protocol.organ_names, reports), survey=survey
+        reports=tuple(reports),
+        facts=_facts(config, protocol, reports, _boxed(counted, release)),
+        survey=survey,
+        held_back=release.held_back,
     )
+
+
+def _counted(case: Case, report: CaseReport, protocol: StudyProtocol) -> tuple[Counted, Measures]:
+    """A case as it would count in what leaves."""
+    assert report.measures is not None
+    boxed = is_boxed(report.measures, protocol.organ_names)
+    counted = Counted(
+        id=case_id(case, report.measures.voxel_hash),
+        part=case.part,
+        quantities=quantities_of(case.part, report.measures.annotated, boxed=boxed),
+    )
+    return counted, report.measures
+
+
+def _boxed(counted: Sequence[tuple[Counted, Measures]], release: Release) -> list[list[Measures]]:
+    measures = {case.id: of_case for case, of_case in counted}
+    return [
+        [of_case for id_, of_case in measures.items() if id_ in block]
+        for block in release.released.get(BOX, ())
+    ]
 
 
 def _all(
@@ -110,18 +145,31 @@ def _excluded(case: Case, config: SiteConfig) -> CaseReport:
     return CaseReport(name=case.name, part=case.part, status="excluded", notes=(note,))
 
 
-def _facts(config: SiteConfig, organs: Collection[str], reports: Iterable[CaseReport]) -> SiteFacts:
-    used: dict[str, list[CaseReport]] = {}
+def _facts(
+    config: SiteConfig,
+    protocol: StudyProtocol,
+    reports: Iterable[CaseReport],
+    boxed: Sequence[Sequence[Measures]],
+) -> SiteFacts:
+    by_status: dict[str, list[CaseReport]] = {}
     for report in reports:
         key = str(report.part) if report.status == "used" else report.status
-        used.setdefault(key, []).append(report)
+        by_status.setdefault(key, []).append(report)
+    counts = {part: len(by_status.get(part, [])) for part in get_args(Part)}
+    refused = [
+        Refusal(case=report.name, part=report.part, problem=report.problem)
+        for report in by_status.get("refused", [])
+        if report.problem
+    ]
     return declare(
         config,
-        organs,
-        labelled=[r.measures for r in used.get("labelled", []) if r.measures],
-        unlabelled=len(used.get("unlabelled", [])),
-        validation=len(used.get("validation", [])),
-        test=len(used.get("test", [])),
-        refused=[r.problem for r in used.get("refused", []) if r.problem],
-        excluded=len(used.get("excluded", [])),
+        protocol.organ_names,
+        labelled=[r.measures for r in by_status.get("labelled", []) if r.measures],
+        unlabelled=counts["unlabelled"],
+        validation=counts["validation"],
+        test=counts["test"],
+        refused=count_rules(refusal.problem for refusal in refused),
+        excluded=len(by_status.get("excluded", [])),
+        # A site whose data are not tolerable declares nothing that was measured.
+        boxed=boxed if tolerable(refused, sum(counts.values()), protocol.contract) else (),
     )

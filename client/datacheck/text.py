@@ -57,6 +57,8 @@ def summary_lines(
         yield f"refused: {rule}", f"{count}; the rule: {MEANING[rule]}"
     if summary.excluded:
         yield "excluded", f"{summary.excluded} by the site's file"
+    for line in check.held_back:
+        yield "held back", line
     for folder, names in check.survey.passed_over.items():
         if names:
             where = "data folder" if folder == "." else folder
@@ -99,6 +101,7 @@ def json_of(
             "used": dict(summary.used),
             "refused": dict(summary.refused),
             "excluded": summary.excluded,
+            "held_back": list(check.held_back),
             "passed_over": {k: len(v) for k, v in check.survey.passed_over.items() if v},
             "annotated": dict(summary.annotated),
             "volumes_ml": {organ: vars(spread) for organ, spread in summary.volumes_ml.items()},

@@ -141,30 +141,21 @@ def _measured(
 
 def _part_sums(measured: Mapping[str, _Measured], blocks: Blocks, fewest: int) -> _PartSums:
     dsc, asd_mm = {}, {}
-    # Organs that are of the same cases are counted together: the finer are the bins.
-    units: dict[tuple[str, ...], list[str]] = {}
-    for organ, of_organ in blocks.items():
-        keys = [[case.key for case in block] for block in of_organ]
-        scores = {tuple(of): [measured[key].organs[organ] for key in of] for of in keys}
-        kept, dsc[organ], asd_mm[organ] = score_sums(scores.values(), fewest)
-        for cases, of_cases in scores.items():
-            if any(of_cases is block for block in kept):
-                units.setdefault(cases, []).append(organ)
     reliability = dict.fromkeys(SCORES, Reliability())
-    for score in SCORES:
-        for cases, organs in units.items():
-            counted = [
-                sum((m.reliability[score][organ] for organ in organs), Reliability())
-                for m in (measured[key] for key in cases)
-                if score in m.reliability
-            ]
-            reliability[score] += merged_bins(counted, fewest)
-    return _PartSums(
-        cases=len({key for cases in units for key in cases}),
-        dsc=dsc,
-        asd_mm=asd_mm,
-        reliability=reliability,
-    )
+    scored: set[str] = set()
+    for organ, of_organ in blocks.items():
+        cases = [[measured[case.key] for case in block] for block in of_organ]
+        scores = [[case.organs[organ] for case in block] for block in cases]
+        kept, dsc[organ], asd_mm[organ] = score_sums(scores, fewest)
+        for number, block in enumerate(cases):
+            if number not in kept:
+                continue
+            scored |= {case.key for case in of_organ[number]}
+            for score in block[0].reliability:
+                # Each organ and block by itself: none can be told apart by subtracting others.
+                counts = [case.reliability[score][organ] for case in block]
+                reliability[score] += merged_bins(counts, fewest)
+    return _PartSums(cases=len(scored), dsc=dsc, asd_mm=asd_mm, reliability=reliability)
 
 
 def only_organs(scores: CaseScores, organs: Collection[str]) -> CaseScores:

@@ -31,6 +31,7 @@ ERROR_WORDS = frozenset(
         *(NOT_SIGNED, NOT_AS_SIGNED, BEYOND_LIMITS, OUTSIDE_HOURS, STUDY_NOT_APPROVED),
         *(WRONG_FORM, WRONG_PLAN, WRONG_ROUND, WRONG_WEIGHTS, WEIGHTS_JUMPED, WEIGHTS_DIFFER),
         *(TOO_OFTEN, LOG_CUT, "HistoryError", "KeyFileError"),
+        *("CohortChanged", "CohortFileError"),
         *("AuditError", "CacheError", "LayoutError", "MessageError", "ProtocolError"),
         *("NonFiniteLossError", "NothingToTrainError", "ScanError", "ValidationError"),
         *("AcceleratorError", "DeviceError", "OutOfMemoryError"),

@@ -107,23 +107,23 @@ class Score(Protocol):
 
 
 def score_sums(
-    blocks: Iterable[Sequence[Score]], fewest: int
-) -> tuple[list[Sequence[Score]], ScoreSum, ScoreSum]:
+    blocks: Sequence[Sequence[Score]], fewest: int
+) -> tuple[list[int], ScoreSum, ScoreSum]:
     """DSC and ASD of one part and organ as they may leave.
 
     Args:
-        blocks: The cases' scores, in blocks that may be subtracted from each other (`cohort.py` at
-            the site); each is judged by itself.
+        blocks: The cases' scores, in blocks that may be subtracted from each other
+            (`client/data/blocks.py`); each is judged by itself.
         fewest: k.
 
     Returns:
-        The blocks whose DSC leave, their DSC, and their ASD with the failures; a sum over nothing
-        where they may not leave.
+        Numbers of the blocks whose DSC leave, their DSC, and their ASD with the failures; a sum
+        over nothing where they may not leave.
     """
-    kept = [block for block in blocks if _dsc_may_leave(block, fewest)]
-    scores = [score for block in kept for score in block]
+    kept = [number for number, block in enumerate(blocks) if _dsc_may_leave(block, fewest)]
+    scores = [score for number in kept for score in blocks[number]]
     dsc = ScoreSum.of(score.dsc for score in scores)
-    if not all(_asd_may_leave(block, fewest) for block in kept):
+    if not all(_asd_may_leave(blocks[number], fewest) for number in kept):
         return kept, dsc, ScoreSum()
     failures = sum(score.failure for score in scores)
     asd = ScoreSum.of((score.asd_mm for score in scores), failures)

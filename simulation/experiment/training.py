@@ -53,7 +53,7 @@ def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str) -> Stu
         unlabelled=len(data.unlabelled),
         validation=len(data.validation),
         test=len(data.test),
-        refused=(),
+        refused={},
         excluded=data.excluded,
     )
     record.facts = {config.site: facts}

@@ -10,6 +10,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
 import client.app
+import client.data.cohort
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.app import build_client_app, site_from_node_config
 from protocol.config.schedule import plan_round
@@ -158,7 +159,7 @@ def test_an_exceptions_text_stays_at_the_site(
     def fail(*_: Any, **__: Any) -> None:
         raise FileNotFoundError(f"{config.data}/patient-John_Doe_1950.nii.gz")
 
-    monkeypatch.setattr(client.data.dataset, "prepare_site", fail)
+    monkeypatch.setattr(client.data.cohort, "prepare_site", fail)
     content = instruction(protocol, 1 if kind == MessageType.TRAIN else None)
     with caplog.at_level(logging.ERROR, logger="client.app"):
         reply = ask(config, kind, content)
@@ -181,7 +182,7 @@ def test_an_unknown_exceptions_name_stays_at_the_site(
     def fail(*_: Any, **__: Any) -> None:
         raise type("John_Doe_1950", (Exception,), {})(f"{config.data}/patient-John")
 
-    monkeypatch.setattr(client.data.dataset, "prepare_site", fail)
+    monkeypatch.setattr(client.data.cohort, "prepare_site", fail)
     reply = ask(config, kind, instruction(protocol, 1 if kind == MessageType.TRAIN else None))
     assert (reply.error.code, reply.error.reason) == (2, "OtherError")
     assert "John" not in text_of(reply)

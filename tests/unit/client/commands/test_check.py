@@ -142,14 +142,15 @@ def test_a_pseudonym_is_known_at_the_site_alone(bad_site: Path) -> None:
 
 
 @pytest.mark.usefixtures("flower_task")
+@pytest.mark.parametrize("tolerated", [0.5, 0.0])
 def test_for_centre_is_exactly_what_the_site_answers(
-    make_site: MakeSite, make_protocol: MakeProtocol, tmp_path: Path
+    make_site: MakeSite, make_protocol: MakeProtocol, tmp_path: Path, tolerated: float
 ) -> None:
     from flwr.app import Context
 
     from client.app import build_client_app
 
-    protocol = make_protocol()
+    protocol = make_protocol(contract={"max_refused_share": tolerated})
     config = make_site(labelled=3, unlabelled=2, validation=1, test=1)
     (config.data / "labelsTr" / "patient-labelled-0.nii.gz").unlink()
     write_files(
@@ -170,7 +171,34 @@ def test_for_centre_is_exactly_what_the_site_answers(
     assert status == 1
     told = json.loads(out)
     assert (told["labelled"], told["excluded"], told["refused/pair/count"]) == (2, 1, 1)
-    assert told["box/x0/count"] == 2 and 0 < told["box/x0/sum"] < 2
+    # Where the study would refuse the data, nothing is measured on them.
+    assert told["box/x0/count"] == (2 if tolerated else 0)
+    assert 0 < told["box/x0/sum"] < 2 or not tolerated
+
+
+def test_what_a_new_run_would_hold_back_is_shown_before(
+    make_site: MakeSite, make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
+    from client.data.cohort import site_of_run
+    from protocol.config.site import read_site
+
+    protocol = make_protocol()
+    config = make_site(labelled=3, test=4)
+    data = config.data
+    late = {f: data / f / "patient-test-3.nii.gz" for f in ("imagesTs", "labelsTs")}
+    kept = {folder: path.read_bytes() for folder, path in late.items()}
+    for path in late.values():
+        path.unlink()
+    write_files(tmp_path, protocol.model_dump(mode="json"), data=str(data))
+    assert "held back" not in run(tmp_path, "--no-page")[1]
+    site_of_run(read_site(tmp_path / "A.yaml"), protocol, "run-1")
+    before = json.loads(run(tmp_path, "--for-centre")[1])
+    for folder, path in late.items():
+        path.write_bytes(kept[folder])
+    out = " ".join(run(tmp_path, "--no-page")[1].split())
+    assert "held back test scores of ball: 1 new cases wait until there are 3" in out
+    after = json.loads(run(tmp_path, "--for-centre")[1])
+    assert after == before | {"test": 4.0}
 
 
 # ---- the rest of the command --------------------------------------------------------------------

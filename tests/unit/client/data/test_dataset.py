@@ -39,6 +39,7 @@ def case_of(
     for value, voxels in (places or {}).items():
         label[tuple(np.array(voxels).T)] = value
     return SimpleNamespace(
+        key="case",
         image=indexed(shape),
         label=label,
         lowest=-7.0,

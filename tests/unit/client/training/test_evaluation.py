@@ -13,7 +13,8 @@ from torch import nn
 import client.training.evaluation
 from asdnet_models.inference.predictor import largest_components
 from asdnet_models.networks import build_segmenter
-from asdnet_models.reliability import LOWEST, STEP
+from asdnet_models.reliability import LOWEST, STEP, Reliability
+from asdnet_models.sums import ScoreSum
 from client.data.dataset import prepare_site
 from client.data.image_io import read_image
 from client.training.evaluation import (
@@ -234,3 +235,80 @@ def test_without_confidence_weights_nothing_is_held_against_anything(
 ) -> None:
     report = evaluate(make_site(), make_protocol(), Blind(), monkeypatch)
     assert not any(sum(c.right) + sum(c.wrong) for c in report.reliability.values())
+
+
+# ---- attacks on the numbers themselves, with weights that no training gives ---------------------
+
+
+def patient(image: torch.Tensor) -> torch.Tensor:
+    """Which patient's scan a patch is of: here tens, in life any feature that tells them apart."""
+    return torch.floor(image / 10)
+
+
+class Reader(Levels):
+    """Sees the organs of these patients whole, and of the others' at most so many voxels."""
+
+    def __init__(self, seen: tuple[int, ...], voxels: int = 0) -> None:
+        super().__init__()
+        self.seen, self.voxels = seen, voxels
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        label = image - 10 * patient(image)
+        if int(patient(image).flatten()[0]) not in self.seen:
+            organ = torch.nonzero(label.flatten() == 1)[: self.voxels]
+            label = torch.zeros_like(label).flatten().index_fill(0, organ.flatten(), 1.0)
+        return super().forward(label.reshape(image.shape))
+
+
+class ByPatient(nn.Module):
+    """A confidence network that gives each patient's scan one value of its own."""
+
+    def forward(self, maps: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return 2.2 * patient(image)
+
+
+def attacked(
+    config: SiteConfig, protocol: StudyProtocol, monkeypatch: pytest.MonkeyPatch, network: nn.Module
+) -> tuple[EvaluationReport, list[int]]:
+    """What leaves, and each patient's voxels of both organs together."""
+    data = prepare_site(config, protocol)
+    volumes = []
+    for number, case in enumerate(data.validation):
+        assert case.label is not None
+        volumes.append(int((case.label > 0).sum()))
+        case.__dict__["image"] = np.asarray(case.label, np.float32) + 10 * number
+    monkeypatch.setattr(client.training.evaluation, "load_segmenter", lambda *_: network)
+    monkeypatch.setattr(client.training.evaluation, "load_confidence", lambda *_: ByPatient())
+    return evaluate_site(config, protocol, data, {}, {}), volumes
+
+
+@pytest.mark.parametrize("voxels", [0, 1])
+def test_one_patients_volume_does_not_leave_with_three_cases(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch, voxels: int
+) -> None:
+    """S sees the organs of one patient alone: the count of right voxels was their volume."""
+    config = make_site(labelled=1, validation=3, threshold=1)
+    protocol = make_protocol(evaluation={"largest_component": False})
+    report, volumes = attacked(config, protocol, monkeypatch, Reader((1,), voxels))
+    right = sum(report.reliability["softmax"].right)
+    assert volumes[1] <= right <= volumes[1] + 40 * voxels  # the attack, where one may be reported
+    config = config.model_copy(update={"min_cases_reported": 3})
+    report, _ = attacked(config, protocol, monkeypatch, Reader((1,), voxels))
+    assert report.cases["validation"] == 0
+    for organ in ("ball", "rod"):
+        assert report.dsc["validation"][organ] == report.asd_mm["validation"][organ] == ScoreSum()
+    assert report.reliability["softmax"] == report.reliability["confidence"] == Reliability()
+
+
+def test_a_confidence_network_cannot_sort_patients_into_bins(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S sees all organs and D gives each patient a bin: each bin was one patient's volume."""
+    config = make_site(labelled=1, validation=3, threshold=1)
+    protocol = make_protocol(evaluation={"largest_component": False})
+    report, volumes = attacked(config, protocol, monkeypatch, Reader((0, 1, 2)))
+    assert sorted(n for n in report.reliability["confidence"].right if n) == sorted(volumes)
+    config = config.model_copy(update={"min_cases_reported": 3})
+    report, _ = attacked(config, protocol, monkeypatch, Reader((0, 1, 2)))
+    assert [n for n in report.reliability["confidence"].right if n] == [sum(volumes)]
+    assert report.dsc["validation"]["ball"].count == 3
