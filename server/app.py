@@ -9,6 +9,7 @@ import protocol.telemetry  # isort: skip
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -19,6 +20,7 @@ from flower_compat.polling import pull_objects_soon
 from protocol.agreement.manifest import SignedManifest
 from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
+from server.admin.centre import approved_cases
 from server.admin.signing import read_public
 from server.monitoring.run_folder import CheckpointWatcher, EventWriter, RunError, RunFolder
 from server.monitoring.tracking import MlflowWatcher
@@ -66,6 +68,7 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
                 audit=audit,
                 updates=folder.updates,
                 agreement=_agreement(folder, agreed),
+                approved=partial(approved_cases, centre),
             )
         except QuorumError as error:
             folder.add_event("stopped", reason=str(error))

@@ -11,31 +11,27 @@ from typing import Annotated
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import (
-    AwareDatetime,
     Field,
     PositiveInt,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
     field_validator,
 )
 
 from asdnet_models.config import Frozen
-from protocol.config.site import SiteConfig
 from protocol.config.study import explain
 from protocol.files import write_bytes, write_text
 from protocol.keys import (
     PRIVATE_MODE,
     PUBLIC_MODE,
     KeyFileError,
-    openssh_fingerprint,
-    parse_openssh_line,
     read_certificate,
 )
 from server.admin.certificates import Identity, check_hosts, issue_server, make_ca
 from server.admin.signing import make_signing_files
+from server.admin.site_keys import SiteKey
 
-CENTRE = Path("centre")
+CENTRE, SITES_FILE = Path("centre"), "sites.json"
 # glibc's own first setting.  Else it raises it by itself, and keeps what is freed of updates.
 RETURN_LARGE_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": str(128 * 2**10)}
 DEFAULT_PORT = 9092
@@ -92,7 +88,7 @@ class Centre(Frozen):
     @property
     def sites_file(self) -> Path:
         """Public keys of the sites."""
-        return self.folder / "sites.json"
+        return self.folder / SITES_FILE
 
     @property
     def database(self) -> Path:
@@ -115,30 +111,6 @@ class Centre(Frozen):
         return self.folder / "logs"
 
 
-class SiteKey(Frozen):
-    """The key by which one site is known."""
-
-    public_key: str = Field(description="one OpenSSH line, EC P-384, without a comment")
-    fingerprint: str = Field(description="SHA256:..., as ssh-keygen -lf prints it")
-    added: AwareDatetime
-
-    @field_validator("public_key")
-    @classmethod
-    def _key_is_p384(cls, line: str) -> str:
-        parse_openssh_line(line)
-        return line
-
-    @field_validator("fingerprint")
-    @classmethod
-    def _fingerprint_is_the_keys(cls, fingerprint: str, info: ValidationInfo) -> str:
-        line = info.data.get("public_key")
-        if line and (true := openssh_fingerprint(parse_openssh_line(line))) != fingerprint:
-            raise ValueError(f"is not the key's, which is {true}; take the site out and add it")
-        return fingerprint
-
-
-# The rule of a name is defined once, in SiteConfig.
-SiteName = TypeAdapter[str](SiteConfig.model_fields["site"].rebuild_annotation())
 _Sites = TypeAdapter(dict[str, SiteKey])
 
 
@@ -240,14 +212,26 @@ def read_sites(centre: Centre) -> dict[str, SiteKey]:
     Raises:
         CentreError: If sites.json breaks a rule.
     """
+    return _read_sites(centre.sites_file) or {}
+
+
+def approved_cases(folder: Path) -> dict[str, int] | None:
+    """How many training cases each site of this centre may declare; None: nothing is written.
+
+    Raises:
+        CentreError: If sites.json breaks a rule.
+    """
+    sites = _read_sites(folder / SITES_FILE)
+    return None if sites is None else {name: key.max_cases for name, key in sites.items()}
+
+
+def _read_sites(path: Path) -> dict[str, SiteKey] | None:
     try:
-        content = centre.sites_file.read_bytes()
+        return _Sites.validate_json(path.read_bytes())
     except FileNotFoundError:
-        return {}
-    try:
-        return _Sites.validate_json(content)
+        return None
     except ValidationError as error:
-        raise CentreError(explain(error, str(centre.sites_file))) from None
+        raise CentreError(explain(error, str(path))) from None
 
 
 def write_sites(centre: Centre, sites: Mapping[str, SiteKey]) -> None:

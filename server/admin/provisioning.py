@@ -22,14 +22,13 @@ from server.admin.centre import (
     CENTRE,
     Centre,
     CentreError,
-    SiteKey,
-    SiteName,
     read_server_key,
     read_sites,
     write_sites,
 )
 from server.admin.certificates import hosts_of
 from server.admin.signing import public_file, read_public
+from server.admin.site_keys import SiteKey, SiteName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +40,18 @@ class CentreContent:
     sites: dict[str, SiteKey]
 
 
-def admit_site(centre: Centre, site: str, public_key: Path, now: datetime) -> tuple[SiteKey, bool]:
+def admit_site(
+    centre: Centre, site: str, public_key: Path, now: datetime, max_cases: int | None = None
+) -> tuple[SiteKey, bool]:
     """Write a site's key into sites.json; the entry, and whether it is new.
+
+    Args:
+        centre: The centre.
+        site: Its name.
+        public_key: File of its key.
+        now: Time of a new entry.
+        max_cases: Training cases that it may declare; of a site that is there already the new
+            bound.  None: what is there, or the default.
 
     Raises:
         CentreError: If the name breaks a rule, or name or key is taken by another.
@@ -57,7 +66,10 @@ def admit_site(centre: Centre, site: str, public_key: Path, now: datetime) -> tu
     )
     _refuse_clash(site, entry, sites)
     new = site not in sites
-    if new:
+    entry = entry if new else sites[site]
+    if max_cases is not None:
+        entry = entry.model_copy(update={"max_cases": max_cases})
+    if entry != sites.get(site):
         write_sites(centre, {**sites, site: entry})
     return entry, new
 

@@ -36,6 +36,7 @@ from server.admin.provisioning import (
     faults,
     tell_superlink,
 )
+from server.admin.site_keys import DEFAULT_CASES, MAX_CASES
 
 # Longer than any federation, and short of the year 9999.
 _MAX_DAYS = 36500
@@ -78,12 +79,21 @@ def add_site(
         Path,
         typer.Option(help="The .pub file that `asdnet-site enrol` wrote at the site (EC P-384)."),
     ],
+    max_cases: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_CASES,
+            help="Training cases, with labels or not, that the site may declare: ask the hospital. "
+            f"A declaration of more is refused. Else {DEFAULT_CASES}.",
+        ),
+    ] = None,
     folder: CentreOption = CENTRE,
 ) -> None:
-    """Admit one site by its public key; no other site is touched."""
+    """Admit one site by its public key, or change its bound; no other site is touched."""
     with user_errors(CentreError, KeyFileError):
         centre = read_centre(folder)
-        entry, new = admit_site(centre, site, public_key, datetime.now(UTC))
+        entry, new = admit_site(centre, site, public_key, datetime.now(UTC), max_cases)
         if not new:
             _say(f"site {site} is there already with this key", f"  {entry.fingerprint}")
         else:
@@ -92,6 +102,13 @@ def add_site(
                 f"  {entry.fingerprint}",
                 "Compare it with what the hospital reads out by telephone. If they differ, run:",
                 f"  asdnet-centre remove-site {site}{centre_option(centre)}",
+            )
+        _say(f"it may declare at most {entry.max_cases} training cases")
+        if new and max_cases is None:
+            typer.echo(
+                f"warning: nobody has said how many cases site {site} has: what a site declares is "
+                "its weight in every mean. Ask the hospital, and run this again with --max-cases",
+                err=True,
             )
         _say(*tell_superlink(centre))
 
@@ -236,6 +253,9 @@ def _show(centre: Centre, content: CentreContent, now: datetime) -> None:
     if content.study_key is not None:
         _say(f"fingerprint of study.pub: {openssh_fingerprint(content.study_key)}")
     console.print(known if content.sites else "no sites yet")
+    if content.sites:
+        bounds = ", ".join(f"{name} {key.max_cases}" for name, key in content.sites.items())
+        _say(f"training cases that a site may declare: {bounds}")
 
 
 def _say(*lines: str) -> None:

@@ -17,7 +17,7 @@ from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from server.rounds.channel import Channel
-from server.rounds.membership import Membership
+from server.rounds.membership import Approved, Membership
 from server.rounds.record import StudyRecord
 from server.rounds.roster import Roster
 from server.rounds.round import run_round
@@ -47,6 +47,7 @@ def run_study(
     audit: AuditLog | None = None,
     updates: Path | None = None,
     agreement: SignedManifest | None = None,
+    approved: Approved = lambda: None,
 ) -> StudyRecord:
     """All rounds that the record does not hold yet.
 
@@ -58,6 +59,7 @@ def run_study(
         audit: Log of all that is sent and received.
         updates: Folder of a round's updates, emptied now and at the end; None: a temporary one.
         agreement: What the centre has signed, sent with every instruction; None in a simulation.
+        approved: How many training cases each site may declare; None: as many as it likes.
 
     Raises:
         QuorumError: If fewer than `min_sites` answer; the watcher has been given what there is.
@@ -73,7 +75,7 @@ def run_study(
         audit=audit,
         watcher=watcher,
     )
-    members = Membership(channel, record, agreement)
+    members = Membership(channel, record, agreement, approved)
     with closing(RoundUpdates(updates)) as round_updates:
         members.await_nodes(expected_sites)
         members.collect_facts(expected=expected_sites)

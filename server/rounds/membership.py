@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message, MessageType, RecordDict
@@ -15,7 +15,7 @@ from protocol.wire.weights import MessageError
 from server.rounds.channel import Channel, Exchange
 from server.rounds.errors import QuorumError, RequirementsNotMetError
 from server.rounds.record import StudyRecord
-from server.rounds.requirements import broken_requirements
+from server.rounds.requirements import broken_requirements, refuse_unapproved
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ _WAITS = {
     NOT_APPROVED: "the code awaits approval at the site",
     OUTSIDE_HOURS: "the site works at other hours",
 }
+
+Approved = Callable[[], Mapping[str, int] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +47,27 @@ class Attendance:
 
 
 class Membership:
-    """The sites of one study; what they declare is kept in the record."""
+    """The sites of one study; what they declare is kept in the record.
+
+    Args:
+        channel: The connection.
+        record: Of the study.
+        agreement: What the centre has signed; None in a simulation.
+        approved: By site, how many training cases it may declare, asked at each declaration; None:
+            as many as it likes.
+    """
 
     def __init__(
-        self, channel: Channel, record: StudyRecord, agreement: SignedManifest | None = None
+        self,
+        channel: Channel,
+        record: StudyRecord,
+        agreement: SignedManifest | None = None,
+        approved: Approved = lambda: None,
     ) -> None:
         self.channel = channel
         self.record = record
         self.agreement = agreement
+        self._approved = approved
         self._rules = record.protocol.aggregation
         self._broken: list[str] = []
         # When a node that waits may be asked again, and what it was told to wait for.
@@ -163,6 +178,7 @@ class Membership:
         if broken:
             self._broken += broken
             raise MessageError("; ".join(broken))
+        refuse_unapproved(site, facts, self._approved())
         self.channel.roster.register(reply.metadata.src_node_id, site)
         self.record.facts[site] = facts
 

@@ -1,8 +1,11 @@
-"""Whether what a site declares meets the study's data requirements (`contract`)."""
+"""Whether what a site declares meets the study's data requirements and what the centre approved."""
+
+from collections.abc import Mapping
 
 from protocol.config.rules import MEANING
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
+from protocol.wire.weights import MessageError
 
 
 def broken_requirements(site: str, facts: SiteFacts, protocol: StudyProtocol) -> list[str]:
@@ -26,3 +29,25 @@ def broken_requirements(site: str, facts: SiteFacts, protocol: StudyProtocol) ->
             f"least {requirements.min_labelled} must be"
         )
     return broken
+
+
+def refuse_unapproved(site: str, facts: SiteFacts, approved: Mapping[str, int] | None) -> None:
+    """A site's weight is what it declares: no more than was approved when it was added.
+
+    It is refused, not cut down: who declares more than it has said is wrong somewhere.
+
+    Args:
+        site: Its name.
+        facts: Its declaration.
+        approved: Training cases that each site may declare; None: nobody has approved any.
+
+    Raises:
+        MessageError: If it declares more.
+    """
+    declared = facts.labelled + facts.unlabelled
+    if approved is not None and declared > approved.get(site, 0):
+        raise MessageError(
+            f"site {site} declares {declared} training cases, the centre has approved at most "
+            f"{approved.get(site, 0)}; if the hospital has so many: asdnet-centre add-site {site} "
+            f"--public-key FILE --max-cases {declared}"
+        )

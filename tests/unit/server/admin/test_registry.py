@@ -11,9 +11,10 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from flower_compat.control import Node, SuperLinkRefused, SuperLinkUnreachable
 from protocol.keys import make_key, openssh_fingerprint, openssh_line
-from server.admin.centre import Centre, SiteKey, create_centre, write_sites
+from server.admin.centre import Centre, create_centre, write_sites
 from server.admin.owner import make_owner_token
 from server.admin.registry import public_key_pem, sync_sites
+from server.admin.site_keys import SiteKey
 
 
 class FakeControl:

@@ -41,12 +41,14 @@ from protocol.keys import (
 from server.admin.centre import (
     Centre,
     CentreError,
+    approved_cases,
     create_centre,
     read_centre,
     read_sites,
     superlink_arguments,
 )
 from server.admin.certificates import HostError, check_hosts
+from server.admin.site_keys import DEFAULT_CASES
 from server.cli import app
 
 HOSTS = ("centre.example.org", "10.1.2.3", "fd00::7")
@@ -398,6 +400,7 @@ def test_an_entry_holds_key_fingerprint_and_date(folder: Path, tmp_path: Path) -
     assert run("add-site", "A", option, centre=folder).exit_code == 0
     entry = json.loads((folder / "sites.json").read_bytes())["A"]
     added = entry.pop("added")
+    assert entry.pop("max_cases") == DEFAULT_CASES
     assert entry == {"public_key": openssh_line(key.public_key()), "fingerprint": fingerprint}
     assert added.endswith("Z")
     assert started <= datetime.fromisoformat(added) <= datetime.now(UTC)
@@ -411,6 +414,44 @@ def test_the_same_key_again_changes_nothing(folder: Path, tmp_path: Path) -> Non
     assert result.exit_code == 0
     assert f"site A is there already with this key\n  {fingerprint}\n" in result.stdout
     assert (folder / "sites.json").read_bytes() == before
+
+
+def test_how_many_cases_a_site_may_declare(folder: Path, tmp_path: Path) -> None:
+    option, _ = send_key(tmp_path, "A")
+    result = run("add-site", "A", option, centre=folder)
+    assert "it may declare at most 500 training cases\n" in result.stdout
+    assert "warning: nobody has said how many cases site A has" in result.stderr
+    assert "run this again with --max-cases" in result.stderr
+    result = run("add-site", "A", option, "--max-cases=12", centre=folder)
+    assert "it may declare at most 12 training cases\n" in result.stdout
+    assert result.stderr == ""
+    # Without the option nothing changes.
+    assert "at most 12 training" in run("add-site", "A", option, centre=folder).stdout
+    other, _ = send_key(tmp_path, "B")
+    assert run("add-site", "B", other, "--max-cases=100000", centre=folder).stderr == ""
+    assert approved_cases(folder) == {"A": 12, "B": 100_000}
+    listed = run("list", centre=folder).stdout
+    assert "training cases that a site may declare: A 12, B 100000\n" in listed
+    content = json.loads(run("list", "--json", centre=folder).stdout)
+    assert content["sites"]["A"]["max_cases"] == 12
+    for bad in ("0", "-1", "100001", "many", "1e6"):
+        result = run("add-site", "A", option, f"--max-cases={bad}", centre=folder)
+        assert result.exit_code == 2 and "--max-cases" in result.stderr
+    assert approved_cases(folder) == {"A": 12, "B": 100_000}
+
+
+def test_an_older_list_of_sites_has_the_default(folder: Path, tmp_path: Path) -> None:
+    run("add-site", "A", send_key(tmp_path, "A")[0], centre=folder)
+    path = folder / "sites.json"
+    content = json.loads(path.read_bytes())
+    del content["A"]["max_cases"]
+    path.write_text(json.dumps(content))
+    assert read_sites(read_centre(folder))["A"].max_cases == DEFAULT_CASES
+    assert approved_cases(folder) == {"A": DEFAULT_CASES}
+    assert approved_cases(tmp_path) is None
+    content["A"]["max_cases"] = 0
+    path.write_text(json.dumps(content))
+    assert "sites.json: A.max_cases" in run("list", centre=folder).stderr
 
 
 def test_what_add_site_refuses(folder: Path, tmp_path: Path, told: list[set[str]]) -> None:

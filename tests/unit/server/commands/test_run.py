@@ -22,9 +22,10 @@ from protocol.agreement.digests import weights_digest
 from protocol.agreement.manifest import Study, StudyFile
 from protocol.config.study import StudyProtocol
 from protocol.keys import make_key, openssh_fingerprint, openssh_line, read_verifying_key
-from server.admin.centre import Centre, SiteKey, create_centre, write_sites
+from server.admin.centre import Centre, create_centre, write_sites
 from server.admin.owner import make_owner_token
 from server.admin.signing import make_signing_files
+from server.admin.site_keys import SiteKey
 from server.cli import app
 from server.commands.run import APP
 from server.monitoring.run_folder import RunFacts, RunFolder
