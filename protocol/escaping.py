@@ -23,6 +23,13 @@ def printable(text: str, *, most: int = _MAX_SHOWN) -> str:
     return "".join(c if c.isprintable() else escape(c) for c in cut)
 
 
+def printable_text(text: str) -> str:
+    """`printable`, of any length, whose line ends and tabs stay: for what has lines on purpose."""
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or c.isprintable() else escape(c) for c in text)
+
+
 def printable_lines(text: str, *, most: int = 16 * _MAX_SHOWN) -> str:
     """Several lines, each `printable`; those after the first cannot pass for a first one."""
     lines = re.split(r"\r\n|\n", text[:most])
@@ -39,10 +46,10 @@ def visible(text: str) -> str:
 
 
 def escape(character: str) -> str:
-    r"""`\x1b`, `\u202e` or `\U0001f600`; `\n` for a line end."""
+    r"""`\x1b`, `\u202e` or `\U0001f600`; `\n` and `\r` for line ends."""
     code = ord(character)
-    if character == "\n":
-        return r"\n"
+    if character in "\n\r":
+        return r"\n" if character == "\n" else r"\r"
     if 0xDC80 <= code <= 0xDCFF:  # how surrogateescape keeps a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return (

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from protocol.escaping import printable_text
 from reporting import palette
 from reporting.blocks import Section, Text
 
@@ -22,6 +23,7 @@ def render_page(
     environment = Environment(
         loader=PackageLoader("reporting", "."),
         autoescape=True,
+        finalize=_printable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -30,3 +32,10 @@ def render_page(
     return page.render(
         title=title, subtitle=subtitle, sections=sections, notices=notices, palette=palette
     )
+
+
+def _printable(value: object) -> object:
+    """Text of others without bidirectional and control characters; HTML's own are escaped after."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return printable_text(value)
+    return value

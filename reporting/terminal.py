@@ -1,10 +1,13 @@
 """Terminal output of all commands: consoles and errors."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+from protocol.escaping import printable, printable_lines, printable_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,20 +16,52 @@ if TYPE_CHECKING:
 def make_console(*, stderr: bool = False, soft_wrap: bool = True) -> "Console":
     """A console that prints text as it is: in a fingerprint, :AB: is no emoji, nor [b] a style.
 
+    What cannot be printed (escape sequences, bidirectional marks, ...) is shown as an escape,
+    whoever's text it is in: no caller has to think of it.
+
     Args:
         stderr: Print there.
         soft_wrap: Do not break long lines, so that paths and commands can be copied; False wraps
             at the width of the terminal, as tables need it.
     """
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+    from rich.text import Text
 
-    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            # Here too, so that a table is as wide as what it shows.
+            return super().render_str(printable_text(text), **options)
+
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterator[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else printable_text(text), style, control)
+
+    return PlainConsole(
+        stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False
+    )
+
+
+class PlainFormatter(logging.Formatter):
+    """A line of the log for a record; those of a traceback or a longer text are indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
+def log_to_stderr(form: str = "%(asctime)s %(name)s: %(message)s") -> None:
+    """Show the log on stderr from level INFO on; what others wrote cannot forge a line of it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter(form))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def print_errors(message: str) -> None:
     """A line on stderr for each line of the message."""
     for line in message.splitlines():
-        click.echo(f"{click.style('error:', fg='red')} {line}", err=True)
+        click.echo(f"{click.style('error:', fg='red')} {printable(line)}", err=True)
 
 
 def fail(message: str) -> NoReturn:

@@ -126,7 +126,7 @@ def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> No
     matches = [name for name in sorted(names) if name and pseudonyms.of(name) == pseudonym]
     if not matches:
         fail(f"{pseudonym}: is no case of this site's folder and key")
-    print(matches[0])
+    make_console().print(matches[0])
 
 
 class _Teller:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import ProtocolError, StudyProtocol
-from reporting.terminal import make_console, user_errors
+from reporting.terminal import log_to_stderr, make_console, user_errors
 
 # The network may be down when a hospital's machine starts; everything else must be right.
 _MAY_COME_LATER = {"DNS", "TCP"}
@@ -42,7 +42,7 @@ def run(
         if failed:
             console.print(f"{len(failed)} of {len(checks)} checks failed", style="red")
         raise typer.Exit(1 if failed else 0)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    log_to_stderr()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

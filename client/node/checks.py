@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from protocol.escaping import printable_text
+
 log = logging.getLogger(__name__)
 
 Status = Literal["ok", "warning", "failed", "skipped"]
@@ -66,8 +68,8 @@ def print_preflight(checks: Iterable[Check], console: Console) -> None:
     table.columns[0].no_wrap = True
     for check in checks:
         style = _STYLES.get(check.status, "dim")
-        text = Text(check.finding, overflow="fold")
+        text = Text(printable_text(check.finding), overflow="fold")
         if check.hint:
-            text.append(f"\nTo do: {check.hint}", style="bold")
+            text.append(f"\nTo do: {printable_text(check.hint)}", style="bold")
         table.add_row(Text(check.name), Text(check.status, style, no_wrap=True), text)
     console.print(table)

@@ -11,6 +11,7 @@ from rich.text import Text
 from protocol.audit.log import Direction
 from protocol.audit.report import Findings, Kind, count_of, moment, verdict
 from protocol.audit.verification import Comparison, Verification
+from protocol.escaping import printable
 
 _WIDEST = 100  # columns of a table
 _MOST_FAULTS = 20  # printed in full; the rest are counted
@@ -58,7 +59,7 @@ _DIFFERENT = (
 def print_findings(findings: Findings, console: Console) -> None:
     """The verdict, what was compared, the sums, and what to do with it."""
     view, verification = findings.view, findings.verification
-    console.print(Text(_plain(f"Audit log: {view.log}")), soft_wrap=True)
+    console.print(Text(printable(f"Audit log: {view.log}")), soft_wrap=True)
     _print(console, verdict(verification), "bold" if findings.all_well else "bold red")
     _print_faults(verification.faults, console)
     if verification.faults and not verification.only_torn:
@@ -70,7 +71,7 @@ def print_findings(findings: Findings, console: Console) -> None:
     if not verification.entries:
         return
     extent = [f"since {view.since} (UTC)"] if view.since else []
-    extent += [f"run {_plain(view.run)}"] if view.run else []
+    extent += [f"run {printable(view.run)}"] if view.run else []
     extent += [f"site {view.site}"] if view.site and view.owner == "centre" else []
     if extent:
         whole = count_of(len(verification.entries), "entry", "entries")
@@ -85,7 +86,7 @@ def print_findings(findings: Findings, console: Console) -> None:
 
 def _print_faults(faults: Sequence[str], console: Console) -> None:
     for fault in faults[:_MOST_FAULTS]:
-        console.print(Padding(Text(f"- {_plain(fault)}"), (0, 0, 0, 2)))
+        console.print(Padding(Text(f"- {printable(fault)}"), (0, 0, 0, 2)))
     if len(faults) > _MOST_FAULTS:
         _print(console, f"  and {len(faults) - _MOST_FAULTS:,} more; --json lists all")
 
@@ -147,7 +148,7 @@ def _print_kinds(kinds: Sequence[Kind], heading: str, console: Console) -> None:
     preposition = {"sent": "to", "received": "from", "refused": "with", "note": "about"}
     for peer in dict.fromkeys(kind.peer for kind in kinds):
         if peer:
-            table.add_row(Text(_plain(f"{preposition[kinds[0].direction]} {peer}"), "bold"))
+            table.add_row(Text(printable(f"{preposition[kinds[0].direction]} {peer}"), "bold"))
         for kind in (kind for kind in kinds if kind.peer == peer):
             table.add_row(
                 _cell(kind.what, *_contents(kind)),
@@ -187,7 +188,8 @@ def _unexplained(kinds: Iterable[Kind]) -> str:
         return ""
     return (
         f" BUT the log also names contents that are none of these: "
-        f"{_plain(', '.join(sorted(names)))}. Ask what they are before relying on this paragraph."
+        f"{printable(', '.join(sorted(names)))}."
+        " Ask what they are before relying on this paragraph."
     )
 
 
@@ -199,15 +201,10 @@ def _table(console: Console) -> Table:
 
 def _cell(title: str, *lines: str) -> Group:
     """A title and indented lines, which keep their indent where they wrap."""
-    indented = (Padding(Text(_plain(line)), (0, 0, 0, 2)) for line in lines)
-    return Group(Text(_plain(title)), *indented)
+    indented = (Padding(Text(printable(line)), (0, 0, 0, 2)) for line in lines)
+    return Group(Text(printable(title)), *indented)
 
 
 def _print(console: Console, text: str, style: str = "") -> None:
     console.print()
     console.print(Text(text, style))
-
-
-def _plain(text: str) -> str:
-    """Without control characters: the other side chose some of these words."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

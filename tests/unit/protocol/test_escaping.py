@@ -23,7 +23,7 @@ def test_an_emoji_is_an_escape_in_source_code() -> None:
 
 def test_a_hostile_name_is_shown_as_what_it_is() -> None:
     assert printable(HOSTILE) == (
-        r"a\x1b[2J\x1b]0;t\x07b\x0dc\nd\u009b1mE\u202eF\u2066G\u200bH\u2028I\ud800J\x7f"
+        r"a\x1b[2J\x1b]0;t\x07b\rc\nd\u009b1mE\u202eF\u2066G\u200bH\u2028I\ud800J\x7f"
     )
 
 

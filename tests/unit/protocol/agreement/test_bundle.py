@@ -314,7 +314,7 @@ def test_nothing_can_paint_over_a_difference() -> None:
     hostile = "a = 1  #\x1b[1A\x1b[2Kb\rc\x08\x7f\x9b31m\u202e\u2066\u200b\u2028d\x0ce\u0430\tf\n"
     shown = difference(bundle(a__py=b""), bundle(a__py=hostile.encode()))
     escaped = (
-        r"+a = 1  #\x1b[1A\x1b[2Kb\x0dc\x08\x7f\u009b31m\u202e\u2066\u200b\u2028d\x0ce\u0430"
+        r"+a = 1  #\x1b[1A\x1b[2Kb\rc\x08\x7f\u009b31m\u202e\u2066\u200b\u2028d\x0ce\u0430"
         "\tf\n"
     )
     assert shown.endswith(escaped)

@@ -1,0 +1,74 @@
+"""Names that somebody else chose, in everything that a command shows."""
+
+import io
+import logging
+
+import pytest
+from rich.table import Table
+
+from reporting.blocks import Facts, Section
+from reporting.render import render_page
+from reporting.terminal import PlainFormatter, make_console, print_errors
+
+HOSTILE = "Doe\x1b[2J\x1b]0;owned\x07\x9b1m\u202egnp.exe\u2066[red]x[/red]\ud800\x00:AB:"
+SHOWN = r"Doe\x1b[2J\x1b]0;owned\x07\u009b1m\u202egnp.exe\u2066[red]x[/red]\ud800\x00:AB:"
+
+
+def clean(text: str) -> bool:
+    return all(c in "\n\t" or c.isprintable() for c in text)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_console_shows_a_hostile_name_as_what_it_is(terminal: bool) -> None:
+    console = make_console()
+    out = io.StringIO()
+    console.file, console._force_terminal, console.width = out, terminal, 200
+    console.print(f"case {HOSTILE}: is odd")
+    table = Table("case")
+    table.add_row(HOSTILE)
+    console.print(table)
+    with console.status(HOSTILE):
+        pass
+    assert f"case {SHOWN}: is odd" in out.getvalue()
+    assert out.getvalue().count(SHOWN) >= 2
+    if not terminal:
+        assert clean(out.getvalue())
+    assert "\x1b]" not in out.getvalue() and "\x1b[2J" not in out.getvalue()
+
+
+def test_styles_are_the_consoles_own() -> None:
+    console = make_console()
+    out = io.StringIO()
+    console.file, console._force_terminal, console._color_system = out, True, None
+    console.print("[b]bold[/b]\tand\nmore", style="bold")
+    assert "[b]bold[/b]" in out.getvalue() and r"\x09" not in out.getvalue()
+
+
+def test_an_error_is_shown_as_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    print_errors(f"case {HOSTILE}\x0b: is odd")
+    shown = capsys.readouterr().err
+    assert SHOWN in shown and clean(shown)
+    assert all(line.startswith("error: ") for line in shown.splitlines())
+
+
+def test_a_name_cannot_forge_a_line_of_the_log() -> None:
+    formatter = PlainFormatter("%(name)s: %(message)s")
+    try:
+        raise ValueError(f"{HOSTILE}\n2026-01-01 root: all is well")
+    except ValueError as error:
+        record = logging.LogRecord(
+            "client", logging.ERROR, "", 1, "case %s", (HOSTILE + "\nroot: fine",), None
+        )
+        record.exc_info = (type(error), error, error.__traceback__)
+    text = formatter.format(record)
+    assert text.startswith(f"client: case {SHOWN}\n    root: fine\n    Traceback")
+    assert clean(text)
+    assert all(line.startswith("    ") for line in text.split("\n")[1:])
+
+
+def test_a_page_shows_a_hostile_name_as_what_it_is() -> None:
+    name = HOSTILE.replace("\ud800", "") + "<script>alert(1)</script>"
+    page = render_page(name, name, [Section(title=name, blocks=(Facts(items=((name, name),)),))])
+    assert clean(page)
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    assert r"\u202egnp.exe" in page
