@@ -21,6 +21,7 @@ from protocol.keys import (
     openssh_private,
     read_certificate,
     read_private_key,
+    read_verifying_key,
 )
 from reporting.terminal import make_console, user_errors
 
@@ -37,7 +38,7 @@ def enrol(
     with user_errors(KeyFileError, ProtocolError):
         config = read_site(configs / f"{site}.yaml")
         # Before the key: a wrong file must not leave a half-done enrolment behind.
-        trusted = _trusted(config)
+        trusted, study_key = _trusted(config), _study_key(config)
         key, done = site_key(config, replace=replace)
     mode = stat.S_IMODE(config.key_file.stat().st_mode)
     if mode & 0o077:
@@ -47,7 +48,7 @@ def enrol(
             err=True,
         )
     console.print(f"site {config.site}: {done}")
-    for line in _next_steps(config, key, trusted):
+    for line in _next_steps(config, key, trusted, study_key):
         console.print(line)
 
 
@@ -93,8 +94,18 @@ def _trusted(config: SiteConfig) -> str | None:
     return certificate_fingerprint(read_certificate(config.ca_file))
 
 
+def _study_key(config: SiteConfig) -> str | None:
+    """Fingerprint of the centre's key for studies, if it is here already."""
+    if not config.centre_key_file.exists():
+        return None
+    return openssh_fingerprint(read_verifying_key(config.centre_key_file))
+
+
 def _next_steps(
-    config: SiteConfig, key: ec.EllipticCurvePrivateKey, trusted: str | None
+    config: SiteConfig,
+    key: ec.EllipticCurvePrivateKey,
+    trusted: str | None,
+    study_key: str | None,
 ) -> list[str]:
     if trusted is None:
         authority = [
@@ -109,10 +120,22 @@ def _next_steps(
             f"     {trusted}",
             "   which must be the one that the centre reads out.",
         ]
+    if study_key is None:
+        signature = [
+            "4. Put the centre's study.pub, by which it signs its studies, here:",
+            f"     {config.centre_key_file}",
+            "   and run this command again, as for ca.pem.",
+        ]
+    else:
+        signature = [
+            f"4. The centre's key for studies is here ({config.centre_key_file}); its fingerprint",
+            f"     {study_key}",
+            "   must be the one that the centre reads out.",
+        ]
     address = (
-        f"4. The centre is at {config.centre}."
+        f"5. The centre is at {config.centre}."
         if config.centre
-        else f"4. Set `centre: host:port` in {config.site}.yaml, as the centre tells you."
+        else f"5. Set `centre: host:port` in {config.site}.yaml, as the centre tells you."
     )
     return [
         "1. Send ONLY this file to the centre (without .pub it is the private key: it stays here):",
@@ -120,5 +143,6 @@ def _next_steps(
         "2. Read its fingerprint out to the centre by telephone:",
         f"     {openssh_fingerprint(key.public_key())}",
         *authority,
+        *signature,
         address,
     ]

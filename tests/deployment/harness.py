@@ -4,12 +4,14 @@ Where the machine allows it, each host is in a network namespace of its own behi
 that a cable can be pulled; else all are on loopback.
 """
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,7 @@ class Deployment(Processes):
         (home / f"{site}.yaml").write_text(yaml.safe_dump(content | facts))
         self.client("enrol", site)
         (home / "state" / "ca.pem").write_bytes((self.centre / "ca.pem").read_bytes())
+        (home / "state" / "centre.pub").write_bytes((self.centre / "study.pub").read_bytes())
         # The preflight tries one step of the study that it heard of last.
         (home / "state" / "protocol.json").write_text(self.study.canonical_json())
 
@@ -218,11 +221,18 @@ class Deployment(Processes):
         given = (command, "--site", site, "--configs", self.home(site), *arguments)
         return self._call(site, "client/cli.py", given, check)
 
-    def _call(self, host: str, script: str, arguments: tuple[object, ...], check: bool) -> str:
+    def _call(
+        self,
+        host: str,
+        script: str,
+        arguments: tuple[object, ...],
+        check: bool,
+        root: Path = ROOT,
+    ) -> str:
         done = subprocess.run(
-            [*self.network.within(host), sys.executable, str(ROOT / script), *map(str, arguments)],
+            [*self.network.within(host), sys.executable, str(root / script), *map(str, arguments)],
             capture_output=True, encoding="utf-8", check=False, timeout=300,
-            env=os.environ | self.environment | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | self.environment | {"PYTHONPATH": str(root)},
         )  # fmt: skip
         output = done.stdout + done.stderr
         assert done.returncode == 0 or not check, f"{script} {arguments}: {output}"
@@ -262,18 +272,33 @@ class Deployment(Processes):
     def start_study(
         self, name: str, *arguments: object, rounds: int | None = None, root: Path = ROOT
     ) -> None:
-        """Start the study, or one of the same but for its number of rounds."""
+        """Prepare the study, or one of the same but for its number of rounds; have every hospital
+        approve it; start it."""
         path = self.folder / f"{name}.yaml"
         training = self.study.training
         training = training.model_copy(update={"rounds": rounds or training.rounds})
         study = self.study.model_copy(update={"training": training})
         path.write_text(yaml.safe_dump(study.model_dump(mode="json")))
-        self.start_at(
-            "centre", f"study-{name}", "server/cli.py", "run", "--study", path, "--name", name,
-            "--sites", len(self.sites), "--centre", self.centre, *arguments, root=root,
-        )  # fmt: skip
+        given = ("run", "--study", path, "--name", name, "--sites", len(self.sites), "--prepare")
+        self._call(
+            "centre", "server/cli.py", (*given, "--centre", self.centre, *arguments), True, root
+        )
+        self.approve(name)
+        self.resume(name, root)
 
-    def resume(self, name: str) -> None:
+    def approve(self, name: str) -> None:
+        """Every hospital approves the run's signed study, from the file that was mailed to it."""
+        mailed = self.centre / "runs" / name / "manifest.json"
+        text = json.loads(mailed.read_text(encoding="utf-8"))["manifest"]
+        digest = hashlib.sha256(text.encode()).hexdigest()
+
+        def decide(site: str) -> None:
+            self.client("approve", site, "--file", mailed, "--yes", digest)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(decide, self.sites))
+
+    def resume(self, name: str, root: Path = ROOT) -> None:
         self.start_at(
             "centre",
             f"study-{name}",
@@ -283,6 +308,7 @@ class Deployment(Processes):
             name,
             "--centre",
             self.centre,
+            root=root,
         )
 
     def start_at(

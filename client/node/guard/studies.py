@@ -6,15 +6,22 @@ manifest: one run, one protocol, one code, one roster.
 
 from __future__ import annotations
 
-import importlib
+from collections import Counter
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
 from client.node.decisions import ApprovalError, DecisionStore, Kept
+from client.node.guard.limits import broken_by_cases, broken_limits
 from protocol.agreement.manifest import ManifestError, Study, StudyFile
 from protocol.config.site import SiteConfig
-from protocol.keys import KeyFileError, openssh_line, read_private_key, read_verifying_key
+from protocol.keys import (
+    KeyFileError,
+    openssh_fingerprint,
+    openssh_line,
+    read_private_key,
+    read_verifying_key,
+)
 
 
 class StudyNotApprovedError(ApprovalError):
@@ -42,6 +49,11 @@ def pinned_key(config: SiteConfig) -> Ed25519PublicKey:
             f"{error}; without the centre's study.pub this site believes no study:"
             f" asdnet-site enrol --site {config.site} says where to put it"
         ) from None
+
+
+def pinned_fingerprint(config: SiteConfig) -> str:
+    """Of the pinned key, to be compared with the centre by telephone."""
+    return openssh_fingerprint(pinned_key(config))
 
 
 def verified_study(config: SiteConfig, file: StudyFile) -> Study:
@@ -90,10 +102,11 @@ def approved(config: SiteConfig) -> list[Kept[Study]]:
     return _store(config).approved()
 
 
-def last_approved(config: SiteConfig) -> Study | None:
-    """What was approved last and still is."""
-    kept = approved(config)
-    return kept[-1].item if kept else None
+def last_approved(config: SiteConfig, run: str = "") -> Study | None:
+    """What was approved last and still is; of this run, where there is one of it."""
+    kept = [study.item for study in approved(config)]
+    of_run = [study for study in kept if study.manifest.run == run]
+    return (of_run or kept)[-1] if kept else None
 
 
 def read_study(config: SiteConfig, content: bytes) -> Study:
@@ -165,12 +178,27 @@ def approve(config: SiteConfig, study: Study) -> list[str]:
 
 
 def limits_broken_by(config: SiteConfig, study: Study) -> list[str]:
-    """Which limits of the site the study breaks: rule, value, remedy of each."""
+    """Which limits of the site the study breaks: rule, value, remedy of each.
+
+    Cases are counted by the names of their files; where they cannot be counted, they are not here
+    yet, and each round counts them anew.
+    """
+    cases = count_cases(config)
+    broken = broken_limits(config, study.protocol)
+    if cases is not None:
+        broken += broken_by_cases(config, cases["labelled"], cases["unlabelled"])
+    return broken
+
+
+def count_cases(config: SiteConfig) -> Counter[str] | None:
+    """Cases by part, from file names alone; None where they cannot be counted."""
+    # Late: it is of the commands alone, and reads scans' libraries.
+    from client.data.layout import LayoutError, find_cases
+
     try:
-        limits = importlib.import_module("client.node.guard.limits")
-    except ModuleNotFoundError:  # not yet there
-        return []
-    return list(limits.broken_limits(config, study.protocol))
+        return Counter(case.part for case in find_cases(config.data, config))
+    except (LayoutError, OSError):
+        return None
 
 
 def revoke(config: SiteConfig, digest: str) -> None:

@@ -160,7 +160,7 @@ def test_digits_that_fit_none_or_all_are_refused(
     send(config, root, "x = 2\n")
     result = run(config, "--digest", prefix)
     assert result.exit_code == 2
-    assert "0 of 1 waiting app bundles begin so" in result.stderr
+    assert "0 of 1 waiting studies and app bundles begin so" in result.stderr
     assert result.stdout == ""
 
 

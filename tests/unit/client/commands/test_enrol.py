@@ -16,7 +16,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from client.cli import app
-from protocol.keys import certificate_fingerprint, make_key, openssh_fingerprint
+from protocol.keys import (
+    certificate_fingerprint,
+    make_key,
+    make_signing_key,
+    openssh_fingerprint,
+    openssh_line,
+)
 
 
 @pytest.fixture
@@ -147,6 +153,33 @@ def test_the_centres_fingerprint_is_shown_once_it_is_here(configs: Path, key_fil
     assert result.exit_code == 0
     assert f"     {certificate_fingerprint(ca)}\n" in result.stdout
     assert certificate_fingerprint(ca).count(":") == 31
+
+
+def test_the_key_for_studies_is_asked_for_and_shown_once_it_is_here(
+    configs: Path, key_file: Path
+) -> None:
+    path = key_file.with_name("centre.pub")
+    shown = enrol(configs).stdout
+    assert "Put the centre's study.pub, by which it signs its studies, here:" in shown
+    assert f"     {path}\n" in shown
+    public = make_signing_key().public_key()
+    path.write_text(openssh_line(public, "centre") + "\n", encoding="utf-8")
+    shown = enrol(configs).stdout
+    assert f"     {openssh_fingerprint(public)}\n" in shown
+    assert "must be the one that the centre reads out" in shown
+
+
+# pragma: allowlist nextline secret
+@pytest.mark.parametrize("content", [b"nonsense", b"-----BEGIN OPENSSH PRIVATE KEY-----"])
+def test_a_wrong_key_for_studies_stops_before_a_key_is_made(
+    configs: Path, key_file: Path, content: bytes
+) -> None:
+    key_file.parent.mkdir()
+    key_file.with_name("centre.pub").write_bytes(content)
+    result = enrol(configs)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {key_file.with_name('centre.pub')}: ")
+    assert not key_file.exists()
 
 
 def test_a_fingerprint_is_not_read_as_emoji(

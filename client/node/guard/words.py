@@ -1,0 +1,188 @@
+"""What a study will do with a site's data, in words, for the person who approves it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from asdnet_models.networks import empty_networks
+from client.node import approval
+from client.node.guard.studies import count_cases, limits_broken_by
+from protocol.agreement.manifest import Study
+from protocol.config.schedule import RoundPlan, plan_round
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
+from protocol.escaping import printable
+from protocol.keys import openssh_fingerprint, parse_openssh_line
+
+_ROUNDS_NAMED = 6
+
+
+def study_words(
+    config: SiteConfig, study: Study, installed: str, before: Study | None
+) -> Iterator[str]:
+    """Everything that a person must know, a line each; safe to print.
+
+    Args:
+        config: The site.
+        study: Verified.
+        installed: Digest of the installed version.
+        before: The study that was approved last, if any.
+    """
+    cases = count_cases(config)
+    for title, lines in (
+        ("What it does here", _work(study.protocol, cases)),
+        ("What leaves", _departures(config, study)),
+        ("Who takes part", _roster(config, study)),
+        ("Code", _code(config, study, installed)),
+        (f"Limits of {config.site}.yaml", _limits(config, study)),
+        _against(study, before),
+    ):
+        yield title
+        yield from (f"  {printable(line)}" for line in lines)
+
+
+def differences(study: Study, before: Study) -> list[str]:
+    """How a study differs from an earlier one: protocol, sites, code, first weights."""
+    old, new = (dict(_flat(s.protocol.model_dump(mode="json"))) for s in (before, study))
+    lines = [
+        f"{field}: {old.get(field, 'nothing')} -> {new.get(field, 'nothing')}"
+        for field in sorted(old.keys() | new.keys())
+        if old.get(field) != new.get(field)
+    ]
+    was, now = before.manifest.sites, study.manifest.sites
+    for site in sorted(was.keys() | now.keys()):
+        if site not in was:
+            lines.append(f"site {site} is new: {_fingerprint(now[site])}")
+        elif site not in now:
+            lines.append(f"site {site} is no longer in it")
+        elif was[site] != now[site]:
+            lines.append(f"site {site} has another key: {_fingerprint(now[site])}")
+    if before.manifest.code != study.manifest.code:
+        lines.append(f"code: {before.manifest.code[:12]} -> {study.manifest.code[:12]}")
+    if before.manifest.weights != study.manifest.weights and before.protocol == study.protocol:
+        lines.append("it begins with other weights, though the protocol is the same")
+    return lines
+
+
+def _work(protocol: StudyProtocol, cases: Counter[str] | None) -> Iterator[str]:
+    training = protocol.training
+    patch = " x ".join(map(str, protocol.patch_voxels))
+    spacing = " x ".join(f"{edge:g}" for edge in protocol.spacing_mm)
+    patches = training.local_steps * training.batch_size
+    yield f"segments {', '.join(protocol.organ_names)}; by the method {protocol.method.name}"
+    yield (
+        f"trains in {training.rounds} rounds, {training.local_steps} steps each, of"
+        f" {training.batch_size} labelled patches and as many unlabelled ones a step"
+    )
+    yield f"a patch is {patch} voxels of {spacing} mm"
+    if cases is None:
+        yield "the cases here cannot be counted: asdnet-site check says why"
+    else:
+        yield (
+            f"an update rests on {patches} labelled patches of {cases['labelled']} cases, and as"
+            f" many unlabelled ones of {cases['unlabelled']} cases"
+        )
+    terms = list(_unlabelled_terms(protocol))
+    yield "unlabelled scans: " + ("; ".join(terms) if terms else "are not used")
+
+
+def _unlabelled_terms(protocol: StudyProtocol) -> Iterator[str]:
+    """What unlabelled scans are used for, and from which round on."""
+    plans = [plan_round(protocol, n) for n in range(1, protocol.training.rounds + 1)]
+
+    def first(name: str) -> int | None:
+        return next((plan.round for plan in plans if getattr(plan, name) > 0), None)
+
+    uses = {
+        "adversarial_ramp": "the confidence network judges what is predicted of them (Eq. 5)",
+        "region_ramp": "they are learnt from where the prediction is trusted (Eq. 6)",
+        "embedding_ramp": "they shape the features (embedding loss)",
+        "pseudo_labels": "the model labels them, and learns from that",
+    }
+    assert set(uses) <= RoundPlan.model_fields.keys()
+    for name, use in uses.items():
+        if (begin := first(name)) is not None:
+            yield f"from round {begin} on {use}"
+
+
+def _departures(config: SiteConfig, study: Study) -> Iterator[str]:
+    protocol, manifest = study.protocol, study.manifest
+    yield "once: how many cases of each kind there are, and the mean box of the organs"
+    segmenter, confidence = empty_networks(protocol)
+    sizes = [("the segmentation network", segmenter)]
+    if protocol.method.trains_confidence:
+        sizes.append(("the confidence network", confidence))
+    weights = " and ".join(
+        f"{name} ({sum(p.numel() for p in network.parameters()):,} weights)"
+        for name, network in sizes
+    )
+    yield f"each round: {weights} as {protocol.wire.format}, and sums of the losses"
+    rounds = manifest.evaluation_rounds
+    named = ", ".join(map(str, rounds[:_ROUNDS_NAMED]))
+    more = f", ... {rounds[-1]}" if len(rounds) > _ROUNDS_NAMED else ""
+    many = "once" if len(rounds) == 1 else f"{len(rounds)} times"
+    yield (
+        f"{many}, after rounds {named}{more}: sums of DSC and surface distance of the"
+        " validation cases and of the test cases, by organ"
+        + ("; right and wrong voxels by confidence" if len(sizes) > 1 else "")
+    )
+    yield f"no number of fewer than {config.min_cases_reported} cases (min_cases_reported)"
+
+
+def _roster(config: SiteConfig, study: Study) -> Iterator[str]:
+    sites = study.manifest.sites
+    width = max(map(len, sites))
+    for site, line in sorted(sites.items()):
+        own = "  (this site)" if site == config.site else ""
+        yield f"{site:<{width}}  {_fingerprint(line)}{own}"
+
+
+def _code(config: SiteConfig, study: Study, installed: str) -> Iterator[str]:
+    code = study.manifest.code
+    if code == installed:
+        yield f"{code[:12]}: the version that is installed here"
+    elif approval.may_run(config, code):
+        yield f"{code[:12]}: approved at this site"
+    else:
+        yield (
+            f"{code[:12]}: NOT the version that is installed here ({installed[:12]}), and not"
+            " approved: install the centre's version, or look at its code with this command once"
+            " it has come"
+        )
+
+
+def _limits(config: SiteConfig, study: Study) -> Iterator[str]:
+    broken = limits_broken_by(config, study)
+    for line in broken:
+        yield f"BROKEN: {line}"
+    met = [
+        f"{name} {_shown(value)}"
+        for name, value in config.limits
+        if not any(line.startswith(f"limits.{name} ") for line in broken)
+    ]
+    yield f"met: {', '.join(met)}"
+
+
+def _against(study: Study, before: Study | None) -> tuple[str, list[str]]:
+    if before is None:
+        return "Against the study approved last", ["none is approved: this is the first"]
+    title = f"Against the study approved last (run {before.manifest.run})"
+    return title, differences(study, before) or ["no difference but the run and the time"]
+
+
+def _fingerprint(line: str) -> str:
+    return openssh_fingerprint(parse_openssh_line(line))
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _shown(value)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value)) or "none"
+    return f"{value:,}" if type(value) is int else str(value)
