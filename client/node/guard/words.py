@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch.nn import Module
+
 from asdnet_models.networks import empty_networks
 from client.node import approval
 from client.node.guard.studies import count_cases, limits_broken_by
@@ -15,6 +17,7 @@ from protocol.escaping import printable
 from protocol.keys import openssh_fingerprint, parse_openssh_line
 
 _ROUNDS_NAMED = 6
+_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a weight on the wire
 
 
 def study_words(
@@ -113,10 +116,9 @@ def _departures(config: SiteConfig, study: Study) -> Iterator[str]:
     if protocol.method.trains_confidence:
         sizes.append(("the confidence network", confidence))
     weights = " and ".join(
-        f"{name} ({sum(p.numel() for p in network.parameters()):,} weights)"
-        for name, network in sizes
+        f"{name} ({_size(network, protocol.wire.format)})" for name, network in sizes
     )
-    yield f"each round: {weights} as {protocol.wire.format}, and sums of the losses"
+    yield f"each round: the weights of {weights} as {protocol.wire.format}, and sums of the losses"
     rounds = manifest.evaluation_rounds
     named = ", ".join(map(str, rounds[:_ROUNDS_NAMED]))
     more = f", ... {rounds[-1]}" if len(rounds) > _ROUNDS_NAMED else ""
@@ -127,6 +129,11 @@ def _departures(config: SiteConfig, study: Study) -> Iterator[str]:
         + ("; right and wrong voxels by confidence" if len(sizes) > 1 else "")
     )
     yield f"no number of fewer than {config.min_cases_reported} cases (min_cases_reported)"
+
+
+def _size(network: Module, wire: str) -> str:
+    number = sum(parameter.numel() for parameter in network.parameters())
+    return f"{number:,}, {number * _BYTES[wire] / 1e6:.1f} MB"
 
 
 def _roster(config: SiteConfig, study: Study) -> Iterator[str]:
