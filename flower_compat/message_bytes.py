@@ -1,6 +1,7 @@
 """Flower's messages and contexts as bytes, for the pipe to the process that answers them."""
 
 from flwr.app import Context, Message
+from flwr.app.message import remove_content_from_message
 from flwr.common.serde import (
     context_from_proto,
     context_to_proto,
@@ -11,18 +12,14 @@ from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 
-def message_bytes(message: Message) -> bytes:
-    """As Flower's own protobuf.
-
-    Raises:
-        ValueError: It is of 2 GiB or more.
-    """
-    content: bytes = message_to_proto(message).SerializeToString()
+def envelope_bytes(message: Message) -> bytes:
+    """A message without its content, as Flower's own protobuf."""
+    content: bytes = message_to_proto(remove_content_from_message(message)).SerializeToString()
     return content
 
 
-def message_of(content: bytes) -> Message:
-    """The message back, with its id."""
+def envelope_of(content: bytes) -> Message:
+    """The message back, with its id; its content is still to be set."""
     return message_from_proto(ProtoMessage.FromString(content))
 
 

@@ -102,6 +102,12 @@ PRIVATE_NAMES = (
             "REPLY_MESSAGE_UNAVAILABLE",
         ),
     ),
+    PrivateName(
+        name="flwr.app.message.remove_content_from_message",
+        used_by="message_bytes",
+        reason=_WORKER,
+        parameters=("message",),
+    ),
     *(
         PrivateName(
             name=f"flwr.common.serde.{name}",

@@ -27,7 +27,8 @@ from client.node.approval import ApprovedCode
 from client.node.confinement.limits import Confined
 from client.node.confinement.walls import child_environment, walls_of
 from client.node.frames import POLL_S, Frame, FrameError, receive, send
-from flower_compat.message_bytes import context_bytes, message_bytes
+from client.node.records import pack_records
+from flower_compat.message_bytes import context_bytes, envelope_bytes
 from flower_compat.task_identity import current_task
 from protocol.config.site import SiteConfig
 from protocol.escaping import printable
@@ -143,9 +144,15 @@ class _Child:
     ) -> Message:
         """See `Worker.answer`."""
         self._output.allow()
-        sent, state = message_bytes(message), context_bytes(context)
-        header = {"number": number, "task": current_task(), "message": len(sent)}
-        frame = self._exchange(header, [sent, state], _most_bytes(message), stop)
+        body = [envelope_bytes(message), context_bytes(context)]
+        header = {
+            "number": number,
+            "task": current_task(),
+            "envelope": len(body[0]),
+            "context": len(body[1]),
+            "records": [record.model_dump() for record in pack_records(message.content, body)],
+        }
+        frame = self._exchange(header, body, _most_bytes(message), stop)
         return decode_answer(frame, number, message)
 
     def end(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 _APP = "client.app"
 _CODE_BYTES = 64 * 2**20
-_INSTRUCTION_BYTES = 2**40  # the executor is trusted
+_ANY = 2**40  # the executor is trusted
 
 
 def _importer() -> ModuleType:
@@ -42,20 +42,24 @@ def main(connection: socket.socket) -> None:
     setup = json.loads(first.header)
     confined = confine(Walls(**setup["walls"]))
     frames.send(connection, json.dumps(vars(confined)).encode())
-    from client.node import answers
-    from flower_compat.message_bytes import context_of, message_of
+    from client.node import answers, records
+    from flower_compat.message_bytes import context_of, envelope_of
     from flower_compat.task_identity import work_for
 
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     loader.CodeImporter(_unpacked(setup["files"], first.body).get, setup["origin"]).install()
     while True:
-        frame = frames.receive(connection, _INSTRUCTION_BYTES)
+        frame = frames.receive(connection, _ANY, header=_ANY)
         asked = json.loads(frame.header)
         try:
             work_for(tuple(asked["task"]))
-            content = bytes(frame.body)
-            message, context = content[: asked["message"]], content[asked["message"] :]
-            reply = _answer(message_of(message), context_of(context))
+            ends = asked["envelope"], asked["envelope"] + asked["context"]
+            message = envelope_of(bytes(frame.body[: ends[0]]))
+            context = context_of(bytes(frame.body[ends[0] : ends[1]]))
+            packed = [records.PackedRecord(**record) for record in asked["records"]]
+            message.content = records.unpack_records(packed, frame.body[ends[1] :])
+            del frame
+            reply = _answer(message, context)
             header, body = answers.encode_answer(reply, asked["number"])
         except (Exception, SystemExit) as error:  # an app's exit is its own
             logging.getLogger(__name__).exception("the app could not be run")

@@ -22,6 +22,7 @@ ALLOWED = {
     "flwr": {
         "client/app.py",
         "client/node/answers.py",
+        "client/node/records.py",
         "client/node/executor.py",
         "client/node/guard/allowed.py",
         "client/node/egress.py",
