@@ -6,9 +6,9 @@ from typing import Any
 
 from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
 from reporting.figures import Lines, line_panels
+from server.monitoring.score_tables import cell, scored_round, scores_section
 from server.monitoring.tracked import Series, TrackedSite, TrackedStudy
 
-_NONE = "-"
 _STATUS = {
     "FINISHED": "finished: all rounds were trained",
     "FAILED": "stopped before its last round",
@@ -20,21 +20,13 @@ _MEBIBYTE = 1024.0**2
 
 def sections_of(study: TrackedStudy) -> list[Section]:
     """All sections; a sentence where MLflow has no numbers for one."""
-    return [_key_findings(study), _protocol(study), _sites(study), _scores(study), _curves(study)]
-
-
-def scored_round(study: TrackedStudy) -> int | None:
-    """The best round, or while there is none the last that any site scored."""
-    if study.best_round is not None:
-        return study.best_round
-    scored = [
-        round_number
-        for site in study.sites
-        for name, series in site.metrics.items()
-        if name.startswith(("dsc/", "validation/dsc/"))
-        for round_number in series
+    return [
+        _key_findings(study),
+        _protocol(study),
+        _sites(study),
+        scores_section(study),
+        _curves(study),
     ]
-    return max(scored, default=None)
 
 
 def _key_findings(study: TrackedStudy) -> Section:
@@ -110,7 +102,7 @@ def _sites(study: TrackedStudy) -> Section:
             "sent, MiB",
             "received, MiB",
         ),
-        groups=(Group(title="", rows=tuple(tuple(_text(v) for v in r.values()) for r in records)),),
+        groups=(Group(title="", rows=tuple(tuple(cell(v) for v in r.values()) for r in records)),),
         note=f"The rounds took {sum(study.series('seconds').values()):,.0f} s at the centre, with "
         "waiting. Bytes are those of rounds in which the site's update came.",
         records=records,
@@ -151,85 +143,11 @@ def _drawn_organs(study: TrackedStudy) -> list[Table]:
             name="drawn_organs",
             caption="Labelled training cases in which each organ is drawn",
             header=("site", *study.organs),
-            groups=(Group(title="", rows=tuple(tuple(map(_text, r.values())) for r in records)),),
+            groups=(Group(title="", rows=tuple(tuple(map(cell, r.values())) for r in records)),),
             note="An organ that a site has not drawn is neither trained on nor scored there.",
             records=records,
         )
     ]
-
-
-def _scores(study: TrackedStudy) -> Section:
-    title = "Scores by site and organ"
-    round_number = scored_round(study)
-    if round_number is None:
-        return Section(title=title, blocks=(Text(text="No site has scored the model yet."),))
-    blocks: list[Block] = [
-        Text(
-            text=f"Means over a site's cases, as the site sent them, of the model of round "
-            f"{round_number}. Scores of single cases never leave a site, so there are no intervals "
-            "and no box plots here. Undefined ASD are in no mean; a failure is an organ that was "
-            "missed, or found where there is none."
-        )
-    ]
-    for part, prefix in (("test", ""), ("validation", "validation/")):
-        records = [
-            record
-            for organ in study.organs
-            for site in study.sites
-            if (record := _score_record(site, organ, prefix, round_number)) is not None
-        ]
-        if records:
-            blocks.append(_score_table(part, records))
-        else:
-            blocks.append(Text(text=f"No site has {part} scores of round {round_number}."))
-    return Section(title=title, blocks=tuple(blocks))
-
-
-def _score_record(
-    site: TrackedSite, organ: str, prefix: str, round_number: int
-) -> dict[str, Any] | None:
-    """None where the site scored nothing; without values where it has not drawn this organ."""
-    names = ("dsc", "asd_mm", "failures")
-    scores = {name: site.series(f"{prefix}{name}/{organ}").get(round_number) for name in names}
-    of_part = tuple(f"{prefix}{name}/" for name in names)
-    if not any(round_number in s for name, s in site.metrics.items() if name.startswith(of_part)):
-        return None
-    failures = scores["failures"]
-    return {
-        "organ": organ,
-        "site": site.site,
-        "cases": site.cases.get("validation" if prefix else "test"),
-        "dsc": scores["dsc"],
-        "asd_mm": scores["asd_mm"],
-        "failures": None if failures is None else int(failures),
-    }
-
-
-def _score_table(part: str, records: Sequence[dict[str, Any]]) -> Table:
-    organs = dict.fromkeys(record["organ"] for record in records)
-    return Table(
-        name=f"scores_{part}",
-        caption=f"Scores of {part} cases",
-        header=("site", "cases", "DSC", "ASD, mm", "failures"),
-        groups=tuple(
-            Group(
-                title=organ,
-                rows=tuple(
-                    (
-                        r["site"],
-                        _text(r["cases"]),
-                        _text(r["dsc"], 3),
-                        _text(r["asd_mm"], 2),
-                        _text(r["failures"]),
-                    )
-                    for r in records
-                    if r["organ"] == organ
-                ),
-            )
-            for organ in organs
-        ),
-        records=records,
-    )
 
 
 def _curves(study: TrackedStudy) -> Section:
@@ -288,9 +206,3 @@ def _by_site(study: TrackedStudy, name: str) -> Lines:
 
 def _lines(series: Series) -> Lines:
     return {"all": list(series.items())} if series else {}
-
-
-def _text(value: Any, decimals: int = 1) -> str:
-    if value is None:
-        return _NONE
-    return f"{value:,.{decimals}f}" if isinstance(value, float) else str(value)

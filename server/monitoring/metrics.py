@@ -16,6 +16,8 @@ LEFT_OUT_TAG = "left_out.round_"
 BEST_TAG = "best_round"
 # Parameter of a site's run, with the organ's name behind.
 ANNOTATED = "annotated/"
+# Metric: cases behind a site's scores, with the part's name behind.
+SCORED = "scored/"
 # In addition to the sites' names, of which none is empty.
 STUDY = ""
 # Written last of a round: where it is, the round is complete.
@@ -98,8 +100,12 @@ def _training_metrics(finished: RoundRecord, site: str, report: TrainReport) -> 
 
 
 def _score_metrics(report: EvaluationReport) -> dict[str, float]:
-    """`dsc/<organ>` are test cases, `validation/dsc/<organ>` what the model is chosen by."""
-    values: dict[str, float] = {}
+    """`dsc/<organ>` are test cases, `validation/dsc/<organ>` what the model is chosen by.
+
+    Of too few cases there is no score and no failure, and so not a zero either; `scored/<part>`
+    says that the site was asked.
+    """
+    values = {f"{SCORED}{part}": float(count) for part, count in report.cases.items()}
     for part, prefix in (("test", ""), ("validation", "validation/")):
         for organ, total in report.dsc[part].items():
             if total.mean is not None:
@@ -107,7 +113,7 @@ def _score_metrics(report: EvaluationReport) -> dict[str, float]:
         for organ, total in report.asd_mm[part].items():
             if total.mean is not None:
                 values[f"{prefix}asd_mm/{organ}"] = total.mean
-            if report.dsc[part][organ].count:
+            if total.count or total.failures:
                 values[f"{prefix}failures/{organ}"] = float(total.failures)
     return values | _reliability_metrics(report.reliability)
 

@@ -14,8 +14,9 @@ from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
 from server.cli import app
 from server.commands.report import page_of
-from server.monitoring.federation_page import scored_round, sections_of
+from server.monitoring.federation_page import sections_of
 from server.monitoring.run_folder import RunFacts, RunFolder
+from server.monitoring.score_tables import scored_round
 from server.monitoring.tracked import TrackedError, read_run
 from server.monitoring.tracking import MlflowWatcher
 from server.rounds.record import StudyRecord
@@ -88,6 +89,52 @@ def test_the_page(uri: str) -> None:
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 4
     assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_too_few_cases_are_not_no_failures(
+    store: Path, make_protocol: Callable[..., StudyProtocol]
+) -> None:
+    """A withholds all, B the distances and failures; C was not asked."""
+    protocol = make_protocol()
+    facts = SiteFacts(labelled=3, unlabelled=1, validation=0, test=4, annotated=drawn(3, 3))
+    record = StudyRecord(
+        run="few",
+        protocol=protocol,
+        facts=dict.fromkeys("ABC", facts),
+        segmenter={},
+        confidence=None,
+    )
+    uri = f"sqlite:///{store / 'mlflow.db'}"
+    watcher = MlflowWatcher(uri, store / "artifacts", "asdnet", run_name="few")
+    last = round_record(protocol, 2)
+    assert last.evaluation is not None
+    a = last.evaluation["A"]
+    none = {"ball": ScoreSum(), "rod": ScoreSum()}
+    dsc = {organ: ScoreSum.of([0.5, 0.5, 0.5, 0.0]) for organ in none}
+    nothing = replace(
+        a,
+        cases={"validation": 0, "test": 0},
+        dsc=dict.fromkeys(a.dsc, none),
+        asd_mm=dict.fromkeys(a.dsc, none),
+    )
+    some = replace(
+        nothing, cases={"validation": 0, "test": 4}, dsc=a.dsc | {"test": dsc, "validation": none}
+    )
+    record.rounds = [
+        round_record(protocol, 1),
+        replace(last, evaluation={"A": nothing, "B": some}),
+    ]
+    record.best_round = 2
+    watcher.study_started(record)
+    watcher.study_finished(record)
+    study = read_run(uri, "few")
+    assert not any("failures" in name for site in study.sites for name in site.metrics)
+    page = page_of(study)
+    few = "<td>too few cases</td>"
+    assert f'<th scope="row">A</th><td>4</td>{few}{few}{few}' in page
+    assert f'<th scope="row">B</th><td>4</td><td>0.375</td>{few}{few}' in page
+    assert '<th scope="row">C</th><td>4</td><td>' not in page
+    assert "No site has validation scores of round 2." in page
 
 
 def test_a_site_that_has_drawn_one_organ(
