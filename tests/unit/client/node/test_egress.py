@@ -593,3 +593,30 @@ def test_every_exception_of_ours_can_be_reported() -> None:
 def test_the_list_is_of_class_names_alone() -> None:
     assert all(word.isidentifier() for word in ERROR_WORDS)
     assert len(ERROR_WORDS) < 200
+
+
+# ---- numbers of too few cases -------------------------------------------------------------------
+
+
+def leave_of_three(content: RecordDict, asked: Message) -> Message:
+    return filter_reply(Message(content, reply_to=asked), asked, "A", 3)
+
+
+def test_an_app_that_tells_of_two_cases_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """The approved code withholds them; code that does not is found by the executor."""
+    asked = instruction(EVALUATE)
+    # Of three cases one failed: its sums are two patients'.
+    assert refused(leave_of_three(pack_evaluation("A", SCORED, PROTOCOL), asked))
+    assert "scores of a small group" in caplog.text
+    assert "at least 3 cases must stand behind a number that leaves" in caplog.text
+    few = replace(FACTS, labelled=2, box=(SumCount(sum=1.0, count=2),) * 6)
+    assert refused(leave_of_three(pack_facts("A", few, PROTOCOL), instruction(QUERY)))
+    report = replace(REPORT, labelled=2)
+    content = pack_training("A", report, PROTOCOL, TRAINED, TRAINED_D)
+    assert refused(leave_of_three(content, instruction(TRAIN)))
+
+
+def test_what_enough_cases_stand_behind_leaves_as_it_is() -> None:
+    for kind in (QUERY, TRAIN):
+        out = leave_of_three(packed(kind), instruction(kind))
+        assert out.content == leave(packed(kind), instruction(kind)).content
