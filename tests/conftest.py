@@ -80,7 +80,8 @@ def make_protocol(one_thread: None) -> MakeProtocol:
             "region_start": 0.0,
             "length": 0.0,
         }
-        content["aggregation"] |= {"round_timeout_s": 5.0, "join_timeout_s": 0.3}
+        # Sites that are made in memory take steps that no optimiser would.
+        content["aggregation"] |= {"max_update": 1e4, "round_timeout_s": 5.0, "join_timeout_s": 0.3}
         content["evaluation"] |= {"every_rounds": 1, "overlap": 0.25}
         for section, value in changes.items():
             if isinstance(value, dict) and section != "organs":

@@ -10,13 +10,14 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
     BaseModel,
     Field,
     ValidationError,
+    model_validator,
 )
 
 from asdnet_models.config import MAX_POINTS, Fraction, Frozen, InferenceConfig, ModelConfig
@@ -85,14 +86,29 @@ class TrainingConfig(Frozen):
     )
 
 
-class AggregationConfig(Frozen):
-    """FedAvg of the two networks, each with its own weights."""
+Rule = Literal["mean", "median", "trimmed-mean", "geometric-median", "krum", "multi-krum"]
 
+
+class AggregationConfig(Frozen):
+    """How the sites' two networks become one each, with shares of their own."""
+
+    rule: Rule = Field(
+        "mean",
+        description="FedAvg, or what a few hostile sites cannot move: coordinates' median or "
+        "trimmed mean, the updates' geometric median, or those that Krum chooses",
+    )
+    hostile: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="hostile sites that the rule has to withstand: a study with fewer sites than "
+        "it needs for them is not begun; 0: no promise, and rules that must be told assume one",
+    )
     unlabelled_weight: Fraction = Field(
         0.3, description="omega: what an unlabelled case weighs for S once Eq. 6 is on"
     )
     max_site_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.4, description="cap on one site's share of S"
+        0.4, description="cap on one site's share of S, and of D"
     )
     max_update: float = Field(
         1.0,
@@ -105,7 +121,8 @@ class AggregationConfig(Frozen):
         3.0,
         gt=1,
         le=1e6,
-        description="an update over this many times the round's median norm is left out",
+        description="an update over this many times what is usual is shortened to it: the median "
+        "norm of earlier rounds, or of three or more sites of the round if that is larger",
     )
     min_sites: Count = Field(2, description="sites that a round needs")
     round_timeout_s: Timeout = Field(
@@ -117,6 +134,15 @@ class AggregationConfig(Frozen):
     absence_s: Timeout = Field(
         300.0, description="a site that is offline for so long in a round is waited for no longer"
     )
+
+    @model_validator(mode="after")
+    def _the_rule_withstands_hostile_sites(self) -> Self:
+        if self.hostile and self.rule == "mean":
+            raise ValueError(
+                f"hostile must be 0 where rule is 'mean' (one site moves a mean anywhere), not "
+                f"{self.hostile}; take 'geometric-median', or another rule"
+            )
+        return self
 
 
 class WireConfig(Frozen):

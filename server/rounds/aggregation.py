@@ -1,18 +1,21 @@
 """Weighted averaging of the two networks (FedAvg: McMahan et al., AISTATS 2017)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from protocol.config.schedule import RoundPlan
-from protocol.config.study import AggregationConfig
+from protocol.config.study import AggregationConfig, Rule
 from protocol.wire.reports import SiteFacts
 from protocol.wire.weights import Weights
+from server.rounds.rules import BY_COORDINATE, BY_DISTANCE
 
 # Of all sites together in memory, while they are summed, in float64: 8 MiB.
 _NUMBERS_HELD, _BLOCK = 2**20, 512
@@ -28,12 +31,21 @@ def segmenter_weights(
     """
     omega = config.unlabelled_weight if plan.learns_from_unlabelled else 0.0
     cases = {site: f.drawn + omega * f.unlabelled for site, f in facts.items()}
-    return capped_shares(cases, config.max_site_share)
+    return capped_shares(cases, _cap(config))
 
 
-def confidence_weights(facts: Mapping[str, SiteFacts]) -> dict[str, float]:
+def confidence_weights(
+    facts: Mapping[str, SiteFacts], config: AggregationConfig
+) -> dict[str, float]:
     """Each site's share of D: labelled cases only, as only they train it, counted alike."""
-    return capped_shares({site: f.drawn for site, f in facts.items()}, 1.0)
+    return capped_shares({site: f.drawn for site, f in facts.items()}, _cap(config))
+
+
+def _cap(config: AggregationConfig) -> float:
+    """The study's, and so low that the sites that may be hostile never have half of the shares."""
+    if config.rule == "mean":
+        return config.max_site_share
+    return min(config.max_site_share, 1 / (2 * config.hostile + 1))
 
 
 def capped_shares(amounts: Mapping[str, float], cap: float) -> dict[str, float]:
@@ -71,51 +83,85 @@ def average(updates: Mapping[str, Weights], shares: Mapping[str, float]) -> Weig
     }
 
 
-def average_stored(
-    files: Mapping[str, Path], shares: Mapping[str, float], like: Weights
-) -> Weights:
-    """`average` of updates on the disk, to the bit, in the same memory for any number of sites.
+@dataclass(frozen=True, kw_only=True)
+class StoredUpdates:
+    """A network's updates on the disk, and the global weights that they change.
 
-    The updates are read a strip at a time, the same strip of all of them, and summed by the same
-    operation as whole ones: adding them up one after the other would round in another order from
-    eight sites on.
+    Attributes:
+        files: Of each site: its tensors' values as float32, one behind the other, as `current` has
+            them.
+        current: The global weights.
+        factors: By site, what its change is multiplied by, where it was too large.
+    """
+
+    files: Mapping[str, Path]
+    current: Weights
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    def strips(self, sites: Sequence[str]) -> Iterator[tuple[str, slice, Tensor]]:
+        """A tensor's name, a part of it, and what the sites have there, (sites, values) float64.
+
+        The same memory for any number of sites.
+        """
+        # Whole blocks of PyTorch's vectorised sum: each number is added up as in a whole tensor.
+        strip = max(_BLOCK, _NUMBERS_HELD // len(sites) // _BLOCK * _BLOCK)
+        start = 0
+        for name, tensor in self.current.items():
+            # What is less than a block is summed with the strip before it, as in a whole tensor.
+            cuts = list(range(0, max(1, tensor.numel() - _BLOCK + 1), strip))
+            for low, high in pairwise([*cuts, tensor.numel()]):
+                rows = torch.empty(len(sites), high - low, dtype=torch.float64)
+                old = tensor.flatten()[low:high].double()
+                for row, site in zip(rows, sites, strict=True):
+                    at = 4 * (start + low)
+                    row.copy_(
+                        torch.from_numpy(
+                            np.fromfile(self.files[site], np.float32, high - low, offset=at)
+                        )
+                    )
+                    if site in self.factors:
+                        row.sub_(old).mul_(self.factors[site]).add_(old)
+                yield name, slice(low, high), rows
+            start += tensor.numel()
+
+
+def combine(
+    updates: StoredUpdates, shares: Mapping[str, float], rule: Rule = "mean", hostile: int = 0
+) -> Weights:
+    """The sites' updates as one, by the study's rule.
+
+    The mean is `average` to the bit: updates are read a strip at a time, the same strip of all of
+    them, and summed by the same operation as whole ones: adding them up one after the other would
+    round in another order from eight sites on.  No rule depends on the order in which they came.
 
     Args:
-        files: Of each site: its tensors' values as float32, one behind the other, as `like` has
-            them.
-        shares: Of each site, summing to 1.
-        like: Names and shapes.
+        updates: Of at least these sites.
+        shares: By site, summing to 1.
+        rule: A rule of `server/rounds/rules.py`; of one or two sites it is the mean.
+        hostile: How many of the sites may be so; 0: one.
     """
     sites = sorted(shares)
-    # Whole blocks of PyTorch's vectorised sum: each number is added up as in a whole tensor.
-    strip = max(_BLOCK, _NUMBERS_HELD // len(sites) // _BLOCK * _BLOCK)
-    result: Weights = {}
-    start = 0
-    for name, tensor in like.items():
-        total = torch.empty(tensor.numel())
-        # What is less than a block is summed with the strip before it, as in a whole tensor.
-        cuts = list(range(0, max(1, tensor.numel() - _BLOCK + 1), strip))
-        for low, high in pairwise([*cuts, tensor.numel()]):
-            rows = torch.empty(len(sites), high - low, dtype=torch.float64)
-            for row, site in zip(rows, sites, strict=True):
-                values = np.fromfile(files[site], np.float32, high - low, offset=4 * (start + low))
-                torch.mul(torch.from_numpy(values).double(), shares[site], out=row)
-            total[low:high] = rows.sum(0).float()
-        result[name] = total.reshape(tensor.shape)
-        start += tensor.numel()
-    return result
+    weights = np.array([shares[site] for site in sites])
+    hostile = max(1, hostile)
+    if len(sites) < 3:
+        rule = "mean"
+    if rule in BY_DISTANCE:
+        weights = BY_DISTANCE[rule](squared_distances(updates, sites), weights, hostile)
+        sites = [site for site, weight in zip(sites, weights, strict=True) if weight > 0]
+        weights, rule = weights[weights > 0], "mean"
+    result = {name: torch.empty(w.numel()) for name, w in updates.current.items()}
+    by_site = torch.from_numpy(weights)
+    for name, part, rows in updates.strips(sites):
+        result[name][part] = BY_COORDINATE[rule](rows, by_site, hostile).float()
+    return {name: result[name].reshape(w.shape) for name, w in updates.current.items()}
 
 
-def outsized_updates(norms: Mapping[str, float], max_ratio: float) -> dict[str, float]:
-    """Sites whose update is over `max_ratio` times the round's median norm, with that ratio.
-
-    Fewer than three updates have no telling median, and none is left out.
-    """
-    if len(norms) < 3:
-        return {}
-    middle = median(norms.values())
-    if middle == 0:
-        return {}
-    return {
-        site: norm / middle for site, norm in sorted(norms.items()) if norm > max_ratio * middle
-    }
+def squared_distances(updates: StoredUpdates, sites: Sequence[str]) -> NDArray[np.float64]:
+    """Between every two of the sites' updates, (n, n); summed in one order by any threads."""
+    squares = np.zeros((len(sites), len(sites)))
+    for _, _, rows in updates.strips(sites):
+        values = rows.numpy()
+        for row in range(len(sites) - 1):
+            others = values[row + 1 :] - values[row]
+            squares[row, row + 1 :] += np.einsum("ij,ij->i", others, others)
+    return squares + squares.T

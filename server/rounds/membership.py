@@ -15,7 +15,11 @@ from protocol.wire.weights import MessageError
 from server.rounds.channel import Channel, Exchange
 from server.rounds.errors import QuorumError, RequirementsNotMetError
 from server.rounds.record import StudyRecord
-from server.rounds.requirements import broken_requirements, refuse_unapproved
+from server.rounds.requirements import (
+    broken_requirements,
+    refuse_unapproved,
+    too_few_for_the_rule,
+)
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +189,9 @@ class Membership:
     def _require_met(self) -> None:
         """A study is not begun on data that are not what was agreed; one under way goes on."""
         record = self.record
+        too_few = too_few_for_the_rule(record.facts, record.protocol)
+        if too_few and not record.rounds:
+            raise RequirementsNotMetError(too_few)
         if self._broken and record.protocol.contract.unmet == "stop" and not record.rounds:
             raise RequirementsNotMetError(
                 "the study's requirements are not met:\n"

@@ -11,7 +11,13 @@ from protocol.wire.weights import Weights
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
-    """One finished round; `finished_at` is POSIX time, s."""
+    """One finished round.
+
+    Attributes:
+        finished_at: POSIX time, s.
+        norms: L2 norms of what the updates would have changed, by site and network.
+        clipped: What an update's change was multiplied by where it was too large, likewise.
+    """
 
     plan: RoundPlan
     seconds: float
@@ -22,6 +28,8 @@ class RoundRecord:
     finished_at: float = 0.0
     evaluation: Mapping[str, EvaluationReport] | None = None
     validation_dsc: float | None = None
+    norms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    clipped: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

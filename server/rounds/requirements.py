@@ -6,6 +6,7 @@ from protocol.config.rules import MEANING
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
 from protocol.wire.weights import MessageError
+from server.rounds.rules import least_sites
 
 
 def broken_requirements(site: str, facts: SiteFacts, protocol: StudyProtocol) -> list[str]:
@@ -51,3 +52,22 @@ def refuse_unapproved(site: str, facts: SiteFacts, approved: Mapping[str, int] |
             f"{approved.get(site, 0)}; if the hospital has so many: asdnet-centre add-site {site} "
             f"--public-key FILE --max-cases {declared}"
         )
+
+
+def too_few_for_the_rule(facts: Mapping[str, SiteFacts], protocol: StudyProtocol) -> str | None:
+    """Why the study's rule cannot withstand the hostile sites that it has to; None: it can.
+
+    Counted are sites with labels: those without rest until unlabelled scans help.
+    """
+    rules = protocol.aggregation
+    if not rules.hostile:
+        return None
+    least = least_sites(rules.rule, rules.hostile)
+    there = sum(f.labelled > 0 for f in facts.values())
+    if there >= least:
+        return None
+    return (
+        f"aggregation.rule: {rules.rule} withstands {rules.hostile} hostile sites (aggregation."
+        f"hostile) from {least} sites with labels on, {there} are there; lower hostile, or await "
+        "more sites"
+    )

@@ -8,6 +8,7 @@ from functools import partial
 
 from flwr.app import Message, MessageType
 
+from protocol.agreement.bounds import clip, update_bound
 from protocol.config.schedule import RoundPlan, evaluation_is_due
 from protocol.wire.compression import as_sent
 from protocol.wire.messages import (
@@ -17,10 +18,11 @@ from protocol.wire.messages import (
     read_evaluation,
 )
 from protocol.wire.reports import EvaluationReport
-from protocol.wire.weights import bytes_sent
+from protocol.wire.weights import Weights, bytes_sent
 from server.rounds.acceptance import accept_update, refuse_undeclared
 from server.rounds.aggregation import confidence_weights, segmenter_weights
 from server.rounds.channel import Exchange
+from server.rounds.clipping import clip_factors, shortened
 from server.rounds.membership import Membership, listed
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
 from server.rounds.schedule import keep_if_best
@@ -47,6 +49,9 @@ def run_round(members: Membership, updates: RoundUpdates, plan: RoundPlan) -> Ro
     if left_out:
         log.warning("round %d: left out: %s", plan.round, listed(left_out))
     accepted = dict(sorted(updates.accepted.items()))
+    norms, clipped = updates.norms, dict(updates.clipped)
+    if clipped:
+        log.warning("round %d: shortened: %s", plan.round, listed(shortened(clipped)))
     updates.clear()
     finished = RoundRecord(
         plan=plan,
@@ -56,6 +61,8 @@ def run_round(members: Membership, updates: RoundUpdates, plan: RoundPlan) -> Ro
         reports={site: update.report for site, update in accepted.items()},
         left_out=left_out,
         finished_at=time.time(),
+        norms=norms,
+        clipped=clipped,
     )
     if not evaluation_is_due(members.record.protocol, plan.round):
         return finished
@@ -116,22 +123,40 @@ def _collect_updates(
     accept = partial(accept_update, members, updates)
     training = Exchange(members.channel, plan.round, MessageType.TRAIN, accept)
     left_out |= training.request(members.addressed(asked, content))
-    for site, ratio in updates.outsized(record.protocol.aggregation.max_norm_ratio).items():
-        left_out[site] = f"update {ratio:.1f} times the median norm"
-        updates.leave_out(site)
     return bytes_sent(content)
 
 
 def aggregate(record: StudyRecord, updates: RoundUpdates, plan: RoundPlan) -> None:
-    """Replace the record's networks by the weighted means of the accepted updates."""
+    """Replace the record's networks by what the study's rule makes of the accepted updates.
+
+    Updates that are too large are shortened first, and so is what comes of them: a median by
+    coordinate can be longer than each of them.
+    """
+    labelled = {site: bool(update.report.labelled) for site, update in updates.accepted.items()}
+    updates.clip(clip_factors(record, plan, updates.norms, labelled))
     # The case counts of a reply equal this (`acceptance.py`).
     facts = {site: record.facts[site] for site in updates.accepted}
-    shares = segmenter_weights(facts, plan, record.protocol.aggregation)
+    rules = record.protocol.aggregation
+    shares = segmenter_weights(facts, plan, rules)
     if shares:
-        record.segmenter = updates.average(SEGMENTER, shares, record.segmenter)
-    shares = confidence_weights({site: facts[site] for site in updates.with_network(CONFIDENCE)})
+        record.segmenter = _combined(record, updates, plan, SEGMENTER, shares, record.segmenter)
+    shares = confidence_weights({s: facts[s] for s in updates.with_network(CONFIDENCE)}, rules)
     if shares and record.confidence is not None:
-        record.confidence = updates.average(CONFIDENCE, shares, record.confidence)
+        record.confidence = _combined(record, updates, plan, CONFIDENCE, shares, record.confidence)
+
+
+def _combined(
+    record: StudyRecord,
+    updates: RoundUpdates,
+    plan: RoundPlan,
+    network: str,
+    shares: Mapping[str, float],
+    current: Weights,
+) -> Weights:
+    """One network after the round, no further from its weights before it than the bound."""
+    rules = record.protocol.aggregation
+    weights = updates.combine(network, shares, current, rules.rule, rules.hostile)
+    return clip(weights, current, update_bound(record.protocol, plan, network, current))[0]
 
 
 # ---- evaluation ---------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.agreement.bounds import distance
-from protocol.wire.messages import CONFIDENCE, SEGMENTER
+from protocol.config.study import Rule
 from protocol.wire.reports import TrainReport
 from protocol.wire.weights import Weights
-from server.rounds.aggregation import average_stored, outsized_updates
+from server.rounds.aggregation import StoredUpdates, combine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +44,20 @@ class RoundUpdates:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder or Path(tempfile.mkdtemp(prefix="round-updates-"))
         self.accepted: dict[str, Update] = {}
+        self.clipped: dict[str, dict[str, float]] = {}
         self.clear()
 
     def clear(self) -> None:
         """Forget all updates, on the disk too."""
         self.accepted.clear()
+        self.clipped.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
 
     def close(self) -> None:
         """Leave nothing behind."""
         self.accepted.clear()
+        self.clipped.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(
@@ -81,31 +84,29 @@ class RoundUpdates:
                     weights[key].numpy().tofile(file)
         self.accepted[site] = Update(report=report, bytes_up=bytes_up, norms=norms)
 
-    def leave_out(self, site: str) -> None:
-        """Drop one."""
-        for name in self.accepted.pop(site).norms:
-            self._file(site, name).unlink()
+    @property
+    def norms(self) -> dict[str, Mapping[str, float]]:
+        """Of what the updates change, as they were received, by site and network."""
+        return {site: update.norms for site, update in sorted(self.accepted.items())}
 
-    def outsized(self, max_ratio: float) -> dict[str, float]:
-        """Sites whose update of either network is too large among their like, and how much.
-
-        Label-free sites are held near the global weights; they have a median of their own.
-        """
-        ratios: dict[str, float] = {}
-        for labelled in (True, False):
-            alike = {s: u for s, u in self.accepted.items() if bool(u.report.labelled) is labelled}
-            for network in (SEGMENTER, CONFIDENCE):
-                norms = {s: u.norms[network] for s, u in alike.items() if network in u.norms}
-                ratios |= outsized_updates(norms, max_ratio)
-        return ratios
+    def clip(self, factors: Mapping[str, Mapping[str, float]]) -> None:
+        """By what an update's change is multiplied when it is averaged, by site and network."""
+        self.clipped = {site: dict(of_site) for site, of_site in sorted(factors.items())}
 
     def with_network(self, network: str) -> list[str]:
         """The sites that sent this network, sorted."""
         return sorted(site for site, update in self.accepted.items() if network in update.norms)
 
-    def average(self, network: str, shares: Mapping[str, float], like: Weights) -> Weights:
-        """Sum of share * weights; see `average_stored`."""
-        return average_stored({s: self._file(s, network) for s in shares}, shares, like)
+    def combine(
+        self, network: str, shares: Mapping[str, float], current: Weights, rule: Rule, hostile: int
+    ) -> Weights:
+        """One network's updates as one; see `server.rounds.aggregation.combine`."""
+        updates = StoredUpdates(
+            files={site: self._file(site, network) for site in shares},
+            current=current,
+            factors={s: of[network] for s, of in self.clipped.items() if network in of},
+        )
+        return combine(updates, shares, rule, hostile)
 
     def _file(self, site: str, network: str) -> Path:
         return self._folder / f"{site}.{network}.f32"

@@ -6,13 +6,13 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "18803c4238677af6e696e4b42d2db256bd7f9894a5d06d1f106704202818a296",
-    "quick": "eecbc1661c98d30c74cb4db8442f71509cd1f546db54f2a5c8c26ad47ed01475",
-    "paper": "94fcf9db650074d7f518659ef1e910250ceb10ff73e0e693a37203814d9b0277",
+    "smoke": "d022ee8e8f41bdc15c1db45edde76526cf8ec580410d2482fd1afc9cb8f9471f",
+    "quick": "b9b5b445976ca27d4866a20609bf683fb2d337e3e83604738c282ab4e023f4f6",
+    "paper": "675082925885b5459390b46aa08057e72082411914307acd46fe67d9b724b6b9",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "75ba50fd034b56bc16fa36120a56c8bae6b481057d9160a3919d8eede09bdb2c",
-    "quick": "cd8d7d8e613303274b844968bdcdfd060dab46a1ec9a086406b7a139fa2f7ad3",
+    "smoke": "4abcee648e0e4a2d9ef2092b25d33e12cf11a88dcab6c4931e41ad8cb98e9fa7",
+    "quick": "4e435f76951a1960739f5699256612ac2abca32a782b3239319b5643ea251801",
     "paper": DIGESTS["paper"],
 }
 

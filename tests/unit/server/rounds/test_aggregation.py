@@ -5,7 +5,6 @@ import itertools
 import pytest
 import torch
 
-from protocol.agreement.bounds import distance
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import AggregationConfig
 from protocol.wire.messages import Weights
@@ -14,7 +13,6 @@ from server.rounds.aggregation import (
     average,
     capped_shares,
     confidence_weights,
-    outsized_updates,
     segmenter_weights,
 )
 
@@ -82,7 +80,7 @@ def test_a_labelled_case_weighs_by_the_organs_that_are_drawn_in_it() -> None:
     assert segmenter_weights(facts, WARM_UP, config) == {"A": 0.25, "B": 0.25, "C": 0.5}
     found = segmenter_weights(facts, FULL, config)
     assert found == pytest.approx({"A": 4 / 17.5, "B": 5.5 / 17.5, "C": 8 / 17.5})
-    assert confidence_weights(facts) == {"A": 0.25, "B": 0.25, "C": 0.5}
+    assert confidence_weights(facts, config) == {"A": 0.25, "B": 0.25, "C": 0.5}
 
 
 def test_sites_that_have_drawn_everything_weigh_as_ever() -> None:
@@ -117,10 +115,28 @@ def test_an_embedding_alone_gives_unlabelled_cases_no_weight() -> None:
     assert found == pytest.approx(dict.fromkeys("ABC", 1 / 3))
 
 
-def test_d_is_shared_by_labelled_cases_alone_and_without_a_cap() -> None:
-    facts = {"A": declared(9), "B": declared(1, 80), "F": declared(0, 15)}
-    assert confidence_weights(facts) == pytest.approx({"A": 0.9, "B": 0.1})
-    assert confidence_weights({"F": declared(0, 15)}) == {}
+def test_d_is_shared_by_labelled_cases_alone_and_with_the_same_cap() -> None:
+    facts = {"A": declared(9), "B": declared(2, 80), "C": declared(1), "F": declared(0, 15)}
+    assert confidence_weights(facts, CONFIG) == pytest.approx({"A": 0.4, "B": 0.4, "C": 0.2})
+    open_to_all = AggregationConfig(max_site_share=1.0)
+    assert confidence_weights(facts, open_to_all) == pytest.approx(
+        {"A": 3 / 4, "B": 1 / 6, "C": 1 / 12}
+    )
+    assert confidence_weights({"F": declared(0, 15)}, CONFIG) == {}
+
+
+def test_a_million_declared_cases_are_worth_the_cap() -> None:
+    facts = {name: declared(8) for name in "ABCD"} | {"E": declared(10**6), "F": declared(0, 10**6)}
+    for shares in (segmenter_weights(facts, FULL, CONFIG), confidence_weights(facts, CONFIG)):
+        assert max(shares.values()) == pytest.approx(0.4)
+
+
+def test_those_that_may_be_hostile_never_have_half() -> None:
+    facts = {name: declared(8) for name in "ABC"} | {"D": declared(10**6), "E": declared(10**6)}
+    config = AggregationConfig(rule="median", hostile=2)
+    shares = segmenter_weights(facts, FULL, config)
+    assert shares == pytest.approx(dict.fromkeys("ABCDE", 0.2))
+    assert confidence_weights(facts, config) == shares
 
 
 # ---- averages -----------------------------------------------------------------------------------
@@ -155,43 +171,3 @@ def test_the_order_of_sites_does_not_change_a_bit() -> None:
         shares = capped_shares({site: amounts[site] for site in order}, 0.4)
         found = average({site: updates[site] for site in order}, shares)["w"]
         assert torch.equal(found, expected)
-
-
-# ---- outsized updates ---------------------------------------------------------------------------
-
-
-def outsized(updates: dict[str, Weights], current: Weights, ratio: float) -> dict[str, float]:
-    return outsized_updates({s: distance(u, current) for s, u in updates.items()}, ratio)
-
-
-def test_an_update_over_three_times_the_median_is_named_with_its_ratio() -> None:
-    current = {"w": torch.tensor([1.0, 1.0])}
-    # Norms 1, 2 and hypot(6, 8) = 10: the median is 2.
-    updates = {
-        "C": {"w": torch.tensor([7.0, 9.0])},
-        "A": {"w": torch.tensor([2.0, 1.0])},
-        "B": {"w": torch.tensor([1.0, -1.0])},
-    }
-    assert outsized(updates, current, 3.0) == pytest.approx({"C": 5.0})
-    assert outsized(updates, current, 5.0) == {}  # at the ratio is not over it
-
-
-def test_the_norm_is_over_all_tensors() -> None:
-    current = {"w": torch.zeros(1), "b": torch.zeros(1)}
-    plain = {"w": torch.tensor([1.0]), "b": torch.tensor([0.0])}
-    updates = {
-        "A": plain,
-        "B": plain,
-        "C": {"w": torch.tensor([3.0]), "b": torch.tensor([4.0])},
-    }
-    assert outsized(updates, current, 3.0) == pytest.approx({"C": 5.0})
-
-
-def test_two_updates_have_no_useful_median() -> None:
-    updates = {"A": weights(1.0), "B": weights(1e6)}
-    assert outsized(updates, weights(0.0), 3.0) == {}
-
-
-def test_a_site_that_moves_among_sites_that_stand_is_not_left_out() -> None:
-    updates = {"A": weights(0.0), "B": weights(0.0), "C": weights(1.0)}
-    assert outsized(updates, weights(0.0), 3.0) == {}

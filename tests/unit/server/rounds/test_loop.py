@@ -139,7 +139,8 @@ def test_when_a_label_free_site_works_for_the_other_methods(
 
 
 def test_the_best_round_is_chosen_by_validation(make_protocol: MakeProtocol) -> None:
-    protocol = make_protocol(training={"rounds": 4})
+    # Steps as long as before at a tenth of the rate would be shortened.
+    protocol = make_protocol(training={"rounds": 4, "lr_decay": 1.0})
     sites = [Site(n, protocol, dsc=(0.2, 0.8, 0.5, 0.3)) for n in "AB"]
     record = study(sites, protocol)
     assert (record.best_round, record.best_dsc) == (2, pytest.approx(0.8))

@@ -104,7 +104,7 @@ def test_the_result_is_the_plain_average_to_the_bit(
     updates = {site.name: site.last for site in sites}
     expected = average({s: u[SEGMENTER] for s, u in updates.items()}, shares)
     assert same(record.segmenter, expected)
-    shares = confidence_weights(record.facts)
+    shares = confidence_weights(record.facts, protocol.aggregation)
     assert same(record.confidence, average({s: u[CONFIDENCE] for s, u in updates.items()}, shares))
 
 
@@ -220,7 +220,7 @@ def test_a_study_ended_within_a_round_and_resumed_gives_the_same_bits(
     assert same(record.segmenter, straight.segmenter)
 
 
-def test_one_that_is_left_out_is_gone_from_the_disk(tmp_path: Path) -> None:
+def test_updates_are_gone_from_the_disk_at_the_end(tmp_path: Path) -> None:
     from protocol.wire.reports import TrainReport
 
     updates = RoundUpdates(tmp_path / "u")
@@ -228,10 +228,18 @@ def test_one_that_is_left_out_is_gone_from_the_disk(tmp_path: Path) -> None:
     current: dict[str, Weights] = {SEGMENTER: {"w": torch.zeros(2)}}
     for site, value in (("A", 1.0), ("B", 3.0)):
         updates.add(site, report, 8, {SEGMENTER: {"w": torch.full((2,), value)}}, current)
-    assert updates.accepted["B"].norms == {SEGMENTER: pytest.approx(18**0.5)}
-    updates.leave_out("B")
-    assert os.listdir(tmp_path / "u") == ["A.segmenter.f32"]
-    found = updates.average(SEGMENTER, {"A": 1.0}, current[SEGMENTER])
-    assert found["w"].tolist() == [1.0, 1.0]
+    assert updates.norms["B"] == {SEGMENTER: pytest.approx(18**0.5)}
+    assert sorted(os.listdir(tmp_path / "u")) == ["A.segmenter.f32", "B.segmenter.f32"]
+
+    def mean() -> list[float]:
+        halves = {"A": 0.5, "B": 0.5}
+        combined = updates.combine(SEGMENTER, halves, current[SEGMENTER], "mean", 0)
+        return combined["w"].tolist()
+
+    assert mean() == [2.0, 2.0]
+    updates.clip({"B": {SEGMENTER: 0.5}})
+    assert mean() == [1.25, 1.25]
+    updates.clear()
+    assert (updates.norms, updates.clipped, os.listdir(tmp_path / "u")) == ({}, {}, [])
     updates.close()
     assert not (tmp_path / "u").exists()

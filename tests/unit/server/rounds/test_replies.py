@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from memory_grid import Site, Spoil, error, same, study
+from memory_grid import RUN, Site, Spoil, error, same, study
 from torch import Tensor
 
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from protocol.wire.weights import Weights, pack_weights, raw_weights
+from server.rounds.loop import new_record
+from server.rounds.record import StudyRecord
 
 MakeProtocol = Callable[..., StudyProtocol]
 
@@ -239,14 +241,22 @@ def test_a_pickled_object_is_never_unpickled(
     assert not sprung.exists()
 
 
-def test_an_outsized_update_is_left_out(make_protocol: MakeProtocol) -> None:
+def moved(record: StudyRecord, protocol: StudyProtocol) -> float:
+    """By how much the first weights of S were moved, each by as much."""
+    before, after = new_record(protocol, RUN).segmenter, record.segmenter
+    name = next(iter(before))
+    return float((after[name] - before[name]).mean())
+
+
+def test_an_outsized_update_is_shortened(make_protocol: MakeProtocol) -> None:
     protocol = make_protocol(training={"rounds": 1})
     sites = [Site("A", protocol), Site("B", protocol), Site("C", protocol, step=0.1)]
     record = study(sites, protocol)
-    assert record.rounds[0].left_out == {"C": "update 10.0 times the median norm"}
-    assert same(
-        record.segmenter, study([Site("A", protocol), Site("B", protocol)], protocol).segmenter
-    )
+    assert record.rounds[0].left_out == {}
+    assert record.rounds[0].clipped == {
+        "C": {SEGMENTER: pytest.approx(0.3), CONFIDENCE: pytest.approx(0.3)}
+    }
+    assert moved(record, protocol) == pytest.approx((0.01 + 0.01 + 0.03) / 3, rel=1e-4)
 
 
 def test_label_free_sites_are_measured_by_each_other(make_protocol: MakeProtocol) -> None:
@@ -255,20 +265,20 @@ def test_label_free_sites_are_measured_by_each_other(make_protocol: MakeProtocol
     sites = [Site(name, protocol, step=0.1) for name in "ABC"]
     free = {"labelled": 0, "unlabelled": 4}
     sites += [Site(name, protocol, step=0.001, **free) for name in "FGHI"]  # type: ignore[arg-type]
-    assert study(sites, protocol).rounds[0].left_out == {}
+    assert study(sites, protocol).rounds[0].clipped == {}
     sites[-1] = Site("I", protocol, step=0.01, **free)  # type: ignore[arg-type]
     record = study(sites, protocol)
-    assert record.rounds[0].left_out == {"I": "update 10.0 times the median norm"}
+    assert record.rounds[0].clipped == {"I": {SEGMENTER: pytest.approx(0.3)}}
 
 
-def test_an_outsized_update_of_the_confidence_network_is_left_out(
+def test_an_outsized_update_of_the_confidence_network_is_shortened(
     make_protocol: MakeProtocol,
 ) -> None:
     protocol = make_protocol(training={"rounds": 1})
     shout = in_weights(lambda w: w + 1e30, CONFIDENCE)
     sites = [Site("A", protocol), Site("B", protocol), Site("C", protocol, spoil={"train": shout})]
     record = study(sites, protocol)
-    assert set(record.rounds[0].left_out) == {"C"}
+    assert record.rounds[0].clipped == {"C": {CONFIDENCE: pytest.approx(3e-32, rel=1e-3)}}
     assert record.confidence is not None
     assert max(float(w.abs().max()) for w in record.confidence.values()) < 100
 

@@ -11,7 +11,7 @@ from protocol.wire.reports import SiteFacts
 from server.rounds.errors import RequirementsNotMetError
 from server.rounds.loop import new_record, run_study
 from server.rounds.record import StudyRecord
-from server.rounds.requirements import broken_requirements
+from server.rounds.requirements import broken_requirements, too_few_for_the_rule
 
 MakeProtocol = Callable[..., StudyProtocol]
 
@@ -111,3 +111,39 @@ def test_a_study_under_way_goes_on_without_a_newcomer_that_breaks_it(
     assert len(record.rounds) == 3
     assert list(record.facts) == ["A", "B"]
     assert "(site C: rule grid" in caplog.text
+
+
+# ---- the rule and its number of sites -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "labelled", "broken"),
+    [
+        ("geometric-median", 2, "from 3 sites with labels on, 2 are there; lower hostile"),
+        ("geometric-median", 3, None),
+        ("krum", 4, "from 5 sites with labels on, 4 are there"),
+        ("krum", 5, None),
+    ],
+)
+def test_a_rule_needs_enough_sites_for_what_it_promises(
+    rule: str, labelled: int, broken: str | None
+) -> None:
+    facts = dict.fromkeys("ABCDE"[:labelled], GOOD) | {"F": replace(GOOD, labelled=0)}
+    study = StudyProtocol.model_validate({"aggregation": {"rule": rule, "hostile": 1}})
+    found = too_few_for_the_rule(facts, study)
+    assert found is None if broken is None else broken in (found or "")
+
+
+def test_a_rule_that_promises_nothing_takes_any_sites() -> None:
+    study = StudyProtocol.model_validate({"aggregation": {"rule": "krum"}})
+    assert too_few_for_the_rule({"A": GOOD}, study) is None
+
+
+@pytest.mark.usefixtures("flower_task", "one_thread", "clock")
+def test_a_study_that_cannot_keep_its_promise_is_not_begun(make_protocol: MakeProtocol) -> None:
+    study = make_protocol(aggregation={"rule": "krum", "hostile": 1})
+    sites = [Site(name, study) for name in "ABCD"]
+    record = new_record(study, RUN)
+    with pytest.raises(RequirementsNotMetError, match="krum withstands 1 hostile sites"):
+        run_study(MemoryGrid(sites), record, Witness(), expected_sites=4)
+    assert [site.rounds for site in sites] == [[]] * 4
