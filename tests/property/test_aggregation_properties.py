@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from server.rounds.aggregation import average, average_stored, capped_shares, outsized_updates
+from server.rounds.aggregation import StoredUpdates, average, capped_shares, combine
 
 sites = st.text("ABCDEFGH", min_size=1, max_size=3)
 amounts = st.dictionaries(sites, st.floats(0, 1e4, allow_subnormal=False), max_size=8)
@@ -86,18 +86,6 @@ def test_an_average_lies_between_its_updates(values: dict[str, float], cap: floa
     assert min(values.values()) - 1e-4 <= found <= max(values.values()) + 1e-4
 
 
-@quick
-@given(
-    st.dictionaries(sites, st.floats(0, 1e3, width=32), min_size=3, max_size=8), st.floats(1.1, 9)
-)
-def test_fewer_than_half_of_the_updates_are_left_out(norms: dict[str, float], ratio: float) -> None:
-    out = outsized_updates(norms, ratio)
-    assert len(out) <= len(norms) / 2
-    assert all(found > ratio for found in out.values())
-    kept = [norm for site, norm in norms.items() if site not in out]
-    assert all(norms[site] >= max(kept) for site in out)
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 @settings(max_examples=40)
 @given(
@@ -134,7 +122,7 @@ def test_updates_on_the_disk_average_to_the_same_bits(
             for site in names:
                 flat = torch.cat([updates[site][name].flatten() for name in like])
                 flat.numpy().tofile(files[site])
-            found = average_stored(files, shares, like)
+            found = combine(StoredUpdates(files=files, current=like), shares)
         expected = average(updates, shares)
     finally:
         torch.set_num_threads(before)
