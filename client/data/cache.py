@@ -7,7 +7,9 @@ spacing or version of the preprocessing makes a new entry and a restart finds th
 import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,18 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from asdnet_models.preprocessing import PREPROCESSING_VERSION, preprocess_image, preprocess_label
+from asdnet_models.preprocessing import PREPROCESSING_VERSION, preprocess_image, study_size
 from client.data.case import Case
 from client.data.errors import ScanError
+from client.data.grid_size import broken_by_grids, most_bytes, study_voxels
 from client.data.hashing import (
     content_hash,
     voxel_hash,
 )
+from client.data.organ_places import array_xyz, organ_box, organ_places, study_classes
+from client.data.room import CacheError, Lease, entry_size, make_room, touch
+from protocol.config.limits import SiteLimits
+from protocol.config.site import SiteConfig
 from protocol.config.study import DataRequirements, StudyProtocol
 from protocol.files import atomic_folder
 
@@ -30,12 +37,6 @@ from protocol.files import atomic_folder
 _ENTRY_VERSION = 3
 _ROUNDING_MM = 1e-3
 _DEMANDS = {"modality", "max_spacing_mm", "min_extent_mm"}
-# Enough places to centre a patch on; sampled evenly, the same for the same label map.
-_PLACES_PER_ORGAN = 4096
-
-
-class CacheError(OSError):
-    """The cache cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class CachedCase:
 
     case: Case
     folder: Path
+    # While it lives, nobody removes the entry.
+    lease: Lease | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -114,12 +117,66 @@ def cached_case(case: Case, cache: Path, protocol: StudyProtocol) -> CachedCase:
 
     Raises:
         ScanError: If a file cannot be used.
-        CacheError: If the disk is full or not writable; nothing half written stays.
+        CacheError: If the disk is full or not writable, or the site's limits leave no room; nothing
+            half written stays.
     """
     folder = cache / _key(case, protocol)
-    if not folder.exists():
-        _fill(folder, case, protocol)
-    return CachedCase(case, folder)
+    limits = case.site.limits if case.site else SiteLimits()
+    lease = None if folder.exists() else _fill(folder, case, protocol, limits)
+    touch(folder)
+    return CachedCase(case, folder, lease)
+
+
+def cached_cases(
+    cases: Sequence[Case], config: SiteConfig, protocol: StudyProtocol
+) -> Iterator[tuple[Case, CachedCase | ScanError]]:
+    """Each case from the cache, or why it cannot be used; room for all is made before any is read.
+
+    Raises:
+        CacheError: As for `cached_case`, of all cases together; by their headers, so that nothing
+            is resampled in vain.
+    """
+    keys = [_key_or_error(case, protocol) for case in cases]
+    wanted: dict[str, int] = {}
+    missing: list[int] = []
+    for case, key in zip(cases, keys, strict=True):
+        if isinstance(key, ScanError):
+            continue
+        if (config.cache / key).exists():
+            wanted[key] = entry_size(config.cache / key)
+        elif voxels := study_voxels(case, protocol.spacing_mm):
+            missing.append(voxels)
+            wanted[key] = most_bytes(voxels, protocol, labelled=case.label is not None)
+    _require_grids(config.site, config.limits, protocol, missing)
+    lease = make_room(config.cache, config.limits, wanted)
+    for case, key in zip(cases, keys, strict=True):
+        if isinstance(key, ScanError):
+            yield case, key
+            continue
+        folder = config.cache / key
+        try:
+            # A scan whose header cannot be read alone gets its room when it has been read.
+            room = None if key in wanted else config.limits
+            own = None if folder.exists() else _fill(folder, case, protocol, room)
+        except ScanError as error:
+            yield case, error
+            continue
+        touch(folder)
+        yield case, CachedCase(case, folder, own or lease)
+
+
+def _require_grids(
+    site: str, limits: SiteLimits, protocol: StudyProtocol, voxels: Sequence[int]
+) -> None:
+    if broken := broken_by_grids(site, limits, protocol, voxels):
+        raise CacheError("\n".join(broken))
+
+
+def _key_or_error(case: Case, protocol: StudyProtocol) -> str | ScanError:
+    try:
+        return _key(case, protocol)
+    except ScanError as error:
+        return error
 
 
 def _key(case: Case, protocol: StudyProtocol) -> str:
@@ -136,21 +193,35 @@ def _key(case: Case, protocol: StudyProtocol) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
+def _fill(
+    folder: Path, case: Case, protocol: StudyProtocol, limits: SiteLimits | None
+) -> Lease | None:
+    """Preprocess a case; with limits, its room is made here.
+
+    Raises:
+        ScanError: It cannot be used.
+        CacheError: There is no room for it.
+    """
     scan = case.read_scan()
     check_demands(case, scan, protocol.contract)
+    lease = None
+    if limits is not None:
+        voxels = math.prod(study_size(scan, protocol.spacing_mm))
+        _require_grids(case.site.site if case.site else "", limits, protocol, [voxels])
+        size = most_bytes(voxels, protocol, labelled=case.label is not None)
+        lease = make_room(folder.parent, limits, {folder.name: size})
     label = case.read_label(scan, protocol.organs) if case.label else None
     image = preprocess_image(scan, protocol.spacing_mm)
-    arrays = {"image.npy": _xyz(image)}
+    arrays = {"image.npy": array_xyz(image)}
     places: dict[str, NDArray[np.int32]] = {}
     box = None
     if label is not None:
-        classes = _study_classes(label, protocol)
+        classes = study_classes(label, protocol)
         arrays["label.npy"] = classes
-        places = _places(classes, protocol.classes)
+        places = organ_places(classes, protocol.classes)
         if places:
             arrays["places.npy"] = np.concatenate(list(places.values()))
-        box = _box(classes)
+        box = organ_box(classes)
     facts = {
         "size_xyz": image.GetSize(),
         "spacing_mm_xyz": image.GetSpacing(),
@@ -163,6 +234,7 @@ def _fill(folder: Path, case: Case, protocol: StudyProtocol) -> None:
         "annotated": sorted(case.annotated(protocol.organs)),
     }
     _write(folder, arrays, facts)
+    return lease
 
 
 def entry_bytes(voxels: float, *, labelled: bool) -> int:
@@ -210,56 +282,15 @@ def _write(folder: Path, arrays: dict[str, NDArray[Any]], facts: dict[str, Any])
         # Another process of this site may have been faster; its entry is as good.
         with (
             contextlib.suppress(FileExistsError),
-            atomic_folder(folder, overwrite=False, durable=False) as draft,
+            atomic_folder(folder, mode=0o700, overwrite=False, durable=False) as draft,
         ):
             for name, array in arrays.items():
                 np.save(draft / name, array)
             (draft / "facts.json").write_text(json.dumps(facts))
+            for file in draft.iterdir():
+                file.chmod(0o600)
     except OSError as error:
         raise CacheError(
             f"cache {folder.parent}: cannot be written ({error.strerror}); free space on that "
             "disk or set `cache` in the site's file to another one"
         ) from None
-
-
-def _xyz(image: sitk.Image) -> NDArray[Any]:
-    return np.ascontiguousarray(sitk.GetArrayViewFromImage(image).transpose(2, 1, 0))
-
-
-def study_box(label: sitk.Image, protocol: StudyProtocol) -> tuple[float, ...] | None:
-    """Box around all organs on the study's grid, fractions of the scan, (x0, y0, z0, x1, y1, z1).
-
-    Args:
-        label: As read, in the study's values.
-        protocol: The study.
-    """
-    box = _box(_study_classes(label, protocol))
-    return tuple(box) if box else None
-
-
-def _study_classes(label: sitk.Image, protocol: StudyProtocol) -> NDArray[np.uint8]:
-    """A label map as read to channel numbers 0, 1, 2, ..., (X, Y, Z) on the study's grid."""
-    table = np.zeros(256, np.uint8)
-    for channel, organ in enumerate(protocol.organ_names, start=1):
-        table[protocol.organs[organ]] = channel
-    classes: NDArray[np.uint8] = table[_xyz(preprocess_label(label, protocol.spacing_mm))]
-    return classes
-
-
-def _places(label_xyz: NDArray[np.uint8], classes: int) -> dict[str, NDArray[np.int32]]:
-    places = {}
-    for value in range(1, classes):
-        voxels = np.argwhere(label_xyz == value).astype(np.int32)
-        if len(voxels):
-            count = min(len(voxels), _PLACES_PER_ORGAN)
-            places[str(value)] = voxels[np.linspace(0, len(voxels) - 1, count).astype(int)]
-    return places
-
-
-def _box(label_xyz: NDArray[np.uint8]) -> list[float] | None:
-    voxels = np.argwhere(label_xyz > 0)
-    if not len(voxels):
-        return None
-    low = voxels.min(0) / label_xyz.shape
-    high = (voxels.max(0) + 1) / label_xyz.shape
-    return [*low.tolist(), *high.tolist()]

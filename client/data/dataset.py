@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
-from client.data.cache import CachedCase, cached_case
+from client.data.cache import CachedCase, cached_cases
 from client.data.case import Part
 from client.data.errors import (
     Problem,
@@ -81,22 +81,21 @@ def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = 
         LayoutError: With every mistake of every case, where more is refused than the study's
             requirements allow; no case is dropped in silence.
         ProtocolError: The site's file does not fit the study.
-        CacheError: If the cache cannot be written.
+        CacheError: If the cache cannot be written, or has no room for the study by the site's
+            limits; then nothing was resampled.
     """
     site_mapping(config, protocol.organs)
     survey = survey_folder(config.data, config)
     leakage = LeakageCheck(config)
     parts: dict[Part, list[CachedCase]] = {part: [] for part in get_args(Part)}
-    for case in survey.cases:
-        try:
-            cached = cached_case(case, config.cache, protocol)
-        except ScanError as error:
-            problem: Problem | None = error.problem
+    for case, cached in cached_cases(survey.cases, config, protocol):
+        if isinstance(cached, ScanError):
+            problem: Problem | None = cached.problem
         else:
             problem = leakage.problem(case, cached.facts["voxel_hash"])
-        if problem is None:
-            parts[case.part].append(cached)
-        else:
+            if problem is None:
+                parts[case.part].append(cached)
+        if problem is not None:
             survey.refused.append(Refusal(case=case.name, part=case.part, problem=problem))
     used = sum(len(cases) for cases in parts.values())
     if strict and not tolerable(survey.refused, used, protocol.contract):

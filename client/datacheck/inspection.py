@@ -15,7 +15,6 @@ from asdnet_models.preprocessing import body_mask, study_size
 from client.data.cache import (
     check_demands,
     entry_bytes,
-    study_box,
 )
 from client.data.case import (
     Case,
@@ -27,6 +26,7 @@ from client.data.errors import (
     ScanError,
 )
 from client.data.hashing import voxel_hash
+from client.data.organ_places import study_box
 from client.datacheck.identifiers import header_identifiers
 from protocol.config.study import StudyProtocol
 from reporting.overlay import Contours, three_planes

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from client.data.grid_size import prediction_bytes
 from client.datacheck.inspection import CaseReport
 from client.datacheck.site import SiteCheck
 from protocol.config.rules import Rule
@@ -17,7 +18,6 @@ from protocol.config.study import StudyProtocol
 _OUTLYING = 3.5
 _CONSISTENT = 0.6745
 _LEAST_FOR_OUTLIERS = 5
-_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,7 @@ def summarise(check: SiteCheck, protocol: StudyProtocol) -> Summary:
         intensity=_spread([m.intensity[1] for m in measures]),
         identified=_often(name for m in measures for name in m.identifiers),
         cache_bytes=sum(m.cache_bytes for m in measures),
-        # The scan, the probabilities, and as much again for the sums of the sliding window.
-        memory_bytes=largest * _FLOAT_BYTES * (1 + 2 * protocol.classes),
+        memory_bytes=prediction_bytes(largest, protocol.classes),
     )
 
 

@@ -11,6 +11,17 @@ from asdnet_models.config import Frozen
 _RANGE = r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])"
 
 
+def limit_line(
+    site: str,
+    limit: str,
+    found: str,
+    allowed: str,
+    remedy: str = "have the centre ask for less, or raise the limit",
+) -> str:
+    """One broken limit: where it stands, what was asked for, what is allowed, what to do."""
+    return f"limits.{limit} of {site}.yaml: {found}, this site allows {allowed}; {remedy}"
+
+
 class SiteLimits(Frozen):
     """The limits of one site, whatever a study asks for.
 

@@ -10,6 +10,7 @@ from datetime import datetime, time, timedelta
 
 from asdnet_models.config import LossSchedule
 from asdnet_models.networks.footprint import footprint
+from protocol.config.limits import limit_line
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 
@@ -43,8 +44,8 @@ def broken_by_cases(
         return []
     rest = f"; {unlabelled} unlabelled ones rest in this round" if counted < unlabelled else ""
     return [
-        _line(
-            config,
+        limit_line(
+            config.site,
             "min_cases",
             f"an update would rest on {labelled + counted} training cases{rest}",
             f"{least} at least",
@@ -66,8 +67,8 @@ def closed(config: SiteConfig, now: datetime) -> str:
     begins = (datetime.combine(now.date(), begin) for begin, _ in ranges)
     local = now.replace(tzinfo=None)
     opens = min(begin if begin > local else begin + timedelta(days=1) for begin in begins)
-    return _line(
-        config,
+    return limit_line(
+        config.site,
         "hours",
         f"it is {clock:%H:%M}",
         f"{', '.join(config.limits.hours)} alone",
@@ -83,26 +84,18 @@ def _short(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def _line(
-    config: SiteConfig,
-    limit: str,
-    found: str,
-    allowed: str,
-    remedy: str = "have the centre ask for less, or raise the limit",
-) -> str:
-    return f"limits.{limit} of {config.site}.yaml: {found}, this site allows {allowed}; {remedy}"
-
-
 def _at_least(config: SiteConfig, protocol: StudyProtocol) -> Iterator[str]:
     limits, training = config.limits, protocol.training
     patches = training.local_steps * training.batch_size
     more = "have the centre train longer between two updates: short ones show single patches"
     if training.local_steps < limits.min_local_steps:
         found = f"training.local_steps is {training.local_steps}"
-        yield _line(config, "min_local_steps", found, f"{limits.min_local_steps} at least", more)
+        yield limit_line(
+            config.site, "min_local_steps", found, f"{limits.min_local_steps} at least", more
+        )
     if patches < limits.min_patches:
         found = f"training.local_steps * batch_size is {patches} patches"
-        yield _line(config, "min_patches", found, f"{limits.min_patches} at least", more)
+        yield limit_line(config.site, "min_patches", found, f"{limits.min_patches} at least", more)
 
 
 def _at_most(config: SiteConfig, protocol: StudyProtocol) -> Iterator[str]:
@@ -146,7 +139,9 @@ def _at_most(config: SiteConfig, protocol: StudyProtocol) -> Iterator[str]:
     ]
     for limit, setting, value, most in asked:
         if not value <= most:
-            yield _line(config, limit, f"{setting} is {_short(value)}", f"{_short(most)} at most")
+            yield limit_line(
+                config.site, limit, f"{setting} is {_short(value)}", f"{_short(most)} at most"
+            )
 
 
 def _cost(config: SiteConfig, protocol: StudyProtocol) -> Iterator[str]:
@@ -160,13 +155,15 @@ def _cost(config: SiteConfig, protocol: StudyProtocol) -> Iterator[str]:
         name = protocol.network.architecture
         found = f"the memory of network {name} cannot be estimated ({type(error).__name__})"
         allowed = f"{limits.max_memory_gib:g} GiB at most"
-        yield _line(config, "max_memory_gib", found, allowed, "ask the centre for another network")
+        yield limit_line(
+            config.site, "max_memory_gib", found, allowed, "ask the centre for another network"
+        )
         return
     if cost.parameters > limits.max_parameters:
         found = f"the networks have {cost.parameters:,} parameters"
         allowed = f"{limits.max_parameters:,} at most"
-        yield _line(config, "max_parameters", found, allowed)
+        yield limit_line(config.site, "max_parameters", found, allowed)
     if cost.step_bytes > limits.max_memory_gib * GIB:
         found = f"a training step takes about {cost.step_bytes / GIB:.3g} GiB"
         allowed = f"{limits.max_memory_gib:g} at most"
-        yield _line(config, "max_memory_gib", found, allowed)
+        yield limit_line(config.site, "max_memory_gib", found, allowed)

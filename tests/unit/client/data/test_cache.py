@@ -11,13 +11,10 @@ import pytest
 import SimpleITK as sitk
 
 import client.data.cache
-from client.data.cache import (
-    CachedCase,
-    CacheError,
-    cached_case,
-)
+from client.data.cache import CachedCase, cached_case
 from client.data.case import Case
 from client.data.layout import find_cases
+from client.data.room import CacheError
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 
@@ -33,7 +30,10 @@ def labelled(site: SiteConfig) -> Case:
 
 
 def entries(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    """Entries, and whatever is half written."""
+    others = {".lock", ".in-use"}
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return sorted(names - others)
 
 
 def rewrite(path: Path, change: Callable[[Any], None]) -> None:
