@@ -15,7 +15,7 @@ that was only converted or compressed is the same one, another label is another 
 
 Not guaranteed: across studies that call the same organ by another name (`asdnet-site approve`
 shows a study's organs); for weights, which are no sums over cases and change with every case that
-was trained on; and where the site's `released.json` was deleted.
+was trained on; and where the site's `.released.json` was deleted.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class CohortFileError(ValueError):
 
 
 class _Released(Frozen):
-    """state/released.json: by organ, and of the boxes, the blocks of all that has ever left."""
+    """cohorts/.released.json: by organ, and of the boxes, the blocks of all that has ever left."""
 
     blocks: dict[str, tuple[tuple[str, ...], ...]] = Field({}, description="hashes of cases")
 
@@ -78,7 +78,8 @@ class Release:
 
 def released_file(config: SiteConfig) -> Path:
     """The site's blocks of all cases that stand behind what has left."""
-    return config.state / "released.json"
+    # With the cohorts, where the worker may write; no run's name begins with a dot.
+    return config.state / "cohorts" / ".released.json"
 
 
 def case_id(case: Case, voxel_hash: str) -> str:

@@ -272,8 +272,15 @@ class Deployment(Processes):
     def start_study(
         self, name: str, *arguments: object, rounds: int | None = None, root: Path = ROOT
     ) -> None:
-        """Prepare the study, or one of the same but for its number of rounds; have every hospital
-        approve it; start it."""
+        """Prepare it, have every hospital approve it, and start it."""
+        self.prepare(name, *arguments, rounds=rounds, root=root)
+        self.approve(name)
+        self.resume(name, root)
+
+    def prepare(
+        self, name: str, *arguments: object, rounds: int | None = None, root: Path = ROOT
+    ) -> None:
+        """Sign the study, or one of the same but for its number of rounds."""
         path = self.folder / f"{name}.yaml"
         training = self.study.training
         training = training.model_copy(update={"rounds": rounds or training.rounds})
@@ -283,11 +290,9 @@ class Deployment(Processes):
         self._call(
             "centre", "server/cli.py", (*given, "--centre", self.centre, *arguments), True, root
         )
-        self.approve(name)
-        self.resume(name, root)
 
-    def approve(self, name: str) -> None:
-        """Every hospital approves the run's signed study, from the file that was mailed to it."""
+    def approve(self, name: str, sites: str = "") -> None:
+        """These hospitals, or all, approve the signed study, from the file that was mailed."""
         mailed = self.centre / "runs" / name / "manifest.json"
         text = json.loads(mailed.read_text(encoding="utf-8"))["manifest"]
         digest = hashlib.sha256(text.encode()).hexdigest()
@@ -296,7 +301,7 @@ class Deployment(Processes):
             self.client("approve", site, "--file", mailed, "--yes", digest)
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(decide, self.sites))
+            list(pool.map(decide, sites or self.sites))
 
     def resume(self, name: str, root: Path = ROOT) -> None:
         self.start_at(

@@ -12,6 +12,9 @@ import harness
 import pytest
 import yaml
 
+from protocol.agreement.manifest import StudyFile
+from protocol.keys import make_signing_key, openssh_line, read_verifying_key
+
 MODES = {
     "NaN": "holds NaN or infinity",
     "wrong shapes": "must be torch.float32",
@@ -199,13 +202,53 @@ def test_a_study_is_not_begun_on_bad_data_and_hears_of_no_patient(fed: harness.D
     assert fed.finish("patient") == 0, fed.tails()
 
 
+def test_a_study_that_a_hospital_has_not_approved(fed: harness.Deployment) -> None:
+    fed.prepare("unasked", rounds=2)
+    fed.approve("unasked", "AB")
+    fed.resume("unasked")
+    fed.until(lambda: waits(fed, "unasked", "C: the study awaits approval"), 120, "C's word")
+    assert "is not approved at this site; look at what it does with this site's data" in fed.log(
+        "C"
+    )
+    shown = fed.client("approve", "C", check=False)
+    assert "run unasked, revision 1" in shown and "an update rests on" in shown
+    listed = fed.client("approve", "C", "--list").splitlines()
+    (digest,) = [line.split()[2] for line in listed if line.startswith("study waiting")]
+    fed.client("approve", "C", "--yes", digest)
+    # The centre asks again: all three train.
+    assert fed.finish("unasked") == 0, fed.tails()
+    (started,) = [e for e in fed.events("unasked") if e["kind"] == "started"]
+    assert started["sites"] == ["A", "B", "C"]
+
+
+def test_a_study_that_another_key_has_signed(fed: harness.Deployment) -> None:
+    """Who has the centre's machine, and not its key: no hospital believes it."""
+    fed.prepare("forged", rounds=2)
+    path = fed.centre / "runs" / "forged" / "manifest.json"
+    good, kept = path.read_text(), (fed.centre / "study.pub").read_bytes()
+    forged = StudyFile.model_validate_json(good)
+    signed = forged.signed.verified(read_verifying_key(fed.centre / "study.pub"))
+    key = make_signing_key()
+    again = signed.signed(key)
+    path.write_text(
+        forged.model_copy(update={"signature": again.signature}).model_dump_json(), encoding="utf-8"
+    )
+    (fed.centre / "study.pub").write_text(openssh_line(key.public_key()) + "\n", encoding="utf-8")
+    output = fed.client("approve", "A", "--file", path, check=False)
+    assert "is not signed by the centre's key that is pinned here" in output
+    fed.resume("forged")
+    assert fed.finish("forged", 200) == 3, fed.tails()
+    assert "A (NotSigned), B (NotSigned), C (NotSigned)" in fed.log("study-forged")
+    assert "is not signed by the centre's key that is pinned here" in fed.log("A")
+    (fed.centre / "study.pub").write_bytes(kept)
+
+
 def test_a_bundle_that_nobody_approved(fed: harness.Deployment, tmp_path: Path) -> None:
     changed = copy_of_checkout(tmp_path / "changed-centre")
     with (changed / "client/app.py").open("a") as file:
         file.write("\n# a line that no hospital has seen\n")
     fed.start_study("changed", rounds=2, root=changed)
-    assert fed.finish("changed", 200) == 3, fed.tails()
-    assert "NotApproved" in fed.log("study-changed")
+    fed.until(lambda: waits(fed, "changed", "A: the code awaits approval"), 120, "A's word")
     assert "is not approved at this site" in fed.log("A")
     shown = fed.client("approve", "A", check=False)
     assert "+# a line that no hospital has seen" in shown
@@ -213,9 +256,13 @@ def test_a_bundle_that_nobody_approved(fed: harness.Deployment, tmp_path: Path) 
         listed = fed.client("approve", site, "--list")
         (digest,) = [line.split()[1] for line in listed.splitlines() if line.startswith("waiting")]
         fed.client("approve", site, "--yes", digest)
-    fed.start_at("centre", "study-changed", "server/cli.py", "run", "--resume", "changed",
-              "--centre", fed.centre, root=changed)  # fmt: skip
     assert fed.finish("changed") == 0, fed.tails()
+
+
+def waits(fed: harness.Deployment, run: str, words: str) -> bool:
+    """Whether the centre's screen says so; the study must not have ended before."""
+    assert fed.processes[f"study-{run}"].poll() is None, fed.tails()
+    return words in fed.log(f"study-{run}")
 
 
 def copy_of_checkout(folder: Path) -> Path:
