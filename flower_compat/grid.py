@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, wait
 from typing import Any
 
+import httpx
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -18,6 +19,10 @@ from flwr.serverapp import Grid
 _WAIT_S = 0.3
 # Replies on their way from the SuperLink, each in memory; a stalled one counts for so long.
 _MAX_PULLS, _STALLED_S = 8, 20.0
+
+
+class UnreadableReplyError(Exception):
+    """A reply whose parts are not what Flower makes of them; its name is the error's text."""
 
 
 class PromptGrid(Grid):
@@ -36,6 +41,10 @@ class PromptGrid(Grid):
 
         A pull that is under way holds what has come of its reply.  Only a few are, and no others
         are begun meanwhile, but for those that have taken too long to be waited for.
+
+        Raises:
+            UnreadableReplyError: For one that Flower cannot put together.  It has been taken from
+                the SuperLink, and does not come again.
         """
         wanted = set(message_ids)
         oldest = time.monotonic() - _STALLED_S
@@ -51,7 +60,13 @@ class PromptGrid(Grid):
         if not self._pulls[name].done():
             return []
         del self._since[name]
-        return self._pulls.pop(name).result()
+        try:
+            return self._pulls.pop(name).result()
+        except (OSError, httpx.HTTPError, MemoryError):
+            raise
+        except Exception as error:
+            # What a site sent: a wrong type, a torn message, a part that contains itself.
+            raise UnreadableReplyError(name) from error
 
     def _start(self, name: str) -> Future[list[Message]]:
         future: Future[list[Message]] = Future()

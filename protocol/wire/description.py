@@ -15,6 +15,11 @@ from protocol.wire.weights import count_tensors
 
 _SHORT = short_names()
 _RECORDS = (SEGMENTER, CONFIDENCE, METRICS, STUDY, SITE, SIGNED, *BEFORE.values())
+_KINDS = {
+    MessageType.QUERY: "facts",
+    MessageType.TRAIN: "train",
+    MessageType.EVALUATE: "evaluate",
+}
 _ROUND = re.compile(r"[0-9]{1,9}")
 
 
@@ -33,8 +38,8 @@ def describe(message: Message) -> Description:
 
     The digest is taken over records, names and values in sorted order.
     """
-    kind = message.metadata.message_type
-    kind = "facts" if kind == MessageType.QUERY else kind
+    # Of a reply it is the other side's word.
+    kind = _KINDS.get(message.metadata.message_type, "unknown")
     is_reply = bool(message.metadata.reply_to_message_id)
     group = message.metadata.group_id
     whole = hashlib.sha256()

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from protocol.escaping import printable, printable_lines
 from server.monitoring.run_folder import RunFolder
 
 Outcome = Literal["finished", "stopped", "failed", "died", "never started"]
@@ -60,11 +62,11 @@ class Progress:
         return ""
 
     def table(self) -> Table:
-        table = Table(title=f"round {self.round} of {self.rounds or '?'}: {self.doing}")
+        table = Table(title=Text(f"round {self.round} of {self.rounds or '?'}: {self.doing}"))
         for title in ("site", "now", "last validation DSC"):
             table.add_column(title)
         for site, state in sorted(self.states.items()):
-            table.add_row(site, state, self.dsc.get(site, ""))
+            table.add_row(*(Text(printable(c)) for c in (site, state, self.dsc.get(site, ""))))
         return table
 
 
@@ -92,11 +94,12 @@ def follow(folder: RunFolder, console: Console, *, already: int = 0) -> tuple[Ou
             already += len(events)
             for event in events:
                 if line := progress.apply(event):
-                    console.print(line, highlight=False, soft_wrap=True)
+                    # As text: in an event's words [b] is no style, and no escape is obeyed.
+                    console.print(Text(printable(line)), soft_wrap=True)
             last = events[-1] if events else last
             # The end of an earlier start is no end: others have come after it.
             if not at_work and last["kind"] in _ENDS:
-                return last["kind"], str(last.get("reason", ""))
+                return last["kind"], printable_lines(str(last.get("reason", "")))
             if not at_work and seen:
                 return "died", "the ServerApp ended without a last event"
             seen |= at_work or bool(events)

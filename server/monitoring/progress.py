@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from asdnet_models.sums import SumCount
 from server.rounds.record import StudyRecord
@@ -18,7 +19,7 @@ class TerminalWatcher(Watcher):
 
     def study_started(self, record: StudyRecord) -> None:
         self._rounds = record.protocol.training.rounds
-        self._console.print(sites_line(record), highlight=False)
+        self._console.print(Text(sites_line(record)))
         if self._console.is_terminal:
             self._status = self._console.status("round 1")
             self._status.start()
@@ -28,7 +29,7 @@ class TerminalWatcher(Watcher):
             self._status.update(f"round {round_number}/{self._rounds}  sites {done}/{expected}")
 
     def round_finished(self, record: StudyRecord) -> None:
-        self._console.print(round_line(record), highlight=False, soft_wrap=True)
+        self._console.print(Text(round_line(record)), soft_wrap=True)
 
     def study_finished(self, record: StudyRecord) -> None:
         if self._status:

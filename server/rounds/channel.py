@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flower_compat.error_codes import INSTRUCTION_DROPPED, REPLY_LOST
+from flower_compat.grid import UnreadableReplyError
 from flower_compat.polling import pause_s
 from protocol.audit.log import AuditLog, Direction
+from protocol.escaping import printable, printable_lines
 from protocol.wire.description import Description, describe
 from protocol.wire.error_words import CRASHED, OTHER, error_word
 from protocol.wire.weights import MessageError
@@ -23,6 +26,7 @@ _LONGEST_PAUSE_S = 1.0
 # Asking who is online costs a request.
 _CHECK_NODES_S = 2.0
 _ATTEMPTS = 3
+_LONGEST_REASON = 500  # characters
 
 Accept = Callable[[Message], None]
 
@@ -93,6 +97,8 @@ class Exchange:
         self._waiting: dict[str, PendingRequest] = {}
         self._absent: list[PendingRequest] = []
         self._failures: dict[str, str] = {}
+        # Sites that were there, and had not answered by the deadline.
+        self.late: set[str] = set()
 
     def request(self, instructions: Mapping[int, RecordDict]) -> dict[str, str]:
         """Send to every node, and wait for the replies within the time.
@@ -123,6 +129,7 @@ class Exchange:
                 now = time.monotonic()
                 # A pull is a request a site: with many of them the SuperLink must get a rest.
                 time.sleep(max(now - pull_started, pause_s(now - last_reply, _LONGEST_PAUSE_S)))
+        self.late = {channel.roster.name_of(request.node) for request in self._waiting.values()}
         for request in [*self._waiting.values(), *self._absent]:
             self._failures[channel.roster.name_of(request.node)] = (
                 f"no answer within {channel.timeout_s:g} s"
@@ -171,7 +178,11 @@ class Exchange:
 
     def _pull_one(self, name: str) -> str | None:
         """The site whose reply to this message is here, and taken."""
-        for reply in self._channel.grid.pull_messages([name]):
+        try:
+            replies = list(self._channel.grid.pull_messages([name]))
+        except UnreadableReplyError:
+            return self._refuse(self._waiting.pop(name), None, "sent what cannot be read")
+        for reply in replies:
             request = self._waiting.pop(name)
             if not (reply.has_error() and reply.error.code in INSTRUCTION_DROPPED):
                 return self._take(reply, request)
@@ -195,12 +206,29 @@ class Exchange:
         try:
             self._accept(reply)
         except MessageError as error:
-            self._failures[site] = str(error)
-            channel.log("refused", what, request.node, str(error))
-        else:
-            channel.log("received", what, request.node)
+            return self._refuse(request, what, str(error))
+        except (OSError, MemoryError):  # this machine's
+            raise
+        except Exception as error:
+            # What a reply does to its reader ends that reply, and not the study.
+            trace = printable_lines(traceback.format_exc())
+            log.error("round %d: %s: a reply was not read: %s", self._round_number, site, trace)
+            return self._refuse(request, what, f"could not be read ({type(error).__name__})")
+        channel.log("received", what, request.node)
         # Before its first declaration it was named by its key.
         return channel.roster.name_of(request.node)
+
+    def _refuse(self, request: PendingRequest, what: Description | None, reason: str) -> str:
+        """Note why a reply does not count; the site's name."""
+        channel = self._channel
+        site = channel.roster.name_of(request.node)
+        # It may quote what the site sent.
+        self._failures[site] = shown = printable(reason, most=_LONGEST_REASON)
+        unreadable = Description(
+            what=f"{self._kind} reply", round=self._round_number, sha256="", bytes=0, items={}
+        )
+        channel.log("refused", what or unreadable, request.node, shown)
+        return site
 
     def _send_again(self, request: PendingRequest, why: str) -> bool:
         """False once it has been asked often enough."""

@@ -39,6 +39,7 @@ def save_checkpoint(folder: Path, record: StudyRecord) -> None:
         "rounds": _Rounds.dump_json(record.rounds).decode(),
         "attention": json.dumps(record.attention),
         "best": json.dumps({"round": record.best_round, "dsc": record.best_dsc}),
+        "silence": json.dumps({"missed": record.missed, "silent": record.silent}),
     }
     save_tensors(folder / CHECKPOINT_FILE, tensors, texts)
 
@@ -58,6 +59,7 @@ def load_checkpoint(folder: Path) -> StudyRecord | None:
         raise CheckpointError(str(error)) from None
     try:
         best = json.loads(texts["best"])
+        silence = json.loads(texts.get("silence", '{"missed": {}, "silent": {}}'))
         return StudyRecord(
             run=texts["run"],
             protocol=StudyProtocol.model_validate_json(texts["protocol"]),
@@ -70,6 +72,8 @@ def load_checkpoint(folder: Path) -> StudyRecord | None:
             best_dsc=best["dsc"],
             best_segmenter=part(tensors, "best_segmenter"),
             best_confidence=part(tensors, "best_confidence"),
+            missed=silence["missed"],
+            silent=silence["silent"],
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: is not a checkpoint of this version: {error}") from None

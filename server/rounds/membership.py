@@ -20,6 +20,7 @@ from server.rounds.requirements import (
     refuse_unapproved,
     too_few_for_the_rule,
 )
+from server.rounds.silence import NOT_CALLED, Silence
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ class Attendance:
     """Who is there for one round.
 
     Attributes:
-        members: Sites that have work in it.
-        online: Those of them that are there.
+        online: Sites that have work in it, and are there.
+        absent: Why the others that have work are not called, by site.
         needed: How many updates the round needs.
     """
 
-    members: list[str]
     online: list[str]
+    absent: Mapping[str, str]
     needed: int
 
 
@@ -77,6 +78,7 @@ class Membership:
         # When a node that waits may be asked again, and what it was told to wait for.
         self._ask_again: dict[int, float] = {}
         self._told: dict[str, str] = {}
+        self.silence = Silence(record, channel.roster, channel.watcher)
         # Newcomers are asked in passing, over many rounds.
         self._newcomers = Exchange(channel, 0, MessageType.QUERY, self._admit)
 
@@ -156,7 +158,13 @@ class Membership:
             nodes = [n for n in self._unregistered() if self.channel.roster.name_of(n) not in final]
 
     def _unregistered(self) -> list[int]:
-        return self.channel.roster.unregistered()
+        """Nodes that have not declared themselves, but for those that are not called."""
+        roster, silent = self.channel.roster, self.silence.sites()
+        return [node for node in roster.unregistered() if roster.name_of(node) not in silent]
+
+    def sites_to_call(self) -> set[str]:
+        """The sites that are there, and answer."""
+        return set(self.channel.roster.sites_online()) - self.silence.sites()
 
     def _questions(self, nodes: Iterable[int]) -> dict[int, RecordDict]:
         record = self.record
@@ -164,12 +172,12 @@ class Membership:
         return dict.fromkeys(nodes, content)
 
     def _note_waiting(self, failures: Mapping[str, str], pause_s: float) -> set[str]:
-        """The sites among these that wait for a person or an hour; each is told of once."""
+        """The sites among these that wait for a person or an hour; every site is told of once."""
         roster, waiting = self.channel.roster, {s for s, why in failures.items() if why in _WAITS}
-        for site in sorted(waiting):
-            if self._told.get(site) != failures[site]:
-                self._told[site] = failures[site]
-                self.channel.watcher.site_waits(site, _WAITS[failures[site]])
+        for site, why in sorted(failures.items()):
+            if self._told.get(site) != why:
+                self._told[site] = why
+                self.channel.watcher.site_waits(site, _WAITS.get(why, why))
         again = time.monotonic() + pause_s
         named = {node: roster.name_of(node) for node in self._unregistered()} if waiting else {}
         self._ask_again |= {node: again for node, site in named.items() if site in waiting}
@@ -215,15 +223,18 @@ class Membership:
             members = [site for site in self.record.facts if self._has_work(site, plan)]
             # Where the plan has work for a few sites only, the quorum is those.
             needed = max(1, min(rules.min_sites, len(members)))
-            present = set(self.channel.roster.sites_online())
+            present, silent = self.sites_to_call(), self.silence.sites()
             online = [site for site in members if site in present]
+            absent = {
+                site: NOT_CALLED if site in silent else "offline"
+                for site in sorted(set(members) - present)
+            }
             if len(online) >= needed:
-                return Attendance(members=members, online=online, needed=needed)
+                return Attendance(online=online, absent=absent, needed=needed)
             if time.monotonic() >= deadline:
                 raise QuorumError(
                     f"round {plan.round}: {len(online)} sites are online, at least {needed} must "
-                    f"be, after waiting {rules.join_timeout_s:g} s; offline: "
-                    f"{', '.join(sorted(set(members) - present))}"
+                    f"be, after waiting {rules.join_timeout_s:g} s; {_by_reason(absent)}"
                 )
             if not warned:
                 warned = True
@@ -269,6 +280,14 @@ class Membership:
         if self.channel.roster.node_of(name) != reply.metadata.src_node_id:
             raise MessageError(f"a node that is not site {name} answered in its name")
         return name
+
+
+def _by_reason(absent: Mapping[str, str]) -> str:
+    """Each reason with its sites."""
+    reasons: dict[str, list[str]] = {}
+    for site, reason in absent.items():
+        reasons.setdefault(reason, []).append(site)
+    return "; ".join(f"{reason}: {', '.join(sites)}" for reason, sites in reasons.items())
 
 
 def listed(failures: Mapping[str, str]) -> str:

@@ -36,7 +36,9 @@ class RoundRecord:
 class StudyRecord:
     """The record of a study; `best_round` is None only while nothing was evaluated.
 
-    `attention` is Eq. 2's weight, averaged over the rounds so far.
+    `attention` is Eq. 2's weight, averaged over the rounds so far.  `missed` counts the deadlines
+    that a site has missed in a row; `silent` are those that are called no more, each with its
+    node's start (`silence.py`).
     """
 
     run: str
@@ -50,6 +52,8 @@ class StudyRecord:
     best_dsc: float | None = None
     best_segmenter: Weights | None = None
     best_confidence: Weights | None = None
+    missed: dict[str, int] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
 
     @property
     def best_evaluation(self) -> Mapping[str, EvaluationReport]:

@@ -90,7 +90,7 @@ def _train(
         attendance = members.await_quorum(plan)
         asked, needed = attendance.online, attendance.needed
         left_out.clear()
-        left_out.update({site: "offline" for site in attendance.members if site not in asked})
+        left_out.update(attendance.absent)
         size = _collect_updates(members, updates, plan, asked, left_out)
         count = len(updates.accepted)
         if count >= needed:
@@ -123,6 +123,7 @@ def _collect_updates(
     accept = partial(accept_update, members, updates)
     training = Exchange(members.channel, plan.round, MessageType.TRAIN, accept)
     left_out |= training.request(members.addressed(asked, content))
+    members.silence.note(asked, training.late)
     return bytes_sent(content)
 
 
@@ -165,7 +166,7 @@ def _combined(
 def _evaluate(members: Membership, round_number: int) -> Mapping[str, EvaluationReport]:
     """The scores of the sites that are online and have cases; the best weights are kept."""
     record = members.record
-    online = set(members.channel.roster.sites_online())
+    online = members.sites_to_call()
     asked = [s for s, f in record.facts.items() if (f.validation or f.test) and s in online]
     reports: dict[str, EvaluationReport] = {}
 
@@ -185,6 +186,7 @@ def _evaluate(members: Membership, round_number: int) -> Mapping[str, Evaluation
     )
     scoring = Exchange(members.channel, round_number, MessageType.EVALUATE, accept)
     missing = scoring.request(members.addressed(asked, content))
+    members.silence.note(asked, scoring.late)
     if missing:
         log.warning("round %d: not evaluated: %s", round_number, listed(missing))
     reports = dict(sorted(reports.items()))

@@ -12,7 +12,7 @@ class Watcher:
         """These are there, before the study begins; so many are waited for."""
 
     def site_waits(self, site: str, why: str) -> None:
-        """A site is there and does not take part yet: a person or an hour is waited for there."""
+        """A site does not take part now: a person is waited for there, or it is refused."""
 
     def study_started(self, record: StudyRecord) -> None:
         """Enough sites have declared themselves; a resumed study holds its earlier rounds."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flower_compat.grid import PromptGrid
+from flower_compat.grid import PromptGrid, UnreadableReplyError
 
 
 class Uploads:
@@ -23,6 +23,8 @@ class Uploads:
             assert self.uploaded.wait(10)
         if name == "broken":
             raise ConnectionError("gone")
+        if name == "torn":
+            raise ValueError("Object of type Patient is not supported.")
         return [] if name == "not yet" else [f"reply to {name}"]
 
 
@@ -55,6 +57,14 @@ def test_a_failure_is_raised_where_it_is_waited_for() -> None:
     grid = PromptGrid(Uploads())  # type: ignore[arg-type]
     with pytest.raises(ConnectionError, match="gone"):
         grid.pull_messages(["broken"])
+
+
+def test_a_reply_that_flower_cannot_put_together_is_told_apart_from_a_lost_line() -> None:
+    """Flower raises where it inflates what a site has sent: that is no reason to end the study."""
+    grid = PromptGrid(Uploads())  # type: ignore[arg-type]
+    with pytest.raises(UnreadableReplyError, match=r"^torn$"):
+        grid.pull_messages(["torn"])
+    assert list(grid.pull_messages(["a"])) == ["reply to a"]
 
 
 def test_few_replies_are_on_their_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
