@@ -16,6 +16,7 @@ app = CommandGroup(
         "predict": ("client.commands.predict:predict", "Segment scans with a trained model."),
         "score": ("client.commands.score:score", "Compare a label map with its reference."),
     },
+    private=True,
 )
 
 if __name__ == "__main__":

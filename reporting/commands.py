@@ -5,6 +5,7 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
@@ -16,6 +17,7 @@ from typer.utils import get_params_from_function
 
 from reporting.terminal import print_errors
 
+_PRIVATE = 0o077
 _NO_BREAK_HYPHEN = "\N{NON-BREAKING HYPHEN}"
 
 
@@ -53,11 +55,19 @@ class CommandGroup(click.Group):
         name: Of the command, as users type it.
         help: What it is for.
         commands: Where each subcommand's function is, "module:function", and what it does.
+        private: What a command writes is for its user alone, from the first byte on.
     """
 
     context_class = _Context
 
-    def __init__(self, name: str, help: str, commands: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        help: str,
+        commands: Mapping[str, tuple[str, str]],
+        *,
+        private: bool = False,
+    ) -> None:
         version = click.Option(
             ["--version"],
             is_flag=True,
@@ -67,7 +77,7 @@ class CommandGroup(click.Group):
             help="Print the version and exit.",
         )
         super().__init__(name, help=help, no_args_is_help=True, params=[version])
-        self._table = commands
+        self._table, self._private = commands, private
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """As `--help` lists them."""
@@ -99,6 +109,7 @@ class CommandGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run, and end the process; every mistake of usage is one line."""
         extra.setdefault("prog_name", self.name)
+        mask = os.umask(_PRIVATE) if self._private else None
         try:
             status = super().main(args, **(extra | {"standalone_mode": False}))
         except click.exceptions.NoArgsIsHelpError as error:
@@ -109,6 +120,9 @@ class CommandGroup(click.Group):
             status = error.exit_code
         except click.Abort as error:
             status = 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
+        finally:
+            if mask is not None:
+                os.umask(mask)
         sys.exit(status)
 
 

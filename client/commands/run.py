@@ -29,11 +29,14 @@ def run(
     """Check this site, then train for the coordinating centre until told to stop."""
     from client.node.checks import print_preflight
     from client.node.preflight import preflight
+    from client.node.private_folders import close_folders
 
     console = make_console(stderr=True)
     path = configs / f"{site}.yaml"
     with user_errors(ProtocolError):
         config = read_site(path)
+    for folder in [] if check else close_folders(config):
+        console.print(f"{folder} was open to other users, and is closed now")
     with console.status("checking this site"):
         checks = preflight(config, _last_protocol(config))
     print_preflight(checks, make_console(soft_wrap=False))

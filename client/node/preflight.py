@@ -34,6 +34,7 @@ from client.data.layout import (
 )
 from client.node.checks import Check, Result, Skip, joined, run_check
 from client.node.connection import connection_checks
+from client.node.private_folders import open_folders
 from client.node.training_rehearsal import rehearse_training
 from protocol.config.presets import preset
 from protocol.config.site import SiteConfig
@@ -57,6 +58,7 @@ def preflight(config: SiteConfig, protocol: StudyProtocol | None = None) -> list
         **connection_checks(config),
         "private key": partial(_private_key, config),
         "state folder": partial(_state, config),
+        "worker": partial(_worker, config),
         "cache disk": partial(_disk, config, study, note),
         "device": partial(rehearse_training, config, study, note),
         "data": partial(_data, config),
@@ -106,9 +108,22 @@ def _state(config: SiteConfig) -> Result:
         return "failed", f"{folder} is not writable", hint
     if audit.exists() and not (audit.is_file() and os.access(audit, os.W_OK)):
         return "failed", f"the audit log {audit} is not a writable file", hint
-    if folder.stat().st_mode & stat.S_IRWXO:
-        return "warning", f"{folder} is open to every user", f"chmod o-rwx {folder}"
+    if exposed := open_folders(config):
+        names = " ".join(map(str, exposed))
+        return "warning", f"{names}: open to other users of this machine", f"chmod go-rwx {names}"
     return "ok", f"{folder} and its audit log are writable", ""
+
+
+def _worker(config: SiteConfig) -> Result:
+    """What the process that runs approved code is kept from, tried on this machine."""
+    from client.node.worker import try_walls  # late: it needs Flower
+
+    confined = try_walls(config)
+    gaps = confined.missing()
+    if gaps:
+        hint = "; ".join(dict.fromkeys(gap.hint for gap in gaps))
+        return "warning", "; ".join(gap.what for gap in gaps), hint
+    return "ok", f"approved code has {confined.walls()}", ""
 
 
 def _disk(config: SiteConfig, study: StudyProtocol, note: str) -> Result:

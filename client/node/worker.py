@@ -25,7 +25,8 @@ from flwr.app import Context, Message, MessageType
 from client.node.answers import AnswerError, AppError, decode_answer
 from client.node.approval import ApprovedCode
 from client.node.confinement.limits import Confined
-from client.node.confinement.walls import child_environment, walls_of
+from client.node.confinement.walls import child_environment, make_folders, memory_bytes, walls_of
+from client.node.confinement.watch import members, resident_bytes
 from client.node.frames import POLL_S, Frame, FrameError, receive, send
 from client.node.records import pack_records
 from flower_compat.message_bytes import context_bytes, envelope_bytes
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 _CHILD = Path(__file__).with_name("worker_process.py")
 _OUTPUT_BYTES = 2**20  # of the log, for each message
 _LINE_BYTES = 4096
-_END_S = 0.5
+_END_S, _LOOK_S = 0.5, 2.0
 _PASSES = 20
 
 
@@ -86,6 +87,7 @@ class Worker:
             if self._child is None or code.digest != self._digest:
                 self.close()
                 self._digest = code.digest
+                make_folders(self._config)
                 self._child = _Child(self._config, code, stop)
             self._number += 1
             return self._child.answer(self._number, message, context, stop)
@@ -113,6 +115,13 @@ def _most_bytes(instruction: Message) -> int:
     return size + size // 64 + 2**20
 
 
+def try_walls(config: SiteConfig) -> Confined:
+    """What a worker is kept from on this machine; it is started and ended, and runs nothing."""
+    child = _Child(config, ApprovedCode("", {}), lambda: False)
+    child.end()
+    return child.confined
+
+
 class _Child:
     """One process, from its start to its end."""
 
@@ -132,7 +141,7 @@ class _Child:
             )
         assert self._process.stdout is not None
         self._output = _Output(self._process.stdout)
-        self._network = ""
+        self._network, self._memory, self._next_look = "", memory_bytes(config), 0.0
         try:
             self.confined = self._start(config, code, stop)
         except BaseException:
@@ -167,6 +176,18 @@ class _Child:
         self._process.wait()
         _end_all_of(self._network)
 
+    def _look_at_memory(self) -> None:
+        """The kernel limits each process; this is the sum over all that the worker has started."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_S
+        used = resident_bytes(self._process.pid, self._network)
+        if used > self._memory:
+            raise WorkerDied(
+                f"the worker holds {used / 2**30:.1f} GiB of memory, over the"
+                f" {self._memory / 2**30:.1f} that limits.max_memory_gib gives it"
+            )
+
     def _has_ended(self) -> bool:
         """It stays a zombie, if it was none before: nobody else gets the number of its group."""
         if self._process.returncode is not None:
@@ -189,8 +210,8 @@ class _Child:
         confined = Confined(**json.loads(frame.header))
         if confined.namespace:
             self._network = os.readlink(f"/proc/{self._process.pid}/ns/net")
-        for missing in confined.missing():
-            log.warning("the worker: %s", missing)
+        for gap in confined.missing():
+            log.warning("%s; %s", gap.what, gap.hint)
         return confined
 
     def _exchange(
@@ -203,6 +224,7 @@ class _Child:
         def waiting() -> None:
             if stop():
                 raise SiteStopped
+            self._look_at_memory()
             if self._process.poll() is not None:
                 raise EOFError
 
@@ -249,19 +271,10 @@ def _end_all_of(network: str) -> None:
     if not network or network == os.readlink("/proc/self/ns/net"):
         return
     for _ in range(_PASSES):
-        left = [
-            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _in(pid, network)
-        ]
+        left = list(members(-1, network))
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if not left:
             return
         time.sleep(0.01)
-
-
-def _in(pid: int, network: str) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/net") == network
-    except OSError:
-        return False

@@ -82,7 +82,7 @@ def restrict(*, hidden: Iterable[Path], readable: Iterable[Path], writable: Iter
     )
     rules = _call(_CREATE_RULESET, ctypes.byref(attributes), ctypes.sizeof(attributes), 0)
     try:
-        for path in (*_beside({path.resolve() for path in hidden}, Path("/")), *readable):
+        for path in (*_beside({path.resolve() for path in hidden}), *readable):
             _allow(rules, path, _READ_FILE)
         for path in writable:
             _allow(rules, path, _READ_FILE | changes)
@@ -92,18 +92,19 @@ def restrict(*, hidden: Iterable[Path], readable: Iterable[Path], writable: Iter
     return known
 
 
-def _beside(hidden: set[Path], folder: Path) -> Iterator[Path]:
+def _beside(hidden: set[Path]) -> Iterator[Path]:
     """Everything that neither is hidden nor leads there; links lead where they lead."""
-    leading = {parent for path in hidden for parent in path.parents}
-    with suppress(PermissionError), os.scandir(folder) as entries:
-        for entry in entries:
-            path = Path(entry.path)
-            if path in hidden or entry.is_symlink():
-                continue
-            if path in leading:
-                yield from _beside(hidden, path)
-            else:
-                yield path
+    leading = {
+        parent
+        for path in hidden
+        for parent in path.parents
+        if not hidden & {parent, *parent.parents}
+    }
+    for folder in leading:
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if Path(entry.path) not in hidden | leading and not entry.is_symlink():
+                    yield Path(entry.path)
 
 
 def _allow(rules: int, path: Path, rights: int) -> None:

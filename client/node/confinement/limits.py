@@ -45,6 +45,14 @@ class Walls:
     writable: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Gap:
+    """Something that approved code could do, and what would keep it from it."""
+
+    what: str
+    hint: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Confined:
     """What could be done of it on this machine.
@@ -59,21 +67,30 @@ class Confined:
     counted: bool
     landlock: int
 
-    def missing(self) -> list[str]:
-        """What approved code could still do here, each with what would keep it from it."""
+    def walls(self) -> str:
+        """What approved code is kept from, in words."""
+        counted = ", a limit of processes" if self.counted else ""
+        return f"no network, no way to this site's key, audit log and approvals{counted}"
+
+    def missing(self) -> list[Gap]:
+        """What approved code could still do here."""
         gaps = []
         if not self.namespace:
-            what = (
-                "reach the network but by TCP" if self.landlock >= TCP_SINCE else "use the network"
-            )
+            but = ", but not by TCP" if self.landlock >= TCP_SINCE else ""
             gaps.append(
-                f"approved code could {what}: this kernel lets no network namespace be made; allow"
-                " user namespaces for this user, or close the network by the container"
+                Gap(
+                    f"approved code could use the network{but}: no network namespace can be made",
+                    "allow user namespaces for this user, or give its container no network of"
+                    " its own but to the centre",
+                )
             )
         if not self.landlock:
             gaps.append(
-                "approved code could read the site's key and change its audit log: this kernel has"
-                " no Landlock; Linux 5.19 or newer has"
+                Gap(
+                    "approved code could read this site's key and change its audit log: this"
+                    " kernel has no Landlock",
+                    "use Linux 5.19 or newer",
+                )
             )
         return gaps
 
@@ -115,15 +132,30 @@ def _leave_the_network() -> tuple[bool, bool]:
     """
     if _libc.unshare(_NEWNET) == 0:
         return True, False
-    user, group = os.geteuid(), os.getegid()
     # In a namespace of its own, a container's root could not read files of others.
-    if user == 0 or _libc.unshare(_NEWUSER | _NEWNET) != 0:
+    if os.geteuid() == 0:
         return False, False
+    trial = os.fork()  # half of it done could not be undone
+    if not trial:
+        os._exit(not _own_user())
+    _, status = os.waitpid(trial, 0)
+    own = status == 0 and _own_user()
+    return own, own
+
+
+def _own_user() -> bool:
+    """Into a user namespace with a network namespace; False: not, or not with its numbers."""
+    user, group = os.geteuid(), os.getegid()
+    if _libc.unshare(_NEWUSER | _NEWNET) != 0:
+        return False
     own = Path("/proc/self")
-    (own / "setgroups").write_text("deny", "ascii")
-    (own / "uid_map").write_text(f"{user} {user} 1", "ascii")
-    (own / "gid_map").write_text(f"{group} {group} 1", "ascii")
-    return True, True
+    try:
+        (own / "setgroups").write_text("deny", "ascii")
+        (own / "uid_map").write_text(f"{user} {user} 1", "ascii")
+        (own / "gid_map").write_text(f"{group} {group} 1", "ascii")
+    except OSError:
+        return False
+    return True
 
 
 def _drop_capabilities() -> None:

@@ -9,6 +9,8 @@ from protocol.config.site import SiteConfig
 
 _PROCESSES = 1024
 _PROCESSES_A_CORE = 16  # PyTorch starts several threads for each
+# PyTorch, CUDA's side of the host, a scan that is read; threads' stacks count whole.
+_LIBRARIES, _STACKS_A_CORE = 8 * 2**30, 64 * 2**20
 _ROOT = Path(__file__).resolve().parents[3]
 # Folders of the state that the approved code keeps; the others are the executor's.
 _KEPT_BY_THE_CODE = ("cohorts", "optimisers", "pseudo-labels", "residuals")
@@ -21,24 +23,39 @@ _DEVICES = (
 
 
 def walls_of(config: SiteConfig) -> Walls:
-    """For a worker that this process starts now; the worker's own folders are made.
-
-    Raises:
-        OSError: A folder cannot be made.
-    """
-    own = [config.state / name for name in (*_KEPT_BY_THE_CODE, _TEMPORARY, _COMPILED)]
-    for folder in (config.cache, *own):
-        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    """For a worker that this process starts now, whose folders there are (`make_folders`)."""
+    own = _own_folders(config)
     devices = [Path(name) for name in _DEVICES] + sorted(Path("/dev").glob("nvidia*"))
     read = [Path(sys.prefix), Path(sys.base_prefix), _ROOT, config.data]
+    read += [config.patients] if config.patients else []
     return Walls(
         parent=os.getpid(),
-        memory=0,
+        memory=memory_bytes(config),
         processes=_PROCESSES + _PROCESSES_A_CORE * (os.cpu_count() or 1),
         hidden=tuple(map(str, (config.state, config.key_file))),
         readable=tuple(str(path.resolve()) for path in read),
         writable=tuple(map(str, (config.cache, *own, *devices))),
     )
+
+
+def make_folders(config: SiteConfig) -> None:
+    """The worker's own folders, for it can make none beside them.
+
+    Raises:
+        OSError: One cannot be made.
+    """
+    for folder in (config.cache, *_own_folders(config)):
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+
+
+def _own_folders(config: SiteConfig) -> list[Path]:
+    return [config.state / name for name in (*_KEPT_BY_THE_CODE, _TEMPORARY, _COMPILED)]
+
+
+def memory_bytes(config: SiteConfig) -> int:
+    """What the worker may hold: the site's limit of a step, and what libraries take besides."""
+    stacks = _STACKS_A_CORE * (os.cpu_count() or 1)
+    return int(config.limits.max_memory_gib * 2**30) + _LIBRARIES + stacks
 
 
 def child_environment(config: SiteConfig) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_an_unknown_site_is_one_message(command: Command) -> None:
     assert "Traceback" not in result.output
     assert result.stdout == ""
     assert command.protocols == command.served == []
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_open_folders_are_closed_before_anything_is_done(command: Command, check: bool) -> None:
+    cache = command.folder / "c"
+    cache.mkdir()
+    cache.chmod(0o755)
+    result = command(*(["--check"] if check else []))
+    assert result.exit_code == 0
+    assert (stat.S_IMODE(cache.stat().st_mode) == 0o755) is check
+    assert (f"{cache} was open to other users, and is closed now" in result.stderr) is not check
 
 
 def test_every_mistake_of_the_file_is_told(command: Command) -> None:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,17 @@ import client.node.preflight
 import client.node.training_rehearsal
 from asdnet_models.methods import method_named
 from client.data.dataset import prepare_site
-from client.node.checks import Check, Result, print_preflight
+from client.node.checks import Check, Result, print_preflight, run_check
+from client.node.confinement.limits import Confined
 from client.node.preflight import preflight
+from client.node.private_folders import close_folders
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.keys import make_key, openssh_fingerprint, openssh_private
 
 ROWS = [
     *("centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock"),
-    *("private key", "state folder", "cache disk", "device", "data"),
+    *("private key", "state folder", "worker", "cache disk", "device", "data"),
 ]
 # 24 voxels an edge at 2 mm; four cases of the five of `make_site` have labels.
 NEEDED = 24**3 * (5 * 4 + 4 * 1)
@@ -54,6 +57,8 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         client.node.preflight, "rehearse_training", lambda *_: ("ok", "not tried", "")
     )
+    walls = Confined(namespace=True, counted=True, landlock=7)
+    monkeypatch.setattr("client.node.worker.try_walls", lambda _: walls)
 
 
 def put_key(config: SiteConfig, content: bytes | None = None, mode: int = 0o600) -> SiteConfig:
@@ -75,7 +80,7 @@ def test_a_site_that_is_ready_but_for_the_centre(
     config = put_key(make_site())
     checks = {check.name: check for check in preflight(config, make_protocol())}
     assert list(checks) == ROWS
-    assert [checks[name].status for name in ROWS[7:]] == ["ok"] * 5, checks
+    assert [checks[name].status for name in ROWS[7:]] == ["ok"] * 6, checks
     # One real step in a process of its own.
     step = re.fullmatch(
         r"cpu: one training step takes [\d.]+ s and ([\d.]+) MB of [\d.]+ GB",
@@ -196,7 +201,44 @@ def test_a_state_folder_that_is_open_to_all(make_site: MakeSite) -> None:
     config.state.mkdir()
     config.state.chmod(0o755)
     check = row("state folder", config)
-    assert (check.status, check.hint) == ("warning", f"chmod o-rwx {config.state}")
+    assert (check.status, check.hint) == ("warning", f"chmod go-rwx {config.state}")
+
+
+@pytest.mark.usefixtures("no_step")
+def test_a_cache_that_a_group_can_list(make_site: MakeSite) -> None:
+    config = make_site(labelled=1)
+    config.state.mkdir(mode=0o700)
+    config.cache.mkdir()
+    config.cache.chmod(0o750)
+    check = row("state folder", config)
+    assert (check.status, check.hint) == ("warning", f"chmod go-rwx {config.cache}")
+    assert close_folders(config) == [config.cache]
+    assert stat.S_IMODE(config.cache.stat().st_mode) == 0o700
+    assert row("state folder", config).status == "ok"
+    assert close_folders(config) == []
+
+
+@pytest.mark.usefixtures("no_step")
+def test_what_keeps_approved_code_in(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_site(labelled=1)
+    assert row("worker", config).status == "ok"
+    for namespace, landlock, says in (
+        (False, 7, "could use the network, but not by TCP"),
+        (False, 3, "could use the network: "),
+        (True, 0, "read this site's key and change its audit log"),
+    ):
+        walls = Confined(namespace=namespace, counted=False, landlock=landlock)
+        monkeypatch.setattr("client.node.worker.try_walls", lambda _, w=walls: w)
+        check = row("worker", config)
+        assert check.status == "warning"
+        assert says in check.finding and check.hint
+
+
+def test_a_worker_is_tried_as_it_will_run(make_site: MakeSite) -> None:
+    config = make_site(labelled=1)
+    check = run_check("worker", partial(client.node.preflight._worker, config))
+    assert check.status in ("ok", "warning"), check
+    assert not config.state.exists() and not config.cache.exists()
 
 
 @pytest.mark.usefixtures("no_step")
