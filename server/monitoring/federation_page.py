@@ -6,6 +6,7 @@ from typing import Any
 
 from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
 from reporting.figures import Lines, line_panels
+from server.monitoring.metrics import CLIPPED
 from server.monitoring.score_tables import cell, scored_round, scores_section
 from server.monitoring.tracked import Series, TrackedSite, TrackedStudy
 
@@ -115,7 +116,23 @@ def _sites(study: TrackedStudy) -> Section:
     blocks: list[Block] = [table, *_drawn_organs(study)]
     if reasons:
         blocks += [Text(text="Left out, with the reason:"), Bullets(items=reasons)]
+    shortened = _shortened(study)
+    if shortened:
+        blocks += [
+            Text(text="Updates that were too large and shortened:"),
+            Bullets(items=shortened),
+        ]
     return Section(title="Sites", blocks=tuple(blocks))
+
+
+def _shortened(study: TrackedStudy) -> tuple[str, ...]:
+    return tuple(
+        f"Site {site.site}, {name.removeprefix(CLIPPED)}: in {len(series)} rounds, at the most by "
+        f"{1 / max(min(series.values()), 1e-300):.3g} times."
+        for site in study.sites
+        for name, series in sorted(site.metrics.items())
+        if name.startswith(CLIPPED)
+    )
 
 
 def _site_record(site: TrackedSite) -> dict[str, Any]:

@@ -18,6 +18,8 @@ BEST_TAG = "best_round"
 ANNOTATED = "annotated/"
 # Metric: cases behind a site's scores, with the part's name behind.
 SCORED = "scored/"
+# Metric of a site, with the network's name behind: what its update's change was multiplied by.
+CLIPPED = "clipped/"
 # In addition to the sites' names, of which none is empty.
 STUDY = ""
 # Written last of a round: where it is, the round is complete.
@@ -90,6 +92,8 @@ def _training_metrics(finished: RoundRecord, site: str, report: TrainReport) -> 
         for name, total in report.trusted.items()
         if total.mean is not None
     }
+    values |= {f"norm/{name}": norm for name, norm in finished.norms.get(site, {}).items()}
+    values |= {f"{CLIPPED}{name}": f for name, f in finished.clipped.get(site, {}).items()}
     return values | {
         "cases/labelled": float(report.labelled),
         "cases/unlabelled": float(report.unlabelled),

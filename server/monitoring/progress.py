@@ -5,6 +5,8 @@ from rich.status import Status
 from rich.text import Text
 
 from asdnet_models.sums import SumCount
+from server.rounds.clipping import shortened
+from server.rounds.membership import listed
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
 
@@ -43,7 +45,7 @@ def sites_line(record: StudyRecord) -> str:
 
 
 def round_line(record: StudyRecord) -> str:
-    """The last round: sites, losses, trusted share, validation DSC, time left, who was left out."""
+    """The last round: sites, losses, trusted share, validation DSC, time left, what went wrong."""
     finished = record.rounds[-1]
     round_number, rounds = finished.plan.round, record.protocol.training.rounds
     words = [f"round {round_number:>3}/{rounds}", f"sites {len(finished.reports)}"]
@@ -60,6 +62,8 @@ def round_line(record: StudyRecord) -> str:
     words.append(f"left {clock(spent / round_number * (rounds - round_number))}")
     if finished.left_out:
         words.append("left out: " + ", ".join(f"{s} ({r})" for s, r in finished.left_out.items()))
+    if finished.clipped:
+        words.append("shortened: " + listed(shortened(finished.clipped)))
     return "  ".join(words)
 
 

@@ -196,6 +196,7 @@ class EventWriter(Watcher):
             round=finished.plan.round,
             line=round_line(record),
             left_out=dict(finished.left_out),
+            clipped={site: dict(of_site) for site, of_site in finished.clipped.items()},
             validation_dsc=scores,
         )
 

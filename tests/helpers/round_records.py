@@ -38,4 +38,6 @@ def round_record(protocol: StudyProtocol, number: int) -> RoundRecord:
         finished_at=1.7e9 + number,
         evaluation={"A": evaluation()} if number == 2 else None,
         validation_dsc=0.7 if number == 2 else None,
+        norms={"A": {"segmenter": 2.0 * number, "confidence": 0.5}},
+        clipped={"A": {"segmenter": 0.25}} if number == 2 else {},
     )

@@ -65,6 +65,8 @@ def test_a_study_is_read_back(uri: str) -> None:
     assert a.cases == {"labelled": 3, "unlabelled": 1, "validation": 0, "test": 2}
     assert a.series("loss/dice") == {1: 0.5, 2: 0.25}
     assert a.series("dsc/ball") == {2: pytest.approx(0.85)}
+    assert a.series("norm/segmenter") == {1: 2.0, 2: 4.0}
+    assert a.series("clipped/segmenter") == {2: 0.25}
     assert a.series("never sent") == {}
     assert b.left_out == {1: "LayoutError", 2: "LayoutError"}
 
@@ -75,6 +77,7 @@ def test_the_page(uri: str) -> None:
     assert "of round 2: validation DSC 0.700" in page
     assert "Left out of rounds: B in 2." in page
     assert "Site B, round 1: LayoutError." in page
+    assert "Site A, segmenter: in 1 rounds, at the most by 4 times." in page
     assert "sites trusted 25% to 25%" in page
     assert "No site has validation scores of round 2." in page
     row = r'<th scope="row">A</th><td>2</td><td>0.850</td><td>1.50</td><td>0</td>'

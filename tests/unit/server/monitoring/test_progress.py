@@ -11,7 +11,7 @@ from asdnet_models.sums import SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts, TrainReport
-from server.monitoring.progress import TerminalWatcher, clock
+from server.monitoring.progress import TerminalWatcher, clock, round_line
 from server.rounds.record import RoundRecord, StudyRecord
 
 
@@ -83,6 +83,14 @@ def test_what_was_not_measured_is_not_printed(record: StudyRecord) -> None:
     line = out.getvalue().splitlines()[-1]
     for word in ("dice", "trusted", "validation", "left out"):
         assert word not in line
+
+
+def test_a_site_whose_update_was_too_large_is_named(record: StudyRecord) -> None:
+    clipped = {"B": {"segmenter": 0.25, "confidence": 1e-6}}
+    record.rounds[-1] = replace(record.rounds[-1], left_out={}, clipped=clipped)
+    assert round_line(record).endswith(
+        "shortened: B (segmenter 4 times too large, confidence 1e+06 times too large)"
+    )
 
 
 @pytest.mark.parametrize(
