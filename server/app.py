@@ -22,7 +22,13 @@ from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
 from server.admin.centre import approved_cases
 from server.admin.signing import read_public
-from server.monitoring.run_folder import CheckpointWatcher, EventWriter, RunError, RunFolder
+from server.monitoring.run_folder import (
+    CheckpointWatcher,
+    EventWriter,
+    RunError,
+    RunFolder,
+    StatementWriter,
+)
 from server.monitoring.tracking import MlflowWatcher
 from server.rounds.checkpoint import CheckpointError, load_checkpoint
 from server.rounds.errors import QuorumError
@@ -58,7 +64,15 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
             tracker = MlflowWatcher(
                 facts.mlflow_uri, centre / "mlartifacts", agreed.name, run_name=run
             )
-            watchers = Watchers([CheckpointWatcher(folder.path), EventWriter(folder), tracker])
+            watchers = Watchers(
+                # A round may be in the statements twice, and is never missing in them.
+                [
+                    StatementWriter(folder),
+                    CheckpointWatcher(folder.path),
+                    EventWriter(folder),
+                    tracker,
+                ]
+            )
             audit = AuditLog(centre / "audit.jsonl")
             run_study(
                 PromptGrid(grid),

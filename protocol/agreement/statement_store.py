@@ -8,6 +8,9 @@ from pydantic import Field, ValidationError
 from protocol.agreement.statements import SignedStatement, StatementError
 from protocol.files import append_line
 
+# Of a run at the centre.
+STATEMENTS_FILE = "statements.jsonl"
+
 _PRIVATE_FOLDER = 0o700
 
 
@@ -27,10 +30,23 @@ def keep_statements(
         statements: Verified.
         keys: OpenSSH public key lines by site.
     """
+    append_statements(
+        path,
+        [
+            KeptStatement(
+                statement=signed.statement,
+                signature=signed.signature,
+                key=keys[signed.read().site],
+            )
+            for signed in statements
+        ],
+    )
+
+
+def append_statements(path: Path, statements: Iterable[KeptStatement]) -> None:
+    """As they are."""
     path.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
-    for signed in statements:
-        key = keys[signed.read().site]
-        kept = KeptStatement(statement=signed.statement, signature=signed.signature, key=key)
+    for kept in statements:
         append_line(path, kept.model_dump_json())
 
 

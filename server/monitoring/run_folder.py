@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from asdnet_models.config import Frozen
 from protocol.agreement.manifest import MANIFEST_FILE, StudyFile
+from protocol.agreement.statement_store import STATEMENTS_FILE, append_statements
 from protocol.config.study import StudyProtocol, explain
 from protocol.files import LockedError, append_line, is_locked, locked, write_json, write_text
 from protocol.model_io import save_model
@@ -55,6 +56,11 @@ class RunFolder:
     def updates(self) -> Path:
         """What the sites sent in the round at work."""
         return self.path / "updates"
+
+    @property
+    def statements(self) -> Path:
+        """What the sites have signed about each round."""
+        return self.path / STATEMENTS_FILE
 
     @property
     def manifest(self) -> Path:
@@ -154,6 +160,16 @@ class CheckpointWatcher(Watcher):
         """A study that dies later still has this round."""
         save_checkpoint(self._folder, record)
         save_models(self._folder, record)
+
+
+class StatementWriter(Watcher):
+    """Appends what the sites have signed in each round to the run's statements."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def round_finished(self, record: StudyRecord) -> None:
+        append_statements(self._folder.statements, record.statements)
 
 
 class EventWriter(Watcher):

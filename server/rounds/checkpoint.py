@@ -9,14 +9,17 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from asdnet_models.model_files import ModelFileError, load_tensors, part, prefixed
+from protocol.agreement.statement_store import KeptStatement
 from protocol.config.study import StudyProtocol
 from protocol.model_io import save_tensors
+from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from protocol.wire.reports import SiteFacts
 from server.rounds.record import RoundRecord, StudyRecord
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
 _Facts = TypeAdapter(dict[str, SiteFacts])
+_Statements = TypeAdapter(list[KeptStatement])
 _Rounds = TypeAdapter(list[RoundRecord])
 
 
@@ -31,12 +34,15 @@ def save_checkpoint(folder: Path, record: StudyRecord) -> None:
         confidence=record.confidence,
         best_segmenter=record.best_segmenter,
         best_confidence=record.best_confidence,
+        before_segmenter=record.before.get(SEGMENTER),
+        before_confidence=record.before.get(CONFIDENCE),
     )
     texts = {
         "run": record.run,
         "protocol": record.protocol.canonical_json(),
         "facts": _Facts.dump_json(record.facts).decode(),
         "rounds": _Rounds.dump_json(record.rounds).decode(),
+        "statements": _Statements.dump_json(record.statements).decode(),
         "attention": json.dumps(record.attention),
         "best": json.dumps({"round": record.best_round, "dsc": record.best_dsc}),
         "silence": json.dumps({"missed": record.missed, "silent": record.silent}),
@@ -68,6 +74,8 @@ def load_checkpoint(folder: Path) -> StudyRecord | None:
             confidence=part(tensors, "confidence"),
             attention=json.loads(texts["attention"]),
             rounds=_Rounds.validate_json(texts["rounds"]),
+            statements=_Statements.validate_json(texts["statements"]),
+            before={n: w for n in (SEGMENTER, CONFIDENCE) if (w := part(tensors, f"before_{n}"))},
             best_round=best["round"],
             best_dsc=best["dsc"],
             best_segmenter=part(tensors, "best_segmenter"),

@@ -265,10 +265,10 @@ class Membership:
                 f"{listed(failures) or 'no site failed'}; each site's own log has more"
             )
 
-    def addressed(self, sites: Iterable[str], content: RecordDict) -> dict[int, RecordDict]:
-        """The same instruction for each of these sites, by node."""
-        nodes = [self.channel.roster.node_of(site) for site in sites]
-        return {node: content for node in nodes if node is not None}
+    def addressed(self, instructions: Mapping[str, RecordDict]) -> dict[int, RecordDict]:
+        """Instructions by node, from those by site."""
+        nodes = {site: self.channel.roster.node_of(site) for site in instructions}
+        return {node: instructions[site] for site, node in nodes.items() if node is not None}
 
     def site_of(self, reply: Message) -> str:
         """The site by its node; the name in the reply must agree.

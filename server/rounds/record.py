@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from protocol.agreement.statement_store import KeptStatement
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
@@ -38,7 +39,8 @@ class StudyRecord:
 
     `attention` is Eq. 2's weight, averaged over the rounds so far.  `missed` counts the deadlines
     that a site has missed in a row; `silent` are those that are called no more, each with its
-    node's start (`silence.py`).
+    node's start (`silence.py`).  `statements` are the sites' of the last round, `before` the global
+    weights that it began with, by network; without a signed study both are empty.
     """
 
     run: str
@@ -48,6 +50,8 @@ class StudyRecord:
     confidence: Weights | None
     attention: float = 1.0
     rounds: list[RoundRecord] = field(default_factory=list)
+    statements: list[KeptStatement] = field(default_factory=list)
+    before: dict[str, Weights] = field(default_factory=dict)
     best_round: int | None = None
     best_dsc: float | None = None
     best_segmenter: Weights | None = None

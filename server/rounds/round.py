@@ -26,6 +26,7 @@ from server.rounds.clipping import clip_factors, shortened
 from server.rounds.membership import Membership, listed
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
 from server.rounds.schedule import keep_if_best
+from server.rounds.statements import RoundStatements, networks_of, proven
 from server.rounds.updates import RoundUpdates
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,8 @@ def _train(
         asked, needed = attendance.online, attendance.needed
         left_out.clear()
         left_out.update(attendance.absent)
-        size = _collect_updates(members, updates, plan, asked, left_out)
+        statements = RoundStatements(members, plan.round)
+        sizes = _collect_updates(members, updates, plan, asked, left_out, statements)
         count = len(updates.accepted)
         if count >= needed:
             break
@@ -99,7 +101,10 @@ def _train(
         if last_attempt or still_online >= needed:
             members.require_quorum(f"round {plan.round}", count, left_out, needed)
         log.warning("round %d: sites were lost: %s", plan.round, listed(left_out))
-    return dict.fromkeys(asked, size)
+    if members.agreement is not None:
+        members.record.statements = statements.all()
+        members.record.before = networks_of(members.record)
+    return sizes
 
 
 def _collect_updates(
@@ -108,7 +113,8 @@ def _collect_updates(
     plan: RoundPlan,
     asked: list[str],
     left_out: dict[str, str],
-) -> int:
+    statements: RoundStatements,
+) -> dict[str, int]:
     """Ask these sites to train; what was sent to each of them, bytes."""
     record = members.record
     updates.clear()
@@ -120,11 +126,16 @@ def _collect_updates(
         run=record.run,
         agreement=members.agreement,
     )
-    accept = partial(accept_update, members, updates)
+    instructions = proven(members, asked, content)
+
+    def accept(reply: Message) -> None:
+        statements.take(reply)
+        accept_update(members, updates, reply)
+
     training = Exchange(members.channel, plan.round, MessageType.TRAIN, accept)
-    left_out |= training.request(members.addressed(asked, content))
+    left_out |= training.request(members.addressed(instructions))
     members.silence.note(asked, training.late)
-    return bytes_sent(content)
+    return {site: bytes_sent(content) for site, content in instructions.items()}
 
 
 def aggregate(record: StudyRecord, updates: RoundUpdates, plan: RoundPlan) -> None:
@@ -183,9 +194,10 @@ def _evaluate(members: Membership, round_number: int) -> Mapping[str, Evaluation
         record.confidence,
         run=record.run,
         agreement=members.agreement,
+        scored_round=round_number,
     )
     scoring = Exchange(members.channel, round_number, MessageType.EVALUATE, accept)
-    missing = scoring.request(members.addressed(asked, content))
+    missing = scoring.request(members.addressed(proven(members, asked, content)))
     members.silence.note(asked, scoring.late)
     if missing:
         log.warning("round %d: not evaluated: %s", round_number, listed(missing))

@@ -43,6 +43,7 @@ ALLOWED = {
         "server/rounds/loop.py",
         "server/rounds/membership.py",
         "server/rounds/round.py",
+        "server/rounds/statements.py",
         "simulation/engine.py",
         "flower_compat/bundle.py",
         "flower_compat/control.py",
