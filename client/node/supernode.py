@@ -6,6 +6,7 @@ the parent does, so that no orphan keeps the site's identity.
 
 import protocol.telemetry  # isort: skip
 
+import logging
 import os
 import secrets
 import signal
@@ -16,10 +17,13 @@ import threading
 import time
 from pathlib import Path
 
+from client.node.child_output import ChildOutput
 from protocol.config.site import SiteConfig
 
+log = logging.getLogger(__name__)
+
 _LOOPBACK = "127.0.0.1"
-_PARENT_POLL_S = 0.5
+_PARENT_POLL_S, _LAST_LINES_S = 0.5, 2.0
 
 
 class SuperNode:
@@ -37,7 +41,7 @@ class SuperNode:
             f.write(self.secret)
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "client.node.supernode", str(os.getpid())),
+                *(sys.executable, "-u", "-m", "client.node.supernode", str(os.getpid())),
                 *("--superlink", str(config.centre)),
                 *("--root-certificates", str(config.ca_file)),
                 *("--auth-supernode-private-key", str(config.key_file)),
@@ -46,7 +50,12 @@ class SuperNode:
                 *("--host", _LOOPBACK, "--port", self.address.rpartition(":")[2]),
             ],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
+        assert self._process.stdout is not None
+        # Some of its lines quote the centre.
+        self._output = ChildOutput(self._process.stdout, log)
 
     @property
     def exit_code(self) -> int | None:
@@ -62,6 +71,7 @@ class SuperNode:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._output.join(_LAST_LINES_S)
 
 
 def _free_port() -> int:

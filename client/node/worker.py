@@ -12,18 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
 
 from flwr.app import Context, Message, MessageType
 
 from client.node.answers import AnswerError, AppError, decode_answer
 from client.node.approval import ApprovedCode
+from client.node.child_output import ChildOutput
 from client.node.confinement.limits import Confined
 from client.node.confinement.walls import child_environment, make_folders, memory_bytes, walls_of
 from client.node.confinement.watch import members, resident_bytes
@@ -32,7 +31,6 @@ from client.node.records import pack_records
 from flower_compat.message_bytes import context_bytes, envelope_bytes
 from flower_compat.task_identity import current_task
 from protocol.config.site import SiteConfig
-from protocol.escaping import printable
 from protocol.wire.messages import sent_shapes
 from protocol.wire.weights import MessageError, bytes_sent
 
@@ -40,7 +38,6 @@ log = logging.getLogger(__name__)
 
 _CHILD = Path(__file__).with_name("worker_process.py")
 _OUTPUT_BYTES = 2**20  # of the log, for each message
-_LINE_BYTES = 4096
 _END_S, _LOOK_S = 0.5, 2.0
 _PASSES = 20
 
@@ -140,7 +137,7 @@ class _Child:
                 cwd="/",
             )
         assert self._process.stdout is not None
-        self._output = _Output(self._process.stdout)
+        self._output = ChildOutput(self._process.stdout, log, _OUTPUT_BYTES)
         self._network, self._memory, self._next_look = "", memory_bytes(config), 0.0
         try:
             self.confined = self._start(config, code, stop)
@@ -237,27 +234,6 @@ class _Child:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_END_S)
             raise WorkerDied(f"the worker ended with status {self._process.returncode}") from None
-
-
-class _Output:
-    """What the process prints, as lines of the site's log: escaped, and not without end."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._left = _OUTPUT_BYTES
-        threading.Thread(target=self._forward, args=(stream,), daemon=True).start()
-
-    def allow(self) -> None:
-        """The next message's share."""
-        self._left = _OUTPUT_BYTES
-
-    def _forward(self, stream: IO[bytes]) -> None:
-        with stream:
-            while line := stream.readline(_LINE_BYTES):
-                if self._left > 0:
-                    log.info("%s", printable(line.rstrip(b"\r\n").decode("utf-8", "replace")))
-                    self._left -= len(line)
-                    if self._left <= 0:
-                        log.warning("the worker prints too much; the rest is left out")
 
 
 def _python() -> list[str]:

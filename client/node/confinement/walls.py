@@ -1,6 +1,7 @@
 """Where the walls of a site's worker stand: which files are its own, which it reads."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,12 @@ _PROCESSES_A_CORE = 16  # PyTorch starts several threads for each
 # PyTorch, CUDA's side of the host, a scan that is read; threads' stacks count whole.
 _LIBRARIES, _STACKS_A_CORE = 8 * 2**30, 64 * 2**20
 _ROOT = Path(__file__).resolve().parents[3]
+_PASSED_ON = re.compile(
+    r"(PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|CC|CXX|CUDA_HOME|LD_LIBRARY_PATH|LD_PRELOAD"
+    r"|DO_NOT_TRACK|NO_COLOR)$|(LC|OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|CUDA|CUBLAS|CUDNN|NCCL|NVIDIA"
+    r"|HIP|HSA|ROCR|ROCM|MIOPEN|TORCH|PYTORCH|TORCHINDUCTOR|TRITON|ITK|MONAI|MALLOC|COVERAGE|FLWR"
+    r"|RAY|MLFLOW)_"
+)
 # Folders of the state that the approved code keeps; the others are the executor's.
 _KEPT_BY_THE_CODE = ("cohorts", "optimisers", "pseudo-labels", "residuals")
 _TEMPORARY, _COMPILED = "worker/tmp", "worker/compiled"
@@ -59,8 +66,11 @@ def memory_bytes(config: SiteConfig) -> int:
 
 
 def child_environment(config: SiteConfig) -> dict[str, str]:
-    """This process's, without what tells Python where code is; with folders of its own."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    """What libraries go by, of this process's variables; with folders of its own.
+
+    Others may hold secrets, or tell Python where code is.
+    """
+    kept = {name: text for name, text in os.environ.items() if _PASSED_ON.match(name)}
     compiled = str(config.state / _COMPILED)
     return kept | {
         "TMPDIR": str(config.state / _TEMPORARY),

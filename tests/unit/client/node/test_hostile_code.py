@@ -225,7 +225,7 @@ def test_what_it_prints_is_text_of_the_log(site: Site) -> None:
     assert word == "KeyError"
     assert r"\x00\x00\x00\x02\x1b]0;owned\x07\x1b[2J[red]" in site.log.text
     assert "\x1b" not in site.log.text
-    assert "the worker prints too much; the rest is left out" in site.log.text
+    assert "it prints too much; the rest is left out" in site.log.text
     assert len(site.log.text) < 2**22
     own = [record.name for record in site.log.records if "all is well" in record.getMessage()]
     assert own == ["client.node.worker"]
@@ -253,7 +253,8 @@ def test_it_has_no_network(site: Site) -> None:
     assert not found["name"].startswith("got")
 
 
-def test_it_reaches_no_file_of_the_executor(site: Site) -> None:
+def test_it_reaches_no_file_of_the_executor(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SITE_TOKEN", "a secret of the service's")
     config, root = site.config, Path(__file__).parents[4]
     (config.bundles / "approved").mkdir(parents=True)
     found = site.found(
@@ -275,6 +276,7 @@ def test_it_reaches_no_file_of_the_executor(site: Site) -> None:
         "        code=attempt(lambda: open(ROOT + '/evil.py', 'w')),\n"
         "        memory=attempt(lambda: open(f'/proc/{parent}/mem', 'rb+')),\n"
         "        files=attempt(lambda: open(f'/proc/{parent}/fd/0')),\n"
+        "        token=attempt(lambda: os.environ['SITE_TOKEN']),\n"
         "        environment=attempt(lambda: open(f'/proc/{parent}/environ').read()),\n"
         "        own=attempt(lambda: open(STATE + '/optimisers/x', 'w').close()),\n"
         "        temporary=attempt(lambda: __import__('tempfile').TemporaryFile().close()),\n"

@@ -1,6 +1,7 @@
 """How Flower's SuperNode is started, and ended; its command line is for all to see."""
 
 import base64
+import io
 import os
 import shlex
 import stat
@@ -27,6 +28,7 @@ class FakeProcess:
         self.calls: list[object] = []
         self.status: int | None = None
         self.obeys = True
+        self.stdout = io.BytesIO(b"Run 7 of \x1b[2Jcentre\n")
         self.made.append(self)
 
     def poll(self) -> int | None:
@@ -75,7 +77,7 @@ def test_the_command_line(config: SiteConfig, processes: list[FakeProcess]) -> N
     node = SuperNode(config, SITE_FILE)
     [process] = processes
     command = process.command
-    assert command[:4] == [sys.executable, "-m", "client.node.supernode", str(os.getpid())]
+    assert command[:5] == [sys.executable, "-u", "-m", "client.node.supernode", str(os.getpid())]
     assert option(command, "--superlink") == "centre.example.org:9092"
     assert option(command, "--root-certificates") == str(config.state / "ca.pem")
     assert option(command, "--auth-supernode-private-key") == str(config.state / "site.key")
@@ -88,12 +90,22 @@ def test_the_command_line(config: SiteConfig, processes: list[FakeProcess]) -> N
     assert process.options["stdin"] == subprocess.DEVNULL
 
 
+def test_its_lines_are_lines_of_the_log(
+    config: SiteConfig, processes: list[FakeProcess], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some quote the centre, which could write what it likes to the terminal."""
+    caplog.set_level("INFO")
+    SuperNode(config, SITE_FILE).stop()
+    assert processes[0].options["stderr"] == subprocess.STDOUT
+    assert caplog.messages == [r"Run 7 of \x1b[2Jcentre"]
+
+
 def test_flower_knows_every_option(config: SiteConfig, processes: list[FakeProcess]) -> None:
     from flwr.common.config import parse_config_args
     from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 
     SuperNode(config, SITE_FILE)
-    known = _parse_args_run_supernode().parse_args(processes[0].command[4:])
+    known = _parse_args_run_supernode().parse_args(processes[0].command[5:])
     assert known.isolation == "process"
     assert not known.insecure
     assert parse_config_args([known.node_config]) == {"site-config": str(SITE_FILE)}

@@ -1,0 +1,47 @@
+"""What a child process prints, as lines of this site's log: escaped, and not without end."""
+
+import logging
+import threading
+from typing import IO
+
+from protocol.escaping import printable
+
+_LINE_BYTES = 4096
+
+
+class ChildOutput:
+    """Reads a stream to its end, in a thread of its own.
+
+    Args:
+        stream: stdout and stderr of the child.
+        log: Where its lines go.
+        most: Bytes that are logged until `allow` is called; None: all.
+    """
+
+    def __init__(self, stream: IO[bytes], log: logging.Logger, most: int | None = None) -> None:
+        self._stream, self._log, self._most = stream, log, most
+        self._left = most
+        self._thread = threading.Thread(target=self._forward, daemon=True)
+        self._thread.start()
+
+    def allow(self) -> None:
+        """From now on, as much as at the beginning."""
+        self._left = self._most
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the last lines of a child that has ended."""
+        self._thread.join(timeout_s)
+
+    def _forward(self) -> None:
+        with self._stream:
+            while line := self._stream.readline(_LINE_BYTES):
+                if self._left is None or self._left > 0:
+                    text = line.rstrip(b"\r\n").decode("utf-8", "replace")
+                    self._log.info("%s", printable(text))
+                    self._count(len(line))
+
+    def _count(self, size: int) -> None:
+        if self._left is not None:
+            self._left -= size
+            if self._left <= 0:
+                self._log.warning("it prints too much; the rest is left out")
