@@ -10,18 +10,17 @@ cases, whatever was added, taken out, exchanged or moved between validation and 
 number of runs, studies and orders.  Within a block numbers are judged once more by what they are
 in truth made of (`protocol/wire/small_groups.py`).
 
-A case is known by what its scan shows and by its label file, whatever the study's grid: a scan
-that was only converted or compressed is the same one, another label is another case.
+In a score a case is known by what its scan and the organ's mask show, whatever the study's grid and
+whatever it calls and numbers the organ; in the organ box by its scan and label file.  A scan or
+label that was only converted is the same one (but for the box), one that was redrawn is another.
 
-Not guaranteed: across studies that call the same organ by another name (`asdnet-site approve`
-shows a study's organs); for weights, which are no sums over cases and change with every case that
-was trained on; and where the site's `.released.json` was deleted.
+Not guaranteed: for weights, which are no sums over cases and change with every case that was
+trained on; and where the site's `.released.json` was deleted.
 """
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -47,18 +46,17 @@ class CohortFileError(ValueError):
 
 
 class _Released(Frozen):
-    """cohorts/.released.json: by organ, and of the boxes, the blocks of all that has ever left."""
+    """cohorts/.released.json: the blocks of all that has ever left."""
 
-    blocks: dict[str, tuple[tuple[str, ...], ...]] = Field({}, description="hashes of cases")
+    blocks: tuple[tuple[str, ...], ...] = Field((), description="hashes of case and organ")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """A usable case as it counts in a number: for which parts and quantities."""
+    """A usable case as it counts: its part, and an id for each quantity that it is in."""
 
-    id: str
     part: Part
-    quantities: frozenset[str]
+    ids: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +64,12 @@ class Release:
     """What may leave of a site's cases.
 
     Attributes:
-        blocks: Of all that has ever left, this time included, by quantity.
-        released: Those that leave this time.
+        blocks: Of all that has ever left, this time included.
+        released: By quantity, those that leave this time.
         held_back: Why the others don't, a line each.
     """
 
-    blocks: Mapping[str, Sequence[Block]]
+    blocks: Sequence[Block]
     released: Mapping[str, Sequence[Block]]
     held_back: tuple[str, ...]
 
@@ -82,17 +80,28 @@ def released_file(config: SiteConfig) -> Path:
     return config.state / "cohorts" / ".released.json"
 
 
-def case_id(case: Case, voxel_hash: str) -> str:
-    """Hash of what a scan shows and of its label's bytes; the same in every study."""
-    label = content_hash(case.label) if case.label else ""
-    return hashlib.sha256(f"{voxel_hash}\n{label}".encode()).hexdigest()
+def counted(
+    case: Case, voxel_hash: str, organ_hashes: Mapping[str, str], *, boxed: bool
+) -> Counted:
+    """A case as it counts in what leaves: in the organs' scores, or in the organ box.
+
+    Args:
+        case: At the site.
+        voxel_hash: Of what its scan shows.
+        organ_hashes: By organ that is annotated, of where it is; "": absent.
+        boxed: Whether its organ box counts.
+    """
+    ids: dict[str, str] = {}
+    if case.part in _SCORED:
+        # Absent organs look alike: only their names tell them apart.
+        ids = {o: _digest(voxel_hash, mask or f"no {o}") for o, mask in organ_hashes.items()}
+    elif case.part == "labelled" and boxed and case.label:
+        ids = {BOX: _digest(voxel_hash, f"box {content_hash(case.label)}")}
+    return Counted(part=case.part, ids=ids)
 
 
-def quantities_of(part: Part, annotated: Collection[str], *, boxed: bool) -> frozenset[str]:
-    """What a case of this part is counted in: the organs' scores, or the organ box."""
-    if part in _SCORED:
-        return frozenset(annotated)
-    return frozenset([BOX] if part == "labelled" and boxed else [])
+def _digest(scan: str, shown: str) -> str:
+    return hashlib.sha256(f"{scan}\n{shown}".encode()).hexdigest()
 
 
 def plan_release(config: SiteConfig, cases: Iterable[Counted]) -> Release:
@@ -101,24 +110,23 @@ def plan_release(config: SiteConfig, cases: Iterable[Counted]) -> Release:
     Raises:
         CohortFileError: The site's blocks cannot be read.
     """
-    file = released_file(config)
-    before = read_kept(file, _Released).blocks if file.exists() else {}
-    blocks = {what: [frozenset(b) for b in of_quantity] for what, of_quantity in before.items()}
+    file, fewest = released_file(config), config.min_cases_reported
+    before = read_kept(file, _Released).blocks if file.exists() else ()
+    blocks = [frozenset(block) for block in before]
     groups: dict[tuple[str, Part], set[str]] = {}
     for case in cases:
-        for what in case.quantities:
-            groups.setdefault((what, case.part), set()).add(case.id)
+        for what, id_ in case.ids.items():
+            groups.setdefault((what, case.part), set()).add(id_)
     released: dict[str, list[Block]] = {}
-    lines: Counter[str] = Counter()
+    lines: list[str] = []
     for (what, part), ids in sorted(groups.items()):
-        known, now = release(blocks.get(what, []), frozenset(ids), config.min_cases_reported)
+        blocks, now = release(blocks, frozenset(ids), fewest)
         held = ids.difference(*now)
-        new = held.difference(*known)
-        blocks[what] = known
+        new = held.difference(*blocks)
         released.setdefault(what, []).extend(now)
         noun = "the organ box" if what == BOX else f"{part} scores of {what}"
-        if len(ids) >= config.min_cases_reported:
-            lines.update(_reasons(noun, len(new), len(held - new), config.min_cases_reported))
+        if len(ids) >= fewest:
+            lines += _reasons(noun, len(new), len(held - new), fewest)
     return Release(blocks=blocks, released=released, held_back=tuple(lines))
 
 
@@ -156,8 +164,8 @@ def _reasons(noun: str, new: int, torn: int, fewest: int) -> list[str]:
 
 def write_released(config: SiteConfig, release: Release) -> None:
     """Keep the blocks, before anything of them leaves."""
-    blocks = {what: plain(of_quantity) for what, of_quantity in release.blocks.items()}
-    write_text(released_file(config), _Released(blocks=blocks).model_dump_json(), PRIVATE)
+    content = _Released(blocks=plain(release.blocks))
+    write_text(released_file(config), content.model_dump_json(), PRIVATE)
 
 
 def plain(blocks: Iterable[Block]) -> tuple[tuple[str, ...], ...]:

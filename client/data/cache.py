@@ -22,10 +22,7 @@ from asdnet_models.preprocessing import PREPROCESSING_VERSION, preprocess_image,
 from client.data.case import Case
 from client.data.errors import ScanError
 from client.data.grid_size import broken_by_grids, most_bytes, study_voxels
-from client.data.hashing import (
-    content_hash,
-    voxel_hash,
-)
+from client.data.hashing import content_hash, voxel_hash
 from client.data.organ_places import array_xyz, organ_box, organ_places, study_classes
 from client.data.room import CacheError, Lease, entry_size, make_room, touch
 from protocol.config.limits import SiteLimits
@@ -34,7 +31,7 @@ from protocol.config.study import DataRequirements, StudyProtocol
 from protocol.files import atomic_folder
 
 # Raise this whenever the files of an entry change.
-_ENTRY_VERSION = 3
+_ENTRY_VERSION = 4
 _ROUNDING_MM = 1e-3
 _DEMANDS = {"modality", "max_spacing_mm", "min_extent_mm"}
 
@@ -91,6 +88,12 @@ class CachedCase:
     def annotated(self) -> frozenset[str]:
         """The study's organs that are annotated; its label says nothing of the others."""
         return frozenset(self.facts["annotated"])
+
+    @property
+    def organ_hashes(self) -> dict[str, str]:
+        """By annotated organ, the hash of where it is; see `hashing.organ_hashes`."""
+        hashes: dict[str, str] = self.facts["organ_hashes"]
+        return hashes
 
     @property
     def organ_box(self) -> tuple[float, ...] | None:
@@ -232,6 +235,7 @@ def _fill(
         "organ_box": box,
         "organ_places": {value: len(voxels) for value, voxels in places.items()},
         "annotated": sorted(case.annotated(protocol.organs)),
+        "organ_hashes": case.organ_hashes(label, protocol.organs),
     }
     _write(folder, arrays, facts)
     return lease

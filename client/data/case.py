@@ -15,6 +15,7 @@ from client.data.dicom.objects import dicom_files, is_dicom, label_kind, structu
 from client.data.dicom.segments import read_segments
 from client.data.dicom.series import DicomSeries, find_series
 from client.data.geometry import put_on_grid
+from client.data.hashing import organ_hashes
 from client.data.image_io import (
     load_numbers,
     read_image,
@@ -54,6 +55,12 @@ class Case:
     def annotated(self, organs: Mapping[str, int]) -> frozenset[str]:
         """The study's organs that are annotated in it; its label says nothing of the others."""
         return self.label_mapping(organs).annotated_in(self.name) if self.label else frozenset()
+
+    def organ_hashes(self, label: sitk.Image | None, organs: Mapping[str, int]) -> dict[str, str]:
+        """`hashing.organ_hashes` of those that are annotated; of no label there are none."""
+        annotated = self.annotated(organs)
+        drawn = {organ: value for organ, value in organs.items() if organ in annotated}
+        return {} if label is None else organ_hashes(label, drawn)
 
     def how_it_is_read(self, organs: Mapping[str, int]) -> dict[str, Any]:
         """What decides how its files are understood, for a key; equal where nothing differs."""

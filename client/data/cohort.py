@@ -19,10 +19,9 @@ from client.data.blocks import (
     PRIVATE,
     Block,
     Counted,
-    case_id,
+    counted,
     plain,
     plan_release,
-    quantities_of,
     read_kept,
     write_released,
 )
@@ -88,13 +87,13 @@ def _freeze(
     config: SiteConfig, protocol: StudyProtocol, run: str, data: SiteData, file: Path
 ) -> Cohort:
     """Write the run's cases down; what may leave of them, first."""
-    counted = {case.key: _counted(case, protocol) for case in _cases(data)}
-    release = plan_release(config, counted.values())
+    cases = {case.key: _counted(case, protocol) for case in _cases(data)}
+    release = plan_release(config, cases.values())
     for line in release.held_back:
         log.warning("run %s: %s", run, line)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_released(config, release)
-    key_of = {case.id: key for key, case in counted.items()}
+    key_of = {id_: key for key, case in cases.items() for id_ in case.ids.values()}
     cohort = _cohort(
         data,
         {
@@ -103,7 +102,8 @@ def _freeze(
         },
     )
     write_text(file, cohort.model_dump_json(), PRIVATE)
-    runs = sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    # Not the file of the blocks, whose name has a dot before it.
+    runs = sorted(file.parent.glob("[!.]*.json"), key=lambda path: path.stat().st_mtime)
     for old in runs[:-_RUNS_KEPT]:
         old.unlink()
     return cohort
@@ -162,10 +162,5 @@ def _cases(data: SiteData) -> list[CachedCase]:
 
 
 def _counted(case: CachedCase, protocol: StudyProtocol) -> Counted:
-    part = case.case.part
     boxed = is_boxed(case, protocol.organ_names)
-    return Counted(
-        id=case_id(case.case, case.facts["voxel_hash"]),
-        part=part,
-        quantities=quantities_of(part, case.annotated, boxed=boxed),
-    )
+    return counted(case.case, case.facts["voxel_hash"], case.organ_hashes, boxed=boxed)

@@ -49,6 +49,7 @@ class Measures:
         intensity: Percentiles 1, 50 and 99.5 of the body.
         volumes_ml: By organ that is drawn; 0 where it is drawn as absent.
         voxel_hash: Equal for copies.
+        organ_hashes: By organ that is drawn, of where it is.
         identifiers: Header fields that may identify the patient.
         cache_bytes: What it takes in the cache.
         study_voxels: On the study's grid.
@@ -63,6 +64,7 @@ class Measures:
     intensity: tuple[float, ...]
     volumes_ml: Mapping[str, float]
     voxel_hash: str
+    organ_hashes: Mapping[str, str]
     identifiers: tuple[str, ...]
     cache_bytes: int
     study_voxels: int
@@ -135,6 +137,7 @@ def inspect_case(
         intensity=_intensity(scan),
         volumes_ml=volumes_ml,
         voxel_hash=voxel_hash(scan),
+        organ_hashes=case.organ_hashes(label, protocol.organs),
         identifiers=identifiers,
         cache_bytes=entry_bytes(study_voxels, labelled=label is not None),
         study_voxels=study_voxels,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import get_args
 
-from client.data.blocks import Counted, Release, case_id, plan_release, quantities_of
+from client.data.blocks import Counted, Release, counted, plan_release
 from client.data.case import Case, Part
 from client.data.dataset import BOX, tolerable
 from client.data.declaration import count_rules, declare, is_boxed
@@ -96,13 +96,13 @@ def check_site(
         reports.append(_excluded(case, config))
         progress(reports[-1])
     pairs = list(zip(survey.cases, reports, strict=False))
-    counted = [
+    would_count = [
         _counted(case, report, protocol) for case, report in pairs if report.status == "used"
     ]
-    release = plan_release(config, [case for case, _ in counted])
+    release = plan_release(config, [case for case, _ in would_count])
     return SiteCheck(
         reports=tuple(reports),
-        facts=_facts(config, protocol, reports, _boxed(counted, release)),
+        facts=_facts(config, protocol, reports, _boxed(would_count, release)),
         survey=survey,
         held_back=release.held_back,
     )
@@ -110,20 +110,15 @@ def check_site(
 
 def _counted(case: Case, report: CaseReport, protocol: StudyProtocol) -> tuple[Counted, Measures]:
     """A case as it would count in what leaves."""
-    assert report.measures is not None
-    boxed = is_boxed(report.measures, protocol.organ_names)
-    counted = Counted(
-        id=case_id(case, report.measures.voxel_hash),
-        part=case.part,
-        quantities=quantities_of(case.part, report.measures.annotated, boxed=boxed),
-    )
-    return counted, report.measures
+    measures = report.measures
+    assert measures is not None
+    boxed = is_boxed(measures, protocol.organ_names)
+    return counted(case, measures.voxel_hash, measures.organ_hashes, boxed=boxed), measures
 
 
-def _boxed(counted: Sequence[tuple[Counted, Measures]], release: Release) -> list[list[Measures]]:
-    measures = {case.id: of_case for case, of_case in counted}
+def _boxed(cases: Sequence[tuple[Counted, Measures]], release: Release) -> list[list[Measures]]:
     return [
-        [of_case for id_, of_case in measures.items() if id_ in block]
+        [measures for case, measures in cases if case.ids.get(BOX) in block]
         for block in release.released.get(BOX, ())
     ]
 

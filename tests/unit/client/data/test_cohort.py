@@ -248,15 +248,57 @@ def test_a_new_labelled_cases_organ_box_is_not_given_away(
     assert (second.labelled, second.box) == (4, first.box)
 
 
-def test_another_studys_grid_does_not_make_other_cases(
-    hospital: SiteConfig, make_protocol: MakeProtocol
+@pytest.mark.parametrize(
+    ("organs", "spacing", "organ"),
+    [
+        ({"ball": 2, "rod": 5}, (2.0, 2.0, 2.5), "ball"),
+        ({"sphere": 2, "rod": 5}, (2.0, 2.0, 2.0), "sphere"),
+    ],
+)
+def test_another_studys_grid_or_names_do_not_make_other_cases(
+    hospital: SiteConfig,
+    make_protocol: MakeProtocol,
+    organs: dict[str, int],
+    spacing: tuple[float, float, float],
+    organ: str,
 ) -> None:
     site_of_run(hospital, make_protocol(), "run-1")
     add_case(hospital, "test", "new")
-    finer = make_protocol(spacing_mm=(2.0, 2.0, 2.5), name="another")
-    data, _ = site_of_run(hospital, finer, "run-2")
-    assert [len(block) for block in data.blocks("ball", data.test)] == [4]
+    other = make_protocol(organs=organs, spacing_mm=spacing, name="another")
+    data, _ = site_of_run(hospital, other, "run-2")
+    assert [len(block) for block in data.blocks(organ, data.test)] == [4]
     assert len(data.test) == 5
+
+
+def test_a_label_that_was_only_converted_is_the_same_case(
+    hospital: SiteConfig, make_protocol: MakeProtocol
+) -> None:
+    site_of_run(hospital, make_protocol(), "run-1")
+    label = hospital.data / "labelsTs" / "patient-test-0.nii.gz"
+    image = sitk.ReadImage(str(label))
+    label.unlink()
+    sitk.WriteImage(image, str(label.with_name("patient-test-0.mha")))
+    data, _ = site_of_run(hospital, make_protocol(), "run-2")
+    assert [len(block) for block in data.blocks("ball", data.test)] == [4]
+    redrawn = sitk.GetArrayFromImage(image)
+    redrawn[redrawn == 2] = 0
+    other = sitk.GetImageFromArray(redrawn)
+    other.CopyInformation(image)
+    sitk.WriteImage(other, str(label.with_name("patient-test-0.mha")))
+    data, _ = site_of_run(hospital, make_protocol(), "run-3")
+    assert data.blocks("ball", data.test) == []
+    assert [len(block) for block in data.blocks("rod", data.test)] == [4]
+
+
+def test_organs_that_are_absent_in_one_case_do_not_hold_each_other_back(
+    hospital: SiteConfig, make_protocol: MakeProtocol
+) -> None:
+    label = hospital.data / "labelsTs" / "patient-test-0.nii.gz"
+    image = sitk.ReadImage(str(label))
+    sitk.WriteImage(image * 0, str(label))
+    data, _ = site_of_run(hospital, make_protocol(), "run-1")
+    for organ in ("ball", "rod"):
+        assert [len(block) for block in data.blocks(organ, data.test)] == [4]
 
 
 def test_nothing_of_it_moves_a_number_where_one_case_may_be_reported(
@@ -285,3 +327,14 @@ def test_a_changed_cohort_says_why_a_case_is_not_used(
     (hospital.data / "labelsTs" / "patient-test-2.nii.gz").unlink()
     with pytest.raises(CohortChanged, match="Not used now: case patient-test-2: imagesTs holds"):
         site_of_run(hospital, protocol, "run-1")
+
+
+def test_old_runs_are_cleared_away_and_the_blocks_never(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    config, protocol = make_site(labelled=1), make_protocol()
+    for number in range(70):
+        site_of_run(config, protocol, f"run-{number}")
+    folder = config.state / "cohorts"
+    assert len([path for path in folder.glob("run-*.json")]) == 64
+    assert (folder / "run-69.json").exists() and released_file(config).exists()
