@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,13 @@ RunOption = Annotated[str, typer.Option(help="Show what belongs to this study ru
 NotedOption = Annotated[
     str,
     typer.Option(help="A last hash that you wrote down earlier, or its beginning, to look for."),
+]
+StatementsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--statements",
+        help="Another side's file of what sites have signed; repeatable.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")]
 

@@ -5,9 +5,22 @@ from typing import Annotated
 
 import typer
 
+from client.node.guard.resumption import ResumptionError, resume_run
+from protocol.audit.log import AuditError
 from protocol.audit.report import View
-from protocol.config.site import SITE_CONFIGS, read_site
-from reporting.audit_command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
+from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.study import ProtocolError
+from protocol.keys import KeyFileError, openssh_line, read_private_key
+from reporting.audit_command import (
+    JsonOption,
+    NotedOption,
+    RunOption,
+    SinceOption,
+    StatementsOption,
+    answer,
+    day,
+)
+from reporting.terminal import user_errors
 
 
 def audit(
@@ -20,13 +33,21 @@ def audit(
         Path | None,
         typer.Option("--compare", help="The centre's log, which must agree about this site."),
     ] = None,
+    statements: StatementsOption = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            metavar="RUN",
+            help="Answer this run again, which was stopped; once you know why it was.",
+        ),
+    ] = "",
     json_wanted: JsonOption = False,
 ) -> None:
     """Verify this hospital's audit log and report what came, what was refused and what left.
 
     The whole log is always verified; --since and --run choose what is shown.
     Exit status 0: all is well, or nothing has been sent yet.
-    Exit status 1: a log was changed, a noted hash is gone, or the sides differ.
+    Exit status 1: a log was changed, a noted hash is gone, or the sides or statements differ.
     Exit status 2: the question cannot be answered.
     """
 
@@ -40,6 +61,21 @@ def audit(
             run=run,
             other_log=other_log,
             noted=noted.lower(),
+            statements=tuple(sorted(config.statements.glob("*.jsonl"))),
+            other_statements=tuple(statements or ()),
+            keys=_own_key(config),
         )
 
+    if resume:
+        with user_errors(AuditError, ProtocolError, ResumptionError):
+            typer.echo(resume_run(read_site(configs / f"{site}.yaml"), resume))
+        return
     answer(view, json_wanted=json_wanted)
+
+
+def _own_key(config: SiteConfig) -> dict[str, str]:
+    """This site's own; {} where it is not here any more."""
+    try:
+        return {config.site: openssh_line(read_private_key(config.key_file).public_key())}
+    except KeyFileError:
+        return {}

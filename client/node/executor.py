@@ -17,7 +17,7 @@ from flwr.app import Context, Message
 from client.node.answers import AnswerError, AppError
 from client.node.approval import ApprovedCode, NotApprovedError, check_bundle
 from client.node.egress import error_reply, filter_reply
-from client.node.guard.allowed import require_allowed, require_enough_cases, require_plausible
+from client.node.guard.allowed import require_allowed, require_enough_cases
 from client.node.guard.guard import Guard
 from client.node.guard.history import HistoryError
 from client.node.guard.refusal import Refusal
@@ -33,7 +33,6 @@ from protocol.keys import KeyFileError
 from protocol.wire.description import describe
 from protocol.wire.error_words import CRASHED, NOT_APPROVED, REFUSED, STOPPED
 from protocol.wire.messages import read_protocol, read_run
-from protocol.wire.proofs import has_manifest
 from protocol.wire.weights import MessageError
 
 log = logging.getLogger(__name__)
@@ -158,8 +157,6 @@ class Executor:
             return reply
         try:
             require_enough_cases(self._config, message, reply)
-            if study is None:
-                return reply
             return self._guard.sealed(study, reply, message, received)
         except Refusal as refusal:
             return self._refused(message, refusal)
@@ -173,7 +170,7 @@ class Executor:
         self._log("refused", message, message, refusal.word)
         return error_reply(message, refusal.word)
 
-    def _admitted(self, message: Message, fab: bytes) -> tuple[Study | None, ApprovedCode]:
+    def _admitted(self, message: Message, fab: bytes) -> tuple[Study, ApprovedCode]:
         """The study and the code of an instruction that an honest centre could send now.
 
         Raises:
@@ -182,9 +179,6 @@ class Executor:
             BundleError: The bundle is none.
         """
         now = datetime.now()
-        if not has_manifest(message.content):  # until every centre signs
-            require_allowed(self._config, require_plausible(message), message, now)
-            return None, check_bundle(self._config, fab, self._installed)
         study = self._guard.recognise(message)
         require_allowed(self._config, study.protocol, message, now)
         unapproved = None

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from protocol.audit.log import Direction
 from protocol.audit.report import Findings, Kind, count_of, moment, verdict
+from protocol.audit.statement_checks import StatementFindings
 from protocol.audit.verification import Comparison, Verification
 from protocol.escaping import printable
 
@@ -43,11 +44,17 @@ _KEEPING = (
     "Write the last hash down with today's date (its first 16 characters do), or send it to the "
     "other side, regularly. Whoever can write the log's file could cut off its end or write it "
     "anew, and the log alone does not show that. A hash that is kept elsewhere does: --noted HASH "
-    "shows whether it is still in the log. So does the other side's log: --compare FILE."
+    "shows whether it is still in the log. So does the other side's log: --compare FILE. "
+    "In each round a site signs where its log ends, and the others keep that: --statements FILE."
 )
 _DAMAGED = (
     "What to do: keep the file as it is, and a copy of it. Ask who has had access to this "
     "machine, and compare with the other side's log: --compare FILE."
+)
+_UNFIT = (
+    "What to do: keep all files as they are. Where sites had different weights, ask the centre, "
+    "and compare with those sites by telephone. Where a log was cut, ask who has had access to "
+    "that machine; a log that was put back from a backup looks the same."
 )
 _DIFFERENT = (
     "A message that was sent but did not arrive may have been lost or have come too late: such a "
@@ -68,6 +75,7 @@ def print_findings(findings: Findings, console: Console) -> None:
         _print(console, _noted(findings), "" if findings.noted else "bold red")
     if findings.comparison is not None and findings.other is not None:
         _print_comparison(findings.comparison, findings.other, console)
+    _print_statements(findings.statements, console)
     if not verification.entries:
         return
     extent = [f"since {view.since} (UTC)"] if view.since else []
@@ -82,6 +90,22 @@ def print_findings(findings: Findings, console: Console) -> None:
     console.print(Text(_CONTENTS + _unexplained(findings.kinds)))
     _print(console, "How to notice that the log's end was cut off", "bold")
     console.print(Text(_KEEPING))
+
+
+def _print_statements(found: StatementFindings, console: Console) -> None:
+    if found.faults:
+        count = count_of(len(found.faults), "fault", "faults")
+        heading = f"WHAT SITES HAVE SIGNED DOES NOT FIT: {count}"
+        _print(console, heading, "bold red")
+        _print_faults(found.faults, console)
+        _print(console, _UNFIT)
+    elif found.count:
+        _print(
+            console,
+            f"{count_of(found.count, 'signed statement', 'signed statements')} of"
+            f" {count_of(len(found.sites), 'site', 'sites')} fit: in each round all sites had the"
+            " same weights, and what was signed of a log is in it.",
+        )
 
 
 def _print_faults(faults: Sequence[str], console: Console) -> None:

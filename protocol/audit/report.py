@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from asdnet_models.config import Frozen
 from protocol.audit.log import AuditEntry, AuditError, Direction
+from protocol.audit.statement_checks import StatementFindings, check_statements
 from protocol.audit.verification import Comparison, Verification, compare, verify
 
 
@@ -23,6 +24,9 @@ class View:
     run: str = ""
     other_log: Path | None = None
     noted: str = ""  # a last hash that was kept elsewhere, or its beginning
+    statements: tuple[Path, ...] = ()  # this side's files of what sites have signed
+    other_statements: tuple[Path, ...] = ()  # files of other sides
+    keys: Mapping[str, str] = field(default_factory=dict)  # known here, OpenSSH lines by site
 
     def shows(self, entry: AuditEntry) -> bool:
         """Whether the report is to show this entry."""
@@ -59,6 +63,7 @@ class Findings:
     other: Verification | None
     comparison: Comparison | None
     noted: AuditEntry | None
+    statements: StatementFindings
 
     @property
     def all_well(self) -> bool:
@@ -68,6 +73,7 @@ class Findings:
             and (self.other is None or not self.other.faults)
             and (self.comparison is None or self.comparison.agree)
             and (not self.view.noted or self.noted is not None)
+            and not self.statements.faults
         )
 
 
@@ -99,7 +105,19 @@ def examine(view: View) -> Findings:
         other=other,
         comparison=comparison,
         noted=noted[0] if noted else None,
+        statements=check_statements(
+            view.statements, view.other_statements, view.keys, _logs(view, verification, other)
+        ),
     )
+
+
+def _logs(
+    view: View, own: Verification, other: Verification | None
+) -> dict[str, Sequence[AuditEntry]]:
+    """Logs of sites, which have signed entries of them; a centre signs none of its own."""
+    if view.owner == "site":
+        return {view.site: own.entries}
+    return {} if other is None else {view.site: other.entries}
 
 
 def add_up(entries: Iterable[AuditEntry]) -> tuple[Kind, ...]:
@@ -157,6 +175,12 @@ def as_json(findings: Findings) -> str:
         "last_hash": findings.verification.head if findings.verification.entries else None,
         "entries_in_log": len(findings.verification.entries),
         "faults": findings.verification.faults,
+        "statements": {
+            "count": findings.statements.count,
+            "runs": findings.statements.runs,
+            "sites": findings.statements.sites,
+            "faults": findings.statements.faults,
+        },
         "account": [kind.model_dump() for kind in findings.kinds],
         "entries": [entry.model_dump() for entry in findings.shown],
     }

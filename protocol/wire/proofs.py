@@ -42,12 +42,6 @@ def add_proofs(content: RecordDict, proofs: Proofs, wire: WireConfig) -> None:
         content[BEFORE[network]] = pack_global(weights, wire)
 
 
-def has_manifest(content: RecordDict) -> bool:
-    """Whether an instruction says that it is of a signed study."""
-    study = content.get(STUDY)
-    return isinstance(study, ConfigRecord) and MANIFEST in study
-
-
 def read_study_file(content: RecordDict) -> StudyFile:
     """The signed study that an instruction says it is of; nothing of it is verified.
 

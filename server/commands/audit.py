@@ -5,9 +5,18 @@ from typing import Annotated
 
 import typer
 
+from protocol.agreement.statement_store import STATEMENTS_FILE
 from protocol.audit.log import AuditError
 from protocol.audit.report import View
-from reporting.audit_command import JsonOption, NotedOption, RunOption, SinceOption, answer, day
+from reporting.audit_command import (
+    JsonOption,
+    NotedOption,
+    RunOption,
+    SinceOption,
+    StatementsOption,
+    answer,
+    day,
+)
 
 
 def audit(
@@ -20,13 +29,14 @@ def audit(
         Path | None,
         typer.Option("--compare", help="The log of --site, which must agree."),
     ] = None,
+    statements: StatementsOption = None,
     json_wanted: JsonOption = False,
 ) -> None:
     """Verify the centre's audit log and report what came, what was refused and what left.
 
     The whole log is always verified; --since and --run choose what is shown.
     Exit status 0: all is well, or nothing has been sent yet.
-    Exit status 1: a log was changed, a noted hash is gone, or the sides differ.
+    Exit status 1: a log was changed, a noted hash is gone, or the sides or statements differ.
     Exit status 2: the question cannot be answered.
     """
 
@@ -43,6 +53,8 @@ def audit(
             run=run,
             other_log=other_log,
             noted=noted.lower(),
+            statements=tuple(sorted(centre.glob(f"runs/*/{STATEMENTS_FILE}"))),
+            other_statements=tuple(statements or ()),
         )
 
     answer(view, json_wanted=json_wanted)

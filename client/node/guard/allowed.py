@@ -3,13 +3,12 @@
 from datetime import datetime
 
 from flwr.app import Message, MessageType
-from pydantic import ValidationError
 
 from client.data.layout import survey_folder
 from client.node.guard.limits import broken_by_cases, broken_limits, closed
 from client.node.guard.refusal import Refusal
 from protocol.config.site import SiteConfig
-from protocol.config.study import StudyProtocol, beyond_bounds, explain
+from protocol.config.study import StudyProtocol
 from protocol.wire.error_words import BEYOND_LIMITS, OUTSIDE_HOURS
 from protocol.wire.messages import read_plan, read_protocol, read_training
 
@@ -33,21 +32,6 @@ def require_allowed(
         raise _beyond(broken)
     if why := closed(config, now):
         raise Refusal(OUTSIDE_HOURS, why)
-
-
-def require_plausible(message: Message) -> StudyProtocol:
-    """The protocol of an instruction, if it is one that an honest centre could write.
-
-    Raises:
-        Refusal: If a value is beyond the bounds of its field.
-        MessageError, ValidationError: If there is none, or it is no protocol.
-    """
-    try:
-        return read_protocol(message.content)
-    except ValidationError as error:
-        if beyond_bounds(error):
-            raise _beyond([explain(error, "protocol")]) from None
-        raise
 
 
 def require_enough_cases(config: SiteConfig, message: Message, reply: Message) -> None:

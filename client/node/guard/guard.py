@@ -114,7 +114,7 @@ class Guard:
         asked = read_instruction(message, study.protocol, self._shapes_of(study))
         if asked.kind == MessageType.QUERY:
             return require_fewer(past.queries, MOST_QUERIES, f"run {manifest.run}: declarations")
-        require_order(asked, past, manifest.evaluation_rounds)
+        require_order(asked, past, manifest.evaluation_rounds, self._config.limits)
         self._admit_weights(study, asked, history, past)
         return None
 
@@ -144,7 +144,7 @@ class Guard:
         """The entry that this site's last statement names is still in its log."""
         mark = last_signed(self._config.state)
         path = self._config.audit_file
-        if mark is None or (path.exists() and _holds(path.read_bytes(), mark)):
+        if mark is None or (path.exists() and mark.stands_in(path.read_bytes())):
             return
         raise Refusal(
             LOG_CUT,
@@ -223,8 +223,3 @@ class Guard:
             shapes = {n: shapes_of(weights) for n, weights in first_weights(study.protocol).items()}
             self._shapes = study.manifest.protocol_digest, shapes
         return shapes
-
-
-def _holds(log: bytes, mark: Mark) -> bool:
-    """Whether a log has the entry; not only the one after it, which names it too."""
-    return f'"hash":"{mark.head}"'.encode() in log

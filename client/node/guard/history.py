@@ -39,6 +39,10 @@ class Mark(Frozen):
     seq: PositiveInt
     head: str
 
+    def stands_in(self, log: bytes) -> bool:
+        """Whether a log has the entry; the one after it names it too, which is not enough."""
+        return f'"hash":"{self.head}"'.encode() in log
+
 
 class LogEnd(Mark):
     """Where another site's log ended, by its statement of a round."""
@@ -157,6 +161,11 @@ def keep_last_signed(state: Path, mark: Mark) -> None:
     """Before the statement leaves."""
     (state / "guard").mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
     write_text(state / "guard" / _MARK, mark.model_dump_json(), _PRIVATE_FILE)
+
+
+def forget_last_signed(state: Path) -> None:
+    """By a person's decision."""
+    (state / "guard" / _MARK).unlink(missing_ok=True)
 
 
 def _file_name(number: int, digests: Mapping[str, str]) -> str:

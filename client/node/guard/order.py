@@ -6,13 +6,12 @@ from client.node.guard.form import Instruction
 from client.node.guard.history import Digests, Record
 from client.node.guard.refusal import Refusal
 from client.node.guard.weights import Compared
+from protocol.config.limits import SiteLimits
 from protocol.config.schedule import RoundPlan
 from protocol.wire.error_words import TOO_OFTEN, WRONG_ROUND, WRONG_WEIGHTS
 
 # A centre that is started anew asks what there is; so often may one be.
 MOST_QUERIES = 100
-_MOST_TRAININGS = 10
-_MOST_EVALUATIONS = 3
 
 
 def followed(past: Record, asked: Instruction, compared: Compared) -> Record:
@@ -32,7 +31,9 @@ def followed(past: Record, asked: Instruction, compared: Compared) -> Record:
     return past.model_copy(update=update)
 
 
-def require_order(asked: Instruction, past: Record, evaluation_rounds: tuple[int, ...]) -> None:
+def require_order(
+    asked: Instruction, past: Record, evaluation_rounds: tuple[int, ...], limits: SiteLimits
+) -> None:
     """A round that is due now: the last one again, or a later one.
 
     Raises:
@@ -49,9 +50,9 @@ def require_order(asked: Instruction, past: Record, evaluation_rounds: tuple[int
             f" study to round {latest}; no round is done again once a later one was begun: ask the"
             " centre whether it has lost its record",
         )
-    if training and number == past.round:
-        require_fewer(past.trainings, _MOST_TRAININGS, f"round {number}: answers to training")
     if training:
+        done = past.trainings if number == past.round else 0
+        require_fewer(done, limits.attempts_per_round, f"round {number}: answers to training")
         return
     if number not in evaluation_rounds:
         raise Refusal(
@@ -59,8 +60,8 @@ def require_order(asked: Instruction, past: Record, evaluation_rounds: tuple[int
             f"round {number}: scores are asked after a round in which the protocol has none; the"
             f" signed rounds are {', '.join(map(str, evaluation_rounds))}: ask the centre why",
         )
-    if number == past.evaluation_round:
-        require_fewer(past.evaluations, _MOST_EVALUATIONS, f"round {number}: scores")
+    done = past.evaluations if number == past.evaluation_round else 0
+    require_fewer(done, limits.evaluations_per_round, f"round {number}: scores")
 
 
 def require_fewer(done: int, most: int, what: str) -> None:

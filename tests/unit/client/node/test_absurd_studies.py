@@ -157,15 +157,17 @@ def test_a_study_beyond_limits_is_refused_before_anything_is_stored(
     world = make_world()
     before = world.files()
     with caplog.at_level(logging.ERROR):
-        assert world.word(hostile(study, change, signed=signed)) == "BeyondLimits"
+        # What nobody has signed is not even looked at.
+        word = "BeyondLimits" if signed else "NotSigned"
+        assert world.word(hostile(study, change, signed=signed)) == word
     assert world.asked == []
     assert world.files() == before
     # The centre hears one word; the site's own log says what it was.
-    assert named in caplog.text
-    assert "refused (BeyondLimits)" in caplog.text
+    assert (named if signed else "comes without a signed manifest") in caplog.text
+    assert f"refused ({word})" in caplog.text
     entries = verify(world.config.audit_file).entries
     assert [entry.direction for entry in entries] == ["received", "refused", "sent"]
-    assert entries[1].reason == "BeyondLimits"
+    assert entries[1].reason == word
 
 
 def test_all_that_is_beyond_is_said_at_once(

@@ -15,6 +15,8 @@ import flower_compat.runtime
 from client.node.answers import AnswerError, AppError
 from client.node.approval import ApprovedCode, NotApprovedError
 from client.node.executor import Executor
+from client.node.guard.history import HistoryError
+from client.node.guard.refusal import Refusal
 from client.node.worker import SiteStopped, WorkerDied
 from protocol.agreement.bundle import BundleError
 from protocol.audit.log import AuditEntry, AuditError, AuditLog
@@ -22,7 +24,7 @@ from protocol.audit.verification import verify
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.description import describe
-from protocol.wire.messages import pack_facts, pack_instruction
+from protocol.wire.messages import pack_facts, pack_instruction, read_protocol
 from protocol.wire.reports import SiteFacts
 
 pytestmark = pytest.mark.usefixtures("flower_task")
@@ -64,6 +66,9 @@ class World:
         self.code: ApprovedCode | Exception = ApprovedCode(DIGEST, FILES)
         self.answer: Callable[[Message], Any] = answer
         self.worker_closed = 0
+        self.approve: Callable[[Any], None] = lambda _: None
+        self.admit: Callable[[Any, Message, str], None] = lambda *_: None
+        self.seal: Callable[[Message], Message] = lambda reply: reply
         self.beaten = threading.Event()
         self.beat_fails = False
         self.gone: Exception | None = None
@@ -176,6 +181,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(flower_compat.runtime, "push_message", push)
     monkeypatch.setattr(flower_compat.runtime, "push_task_output", push_output)
     monkeypatch.setattr(client.node.executor, "check_bundle", check)
+    # What the guard lets pass has tests of its own (`guard/test_guard.py`).
+    guard = SimpleNamespace(
+        recognise=lambda message: SimpleNamespace(protocol=read_protocol(message.content)),
+        require_approval=lambda study: world.approve(study),
+        admit=lambda *given: world.admit(*given),
+        sealed=lambda study, reply, message, last: world.seal(reply),
+    )
+    monkeypatch.setattr(client.node.executor, "Guard", lambda _: guard)
     monkeypatch.setattr(
         client.node.executor, "installed_bundle", lambda: SimpleNamespace(digest=INSTALLED)
     )
@@ -512,3 +525,68 @@ def test_a_message_that_the_supernode_withdrew_does_not_hold_up_the_next(
     assert reply.metadata.reply_to_message_id == "instruction-2"
     assert [words for _, _, words in world.outputs] == ["withdrawn", ""]
     assert [entry.round for entry in world.entries] == [2, 2]
+
+
+# ---- the guard ----------------------------------------------------------------------------------
+
+
+def test_what_the_guard_refuses_is_neither_stored_nor_run(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise Refusal("WrongRound", "round 1: is over; ask the centre")
+
+    world.admit = refuse
+    world.serve(instruction())
+    assert world.asked == []
+    assert world.reply().error.reason == "WrongRound"
+    assert not world.config.protocol_file.exists()
+    came, refused, left = world.entries
+    assert (refused.direction, refused.what, refused.reason) == (
+        "refused",
+        "facts instruction",
+        "WrongRound",
+    )
+    assert refused.sha256 == came.sha256
+    assert left.reason == "WrongRound"
+    assert "refused (WrongRound): round 1: is over; ask the centre" in caplog.text
+
+
+def test_code_waits_for_the_same_person_as_a_study_that_is_not_approved(world: World) -> None:
+    checked: list[str] = []
+
+    def unapproved(_: Any) -> None:
+        checked.append("study")
+        raise Refusal("StudyNotApproved", "not approved")
+
+    world.approve = unapproved
+    world.code = NotApprovedError(DIGEST, "A")
+    world.serve(instruction())
+    assert (checked, world.reply().error.reason) == (["study"], "NotApproved")
+    world.pushed.clear()
+    world.outputs.clear()
+    world.code = ApprovedCode(DIGEST, FILES)
+    world.serve(instruction())
+    assert [reply.error.reason for reply in world.pushed] == ["StudyNotApproved"]
+    assert world.asked == []
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), HistoryError("damaged")])
+def test_an_answer_that_cannot_be_remembered_does_not_leave(world: World, error: Exception) -> None:
+    world.seal = raises(error)
+    world.serve(instruction())
+    assert len(world.asked) == 1
+    reply = world.reply()
+    assert not reply.has_content()
+    assert reply.error.reason == type(error).__name__
+
+
+def test_an_instruction_without_a_manifest_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from client.node.guard.guard import Guard
+
+    monkeypatch.setattr(client.node.executor, "Guard", Guard)
+    world.serve(instruction())
+    assert world.asked == []
+    assert world.reply().error.reason == "NotSigned"

@@ -11,6 +11,7 @@ from signed_study import CODE, RUN, Networks, SignedStudy, tiny_protocol
 from client.node.guard.guard import Guard
 from client.node.guard.history import History, HistoryError, Record
 from client.node.guard.refusal import Refusal
+from client.node.guard.resumption import ResumptionError, resume_run
 from protocol.agreement.statements import SignedStatement, Statement
 from protocol.audit.log import AuditLog
 from protocol.audit.verification import verify
@@ -442,6 +443,35 @@ def test_another_sites_cut_log_is_recorded_and_the_study_goes_on(
     notes = [e for e in verify(site.config.audit_file).entries if e.direction == "note"]
     assert [note.what for note in notes] == ["another site's audit log was cut"]
     assert "site B" in notes[0].reason
+
+
+def test_a_person_lets_a_stopped_run_go_on(site: Site, study: SignedStudy) -> None:
+    site.answers(study.train(1, study.first))
+    theirs = study.moved(study.first, STEP)
+    site.refuses(
+        study.train(2, study.first, study.statements(1, theirs)), "WeightsDiffer", "other weights"
+    )
+    said = resume_run(site.config, RUN)
+    assert "is answered again from now on" in said and "other sites other weights: B, C" in said
+    site.answers(study.train(2, study.first, study.statements(1, study.first)))
+    note = verify(site.config.audit_file).entries[-2]
+    assert (note.what, note.run) == ("run answered again", RUN)
+    assert "decided by" in note.reason
+    with pytest.raises(ResumptionError, match="was not stopped"):
+        resume_run(site.config, RUN)
+    with pytest.raises(ResumptionError, match="is no name of a run"):
+        resume_run(site.config, "../../x")
+
+
+def test_a_person_lets_it_go_on_without_the_lost_end_of_the_log(
+    site: Site, study: SignedStudy
+) -> None:
+    site.answers(study.train(1, study.first))
+    site.config.audit_file.unlink()
+    second = study.train(2, study.first, study.statements(1, study.first))
+    site.refuses(second, "LogCut", "was cut")
+    assert "had lost its end" in resume_run(site.config, RUN)
+    site.answers(second)
 
 
 # ---- the disk -----------------------------------------------------------------------------------
