@@ -6,11 +6,14 @@ travel where it is not checked: an extra record, a trailing byte, a header.
 
 import logging
 
+import torch
 from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
 
 from flower_compat.error_codes import CLIENT_APP_RAISED
-from protocol.config.study import WireConfig
-from protocol.wire.compression import reencode
+from protocol.agreement.bounds import distance, rounding_norm, update_bound
+from protocol.config.schedule import RoundPlan
+from protocol.config.study import StudyProtocol, WireConfig
+from protocol.wire.compression import read_global, read_update, reencode, shapes_of
 from protocol.wire.error_words import REFUSED, error_word
 from protocol.wire.group_checks import refuse_small_groups
 from protocol.wire.messages import (
@@ -21,12 +24,13 @@ from protocol.wire.messages import (
     pack_training,
     read_evaluation,
     read_facts,
+    read_plan,
     read_protocol,
     read_site_name,
     read_training,
     sent_shapes,
 )
-from protocol.wire.weights import MessageError, Weights, raw_weights, read_weights
+from protocol.wire.weights import MessageError, Weights, raw_weights
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +79,7 @@ def _reencode(content: RecordDict, instruction: Message, site: str, fewest: int)
         report = read_training(content, protocol)
         refuse_small_groups(report, protocol, fewest)
         segmenter, confidence = (
-            _reencode_update(content, instruction.content, name, protocol.wire)
+            _reencode_update(content, instruction.content, name, protocol)
             for name in (SEGMENTER, CONFIDENCE)
         )
         if segmenter is None:
@@ -85,9 +89,33 @@ def _reencode(content: RecordDict, instruction: Message, site: str, fewest: int)
 
 
 def _reencode_update(
-    content: RecordDict, asked: RecordDict, name: str, wire: WireConfig
+    content: RecordDict, asked: RecordDict, name: str, protocol: StudyProtocol
 ) -> Weights | ArrayRecord | None:
     """One network's update, of the names and shapes that the centre sent, and no others."""
+    wire = protocol.wire
     if wire.plain:
-        return read_weights(content, name, raw_weights(asked, name) or {})
-    return reencode(content, name, sent_shapes(asked).get(name, {}), wire)
+        like = raw_weights(asked, name) or {}
+    else:
+        shapes = sent_shapes(asked).get(name, {})
+        like = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    sent = read_global(asked, name, like, wire)
+    update = None if sent is None else read_update(content, name, sent, wire)
+    if sent is None or update is None:
+        if name in content:
+            raise MessageError(f"reply: holds a {name} that the centre did not send")
+        return None
+    _require_within_bound(name, update, sent, protocol, read_plan(asked))
+    return update if wire.plain else reencode(content, name, shapes_of(like), wire)
+
+
+def _require_within_bound(
+    name: str, update: Weights, sent: Weights, protocol: StudyProtocol, plan: RoundPlan
+) -> None:
+    """An update moves the weights no further than the study declares; its rounding may add."""
+    change = {key: update[key] - sent[key] for key in sent}
+    slack = rounding_norm(change, protocol.wire) + rounding_norm(update, WireConfig())
+    bound, norm = update_bound(protocol, plan, name, sent), distance(update, sent)
+    if norm > bound + slack:
+        raise MessageError(
+            f"reply: the {name} is moved by {norm:.4g}, at most {bound:.4g} may it be in a round"
+        )

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import io
 import json
+import math
 import pickle
 import pkgutil
 from collections.abc import Callable
@@ -31,8 +32,10 @@ import client
 import protocol
 from asdnet_models.sums import ScoreSum, SumCount
 from client.node.egress import error_reply, filter_reply
+from protocol.agreement.bounds import update_bound
 from protocol.config.schedule import plan_round
-from protocol.config.study import StudyProtocol
+from protocol.config.study import StudyProtocol, merged
+from protocol.wire.compression import as_sent, pack_update
 from protocol.wire.description import describe
 from protocol.wire.error_words import CRASHED, ERROR_WORDS, NOT_APPROVED, REFUSED, STOPPED
 from protocol.wire.messages import (
@@ -50,8 +53,9 @@ pytestmark = pytest.mark.usefixtures("flower_task")
 PROTOCOL = StudyProtocol(organs={"prostate": 2, "bladder": 1}, seed=5)
 SENT = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([0.5, -0.5])}
 SENT_D = {"d": torch.tensor([1.0, 2.0, 3.0])}
-TRAINED = {name: tensor + 0.25 for name, tensor in SENT.items()}
-TRAINED_D = {name: tensor - 0.25 for name, tensor in SENT_D.items()}
+# Within the bounds of a round: 1e-3 (D: 1e-4) a step, 50 steps.
+TRAINED = {name: tensor + 2.0**-6 for name, tensor in SENT.items()}
+TRAINED_D = {name: tensor - 2.0**-9 for name, tensor in SENT_D.items()}
 FACTS = SiteFacts(
     labelled=8,
     unlabelled=5,
@@ -341,6 +345,26 @@ def test_what_is_larger_than_it_could_be_is_not_even_decoded(
 def test_weights_of_what_was_not_sent_are_refused() -> None:
     assert refused(leave(packed(TRAIN), instruction(TRAIN, confidence=None)))
     assert refused(leave(packed(TRAIN), instruction(TRAIN, segmenter=None)))
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize(("times", "leaves"), [(0.99, True), (1.1, False), (1e6, False)])
+def test_an_update_beyond_the_bound_of_the_study_does_not_leave(
+    form: str, times: float, leaves: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    protocol = merged(PROTOCOL, {"wire": {"format": form}})
+    plan = plan_round(protocol, 1)
+    sent = as_sent({"a.weight": torch.arange(600.0).reshape(20, 30) / 100}, protocol.wire)
+    step = times * update_bound(protocol, plan, SEGMENTER, sent) / math.sqrt(600)
+    record, _ = pack_update({n: t + step for n, t in sent.items()}, sent, protocol.wire)
+    asked = Message(pack_instruction(protocol, plan, sent, run="tiny-1"), 17, TRAIN)
+    asked.metadata.__dict__["_message_id"] = "instruction-1"
+    answer = Message(pack_training("A", REPORT, protocol, record, None), reply_to=asked)
+    reply = filter_reply(answer, asked, "A", 1)
+    assert reply.has_content() == leaves
+    if not leaves:
+        assert reply.error.reason == REFUSED
+        assert "the segmenter is moved by" in caplog.text
 
 
 def test_no_segmenter_is_no_update() -> None:
