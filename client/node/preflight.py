@@ -39,7 +39,12 @@ from client.node.training_rehearsal import rehearse_training
 from protocol.config.presets import preset
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.keys import KeyFileError, openssh_fingerprint, read_private_key
+from protocol.keys import (
+    KeyFileError,
+    openssh_fingerprint,
+    read_private_key,
+    read_verifying_key,
+)
 
 _SAME_MM = 1e-3
 _MISTAKES_SHOWN = 3
@@ -57,6 +62,7 @@ def preflight(config: SiteConfig, protocol: StudyProtocol | None = None) -> list
     steps: dict[str, Callable[[], Result]] = {
         **connection_checks(config),
         "private key": partial(_private_key, config),
+        "study key": partial(_study_key, config),
         "state folder": partial(_state, config),
         "worker": partial(_worker, config),
         "cache disk": partial(_disk, config, study, note),
@@ -94,6 +100,21 @@ def _private_key(config: SiteConfig) -> Result:
             hint = f"make {path} a file that this user can read"
         results.append(("failed", finding, hint))
     return joined(results)
+
+
+def _study_key(config: SiteConfig) -> Result:
+    """The centre's key, without which no study is answered, is here."""
+    path = config.centre_key_file
+    hint = f"put the centre's study.pub there; asdnet-site enrol --site {config.site} shows it"
+    if not path.exists():
+        return "failed", f"{path} does not exist: no study of the centre would be believed", hint
+    try:
+        fingerprint = openssh_fingerprint(read_verifying_key(path))
+    except KeyFileError as error:
+        return "failed", str(error), hint
+    if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "failed", f"others can change {path}, and so which studies run", f"chmod 644 {path}"
+    return "ok", f"the centre signs its studies with {fingerprint}", ""
 
 
 def _state(config: SiteConfig) -> Result:

@@ -38,11 +38,17 @@ from client.node.preflight import preflight
 from client.node.private_folders import close_folders
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.keys import make_key, openssh_fingerprint, openssh_private
+from protocol.keys import (
+    make_key,
+    make_signing_key,
+    openssh_fingerprint,
+    openssh_line,
+    openssh_private,
+)
 
 ROWS = [
     *("centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock"),
-    *("private key", "state folder", "worker", "cache disk", "device", "data"),
+    *("private key", "study key", "state folder", "worker", "cache disk", "device", "data"),
 ]
 # 24 voxels an edge at 2 mm; four cases of the five of `make_site` have labels.
 NEEDED = 24**3 * (5 * 4 + 4 * 1)
@@ -65,6 +71,8 @@ def put_key(config: SiteConfig, content: bytes | None = None, mode: int = 0o600)
     config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     config.key_file.write_bytes(openssh_private(make_key()) if content is None else content)
     config.key_file.chmod(mode)
+    line = openssh_line(make_signing_key().public_key(), "asdnet-centre")
+    config.centre_key_file.write_text(f"{line}\n", encoding="utf-8")
     return config
 
 
@@ -80,7 +88,7 @@ def test_a_site_that_is_ready_but_for_the_centre(
     config = put_key(make_site())
     checks = {check.name: check for check in preflight(config, make_protocol())}
     assert list(checks) == ROWS
-    assert [checks[name].status for name in ROWS[7:]] == ["ok"] * 6, checks
+    assert [checks[name].status for name in ROWS[7:]] == ["ok"] * 7, checks
     # One real step in a process of its own.
     step = re.fullmatch(
         r"cpu: one training step takes [\d.]+ s and ([\d.]+) MB of [\d.]+ GB",
@@ -92,7 +100,7 @@ def test_a_site_that_is_ready_but_for_the_centre(
     # A patient's name is in every file name, and in none of the rows.
     assert not any("patient" in check.finding + check.hint for check in checks.values())
     # Nothing is written but the state folder itself.
-    assert [path.name for path in config.state.iterdir()] == ["site.key"]
+    assert {path.name for path in config.state.iterdir()} == {"site.key", "centre.pub"}
     assert not config.cache.exists()
 
 
@@ -130,6 +138,28 @@ def test_the_key_is_shown_as_ssh_keygen_does(tmp_path: Path, make_site: MakeSite
             check=True,
         )
         assert printed.stdout.split()[1] in check.finding
+
+
+@pytest.mark.usefixtures("no_step")
+def test_the_centres_key_for_studies(make_site: MakeSite) -> None:
+    config = put_key(make_site(labelled=1))
+    public = config.centre_key_file
+    check = row("study key", config)
+    assert check.status == "ok"
+    assert check.finding.startswith("the centre signs its studies with SHA256:")
+    public.chmod(0o666)
+    check = row("study key", config)
+    assert (check.status, check.hint) == ("failed", f"chmod 644 {public}")
+    assert "others can change" in check.finding
+    public.write_text("ssh-rsa AAAA\n", encoding="utf-8")
+    check = row("study key", config)
+    assert check.status == "failed"
+    assert "must hold one OpenSSH public key line of type ssh-ed25519" in check.finding
+    public.unlink()
+    check = row("study key", config)
+    assert check.status == "failed"
+    assert "no study of the centre would be believed" in check.finding
+    assert check.hint.endswith("asdnet-site enrol --site A shows it")
 
 
 @pytest.mark.usefixtures("no_step")
@@ -611,7 +641,7 @@ def test_a_check_that_breaks_stops_no_other(
         "failed",
         "this check itself broke: KeyError",
     )
-    assert checks[8].status == "ok"
+    assert checks[ROWS.index("state folder")].status == "ok"
 
 
 FILES = st.one_of(st.none(), st.just("folder"), st.binary(max_size=60))
