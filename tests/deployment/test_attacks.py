@@ -202,7 +202,15 @@ def test_a_study_is_not_begun_on_bad_data_and_hears_of_no_patient(fed: harness.D
     assert fed.finish("patient") == 0, fed.tails()
 
 
+def all_at_work(fed: harness.Deployment) -> None:
+    """Whatever the tests before have left."""
+    for site in fed.sites:
+        if site not in fed.processes or fed.processes[site].poll() is not None:
+            fed.start_site(site)
+
+
 def test_a_study_that_a_hospital_has_not_approved(fed: harness.Deployment) -> None:
+    all_at_work(fed)
     fed.prepare("unasked", rounds=2)
     fed.approve("unasked", "AB")
     fed.resume("unasked")
@@ -223,6 +231,7 @@ def test_a_study_that_a_hospital_has_not_approved(fed: harness.Deployment) -> No
 
 def test_a_study_that_another_key_has_signed(fed: harness.Deployment) -> None:
     """Who has the centre's machine, and not its key: no hospital believes it."""
+    all_at_work(fed)
     fed.prepare("forged", rounds=2)
     path = fed.centre / "runs" / "forged" / "manifest.json"
     good, kept = path.read_text(), (fed.centre / "study.pub").read_bytes()
@@ -247,6 +256,7 @@ def test_a_bundle_that_nobody_approved(fed: harness.Deployment, tmp_path: Path) 
     changed = copy_of_checkout(tmp_path / "changed-centre")
     with (changed / "client/app.py").open("a") as file:
         file.write("\n# a line that no hospital has seen\n")
+    all_at_work(fed)
     fed.start_study("changed", rounds=2, root=changed)
     fed.until(lambda: waits(fed, "changed", "A: the code awaits approval"), 120, "A's word")
     assert "is not approved at this site" in fed.log("A")
