@@ -11,7 +11,10 @@ app = CommandGroup(
         "run": ("client.commands.run:run", "Join the federation, and train until stopped."),
         "check": ("client.commands.check:check", "Read every case as training would."),
         "enrol": ("client.commands.enrol:enrol", "Make this site's key, or show it again."),
-        "approve": ("client.commands.approve:approve", "Look at code that the centre sent."),
+        "approve": (
+            "client.commands.approve:approve",
+            "Look at studies and code of the centre, and decide.",
+        ),
         "audit": ("client.commands.audit:audit", "Report what has come and what has left."),
         "predict": ("client.commands.predict:predict", "Segment scans with a trained model."),
         "score": ("client.commands.score:score", "Compare a label map with its reference."),

@@ -10,7 +10,10 @@ app = CommandGroup(
     "asdnet-centre",
     "The coordinating centre: admit hospitals, run studies, keep the record.",
     {
-        "init": (f"{_ADMISSION}:init", "Make a new centre: a CA and a server certificate."),
+        "init": (
+            f"{_ADMISSION}:init",
+            "Make a new centre: CA, certificate, and a key for studies.",
+        ),
         "add-site": (f"{_ADMISSION}:add_site", "Admit a site by its public key."),
         "remove-site": (f"{_ADMISSION}:remove_site", "Admit a site no longer."),
         "renew": (f"{_ADMISSION}:renew", "Make a new server certificate from the same CA."),

@@ -64,7 +64,7 @@ def init(
     days: Annotated[int, DaysOption] = 397,
     centre: CentreOption = CENTRE,
 ) -> None:
-    """Make a new centre: a CA, a server certificate, and no sites yet."""
+    """Make a new centre: a CA, a server certificate, a key that signs studies, and no sites yet."""
     with user_errors(CentreError, KeyFileError):
         shorter = f"--days: must be at most --ca-days ({ca_days}), not {days}"
         hosts = _hosts(host, shorter if days > ca_days else None)
