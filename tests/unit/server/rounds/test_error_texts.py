@@ -67,3 +67,18 @@ def test_a_lost_reply_has_a_word_too(make_protocol: MakeProtocol, code: int) -> 
     run_study(MemoryGrid(sites), record, Witness(), expected_sites=3)
     assert record.rounds[0].left_out == {"C": "ReplyLost"}
     assert sites[2].asked["train"] == 3
+
+
+def test_a_site_whose_cases_changed_is_named_with_its_word_and_the_round_goes_on(
+    make_protocol: MakeProtocol, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hospital's side of it: tests/unit/client/data/test_cohort.py."""
+    protocol = make_protocol(training={"rounds": 1})
+    sites = [Site(name, protocol) for name in "ABC"]
+    sites[1].spoil["train"] = lambda *_: Error(2, "CohortChanged")
+    sites[2].spoil["evaluate"] = lambda *_: Error(2, "CohortChanged")
+    record = new_record(protocol, run=RUN)
+    run_study(MemoryGrid(sites), record, Witness(), expected_sites=3)
+    assert record.rounds[0].left_out == {"B": "CohortChanged"}
+    assert "left out: B (CohortChanged)" in caplog.text
+    assert "not evaluated: C (CohortChanged)" in caplog.text
