@@ -2,6 +2,7 @@
 
 import stat
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
     load_ssh_private_key,
     load_ssh_public_key,
     ssh_key_fingerprint,
@@ -21,6 +23,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o644
+# Of a key that a passphrase opens, PKCS 8 in PEM form.
+ENCRYPTED_HEAD = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+
+# Asks for a passphrase.
+Passphrase = Callable[[], bytes]
 
 
 class KeyFileError(ValueError):
@@ -119,11 +126,16 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def read_signing_key(path: Path) -> Ed25519PrivateKey:
+def read_signing_key(path: Path, passphrase: Passphrase | None = None) -> Ed25519PrivateKey:
     """The key by which the centre signs its studies.
 
+    Args:
+        path: Its file.
+        passphrase: Asked if the key is encrypted.
+
     Raises:
-        KeyFileError: If it cannot be read, others may read it, or it is of another kind.
+        KeyFileError: If it cannot be read, others may read it, it is of another kind, or the
+            passphrase is wrong.
     """
     content = _read(path)
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -132,9 +144,17 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
             f"{path}: others of this machine may read it (mode {mode:o}): run chmod 600 on it; if"
             " they might have, make another (asdnet-centre renew --signing-key)"
         )
+    locked = content.startswith(ENCRYPTED_HEAD) and passphrase is not None
     try:
-        key = load_ssh_private_key(content, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+        if locked and passphrase is not None:
+            key = load_pem_private_key(content, passphrase())
+        else:
+            key = load_ssh_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        if isinstance(error, KeyFileError):
+            raise
+        if locked:
+            raise KeyFileError(f"{path}: the passphrase is wrong") from None
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFileError(

@@ -23,6 +23,7 @@ app = CommandGroup(
         "report": ("server.commands.report:report", "Write the HTML report of a run."),
         "audit": ("server.commands.audit:audit", "Report what was sent, received and refused."),
     },
+    private=True,
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import (
     Field,
     PositiveInt,
@@ -24,10 +23,15 @@ from protocol.files import write_bytes, write_text
 from protocol.keys import (
     PRIVATE_MODE,
     PUBLIC_MODE,
-    KeyFileError,
-    read_certificate,
 )
-from server.admin.certificates import Identity, check_hosts, issue_server, make_ca
+from server.admin.authority import read_authority
+from server.admin.certificates import (
+    Identity,
+    check_hosts,
+    issue_server,
+    make_ca,
+)
+from server.admin.passphrase import encrypted, read_pem_key
 from server.admin.signing import make_signing_files
 from server.admin.site_keys import SiteKey
 
@@ -134,8 +138,16 @@ def read_centre(folder: Path) -> Centre:
         raise CentreError(explain(error, str(path))) from None
 
 
-def create_centre(centre: Centre, ca_days: int, now: datetime) -> None:
+def create_centre(
+    centre: Centre, ca_days: int, now: datetime, passphrase: bytes | None = None
+) -> None:
     """Make the folder with a new CA, a server certificate and no sites.
+
+    Args:
+        centre: What to make.
+        ca_days: Validity of the CA.
+        now: The time.
+        passphrase: Opens ca.key and study.key; None: they are not encrypted.
 
     Raises:
         CentreError: If there is anything in the folder, or the CA would end too early.
@@ -147,14 +159,15 @@ def create_centre(centre: Centre, ca_days: int, now: datetime) -> None:
         raise CentreError(f"{folder}: is there already and is not an empty folder; choose another")
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     folder.chmod(0o700)
-    ca = make_ca(ca_days, now)
+    ca = make_ca(ca_days, now, centre.hosts)
     server = issue_server(ca, centre.hosts, centre.days, now)
     try:
-        write_bytes(centre.ca_key, ca.key_pem, PRIVATE_MODE)
+        ca_pem = ca.key_pem if passphrase is None else encrypted(ca.key, passphrase)
+        write_bytes(centre.ca_key, ca_pem, PRIVATE_MODE)
         write_bytes(centre.ca_file, ca.certificate_pem, PUBLIC_MODE)
         write_bytes(centre.server_key, server.key_pem, PRIVATE_MODE)
         write_bytes(centre.server_file, server.certificate_pem, PUBLIC_MODE)
-        make_signing_files(folder)
+        make_signing_files(folder, passphrase)
         write_sites(centre, {})
         for inner in (centre.flower_home, centre.runs, centre.logs):
             inner.mkdir(mode=0o700)
@@ -166,19 +179,19 @@ def create_centre(centre: Centre, ca_days: int, now: datetime) -> None:
         raise
 
 
-def renew_server(centre: Centre, now: datetime) -> Identity:
+def renew_server(centre: Centre, now: datetime, ca_key: Path | None = None) -> Identity:
     """Replace server key and certificate by new ones of the same CA; the old become .previous.
 
+    Args:
+        centre: With the hosts and the validity that the certificate is to have.
+        now: The time.
+        ca_key: Where the CA's key is; None: in the centre's folder.
+
     Raises:
-        CentreError: If the CA has ended or its two files are not of one pair.
-        KeyFileError: If a file of the CA cannot be read.
+        KeyFileError: If a file of the CA cannot be read, its two files are not of one pair, or it
+            has ended or may not vouch for a host.
     """
-    ca = _read_ca(centre)
-    if ca.certificate.not_valid_after_utc <= now:
-        raise CentreError(
-            f"{centre.ca_file}: the CA expired on {ca.certificate.not_valid_after_utc:%Y-%m-%d};"
-            " make a new centre in another folder (init) and send every hospital its ca.pem"
-        )
+    ca = read_authority(centre.ca_file, ca_key or centre.ca_key, centre.hosts, now)
     server = issue_server(ca, centre.hosts, centre.days, now)
     for path, mode in ((centre.server_key, PRIVATE_MODE), (centre.server_file, PUBLIC_MODE)):
         if path.exists():
@@ -203,7 +216,7 @@ def read_server_key(centre: Centre) -> ec.EllipticCurvePrivateKey:
     Raises:
         KeyFileError: If it cannot be read or is of another kind.
     """
-    return _read_pem_key(centre.server_key)
+    return read_pem_key(centre.server_key)
 
 
 def read_sites(centre: Centre) -> dict[str, SiteKey]:
@@ -259,25 +272,3 @@ def _sibling(path: Path, suffix: str) -> Path:
 
 def _write_facts(centre: Centre) -> None:
     write_text(centre.facts_file, centre.model_dump_json(indent=2) + "\n", PUBLIC_MODE)
-
-
-def _read_ca(centre: Centre) -> Identity:
-    ca = Identity(key=_read_pem_key(centre.ca_key), certificate=read_certificate(centre.ca_file))
-    if ca.certificate.public_key() != ca.key.public_key():
-        raise CentreError(
-            f"{centre.ca_key}: is not the key of {centre.ca_file.name};"
-            " restore both from one backup"
-        )
-    return ca
-
-
-def _read_pem_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = load_pem_private_key(path.read_bytes(), None)
-    except OSError as error:
-        raise KeyFileError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise KeyFileError(f"{path}: must be an EC private key in PEM form without a passphrase")
-    return key

@@ -60,14 +60,19 @@ def check_hosts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_normal(host) for host in given))
 
 
-def make_ca(days: int, now: datetime) -> Identity:
-    """A self-signed CA which may sign servers' certificates but no further CA."""
+def make_ca(days: int, now: datetime, hosts: tuple[str, ...]) -> Identity:
+    """A self-signed CA which may vouch for servers at these hosts alone, and for no further CA.
+
+    Who steals its key can pass for the centre, but for no other machine.
+    """
     key = make_key()
+    permitted = [_subtree(host) for host in dict.fromkeys((*hosts, *_OWN_HOSTS))]
     name = _name("ASDNet federation CA")
     builder = (
         _builder(name, name, key, now, now + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(ca=True), critical=True)
+        .add_extension(x509.NameConstraints(permitted, excluded_subtrees=None), critical=True)
     )
     return Identity(key=key, certificate=builder.sign(key, hashes.SHA384()))
 
@@ -97,6 +102,28 @@ def hosts_of(certificate: x509.Certificate) -> tuple[str, ...]:
     """Every name and address that a certificate is good for."""
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return tuple(str(name.value) for name in names)
+
+
+def constraints_of(ca: x509.Certificate) -> tuple[str, ...]:
+    """The names and addresses that a CA may vouch for; none where it is not restricted."""
+    try:
+        found = ca.extensions.get_extension_for_class(x509.NameConstraints).value
+    except x509.ExtensionNotFound:
+        return ()
+    # An address is a network of one.
+    return tuple(str(name.value).partition("/")[0] for name in found.permitted_subtrees or ())
+
+
+def beyond_constraints(ca: x509.Certificate, hosts: Iterable[str]) -> list[str]:
+    """Those of the hosts that this CA may not vouch for; a name includes what is under it."""
+    permitted = constraints_of(ca)
+    return [
+        host
+        for host in hosts
+        if permitted
+        and host not in permitted
+        and (_address(host) or not host.endswith(tuple(f".{name}" for name in permitted)))
+    ]
 
 
 def _builder(
@@ -152,6 +179,12 @@ def _normal(host: str) -> str:
 def _general_name(host: str) -> x509.GeneralName:
     address = _address(host)
     return x509.DNSName(host) if address is None else x509.IPAddress(address)
+
+
+def _subtree(host: str) -> x509.GeneralName:
+    """That host alone, or a name and what is under it."""
+    address = _address(host)
+    return x509.DNSName(host) if address is None else x509.IPAddress(ipaddress.ip_network(address))
 
 
 def _host_mistake(host: str) -> str | None:

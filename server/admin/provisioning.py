@@ -27,6 +27,7 @@ from server.admin.centre import (
     write_sites,
 )
 from server.admin.certificates import hosts_of
+from server.admin.passphrase import is_encrypted
 from server.admin.signing import public_file, read_public
 from server.admin.site_keys import SiteKey, SiteName
 
@@ -134,6 +135,15 @@ def faults(
     return errors, warnings
 
 
+def ca_key_state(centre: Centre) -> str:
+    """Whether who reads the centre's folder has the CA."""
+    if not centre.ca_key.exists():
+        return "not on this machine"
+    if is_encrypted(centre.ca_key):
+        return "encrypted"
+    return "NOT encrypted, and needed by `renew` alone: take it off this machine"
+
+
 def content_json(centre: Centre, content: CentreContent, now: datetime) -> dict[str, object]:
     """What `list --json` prints."""
     return {
@@ -147,6 +157,7 @@ def content_json(centre: Centre, content: CentreContent, now: datetime) -> dict[
             }
             for name, certificate in content.certificates.items()
         },
+        "ca_key": ca_key_state(centre),
         "study_key": None if content.study_key is None else openssh_fingerprint(content.study_key),
         "hosts": hosts_of(content.certificates["server"]),
         "sites": {name: key.model_dump(mode="json") for name, key in content.sites.items()},

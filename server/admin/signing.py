@@ -21,6 +21,7 @@ from protocol.keys import (
     read_signing_key,
     read_verifying_key,
 )
+from server.admin.passphrase import encrypted, passphrase_of
 
 
 def private_file(centre: Path) -> Path:
@@ -33,12 +34,18 @@ def public_file(centre: Path) -> Path:
     return centre / "study.pub"
 
 
-def make_signing_files(centre: Path) -> Ed25519PublicKey:
-    """A new pair of keys in the centre's folder; an old one becomes .previous."""
+def make_signing_files(centre: Path, passphrase: bytes | None = None) -> Ed25519PublicKey:
+    """A new pair of keys in the centre's folder; an old one becomes .previous.
+
+    Args:
+        centre: The folder.
+        passphrase: Opens the private key; None: it is not encrypted.
+    """
     key = make_signing_key()
+    private = openssh_private(key) if passphrase is None else encrypted(key, passphrase)
     line = f"{openssh_line(key.public_key(), 'asdnet-centre')}\n".encode()
     for path, content, mode in (
-        (private_file(centre), openssh_private(key), PRIVATE_MODE),
+        (private_file(centre), private, PRIVATE_MODE),
         (public_file(centre), line, PUBLIC_MODE),
     ):
         if path.exists():
@@ -70,10 +77,11 @@ def read_private(centre: Path, path: Path | None) -> Ed25519PrivateKey:
         path: Where it lies; None: in the centre's folder.
 
     Raises:
-        KeyFileError: If it is not there, others may read it, or it is of another pair.
+        KeyFileError: If it is not there, others may read it, it is of another pair, or the
+            passphrase is wrong.
     """
     public, path = read_public(centre), path or private_file(centre)
-    key = read_signing_key(path)
+    key = read_signing_key(path, passphrase_of(path))
     if key.public_key() != public:
         raise KeyFileError(
             f"{path}: is not the key of {public_file(centre)}"

@@ -26,9 +26,11 @@ from server.admin.centre import (
     renew_server,
 )
 from server.admin.certificates import HostError, check_hosts, hosts_of
+from server.admin.passphrase import is_encrypted, new_passphrase
 from server.admin.provisioning import (
     CentreContent,
     admit_site,
+    ca_key_state,
     centre_content,
     centre_option,
     content_json,
@@ -62,6 +64,14 @@ def init(
         int, typer.Option(min=1, max=_MAX_DAYS, help="Validity of the CA: the federation's life.")
     ] = 3650,
     days: Annotated[int, DaysOption] = 397,
+    passphrase: Annotated[
+        bool,
+        typer.Option(
+            "--passphrase",
+            help="Encrypt ca.key and study.key; asks at the terminal, or takes ASDNET_PASSPHRASE "
+            "or the open file of the number ASDNET_PASSPHRASE_FD.",
+        ),
+    ] = False,
     centre: CentreOption = CENTRE,
 ) -> None:
     """Make a new centre: a CA, a server certificate, a key that signs studies, and no sites yet."""
@@ -69,7 +79,8 @@ def init(
         shorter = f"--days: must be at most --ca-days ({ca_days}), not {days}"
         hosts = _hosts(host, shorter if days > ca_days else None)
         made = Centre(folder=centre.resolve(), hosts=hosts, port=port, days=days)
-        create_centre(made, ca_days, datetime.now(UTC))
+        secret = new_passphrase() if passphrase else None
+        create_centre(made, ca_days, datetime.now(UTC), secret)
         _say(*_next_steps(made))
 
 
@@ -138,19 +149,24 @@ def renew(
             "the new study.pub.",
         ),
     ] = False,
+    ca_key: Annotated[
+        Path | None, typer.Option(help="The CA's key, where it is not kept in the centre's folder.")
+    ] = None,
     folder: CentreOption = CENTRE,
 ) -> None:
     """Make a new server key and certificate from the same CA; hospitals need nothing new."""
     with user_errors(CentreError, KeyFileError):
         centre = read_centre(folder)
         if signing_key:
-            if days or host:
-                raise CentreError("--signing-key: not with --days or --host, which are of another")
+            if days or host or ca_key:
+                raise CentreError(
+                    "--signing-key: not with --days, --host or --ca-key, which are of another"
+                )
             _say(*_new_signing_key(centre))
             return
         hosts = _hosts(host) if host else centre.hosts
         renewed = centre.model_copy(update={"hosts": hosts, "days": days or centre.days})
-        certificate = renew_server(renewed, datetime.now(UTC)).certificate
+        certificate = renew_server(renewed, datetime.now(UTC), ca_key).certificate
         _say(
             f"new server certificate for {', '.join(hosts_of(certificate))}",
             f"  SHA-256 {certificate_fingerprint(certificate)}",
@@ -187,7 +203,8 @@ def list_sites(
 
 
 def _new_signing_key(centre: Centre) -> list[str]:
-    public = signing.make_signing_files(centre.folder)
+    locked = is_encrypted(signing.private_file(centre.folder))
+    public = signing.make_signing_files(centre.folder, new_passphrase() if locked else None)
     return [
         "new key for studies; an old one is beside it as .previous",
         f"  {signing.public_file(centre.folder)}",
@@ -230,6 +247,24 @@ def _next_steps(centre: Centre) -> list[str]:
         "",
         "Admit a hospital by the .pub file that it sends back:",
         f"  asdnet-centre add-site SITE --public-key FILE{centre_option(centre)}",
+        "",
+        *_ca_key_advice(centre),
+    ]
+
+
+def _ca_key_advice(centre: Centre) -> list[str]:
+    renewal = f"asdnet-centre renew --ca-key FILE{centre_option(centre)}"
+    if is_encrypted(centre.ca_key):
+        return [
+            "ca.key and study.key are encrypted: `renew` asks for the passphrase, and `run` for"
+            " each new study. Nobody can restore it.",
+        ]
+    return [
+        "Take ca.key off this machine; neither the SuperLink nor a study needs it, and whoever has"
+        " it can pass for the centre:",
+        f"  mv {shlex.quote(str(centre.ca_key))} /media/SAFE/ca.key",
+        "For `renew`, once a year, name it where it is:",
+        f"  {renewal}",
     ]
 
 
@@ -250,6 +285,7 @@ def _show(centre: Centre, content: CentreContent, now: datetime) -> None:
     # Beside the table, not in it: a fingerprint must stand in one piece.
     for name, certificate in content.certificates.items():
         _say(f"SHA-256 of {name}: {certificate_fingerprint(certificate)}")
+    _say(f"ca.key: {ca_key_state(centre)}")
     if content.study_key is not None:
         _say(f"fingerprint of study.pub: {openssh_fingerprint(content.study_key)}")
     console.print(known if content.sites else "no sites yet")

@@ -152,7 +152,9 @@ async def length(request: Request) -> PlainTextResponse:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     now, folder = datetime.now(UTC), tmp_path_factory.mktemp("tls")
-    server = issue_server(make_ca(2, now - timedelta(hours=1)), ("localhost",), 1, now)
+    server = issue_server(
+        make_ca(2, now - timedelta(hours=1), ("localhost",)), ("localhost",), 1, now
+    )
     (folder / "key").write_bytes(server.key_pem)
     (folder / "pem").write_bytes(server.certificate_pem)
     return {"ssl_keyfile": str(folder / "key"), "ssl_certfile": str(folder / "pem")}
