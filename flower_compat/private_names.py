@@ -26,12 +26,25 @@ class PrivateName:
     attributes: tuple[str, ...] = ()
 
 
+def _functions(
+    module: str, used_by: str, reason: str, **parameters: str
+) -> tuple[PrivateName, ...]:
+    """Functions of one module; the parameters of each in a line."""
+    return tuple(
+        PrivateName(
+            name=f"{module}.{name}", used_by=used_by, reason=reason, parameters=tuple(names.split())
+        )
+        for name, names in parameters.items()
+    )
+
+
 _CONTROL = "`flwr register` and `flwr run` print for people; there is no API to call them"
 _EXECUTOR = (
     "flwr-clientapp imports whatever the centre sends and returns exception texts; "
     "no other executor can be configured"
 )
 _GATE = "the SuperLink's Control and Runtime APIs ask no caller for a key; no option closes them"
+_INFLATING = "a message takes as much memory as its sender likes; no option bounds it"
 _INTERVALS = "fixed pauses of seconds are most of a short round; no option sets them"
 _WORKER = "an instruction goes to the process that answers it as bytes, never as a pickle"
 
@@ -42,17 +55,12 @@ PRIVATE_NAMES = (
         reason="the digest that a site approves is of a bundle in memory; `flwr build` writes one",
         parameters=("app",),
     ),
-    PrivateName(
-        name="flwr.common.serde.fab_to_proto",
-        used_by="control",
-        reason=_CONTROL,
-        parameters=("fab",),
-    ),
-    PrivateName(
-        name="flwr.common.serde.user_config_to_proto",
-        used_by="control",
-        reason=_CONTROL,
-        parameters=("user_config",),
+    *_functions(
+        "flwr.common.serde",
+        "control",
+        _CONTROL,
+        fab_to_proto="fab",
+        user_config_to_proto="user_config",
     ),
     *(
         PrivateName(name=f"flwr.proto.control_pb2.{name}", used_by="control", reason=_CONTROL)
@@ -108,19 +116,14 @@ PRIVATE_NAMES = (
         reason=_WORKER,
         parameters=("message",),
     ),
-    *(
-        PrivateName(
-            name=f"flwr.common.serde.{name}",
-            used_by="message_bytes",
-            reason=_WORKER,
-            parameters=(parameter,),
-        )
-        for name, parameter in (
-            ("context_from_proto", "context_proto"),
-            ("context_to_proto", "context"),
-            ("message_from_proto", "message_proto"),
-            ("message_to_proto", "message"),
-        )
+    *_functions(
+        "flwr.common.serde",
+        "message_bytes",
+        _WORKER,
+        context_from_proto="context_proto",
+        context_to_proto="context",
+        message_from_proto="message_proto",
+        message_to_proto="message",
     ),
     *(
         PrivateName(name=f"flwr.proto.message_pb2.{name}", used_by="message_bytes", reason=_WORKER)
@@ -128,8 +131,8 @@ PRIVATE_NAMES = (
     ),
     PrivateName(
         name="flwr.supercore.inflatable.inflatable_utils.pull_objects",
-        used_by="polling",
-        reason=f"patched: {_INTERVALS}",
+        used_by="inflating, polling",
+        reason=f"patched: {_INTERVALS}; {_INFLATING}",
         parameters=(
             "object_ids",
             "pull_object_fn",
@@ -140,17 +143,42 @@ PRIVATE_NAMES = (
             "backoff_cap",
         ),
     ),
+    *_functions(
+        "flwr.supercore.inflatable.inflatable_utils",
+        "inflating",
+        _INFLATING,
+        inflate_object_from_contents="object_id object_contents keep_object_contents objects",
+    ),
+    *_functions(
+        "flwr.supercore.inflatable.inflatable_object",
+        "inflating",
+        _INFLATING,
+        get_object_body="object_content cls",
+        get_object_head_values_from_object_content="object_content",
+        iterate_object_tree="tree",
+    ),
+    PrivateName(name="flwr.proto.message_pb2.ObjectTree", used_by="inflating", reason=_INFLATING),
+    PrivateName(
+        name="flwr.superlink.grid.http_grid",
+        used_by="grid",
+        reason=f"patched: {_INFLATING}",
+        attributes=("inflate_object_from_contents", "pull_objects"),
+    ),
+    PrivateName(
+        name="flwr.supernode.runtime.run_clientapp",
+        used_by="runtime",
+        reason=f"patched: {_INFLATING}",
+        attributes=("pull_and_inflate_object_from_tree",),
+    ),
     PrivateName(
         name="flwr.common.constant.SubStatus",
         used_by="runtime",
         reason=_EXECUTOR,
         attributes=("COMPLETED", "FAILED"),
     ),
-    PrivateName(
-        name="flwr.proto.runtime_pb2.AcquireTaskRequest", used_by="runtime", reason=_EXECUTOR
-    ),
-    PrivateName(
-        name="flwr.proto.runtime_pb2.SendTaskHeartbeatRequest", used_by="runtime", reason=_EXECUTOR
+    *(
+        PrivateName(name=f"flwr.proto.runtime_pb2.{name}", used_by="runtime", reason=_EXECUTOR)
+        for name in ("AcquireTaskRequest", "SendTaskHeartbeatRequest")
     ),
     PrivateName(
         name="flwr.supercore.constant.TaskType",
@@ -158,17 +186,12 @@ PRIVATE_NAMES = (
         reason=_EXECUTOR,
         attributes=("CLIENT_APP",),
     ),
-    PrivateName(
-        name="flwr.supercore.interceptors.RuntimeTokenHttpInterceptor",
-        used_by="runtime",
-        reason=_EXECUTOR,
-        parameters=("token",),
-    ),
-    PrivateName(
-        name="flwr.supercore.interceptors.SuperExecAuthHttpInterceptor",
-        used_by="runtime",
-        reason=_EXECUTOR,
-        parameters=("master_secret", "protected_methods"),
+    *_functions(
+        "flwr.supercore.interceptors",
+        "runtime",
+        _EXECUTOR,
+        RuntimeTokenHttpInterceptor="token",
+        SuperExecAuthHttpInterceptor="master_secret protected_methods",
     ),
     PrivateName(
         name="flwr.supercore.protobuf.client.ProtobufClientInterceptor",
@@ -181,23 +204,19 @@ PRIVATE_NAMES = (
         reason=_EXECUTOR,
         attributes=("AcquireTask", "SendTaskHeartbeat", "close", "from_server_address"),
     ),
-    PrivateName(
-        name="flwr.supernode.runtime.run_clientapp.pull_task_input",
-        used_by="runtime",
-        reason=_EXECUTOR,
-        parameters=("client",),
+    *_functions(
+        "flwr.supernode.runtime.run_clientapp",
+        "runtime",
+        _EXECUTOR,
+        pull_task_input="client",
+        push_message="client message context",
+        push_task_output="client context sub_status details",
     ),
     PrivateName(
-        name="flwr.supernode.runtime.run_clientapp.push_message",
-        used_by="runtime",
-        reason=_EXECUTOR,
-        parameters=("client", "message", "context"),
-    ),
-    PrivateName(
-        name="flwr.supernode.runtime.run_clientapp.push_task_output",
-        used_by="runtime",
-        reason=_EXECUTOR,
-        parameters=("client", "context", "sub_status", "details"),
+        name="flwr.superlink.servicer.fleet.fleet_handlers",
+        used_by="superlink",
+        reason="patched: a site may push messages in the name of another, or of the centre",
+        attributes=("push_messages",),
     ),
     PrivateName(
         name="flwr.superlink.extensions",
@@ -243,8 +262,8 @@ PRIVATE_NAMES = (
     PrivateName(
         name="flwr.supernode.start_client_internal",
         used_by="supernode",
-        reason=f"patched: {_INTERVALS}",
-        attributes=("time",),
+        reason=f"patched: {_INTERVALS}; {_INFLATING}",
+        attributes=("pull_objects", "time"),
     ),
     PrivateName(
         name="flwr.supernode.cli.flower_supernode",

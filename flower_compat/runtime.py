@@ -23,7 +23,14 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from flower_compat.inflating import (
+    BadMessageError,
+    Bounds,
+    bound_pulls,
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +62,10 @@ class Task:
             try:
                 message, context, _, fab = pull_task_input(self._client)
                 future.set_result(TaskInput(message, context, fab.content))
+            except BadMessageError as error:
+                log.error("an instruction is refused: it %s", error)
+                self.give_up("BadInstruction")
+                future.set_exception(error)
             except BaseException as error:
                 future.set_exception(error)
 
@@ -77,9 +88,11 @@ class RuntimeApi:
     Args:
         address: Its host:port, on loopback.
         secret: What the SuperNode knows its executor by.
+        array_bytes: What the arrays of an instruction may take; a larger one is given up.
     """
 
-    def __init__(self, address: str, secret: bytes) -> None:
+    def __init__(self, address: str, secret: bytes, array_bytes: int) -> None:
+        bound_pulls(Bounds(array_bytes=array_bytes), vars(run_clientapp))
         self._address = address
         protected = frozenset([_ACQUIRE])
         self._acquirer = self._client(

@@ -1,5 +1,6 @@
 """Flower's SuperLink in this process, behind a middleware and a web server of ours."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,9 +11,13 @@ from typing import Any
 from flwr.superlink import extensions
 from flwr.superlink.cli import flower_superlink
 from flwr.superlink.cli.flower_superlink import _get_superexec_command
+from flwr.superlink.servicer.fleet import fleet_handlers
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from flower_compat.owner import FILE_VARIABLE, owners_command
+
+log = logging.getLogger(__name__)
 
 # The command's module has the name of the command, and so cannot be imported by it.
 _MODULE = flower_superlink.__globals__
@@ -39,6 +44,7 @@ def run_superlink(
         os.environ.pop(name, None)
     os.environ[FILE_VARIABLE] = str(owner_file)
     extensions.get_middleware = lambda: (gate,)
+    take_replies_alone()
 
     def superexec(**options: Any) -> list[str]:
         return owners_command(_get_superexec_command(**options))
@@ -49,3 +55,23 @@ def run_superlink(
     _MODULE.update(own)
     sys.argv = ["flower-superlink", *arguments]
     flower_superlink()
+
+
+def take_replies_alone() -> None:
+    """From now on, a site can push replies of its own, and nothing else.
+
+    Flower 1.41 knows who calls, and then believes what a message says of its sender: a site could
+    push another site's reply, or an instruction to it in the centre's name.
+    """
+    plain = fleet_handlers.push_messages
+
+    def push_messages(request: Any, state: Any) -> Any:
+        caller = request.node.node_id
+        for message in request.messages_list:
+            sender = message.metadata.src_node_id
+            if sender != caller or not message.metadata.reply_to_message_id:
+                log.warning("refused: node %d pushed a message of node %d", caller, sender)
+                raise HTTPException(403, "a site pushes replies of its own alone")
+        return plain(request, state)
+
+    fleet_handlers.push_messages = push_messages

@@ -3,11 +3,17 @@
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
+from flower_compat.inflating import Bounds, bound_pulls
 from flower_compat.polling import SuperNodePolling, pull_objects_soon
 
 
-def run_supernode() -> None:
-    """`flower-supernode` with the options in `sys.argv`."""
+def run_supernode(array_bytes: int) -> None:
+    """`flower-supernode` with the options in `sys.argv`.
+
+    Args:
+        array_bytes: What the arrays of one message may take; a larger one is not pulled.
+    """
     pull_objects_soon()
+    bound_pulls(Bounds(array_bytes=array_bytes), vars(start_client_internal))
     vars(start_client_internal)["time"] = SuperNodePolling()
     flower_supernode()

@@ -20,6 +20,7 @@ from flower_compat.polling import pull_objects_soon
 from protocol.agreement.manifest import SignedManifest
 from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
+from protocol.wire.weights import most_bytes
 from server.admin.centre import approved_cases
 from server.admin.signing import read_public
 from server.monitoring.run_folder import (
@@ -75,7 +76,7 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
             )
             audit = AuditLog(centre / "audit.jsonl")
             run_study(
-                PromptGrid(grid),
+                PromptGrid(grid, most_bytes(record.segmenter) + most_bytes(record.confidence)),
                 record,
                 watchers,
                 expected_sites=facts.expected_sites,

@@ -55,7 +55,7 @@ class Executor:
 
     def __init__(self, config: SiteConfig, address: str, secret: bytes) -> None:
         self._config = config
-        self._runtime = RuntimeApi(address, secret)
+        self._runtime = RuntimeApi(address, secret, config.limits.instruction_bytes)
         self._audit = AuditLog(config.audit_file)
         self._installed = installed_bundle().digest
         self._guard = Guard(config)

@@ -78,6 +78,14 @@ class SiteLimits(Frozen):
         return hours
 
     @property
+    def instruction_bytes(self) -> int:
+        """What the weights of one instruction may take: this round's, and those of the last.
+
+        A number takes five bytes at most; the rest is for names and heads.
+        """
+        return 2 * 5 * self.max_parameters + 2**22
+
+    @property
     def open_hours(self) -> tuple[tuple[time, time], ...]:
         """Begin and end of each range; where the end is the earlier one, it is the next day's."""
         ranges = []

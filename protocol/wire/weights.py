@@ -50,6 +50,16 @@ def bytes_of(weights: Mapping[str, Tensor] | None) -> int:
     return sum(w.numel() * w.element_size() for w in weights.values()) if weights else 0
 
 
+def most_bytes(weights: Mapping[str, Tensor] | None) -> int:
+    """What these weights take at most as they travel, in whatever format, bytes.
+
+    A number of a channel of its own takes five bytes in int8: itself and its scale.
+    """
+    if not weights:
+        return 0
+    return sum(5 * w.numel() for w in weights.values()) + _LINE_BYTES * len(weights) + HEAD_BYTES
+
+
 def bytes_sent(content: RecordDict) -> int:
     """What the weights of a message take on the wire, bytes: their arrays, heads and all."""
     records = [record for record in content.values() if isinstance(record, ArrayRecord)]

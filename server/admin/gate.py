@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 
 _FLEET, _HEALTH = "/v1/fleet/", "/health"
 # Flower cuts arrays into objects of 5 MiB; nothing that a site has to send is larger.
-MAX_BODY_BYTES = 16 * 2**20
+_PUSH_OBJECT, MAX_BODY_BYTES = "/v1/fleet/push-object", 16 * 2**20
+# All else is names and numbers.  A reply's objects are named here: 64 bytes each, 1,000 at most.
+MAX_OTHER_BYTES = 64 * 2**10
 _OUTSIDE = "this API is for the centre's own machine; sites use the Fleet API alone"
 _NOT_THE_OWNER = (
     "this API is for the user who runs the SuperLink; use the commands of asdnet-centre as that"
@@ -62,12 +64,11 @@ class Gate:
         nothing = b"0" if scope["method"] in ("GET", "HEAD") else b""
         length = headers.get(b"content-length", nothing)
         chunked = b"transfer-encoding" in headers
-        if chunked or not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        most = MAX_BODY_BYTES if scope["path"] == _PUSH_OBJECT else MAX_OTHER_BYTES
+        if chunked or not length.isdigit() or int(length) > most:
             words = _shown(length.decode("latin-1")) or "unknown"
             log.warning("refused: %s sent a body of %s bytes", host, words)
-            return PlainTextResponse(
-                f"a body must declare its length, {MAX_BODY_BYTES} bytes at most", 413
-            )
+            return PlainTextResponse(f"a body must declare its length, {most} bytes at most", 413)
         return None
 
 

@@ -49,6 +49,7 @@ ALLOWED = {
         "flower_compat/control.py",
         "flower_compat/error_codes.py",
         "flower_compat/message_bytes.py",
+        "flower_compat/inflating.py",
         "flower_compat/owner.py",
         "flower_compat/polling.py",
         "flower_compat/runtime.py",

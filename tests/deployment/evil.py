@@ -17,6 +17,12 @@ from flwr.app import MetricRecord as _MetricRecord
 from protocol.wire.weights import pack_weights as _pack
 from protocol.wire.weights import raw_weights as _raw
 
+_FILES = {
+    "a pickle": lambda: _pickle.dumps(_os.getcwd),
+    # One chunk, which is sent once and named 40 times.
+    "200 MiB of zeros": lambda: bytes(200 * 2**20),
+}
+
 
 def _spoiled(reply, instruction, site):  # type: ignore[no-untyped-def]
     mode = _Path(_os.environ["EVIL"]).read_text(encoding="utf-8").strip()
@@ -38,8 +44,8 @@ def _spoiled(reply, instruction, site):  # type: ignore[no-untyped-def]
     elif mode == "a metric of 24 MB":
         # One list: as many metrics of their own take longer to make than a round waits.
         content["metrics"] = _MetricRecord({"scan": [0.0] * 3_000_000})
-    elif mode == "a pickle":
-        data = _pickle.dumps(_os.getcwd)
+    elif mode in _FILES:
+        data = _FILES[mode]()
         content["segmenter"] = _ArrayRecord(
             array_dict={"safetensors": _Array("uint8", (len(data),), "numpy.ndarray", data)}
         )

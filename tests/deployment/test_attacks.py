@@ -21,6 +21,8 @@ MODES = {
     "extra record": "1 records are not on the allow-list",
     # Too large for the gate: it never arrives, and the SuperLink's log says why.
     "a metric of 24 MB": "no answer within",
+    # Refused before it is put together: the ServerApp's log says how much it would have been.
+    "200 MiB of zeros": "sent what cannot be read",
     "a pickle": "cannot be decoded",
     "10x norm": "times the median norm",
     "another site's name": "a node that is not site A answered in its name",

@@ -7,16 +7,29 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
+from base64 import b64encode
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import harness
 import pytest
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListNodesResponse,
+    RegisterNodeRequest,
+    StartRunRequest,
+)
 from flwr.proto.fab_pb2 import Fab
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
+from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, GetNodesRequest
+from flwr.supercore.primitives.asymmetric import sign_message
 
 from flower_compat.owner import HEADER
+from protocol.keys import read_private_key
 
 NOBODY = 65534
 # Of the machine's own Python, without our packages: as any user has it.
@@ -60,6 +73,8 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Deployment
         pytest.MonkeyPatch.context() as patch,
         harness.federation(tmp_path_factory.mktemp("fed"), study, "A", others="X") as fed,
     ):
+        # Kept elsewhere: the SuperLink needs it for nothing.
+        (fed.centre / "ca.key").rename(fed.folder / "ca.key")
         for name, value in careless.items():
             patch.setenv(name, value)
         # As many open files as most systems let a process have.
@@ -145,8 +160,36 @@ def test_what_another_user_sees_of_a_run_opens_nothing(fed: harness.Deployment) 
     path, _, headers = call
     ((status, _),) = ask(fed, [(path, body, headers | {HEADER: token})])
     assert status == 200
+    an_instruction_by_a_hospital_is_refused(fed, token)
     fed.server("run", "--stop", "seen", "--centre", fed.centre)
     assert token not in fed.log("superlink") + fed.log("study-seen")
+
+
+def an_instruction_by_a_hospital_is_refused(fed: harness.Deployment, token: str) -> None:
+    """A registered site pushes an instruction to a site, in the centre's name."""
+    ((_, answer),) = ask(fed, [("control/list-nodes", b"", {HEADER: token})])
+    (node,) = ListNodesResponse.FromString(bytes.fromhex(answer)).nodes_info
+    run = json.loads((fed.centre / "runs/seen/run.json").read_text())["flower_run_id"]
+    key, now = read_private_key(fed.home("A") / "state/site.key"), datetime.now(UTC).isoformat()
+    headers = {
+        "flwr-public-key": b64encode(node.public_key).decode(),
+        "flwr-timestamp": now,
+        "flwr-signature": b64encode(sign_message(key, now.encode())).decode(),
+    }
+    metadata = Metadata(
+        run_id=run, message_id="0" * 64, src_node_id=1, dst_node_id=node.node_id,
+        message_type="train", ttl=600, created_at=time.time(),
+    )  # fmt: skip
+    body = PushMessagesRequest(
+        node=Node(node_id=node.node_id),
+        messages_list=[Message(metadata=metadata)],
+        message_object_trees=[ObjectTree(object_id="0" * 64)],
+    ).SerializeToString()
+    address = fed.network.address("centre")
+    call = ("fleet/push-messages", body, headers)
+    ((status, words),) = ask(fed, [call], host="A", address=address)
+    assert (status, "a site pushes replies of its own alone" in words) == (403, True), words
+    assert f"refused: node {node.node_id} pushed a message of node 1" in fed.log("superlink")
 
 
 HOLD = """
@@ -213,12 +256,12 @@ def test_a_thousand_half_open_requests_keep_no_hospital_out(
 
 
 def test_the_centres_folder_is_closed_to_other_users(fed: harness.Deployment) -> None:
-    open_ = [
-        path.relative_to(fed.centre).as_posix()
-        for path in (fed.centre, fed.centre / "owner.token", fed.centre / "server.key")
-        if path.stat().st_mode & 0o077
-    ]
-    assert open_ == []
+    """The SuperLink's database, its runs and logs, and what a ServerApp writes."""
+    files = [fed.centre, *(path for path in fed.centre.rglob("*") if not path.is_symlink())]
+    names = {path.name for path in files}
+    assert {"superlink.db", "owner.token", "server.key", "run.json"} <= names
+    open_ = {path for path in files if path.stat().st_mode & 0o077}
+    assert open_ == set()
 
 
 def _arguments(pid: int | str) -> str:

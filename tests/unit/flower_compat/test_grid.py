@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_stalled_upload_holds_up_nobody() -> None:
     uploads = Uploads()
-    grid = PromptGrid(uploads)  # type: ignore[arg-type]
+    grid = PromptGrid(uploads, 0)  # type: ignore[arg-type]
     assert list(grid.pull_messages(["slow", "a", "b"])) == ["reply to a", "reply to b"]
     assert list(grid.pull_messages(["slow"])) == []
     assert uploads.asked.count("slow") == 1, "it is being pulled already"
@@ -46,7 +47,7 @@ def test_a_stalled_upload_holds_up_nobody() -> None:
 
 def test_what_is_not_there_is_asked_for_again() -> None:
     uploads = Uploads()
-    grid = PromptGrid(uploads)  # type: ignore[arg-type]
+    grid = PromptGrid(uploads, 0)  # type: ignore[arg-type]
     for _ in range(2):
         assert list(grid.pull_messages(["not yet"])) == []
     assert uploads.asked == ["not yet", "not yet"]
@@ -54,14 +55,14 @@ def test_what_is_not_there_is_asked_for_again() -> None:
 
 
 def test_a_failure_is_raised_where_it_is_waited_for() -> None:
-    grid = PromptGrid(Uploads())  # type: ignore[arg-type]
+    grid = PromptGrid(Uploads(), 0)  # type: ignore[arg-type]
     with pytest.raises(ConnectionError, match="gone"):
         grid.pull_messages(["broken"])
 
 
 def test_a_reply_that_flower_cannot_put_together_is_told_apart_from_a_lost_line() -> None:
     """Flower raises where it inflates what a site has sent: that is no reason to end the study."""
-    grid = PromptGrid(Uploads())  # type: ignore[arg-type]
+    grid = PromptGrid(Uploads(), 0)  # type: ignore[arg-type]
     with pytest.raises(UnreadableReplyError, match=r"^torn$"):
         grid.pull_messages(["torn"])
     assert list(grid.pull_messages(["a"])) == ["reply to a"]
@@ -83,10 +84,37 @@ def test_few_replies_are_on_their_way_at_once(monkeypatch: pytest.MonkeyPatch) -
         return [f"reply to {name}"]
 
     monkeypatch.setattr(uploads, "pull_messages", pull)
-    grid = PromptGrid(uploads)  # type: ignore[arg-type]
+    grid = PromptGrid(uploads, 0)  # type: ignore[arg-type]
     assert list(grid.pull_messages([*slow, "z"])) == []
     assert sorted(uploads.asked) == ["slow-0", "slow-1"]
     assert list(grid.pull_messages(["z"])) == []
     now[0] += 30
     assert list(grid.pull_messages(["z"])) == ["reply to z"]
     uploads.uploaded.set()
+
+
+def test_a_reply_is_of_the_node_that_was_asked(caplog: pytest.LogCaptureFixture) -> None:
+    """What is inside a message is its sender's: a site could name another as its source."""
+
+    def reply(node: int, to: str) -> SimpleNamespace:
+        metadata = SimpleNamespace(src_node_id=node, reply_to_message_id=to)
+        return SimpleNamespace(metadata=metadata, has_error=lambda: False)
+
+    there = {"one": reply(7, "one"), "two": reply(9, "two"), "three": reply(7, "one")}
+
+    class Replies(Uploads):
+        def push_messages(self, messages: list[Any]) -> list[str]:
+            return list(there)
+
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Any]:
+            return [there[name] for name in message_ids]
+
+    grid = PromptGrid(Replies(), 0)  # type: ignore[arg-type]
+    to_seven: Any = SimpleNamespace(metadata=SimpleNamespace(dst_node_id=7))
+    assert list(grid.push_messages([to_seven] * 3)) == ["one", "two", "three"]
+    (one,) = grid.pull_messages(["one"])
+    assert one is there["one"]
+    for name in ("two", "three"):
+        with pytest.raises(UnreadableReplyError):
+            grid.pull_messages([name])
+    assert "it is of node 7, and says that it is of node 9" in caplog.text

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from flower_compat.owner import HEADER
-from server.admin.gate import MAX_BODY_BYTES, Gate
+from server.admin.gate import MAX_BODY_BYTES, MAX_OTHER_BYTES, Gate
 
 OUTSIDE = ["203.0.113.5", "10.0.0.7", "192.168.1.2", "2001:db8::1", "fe80::1", "0.0.0.0"]
 LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1"]
@@ -140,10 +140,19 @@ def test_a_claimed_name_admits_no_node(name: str) -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.5", "127.0.0.1"])
 def test_the_largest_body(host: str) -> None:
-    fits = ask(host, "POST", "/v1/fleet/push", content=bytes(MAX_BODY_BYTES))
-    assert (fits.status_code, fits.text) == (200, f"/v1/fleet/push {MAX_BODY_BYTES}")
-    over = ask(host, "POST", "/v1/fleet/push", content=bytes(MAX_BODY_BYTES + 1))
+    path = "/v1/fleet/push-object"
+    fits = ask(host, "POST", path, content=bytes(MAX_BODY_BYTES))
+    assert (fits.status_code, fits.text) == (200, f"{path} {MAX_BODY_BYTES}")
+    over = ask(host, "POST", path, content=bytes(MAX_BODY_BYTES + 1))
     assert over.status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/v1/fleet/push-messages", "/v1/fleet/get-run", "/health"])
+def test_only_objects_are_large(path: str) -> None:
+    fits = ask("203.0.113.5", "POST", path, content=bytes(MAX_OTHER_BYTES))
+    assert fits.status_code == 200
+    over = ask("203.0.113.5", "POST", path, content=bytes(MAX_OTHER_BYTES + 1))
+    assert over.status_code == 413 and f"{MAX_OTHER_BYTES} bytes at most" in over.text
 
 
 async def endless() -> AsyncIterator[bytes]:
@@ -156,7 +165,7 @@ async def endless() -> AsyncIterator[bytes]:
 def test_a_body_without_a_length_is_not_read(method: str) -> None:
     answer = ask("203.0.113.5", method, "/v1/fleet/push", content=endless())
     assert answer.status_code == 413
-    assert f"declare its length, {MAX_BODY_BYTES} bytes at most" in answer.text
+    assert f"declare its length, {MAX_OTHER_BYTES} bytes at most" in answer.text
 
 
 @pytest.mark.parametrize("length", ["99999999999999999999", "-1", "1e3", "", "x", "0x10", "1, 1"])

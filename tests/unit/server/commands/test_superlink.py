@@ -11,6 +11,7 @@ import flwr.superlink.main
 import pytest
 from click.testing import CliRunner
 from flwr.superlink import extensions
+from flwr.superlink.servicer.fleet import fleet_handlers
 
 import server.commands.superlink
 from flower_compat.owner import FILE_VARIABLE
@@ -49,6 +50,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     # Undone after the test: the launcher sets them for the rest of its process.
     monkeypatch.setattr(extensions, "get_middleware", extensions.get_middleware)
+    monkeypatch.setattr(fleet_handlers, "push_messages", fleet_handlers.push_messages)
     monkeypatch.setattr(sys, "argv", sys.argv)
     for name in ("FLWR_HOME", "ASDNET_CENTRE", "PATH", FILE_VARIABLE):
         monkeypatch.setenv(name, os.environ.get(name, ""))
