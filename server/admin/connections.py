@@ -51,6 +51,8 @@ class _Connection:
     socket: socket.socket
     deadline: float
     answering: bool = False
+    # After a request: where nothing more comes, no more is meant to.
+    resting: bool = False
     received: int = 0
 
     def end(self) -> None:
@@ -109,7 +111,7 @@ class Connections:
 
     def answered(self, peer: Peer) -> None:
         """The request has been answered; another may follow."""
-        self._stage(peer, self._limits.head_s)
+        self._stage(peer, self._limits.head_s, resting=True)
 
     def close_late(self) -> None:
         """End what has taken too long; say in the log whose connections were ended, and why."""
@@ -118,18 +120,22 @@ class Connections:
             self._forget_closed(host)
             mine = self._open.get(host, {})
             late = [port for port, connection in mine.items() if connection.deadline < now]
-            for port in late:
-                mine.pop(port).end()
-            if late:
-                log.warning("closed: %d slow connections of %s", len(late), host)
+            ended = [mine.pop(port) for port in late]
+            for connection in ended:
+                connection.end()
+            if slow := sum(not connection.resting for connection in ended):
+                log.warning("closed: %d slow connections of %s", slow, host)
         for host, count in self._too_many.items():
             log.warning("closed: %d connections of %s, which opens or sends too many", count, host)
         self._too_many.clear()
 
-    def _stage(self, peer: Peer, seconds: float, *, answering: bool = False) -> None:
+    def _stage(
+        self, peer: Peer, seconds: float, *, answering: bool = False, resting: bool = False
+    ) -> None:
         if connection := self._find(peer):
             connection.deadline = self._clock() + seconds
-            connection.answering, connection.received = answering, 0
+            connection.answering, connection.resting = answering, resting
+            connection.received = 0
 
     def _find(self, peer: Peer) -> _Connection | None:
         return self._open.get(peer[0], {}).get(peer[1])

@@ -64,7 +64,9 @@ def connect(table: Connections, host: str, port: int) -> Wire:
     return wire  # type: ignore[no-any-return]
 
 
-def test_each_stage_has_its_time(table: Connections, clock: Clock) -> None:
+def test_each_stage_has_its_time(
+    table: Connections, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     silent, slow, busy = (connect(table, "a", port) for port in (1, 2, 3))
     clock.now += 9
     for port in (2, 3):
@@ -73,6 +75,7 @@ def test_each_stage_has_its_time(table: Connections, clock: Clock) -> None:
     clock.now += 2
     table.close_late()
     assert (silent.ended, slow.ended, busy.ended) == (True, False, False)
+    assert "closed: 1 slow connections of a" in caplog.text
     table.body(("a", 2), 500, complete=False)  # five seconds' worth
     clock.now += 22
     table.close_late()
@@ -82,8 +85,10 @@ def test_each_stage_has_its_time(table: Connections, clock: Clock) -> None:
     assert (slow.ended, busy.ended) == (True, False)
     table.answered(("a", 3))
     clock.now += 11
+    caplog.clear()
     table.close_late()
     assert busy.ended and len(table) == 0
+    assert caplog.text == "", "it had nothing more to ask"
 
 
 def test_an_address_with_too_many_loses_its_oldest_that_waits(
