@@ -25,6 +25,7 @@ from client.data.pseudonyms import (
 from protocol.config.presets import preset
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.escaping import printable
 from reporting.terminal import fail, make_console, user_errors
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _print_summary(
     console.print()
     console.print(f"site {config.site}, against {which}", soft_wrap=True)
     for heading, text in summary_lines(site_check, summary, agreed):
-        console.print(Text(f"{heading:21}", "bold") + text, soft_wrap=True)
+        console.print(Text(f"{heading:21}", "bold") + printable(text), soft_wrap=True)
     counts = Counter(report.status for report in site_check.reports)
     told = ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])
     console.print(f"in all: {told or 'nothing is there'}", style="bold")

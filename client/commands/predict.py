@@ -16,6 +16,7 @@ from client.data.pseudonyms import (
 )
 from client.segmenting.options import FORMATS, NOTICE, Format, Options
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.escaping import printable
 from protocol.files import remove_drafts
 from reporting.terminal import make_console, user_errors
 
@@ -119,7 +120,9 @@ def _run(
 
     from client.segmenting.batch import predict_all, write_summary
 
-    console.print(f"{model.title} ({NOTICE}); confidence: {model.networks.confidence_map}")
+    console.print(
+        f"{printable(model.title)} ({NOTICE}); confidence: {model.networks.confidence_map}"
+    )
     outcomes: list[Outcome] = []
     try:
         # A bar in a terminal; where there is none, plain lines.
@@ -132,7 +135,7 @@ def _run(
                 bar.advance(task)
                 line = _line(outcome, names=given.names or console.is_terminal)
                 colour = "red" if outcome.status == "failed" else None
-                bar.console.print(f"{len(outcomes)}/{len(sources)} {line}", style=colour)
+                bar.console.print(f"{len(outcomes)}/{len(sources)} {printable(line)}", style=colour)
     finally:
         write_summary(given.out, outcomes, model.protocol.organ_names)
     return outcomes

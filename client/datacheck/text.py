@@ -14,6 +14,7 @@ from client.datacheck.site import SiteCheck
 from client.datacheck.summary import Spread, Summary
 from protocol.config.rules import MEANING
 from protocol.config.study import StudyProtocol
+from protocol.escaping import printable
 
 _SHOWN = 4
 
@@ -24,9 +25,9 @@ def case_line(report: CaseReport, pseudonym: str) -> str:
     if not report.name:
         who = f"{report.part or 'folder':11}"
     if report.problem:
-        return f"{who}rule {report.problem.rule}: {report.problem}"
+        return printable(f"{who}rule {report.problem.rule}: {report.problem}")
     parts = [measured(report.measures)] if report.measures else []
-    return who + "; ".join([*parts, *report.notes])
+    return printable(who + "; ".join([*parts, *report.notes]))
 
 
 def measured(measures: Measures) -> str:
