@@ -1,12 +1,14 @@
 """What a child process prints, as lines of this site's log: escaped, and not without end."""
 
 import logging
+import re
 import threading
 from typing import IO
 
 from protocol.escaping import printable
 
 _LINE_BYTES = 4096
+_COLOUR = re.compile(rb"\x1b\[[0-9;]*m")  # Flower colours its lines, in a file too
 
 
 class ChildOutput:
@@ -36,7 +38,7 @@ class ChildOutput:
         with self._stream:
             while line := self._stream.readline(_LINE_BYTES):
                 if self._left is None or self._left > 0:
-                    text = line.rstrip(b"\r\n").decode("utf-8", "replace")
+                    text = _COLOUR.sub(b"", line.rstrip(b"\r\n")).decode("utf-8", "replace")
                     self._log.info("%s", printable(text))
                     self._count(len(line))
 

@@ -28,7 +28,7 @@ class FakeProcess:
         self.calls: list[object] = []
         self.status: int | None = None
         self.obeys = True
-        self.stdout = io.BytesIO(b"Run 7 of \x1b[2Jcentre\n")
+        self.stdout = io.BytesIO(b"\x1b[92mRun\x1b[0m 7 of \x1b[2Jcentre\n")
         self.made.append(self)
 
     def poll(self) -> int | None:
