@@ -50,6 +50,7 @@ from simulation.split import write_sites
 
 STUDY = ROOT / "docs/results/hostile-sites.yaml"
 LABELLED, UNLABELLED, LABELLED_SITES, LABEL_FREE = 60, 10, "ABCDE", "F"
+PARTLY = "ABC"
 # Of a site's twelve cases.
 PARTS = ("labelled",) * 7 + ("validation",) * 2 + ("test",) * 3
 BEFORE = "mean, left out over 3 x"
@@ -79,6 +80,9 @@ def main(
     seed: Annotated[int, typer.Option(help="of weights, patches and the division of cases")] = 1,
     rules: Annotated[str, typer.Option(help="separated by semicolons")] = ";".join(RULES),
     attacks: Annotated[str, typer.Option(help="separated by semicolons")] = ";".join(ATTACKS),
+    partly: Annotated[
+        bool, typer.Option(help=f"sites {PARTLY} have drawn one organ alone")
+    ] = False,
 ) -> None:
     """Train what is missing."""
     logging.basicConfig(level=logging.ERROR)
@@ -86,10 +90,11 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     study = merged(read_yaml(STUDY, StudyProtocol), {"seed": seed})
     with tempfile.TemporaryDirectory() as place:
-        hospitals = hospitals_of(divided(data, seed), study, Path(place))
+        hospitals = hospitals_of(divided(data, seed), study, Path(place), partly=partly)
         for attack in attacks.split(";"):
             for rule in rules.split(";"):
-                done = folder / f"{seed} {attack} {rule}.json".replace(" ", "_")
+                kind = "partly " if partly else ""
+                done = folder / f"{seed} {kind}{attack} {rule}.json".replace(" ", "_")
                 # One federation without the hostile site is compared with.
                 if done.exists() or (not ATTACKS[attack].takes_part and rule != BEFORE):
                     continue
@@ -116,10 +121,18 @@ def divided(data: Path, seed: int) -> list[StudyCase]:
 
 
 def hospitals_of(
-    cases: Sequence[StudyCase], study: StudyProtocol, place: Path
+    cases: Sequence[StudyCase], study: StudyProtocol, place: Path, *, partly: bool = False
 ) -> dict[str, Hospital]:
     """The sites, their caches made."""
-    configs = write_sites(cases, place / "sites", place / "cache", device="cpu", threads=1)
+    configs = write_sites(
+        cases,
+        place / "sites",
+        place / "cache",
+        device="cpu",
+        threads=1,
+        hidden=dict.fromkeys(PARTLY, frozenset({"posterior"})) if partly else None,
+        organs=study.organs,
+    )
     found = {}
     for site, config in configs.items():
         data = prepare_site(config, study)

@@ -17,6 +17,8 @@ from protocol.wire.reports import SiteFacts
 from protocol.wire.weights import Weights
 from server.rounds.rules import BY_COORDINATE, BY_DISTANCE
 
+# Cap on one site's share, times an equal one, under rules that are to withstand hostile sites.
+_OF_AN_EQUAL_SHARE = 1.5
 # Of all sites together in memory, while they are summed, in float64: 8 MiB.
 _NUMBERS_HELD, _BLOCK = 2**20, 512
 
@@ -30,22 +32,27 @@ def segmenter_weights(
     unlabelled scans have a target of their own.  Shares sum to 1.
     """
     omega = config.unlabelled_weight if plan.learns_from_unlabelled else 0.0
-    cases = {site: f.drawn + omega * f.unlabelled for site, f in facts.items()}
-    return capped_shares(cases, _cap(config))
+    return _shares({site: f.drawn + omega * f.unlabelled for site, f in facts.items()}, config)
 
 
 def confidence_weights(
     facts: Mapping[str, SiteFacts], config: AggregationConfig
 ) -> dict[str, float]:
     """Each site's share of D: labelled cases only, as only they train it, counted alike."""
-    return capped_shares({site: f.drawn for site, f in facts.items()}, _cap(config))
+    return _shares({site: f.drawn for site, f in facts.items()}, config)
 
 
-def _cap(config: AggregationConfig) -> float:
-    """The study's, and so low that the sites that may be hostile never have half of the shares."""
-    if config.rule == "mean":
-        return config.max_site_share
-    return min(config.max_site_share, 1 / (2 * config.hostile + 1))
+def _shares(cases: Mapping[str, float], config: AggregationConfig) -> dict[str, float]:
+    """No site over the study's cap.
+
+    Of a rule that is to withstand hostile sites none is far over an equal share either: what a site
+    declares would be a weapon, and so many as may be hostile must never have half of the shares.
+    """
+    cap = config.max_site_share
+    if config.rule != "mean":
+        count = sum(amount > 0 for amount in cases.values())
+        cap = min(cap, _OF_AN_EQUAL_SHARE / max(1, count), 1 / (2 * config.hostile + 1))
+    return capped_shares(cases, cap)
 
 
 def capped_shares(amounts: Mapping[str, float], cap: float) -> dict[str, float]:

@@ -131,6 +131,14 @@ def test_a_million_declared_cases_are_worth_the_cap() -> None:
         assert max(shares.values()) == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize(("sites", "most"), [("AE", 0.5), ("ABE", 0.4), ("ABCDE", 0.3)])
+def test_under_a_robust_rule_no_site_is_far_over_an_equal_share(sites: str, most: float) -> None:
+    facts = dict.fromkeys(sites, declared(8)) | {"E": declared(10**6)}
+    config = AggregationConfig(rule="geometric-median")
+    assert segmenter_weights(facts, FULL, config)["E"] == pytest.approx(most)
+    assert confidence_weights(facts, config)["E"] == pytest.approx(most)
+
+
 def test_those_that_may_be_hostile_never_have_half() -> None:
     facts = {name: declared(8) for name in "ABC"} | {"D": declared(10**6), "E": declared(10**6)}
     config = AggregationConfig(rule="median", hostile=2)
