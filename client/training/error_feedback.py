@@ -1,5 +1,6 @@
 """Error feedback: the rounding errors of a site's updates are kept for the next one."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from client.training.state_folder import RoundFiles
 from protocol.config.study import WireConfig
 from protocol.wire.compression import Packed, pack_update
 from protocol.wire.weights import Weights
+
+log = logging.getLogger(__name__)
 
 
 def pack_with_feedback(
@@ -45,8 +48,15 @@ def pack_with_feedback(
     left: dict[str, Weights | None] = {}
     for network, weights in trained.items():
         residual = part(kept, network)
-        weights, residual = clip_update(weights, sent[network], residual, bounds[network])
-        records[network], left[network] = pack_update(weights, sent[network], wire, residual)
+        clipped, residual = clip_update(weights, sent[network], residual, bounds[network])
+        if clipped is not weights:
+            log.warning(
+                "round %d: %s: the update is over the study's bound, %.3g, and is shortened to it",
+                number,
+                network,
+                bounds[network],
+            )
+        records[network], left[network] = pack_update(clipped, sent[network], wire, residual)
     if wire.format != "fp32":
         # On the disk before the update can leave: an update without its residual would be lost.
         with files.written(number) as file:
