@@ -9,6 +9,7 @@ what is there is not trained again.  DATA: the Medical Segmentation Decathlon's 
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 import time
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Annotated
 
 import numpy as np
@@ -102,9 +103,10 @@ def main(
                 result = federation(
                     study, hospitals, ATTACKS[attack], rule, Path(place) / done.stem
                 )
-                result |= {"seed": seed, "attack": attack, "rule": rule}
+                result |= {"seed": seed, "attack": attack, "rule": rule, "partly": partly}
                 write_json(done, result | {"seconds": time.monotonic() - started})
                 typer.echo(f"{time.monotonic() - started:4.0f} s  {summary(result)}")
+    typer.echo("\n".join(table(folder, "test")))
 
 
 def divided(data: Path, seed: int) -> list[StudyCase]:
@@ -289,6 +291,22 @@ def mean_dsc(result: Mapping[str, object], part: str, sites: str | None = None) 
         o for s, by_organ in scores.items() if not sites or s in sites for o in by_organ.values()
     ]
     return sum(total for total, _ in organs) / sum(count for _, count in organs)
+
+
+def table(folder: Path, part: str) -> list[str]:
+    """Markdown: mean DSC of the honest sites by attack and rule, over the seeds that are there."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        key = (("partly drawn, " if result["partly"] else "") + result["attack"], result["rule"])
+        found.setdefault(key, []).append(mean_dsc(result, part))
+    attacks = dict.fromkeys(attack for attack, _ in found)
+    lines = [f"| {part} | {' | '.join(RULES)} |", "| --- |" + " --- |" * len(RULES)]
+    for attack in sorted(attacks, key=lambda name: [*ATTACKS, name].index(name)):
+        cells = [found.get((attack, rule), []) for rule in RULES]
+        shown = [f"{fmean(values):.3f}" if values else "" for values in cells]
+        lines.append(f"| {attack} | {' | '.join(shown)} |")
+    return lines
 
 
 def summary(result: Mapping[str, object]) -> str:
