@@ -42,11 +42,11 @@ def require_order(
     training = asked.plan is not None
     number = asked.number if training else asked.number - 1
     latest = max(past.round, past.evaluation_round)
-    what = "training" if training else "scores"
+    asked_for = "training is asked" if training else "scores are asked"
     if number < latest:
         raise Refusal(
             WRONG_ROUND,
-            f"round {number}: {what} are asked of a round that is over, this site has followed the"
+            f"round {number}: {asked_for} of a round that is over, this site has followed the"
             f" study to round {latest}; no round is done again once a later one was begun: ask the"
             " centre whether it has lost its record",
         )
