@@ -150,10 +150,13 @@ class Checker:
     def _require_enough(self, number: int, said: Mapping[str, Statement], known: bool) -> None:
         """So many other sites as a round needs have signed these weights.
 
-        While sites without labels rest, a round may have one site alone.
+        While sites without labels still rest, a round may have one site alone; once they do not,
+        a centre that has kept a site by itself until then has no statements that fit.
         """
         least = self.protocol.aggregation.min_sites - 1
-        if not plan_round(self.protocol, number).learns_from_unlabelled:
+        last = plan_round(self.protocol, self.protocol.training.rounds)
+        now = plan_round(self.protocol, number)
+        if last.learns_from_unlabelled and not now.learns_from_unlabelled:
             least = 0 if known else min(1, least)
         others = len(said.keys() - {self.site})
         if others < least:

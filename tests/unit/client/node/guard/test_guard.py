@@ -284,6 +284,30 @@ def test_a_site_that_sees_no_other_sites_word_stops(site: Site, study: SignedStu
     site.refuses(own, "WrongWeights", "0 other sites have signed")
 
 
+def test_where_sites_rest_at_first_nobody_is_kept_alone_for_longer(tmp_path: Path) -> None:
+    ramp = {"adversarial_start": 0.0, "region_start": 0.4, "length": 0.0}
+    study = SignedStudy(tiny_protocol(training={"ramp": ramp}))
+    site = Site(study, study.config(tmp_path / "A"))
+    weights = path_of(study)
+    site.answers(study.train(1, weights[1]))
+    site.answers(study.train(2, weights[2]))
+    site.answers(study.train(3, weights[3]))
+    # Round 3 was the first in which all sites work.
+    alone = study.train(4, weights[4])
+    site.refuses(alone, "WrongWeights", "0 other sites have signed the weights of round 3")
+    theirs = study.moved(weights[3], STEP)
+    differ = study.train(4, weights[4], study.statements(3, theirs))
+    site.refuses(differ, "WeightsDiffer", "other sites other weights: B, C")
+
+
+def test_where_nobody_ever_rests_a_site_is_never_alone(tmp_path: Path) -> None:
+    study = SignedStudy(tiny_protocol(method={"lambda_region": 0.0}))
+    site = Site(study, study.config(tmp_path / "A"))
+    site.answers(study.train(1, study.first))
+    alone = study.train(2, study.first)
+    site.refuses(alone, "WrongWeights", "0 other sites have signed the weights of round 1")
+
+
 # ---- late sites ---------------------------------------------------------------------------------
 
 
