@@ -12,8 +12,12 @@ import torch as _torch
 from flwr.app import Array as _Array
 from flwr.app import ArrayRecord as _ArrayRecord
 from flwr.app import ConfigRecord as _ConfigRecord
+from flwr.app import Error as _Error
+from flwr.app import Message as _Message
 from flwr.app import MetricRecord as _MetricRecord
 
+from client.node.approval import ApprovedCode
+from protocol.agreement.bundle import installed_bundle
 from protocol.wire.weights import pack_weights as _pack
 from protocol.wire.weights import raw_weights as _raw
 
@@ -24,7 +28,7 @@ _FILES = {
 }
 
 
-def _spoiled(reply, instruction, site):  # type: ignore[no-untyped-def]
+def _spoiled(reply, instruction):  # type: ignore[no-untyped-def]
     mode = _Path(_os.environ["EVIL"]).read_text(encoding="utf-8").strip()
     if reply.has_error() or instruction.metadata.message_type != "train":
         return reply
@@ -52,21 +56,38 @@ def _spoiled(reply, instruction, site):  # type: ignore[no-untyped-def]
     elif mode == "another site's name":
         content["site"] = _ConfigRecord({"name": "A"})
     elif mode == "a path beside the name":
-        content["site"] = _ConfigRecord({"name": site, "from": "/data/Mueller_Hans_1950.nii.gz"})
+        content["site"] = _ConfigRecord({"name": "C", "from": "/data/Mueller_Hans_1950.nii.gz"})
     elif mode == "a metric of its own":
         content["metrics"]["volume_of_Mueller_Hans_ml"] = 41.5
-    elif mode == "counts it did not declare":
-        content["metrics"]["labelled"] = 900.0
+    content["metrics"].update(_NUMBERS.get(mode, {}))
     return reply
 
 
-filter_reply = _spoiled
+_NUMBERS = {
+    "counts it did not declare": {"labelled": 900.0},
+    "a loss without end": {"loss/total/sum": 1e308},
+}
 
 
-def check_bundle(config, fab, installed):  # type: ignore[no-untyped-def]
-    """Whatever the centre sends, this site runs its own."""
-    return ApprovedCode(installed, installed_bundle().files)
+def _answer(reply, instruction, *_):  # type: ignore[no-untyped-def]
+    mode = _Path(_os.environ["EVIL"]).read_text(encoding="utf-8").strip()
+    if mode == "an error text" and instruction.metadata.message_type == "train":
+        text = "\x1b[2J[bold]Mueller Hans[/] [/nothing] <script>x</script>\r\n" * 2**14
+        return _Message(_Error(code=2, reason=text), reply_to=instruction)
+    return _spoiled(reply, instruction)
 
 
-from client.node.approval import ApprovedCode  # noqa: E402
-from protocol.agreement.bundle import installed_bundle  # noqa: E402
+def _admitted(self, message, _):  # type: ignore[no-untyped-def]
+    """Whatever the centre sends, this site runs its own, and signs as if it had run the other."""
+    study = self._guard.recognise(message)
+    self._guard.admit(study, message, study.manifest.code)
+    return study, ApprovedCode(self._installed, installed_bundle().files)
+
+
+def _enough_cases(*_):  # type: ignore[no-untyped-def]
+    """Says nothing of its own reply."""
+
+
+filter_reply = _answer
+require_enough_cases = _enough_cases
+Executor._admitted = _admitted  # type: ignore[name-defined]  # noqa: F821

@@ -24,11 +24,13 @@ MODES = {
     # Refused before it is put together: the ServerApp's log says how much it would have been.
     "200 MiB of zeros": "sent what cannot be read",
     "a pickle": "cannot be decoded",
-    "10x norm": "times the median norm",
+    "10x norm": "",  # it is shortened to what is usual, and counts
     "another site's name": "a node that is not site A answered in its name",
     "a path beside the name": "holds more than the name",
     "a metric of its own": "metrics differ from the allow-list",
     "counts it did not declare": "declared 2+1",
+    "a loss without end": "train reply: loss/total/sum is 1e+308, must be a number from",
+    "an error text": "OtherError",
 }
 
 
@@ -174,8 +176,12 @@ def test_a_hostile_site_is_left_out_of_every_round(fed: harness.Deployment, tmp_
     reasons = [e["left_out"].get("C", "") for e in fed.events("hostile") if e["kind"] == "round"]
     for mode, words in MODES.items():
         assert any(words in reason for reason in reasons), (mode, reasons)
+    shortened = [e["clipped"] for e in fed.events("hostile") if e["kind"] == "round"]
+    assert any("C" in of_round for of_round in shortened)
     assert all(set(e["left_out"]) <= {"C"} for e in fed.events("hostile") if e["kind"] == "round")
     assert "sent a body of" in fed.log("superlink")
+    for text in (fed.log("superlink"), fed.log("study-hostile")):
+        assert "\x1b[2J" not in text and "[bold]" not in text and "<script>" not in text
     account = fed.server("audit", "--centre", fed.centre)
     assert "complete and unchanged" in account and "refused" in account
     assert "Mueller" not in account

@@ -1,5 +1,6 @@
 """One run from the ServerApp's side: what it takes up, and its last word."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from signed_studies import SigningCentre
 from protocol.agreement.manifest import StudyFile
 from protocol.audit.verification import verify
 from protocol.config.study import StudyProtocol
+from protocol.keys import make_key, openssh_fingerprint, openssh_line
 from protocol.model_io import load_model
 from protocol.wire.messages import read_study_file
 from server.app import serve
@@ -208,3 +210,28 @@ def test_a_manifest_of_another_study_is_refused(
         serve(grid, tmp_path, "one")
     assert grid.pushed == []
     assert read_events(folder.events)[-1]["kind"] == "failed"
+
+
+def test_a_site_declares_no_more_than_sites_json_allows(
+    make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
+    key = make_key().public_key()
+    entry = {
+        "public_key": openssh_line(key),
+        "fingerprint": openssh_fingerprint(key),
+        "added": "2026-11-29T12:00:00Z",
+    }
+    entries = {"A": entry, "B": entry | {"max_cases": 1}, "C": entry | {"max_cases": 2}}
+    (tmp_path / "sites.json").write_text(json.dumps(entries))
+    protocol = make_protocol()
+    folder = make(tmp_path, protocol)
+    serve(MemoryGrid([*sites(protocol), Site("C", protocol)]), tmp_path, "one")
+    events = read_events(folder.events)
+    assert events[-1]["kind"] == "finished"
+    (told,) = [e for e in events if e["kind"] == "waits"]
+    assert told["why"].startswith(
+        "site B declares 2 training cases, the centre has approved at most 1; if the hospital has"
+    )
+    record = load_checkpoint(folder.path)
+    assert record is not None
+    assert list(record.facts) == ["A", "C"]

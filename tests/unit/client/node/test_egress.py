@@ -133,6 +133,28 @@ def test_a_good_reply_comes_out_equal(kind: str) -> None:
     assert out.metadata.dst_node_id == asked.metadata.src_node_id
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "told"),
+    [
+        (QUERY, "labelled", 1e6, "labelled is 1e+06, must be a whole number from 0 to 100000"),
+        (QUERY, "box/x0/sum", 9.0, "box/x0: 9 is no sum of 8 values from 0 to 1"),
+        (TRAIN, "loss/total/sum", 1e308, "loss/total/sum is 1e+308, must be a number from"),
+        (TRAIN, "steps", 1.0, "steps is 1, must be 50"),
+        (TRAIN, "attention/sum", 100.5, "attention/sum is 100.5, must be a number from 0 to 100"),
+        (EVALUATE, "test/asd_mm/bladder/sum", -1.0, "asd_mm/bladder/sum is -1, must be a number"),
+        (EVALUATE, "test/dsc/bladder/sum_of_squares", 2.0, "are no sum and sum of squares of 3"),
+    ],
+)
+def test_an_absurd_number_does_not_leave(
+    kind: str, name: str, value: float, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The site's own log says which, where the centre gets a word."""
+    content = packed(kind)
+    content["metrics"].update({name: value})  # type: ignore[arg-type]
+    assert refused(leave(content, instruction(kind)))
+    assert told in caplog.text
+
+
 def test_a_label_free_site_sends_no_confidence_network() -> None:
     asked = instruction(TRAIN)
     content = pack_training("A", REPORT, PROTOCOL, TRAINED, None)
