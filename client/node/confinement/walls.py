@@ -20,7 +20,7 @@ _PASSED_ON = re.compile(
     r"|RAY|MLFLOW)_"
 )
 # Folders of the state that the approved code keeps; the others are the executor's.
-_KEPT_BY_THE_CODE = ("cohorts", "optimisers", "pseudo-labels", "residuals")
+KEPT_BY_THE_CODE = ("cohorts", "optimisers", "pseudo-labels", "residuals")
 _TEMPORARY, _COMPILED = "worker/tmp", "worker/compiled"
 # Devices; and /proc, where CUDA names its threads: of other processes nothing can be written there.
 _DEVICES = (
@@ -56,7 +56,7 @@ def make_folders(config: SiteConfig) -> None:
 
 
 def _own_folders(config: SiteConfig) -> list[Path]:
-    return [config.state / name for name in (*_KEPT_BY_THE_CODE, _TEMPORARY, _COMPILED)]
+    return [config.state / name for name in (*KEPT_BY_THE_CODE, _TEMPORARY, _COMPILED)]
 
 
 def memory_bytes(config: SiteConfig) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from client.node.confinement.walls import KEPT_BY_THE_CODE
 from client.node.confinement.watch import members, resident_bytes
 
 ROOT = Path(__file__).parents[4]
@@ -129,6 +131,17 @@ def test_a_namespace_that_cannot_be_finished_is_not_begun(home: Path) -> None:
     found = tried(home, NOBODY, "undumpable")
     assert (found["namespace"], found["counted"], found["user"]) == (False, False, NOBODY)
     assert (found["open"], found["own"]) == ("got to read", "got 1")
+
+
+def test_every_folder_that_the_code_keeps_in_the_state_is_the_workers() -> None:
+    """Another one could not be made: it has to be named where the walls stand."""
+    sources = [*(ROOT / "client/data").rglob("*.py"), *(ROOT / "client/training").rglob("*.py")]
+    named = {
+        name
+        for source in sources
+        for name in re.findall(r"\bstate / \"([^\"]+)\"", source.read_text(encoding="utf-8"))
+    }
+    assert named == set(KEPT_BY_THE_CODE)
 
 
 def test_the_memory_of_a_group_is_counted() -> None:
