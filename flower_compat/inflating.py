@@ -27,7 +27,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 _DIVIDER = b"\0"
 _ARRAY, _CHUNK = Array.__qualname__, "ArrayChunk"
 # As many chunks as make 5 GiB, and more names than any message of ours has.
-_MAX_OBJECTS = 1024
+MAX_OBJECTS = 1024
 # Of everything but the arrays' values; numbers in it take 36 times their bytes in memory.
 _MAX_OTHER_BYTES = 2**20
 
@@ -51,8 +51,8 @@ class Bounds:
             BadMessageError: If there are too many objects, or too many bytes in them.
         """
         ids = list(dict.fromkeys(object_ids))
-        if len(ids) > _MAX_OBJECTS:
-            raise BadMessageError(f"has {len(ids)} objects, {_MAX_OBJECTS} are allowed")
+        if len(ids) > MAX_OBJECTS:
+            raise BadMessageError(f"has {len(ids)} objects, {MAX_OBJECTS} are allowed")
         taken = {True: 0, False: 0}
         most = {True: self.array_bytes + _MAX_OTHER_BYTES, False: _MAX_OTHER_BYTES}
         lock = threading.Lock()

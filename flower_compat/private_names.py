@@ -155,6 +155,11 @@ PRIVATE_NAMES = (
         _INFLATING,
         get_object_body="object_content cls",
         get_object_head_values_from_object_content="object_content",
+    ),
+    *_functions(
+        "flwr.supercore.inflatable.inflatable_object",
+        "inflating, superlink",
+        _INFLATING,
         iterate_object_tree="tree",
     ),
     PrivateName(name="flwr.proto.message_pb2.ObjectTree", used_by="inflating", reason=_INFLATING),

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.superlink import extensions
 from flwr.superlink.cli import flower_superlink
 from flwr.superlink.cli.flower_superlink import _get_superexec_command
@@ -15,6 +16,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from flower_compat.inflating import MAX_OBJECTS
 from flower_compat.owner import FILE_VARIABLE, owners_command
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def run_superlink(
 
 
 def take_replies_alone() -> None:
-    """From now on, a site can push replies of its own, and nothing else.
+    """From now on, a site can push replies of its own, of a bounded number of objects.
 
     Flower 1.41 knows who calls, and then believes what a message says of its sender: a site could
     push another site's reply, or an instruction to it in the centre's name.
@@ -72,6 +74,11 @@ def take_replies_alone() -> None:
             if sender != caller or not message.metadata.reply_to_message_id:
                 log.warning("refused: node %d pushed a message of node %d", caller, sender)
                 raise HTTPException(403, "a site pushes replies of its own alone")
+        for tree in request.message_object_trees:
+            # Each is five statements of the database, for which all others wait.
+            if sum(1 for _ in iterate_object_tree(tree)) > MAX_OBJECTS:
+                log.warning("refused: node %d pushed too many objects", caller)
+                raise HTTPException(413, f"a reply has {MAX_OBJECTS} objects at most")
         return plain(request, state)
 
     fleet_handlers.push_messages = push_messages

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 _FLEET, _HEALTH = "/v1/fleet/", "/health"
 # Flower cuts arrays into objects of 5 MiB; nothing that a site has to send is larger.
 _PUSH_OBJECT, MAX_BODY_BYTES = "/v1/fleet/push-object", 16 * 2**20
-# All else is names and numbers.  A reply's objects are named here: 64 bytes each, 1,000 at most.
-MAX_OTHER_BYTES = 64 * 2**10
+# All else is names, numbers and an error's text.
+MAX_OTHER_BYTES = 2 * 2**20
 _OUTSIDE = "this API is for the centre's own machine; sites use the Fleet API alone"
 _NOT_THE_OWNER = (
     "this API is for the user who runs the SuperLink; use the commands of asdnet-centre as that"

@@ -2,11 +2,12 @@
 
 import pytest
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import Message, Metadata
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.superlink.servicer.fleet import fleet_handlers
 from starlette.exceptions import HTTPException
 
+from flower_compat.inflating import MAX_OBJECTS
 from flower_compat.superlink import take_replies_alone
 
 SUPERLINK, OWN, OTHER = 1, 7, 9
@@ -38,6 +39,20 @@ def push(*messages: tuple[int, str]) -> PushMessagesRequest:
 
 def test_a_reply_of_its_own(pushed: list[PushMessagesRequest]) -> None:
     assert pushed == [push((OWN, "instruction"))]
+
+
+def test_a_reply_of_too_many_objects_is_refused(pushed: list[PushMessagesRequest]) -> None:
+    def pushes(count: int) -> None:
+        leaves = [ObjectTree(object_id=f"{n:064x}") for n in range(count - 1)]
+        request = PushMessagesRequest(
+            node=Node(node_id=OWN), message_object_trees=[ObjectTree(children=leaves)]
+        )
+        fleet_handlers.push_messages(request=request, state=None)  # type: ignore[arg-type]
+
+    pushes(MAX_OBJECTS)
+    with pytest.raises(HTTPException, match="1024 objects at most"):
+        pushes(MAX_OBJECTS + 1)
+    assert len(pushed) == 1
 
 
 @pytest.mark.parametrize(
