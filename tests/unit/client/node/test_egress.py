@@ -600,8 +600,8 @@ def test_a_word_of_the_list_is_kept(word: str) -> None:
     assert error_reply(instruction(QUERY), word).error.reason == word
 
 
-# Of commands, of the preflight and of the executor's look at a bundle, which has a word of its
-# own ("NotApproved"): none of them is raised by what answers a message.
+# Of commands, of the preflight, and of the executor with its guard, which answers with words of its
+# own: none of them is raised by what answers a message.
 NEVER_IN_AN_ANSWER = {
     "asdnet_models.geometry.GeometryError",  # reading a scan makes a ScanError of it
     "protocol.files.LockedError",
@@ -609,11 +609,21 @@ NEVER_IN_AN_ANSWER = {
     "client.data.pseudonyms.PseudonymKeyError",
     "client.segmenting.sources.SourceError",
     "asdnet_models.model_files.ModelFileError",
-    "client.node.approval.ApprovalError",
+    "client.node.decisions.ApprovalError",
     "client.node.approval.NotApprovedError",
     "protocol.agreement.bundle.BundleError",
     "client.node.checks.Skip",
-    "protocol.keys.KeyFileError",
+    "client.node.answers.AnswerError",
+    "client.node.answers.AppError",
+    "client.node.frames.FrameError",
+    "client.node.records.RecordsError",
+    "client.node.worker.WorkerDied",
+    "client.node.guard.refusal.Refusal",
+    "client.node.guard.resumption.ResumptionError",
+    "client.node.guard.studies.StudyNotApprovedError",
+    "protocol.agreement.manifest.AbsurdStudyError",
+    "protocol.agreement.manifest.ManifestError",
+    "protocol.agreement.statements.StatementError",
 }
 
 
