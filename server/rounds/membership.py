@@ -145,10 +145,11 @@ class Membership:
             failures = {
                 name: why
                 for name, why in failures.items()
-                if self.channel.roster.name_of(by_name[name]) not in self.record.facts
+                if not self._is_here(by_name.get(name, -1))
             }
             waiting = self._note_waiting(failures, pause)
-            enough = expected is not None and len(self.record.facts) >= expected
+            here = sum(self.channel.roster.node_of(s) is not None for s in self.record.facts)
+            enough = expected is not None and here >= expected
             if not waiting or enough or asked_at >= deadline:
                 return failures
             time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
@@ -156,6 +157,11 @@ class Membership:
             # With them those that have come meanwhile.
             final = failures.keys() - waiting
             nodes = [n for n in self._unregistered() if self.channel.roster.name_of(n) not in final]
+
+    def _is_here(self, node: int) -> bool:
+        """It has declared itself since this start; a resumed record knows it from before."""
+        roster = self.channel.roster
+        return roster.node_of(roster.name_of(node)) == node
 
     def _unregistered(self) -> list[int]:
         """Nodes that have not declared themselves, but for those that are not called."""

@@ -150,3 +150,34 @@ def test_a_lost_quorum_does_not_ask_a_waiting_site_five_times_a_second(
     with pytest.raises(QuorumError, match="offline: B"):
         run(grid, protocol, witness, expected=2)
     assert sites[2].asked["query"] < 2 + 60 / 5 + 2
+
+
+def test_a_resumed_study_waits_for_new_approvals_too(
+    make_protocol: MakeProtocol, clock: Clock
+) -> None:
+    """After a revision, sites that the record knows have to approve again."""
+    protocol = make_protocol(aggregation={"join_timeout_s": 600})
+    sites = [waiting_site(name, protocol) for name in "AB"]
+    record = new_record(protocol, run=RUN)
+    record.facts = {site.name: site.facts for site in sites}
+    clock.after(40, sites[0].spoil.clear)
+    clock.after(90, sites[1].spoil.clear)
+    listener, started = Listener(), clock.now
+    run_study(MemoryGrid(sites), record, listener, expected_sites=2)
+    assert trained(record)[0] == "AB"
+    assert 90 <= clock.now - started < 130
+    assert listener.waits == [(site, WORDS["StudyNotApproved"]) for site in "AB"]
+
+
+def test_a_site_that_goes_while_it_is_asked_is_named_and_ends_nothing(
+    make_protocol: MakeProtocol, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The centre knows a node's name only while it is there."""
+    protocol = make_protocol(aggregation={"join_timeout_s": 60, "absence_s": 5})
+    leaves = waiting_site("C", protocol)
+    leaves.goes("busy")
+    clock.after(1, lambda: leaves.goes("offline"))
+    sites = [Site("A", protocol), Site("B", protocol), leaves]
+    record = run(MemoryGrid(sites), protocol, Listener())
+    assert trained(record)[0] == "AB"
+    assert "node 102 (" in caplog.text
