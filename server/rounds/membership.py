@@ -9,7 +9,6 @@ from flwr.app import Message, MessageType, RecordDict
 
 from protocol.agreement.manifest import SignedManifest
 from protocol.config.schedule import RoundPlan
-from protocol.wire.error_words import NOT_APPROVED, OUTSIDE_HOURS, STUDY_NOT_APPROVED
 from protocol.wire.messages import pack_instruction, read_facts, read_site_name
 from protocol.wire.weights import MessageError
 from server.rounds.channel import Channel, Exchange
@@ -21,17 +20,11 @@ from server.rounds.requirements import (
     too_few_for_the_rule,
 )
 from server.rounds.silence import NOT_CALLED, Silence
+from server.rounds.waiting import ASK_AGAIN_AT_MOST_S, ASK_AGAIN_S, WaitingSites
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
-# A site that waits for its own people, or for its hours, is asked again, ever less often.
-_ASK_AGAIN_S, _ASK_AGAIN_AT_MOST_S = 5.0, 30.0
-_WAITS = {
-    STUDY_NOT_APPROVED: "the study awaits approval at the site",
-    NOT_APPROVED: "the code awaits approval at the site",
-    OUTSIDE_HOURS: "the site works at other hours",
-}
 
 Approved = Callable[[], Mapping[str, int] | None]
 
@@ -75,9 +68,7 @@ class Membership:
         self._approved = approved
         self._rules = record.protocol.aggregation
         self._broken: list[str] = []
-        # When a node that waits may be asked again, and what it was told to wait for.
-        self._ask_again: dict[int, float] = {}
-        self._told: dict[str, str] = {}
+        self._waiting = WaitingSites(channel.roster, channel.watcher)
         self.silence = Silence(record, channel.roster, channel.watcher)
         # Newcomers are asked in passing, over many rounds.
         self._newcomers = Exchange(channel, 0, MessageType.QUERY, self._admit)
@@ -122,9 +113,10 @@ class Membership:
             self.require_quorum("declaring the data", len(record.facts), failures)
         else:
             now = time.monotonic()
-            nodes = [n for n in self._unregistered() if self._ask_again.get(n, 0.0) <= now]
+            nodes = [n for n in self._unregistered() if self._waiting.may_be_asked(n, now)]
             failures = self._newcomers.request_without_waiting(self._questions(nodes))
-            self._note_waiting(failures, _ASK_AGAIN_S)
+            again = time.monotonic() + ASK_AGAIN_S
+            self._waiting.note(failures, self._unregistered(), again)
         if failures:
             log.warning("not part of the study: %s", listed(failures))
         record.facts = dict(sorted(record.facts.items()))
@@ -132,7 +124,7 @@ class Membership:
     def _ask_until_approved(self, expected: int | None) -> dict[str, str]:
         """Ask all, and within the joining time those again that wait for their own people."""
         deadline = time.monotonic() + self._rules.join_timeout_s
-        pause = _ASK_AGAIN_S
+        pause = ASK_AGAIN_S
         failures: dict[str, str] = {}
         nodes, by_name = self._unregistered(), dict[str, int]()
         while True:
@@ -147,13 +139,14 @@ class Membership:
                 for name, why in failures.items()
                 if not self._is_here(by_name.get(name, -1))
             }
-            waiting = self._note_waiting(failures, pause)
+            again = time.monotonic() + pause
+            waiting = self._waiting.note(failures, self._unregistered(), again)
             here = sum(self.channel.roster.node_of(s) is not None for s in self.record.facts)
             enough = expected is not None and here >= expected
             if not waiting or enough or asked_at >= deadline:
                 return failures
             time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
-            pause = min(2 * pause, _ASK_AGAIN_AT_MOST_S)
+            pause = min(2 * pause, ASK_AGAIN_AT_MOST_S)
             # With them those that have come meanwhile.
             final = failures.keys() - waiting
             nodes = [n for n in self._unregistered() if self.channel.roster.name_of(n) not in final]
@@ -176,18 +169,6 @@ class Membership:
         record = self.record
         content = pack_instruction(record.protocol, run=record.run, agreement=self.agreement)
         return dict.fromkeys(nodes, content)
-
-    def _note_waiting(self, failures: Mapping[str, str], pause_s: float) -> set[str]:
-        """The sites among these that wait for a person or an hour; every site is told of once."""
-        roster, waiting = self.channel.roster, {s for s, why in failures.items() if why in _WAITS}
-        for site, why in sorted(failures.items()):
-            if self._told.get(site) != why:
-                self._told[site] = why
-                self.channel.watcher.site_waits(site, _WAITS.get(why, why))
-        again = time.monotonic() + pause_s
-        named = {node: roster.name_of(node) for node in self._unregistered()} if waiting else {}
-        self._ask_again |= {node: again for node, site in named.items() if site in waiting}
-        return waiting
 
     def _admit(self, reply: Message) -> None:
         site = read_site_name(reply.content)
