@@ -228,6 +228,8 @@ def write_sites(
             "threads": threads,
             # The simulation has every hospital's scans already: nothing is kept back.
             "min_cases_reported": 1,
+            # One cache for all sites and studies, on the user's own machine.
+            "limits": {"cache_gib": 1000},
         }
         if site in hidden:
             facts["not_annotated"] = sorted(hidden[site])

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from client.data.pseudonyms import (
     KEY_FILE,
@@ -22,6 +21,7 @@ from client.data.pseudonyms import (
     Pseudonyms,
     read_or_make_key,
 )
+from client.node.last_study import last_study
 from protocol.config.presets import preset
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
@@ -96,7 +96,7 @@ def check(
             )
         summary = summarise(site_check, agreed)
         if quiet:
-            _print_json(site_check, summary, agreed, pseudonyms, for_centre=for_centre)
+            _print_json(site_check, summary, agreed, pseudonyms, config, for_centre=for_centre)
         else:
             _print_summary(console, config, site_check, summary, agreed, which)
         if page and not quiet:
@@ -111,11 +111,11 @@ def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, st
     if study is not None:
         given = read_yaml(study, StudyProtocol)
         return given, f"study {given.name}"
-    try:
-        last = StudyProtocol.model_validate_json(config.protocol_file.read_bytes())
+    last, note = last_study(config)
+    if last is not None:
         return last, f"study {last.name}, last heard of"
-    except (OSError, ValidationError):
-        return preset("paper"), "preset paper: no study was heard of yet; --study names another"
+    why = "what is kept of the last study is none" if note else "no study was heard of yet"
+    return preset("paper"), f"preset paper: {why}; --study names another"
 
 
 def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> None:
@@ -171,16 +171,19 @@ def _print_json(
     summary: "Summary",
     agreed: StudyProtocol,
     pseudonyms: Pseudonyms,
+    config: SiteConfig,
     *,
     for_centre: bool,
 ) -> None:
     from client.datacheck.text import json_of
+    from client.node.guard.data_limits import all_broken
     from protocol.wire.messages import facts_metrics
 
     if for_centre:
         print(json.dumps(facts_metrics(site_check.facts, agreed), indent=2, sort_keys=True))
     else:
-        print(json.dumps(json_of(site_check, summary, agreed, pseudonyms), indent=2))
+        content = json_of(site_check, summary, agreed, pseudonyms)
+        print(json.dumps(content | {"broken_limits": all_broken(config, agreed)}, indent=2))
 
 
 def _print_summary(
@@ -194,11 +197,17 @@ def _print_summary(
     from rich.text import Text
 
     from client.datacheck.text import summary_lines
+    from client.node.guard.data_limits import all_broken
 
     console.print()
     console.print(f"site {config.site}, against {which}", soft_wrap=True)
     for heading, text in summary_lines(site_check, summary, agreed):
         console.print(Text(f"{heading:21}", "bold") + printable(text), soft_wrap=True)
+    broken = all_broken(config, agreed)
+    for line in broken or ["the study is within all of this site's"]:
+        shown = printable(line)
+        said = Text(f"BROKEN: {shown}", "bold red") if broken else Text(shown)
+        console.print(Text(f"{'limits':21}", "bold") + said, soft_wrap=True)
     counts = Counter(report.status for report in site_check.reports)
     told = ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])
     console.print(f"in all: {told or 'nothing is there'}", style="bold")

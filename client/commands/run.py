@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
-from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
-from protocol.config.study import ProtocolError, StudyProtocol
+from protocol.config.site import SITE_CONFIGS, read_site
+from protocol.config.study import ProtocolError
 from reporting.terminal import log_to_stderr, make_console, user_errors
 
 # The network may be down when a hospital's machine starts; everything else must be right.
+# Nor does the disk that one study would need keep the site from answering another.
 _MAY_COME_LATER = {"DNS", "TCP"}
 
 
@@ -28,6 +28,7 @@ def run(
 ) -> None:
     """Check this site, then train for the coordinating centre until told to stop."""
     from client.node.checks import print_preflight
+    from client.node.last_study import last_study
     from client.node.preflight import preflight
     from client.node.private_folders import close_folders
 
@@ -38,10 +39,14 @@ def run(
     for folder in [] if check else close_folders(config):
         console.print(f"{folder} was open to other users, and is closed now")
     with console.status("checking this site"):
-        checks = preflight(config, _last_protocol(config))
+        study, note = last_study(config)
+        checks = preflight(config, study)
+    if note:
+        console.print(note, style="yellow", soft_wrap=True)
     print_preflight(checks, make_console(soft_wrap=False))
     failed = [item for item in checks if item.status == "failed"]
-    if check or any(item.name not in _MAY_COME_LATER for item in failed):
+    later = _MAY_COME_LATER | ({"cache disk"} if study else set())
+    if check or any(item.name not in later for item in failed):
         if failed:
             console.print(f"{len(failed)} of {len(checks)} checks failed", style="red")
         raise typer.Exit(1 if failed else 0)
@@ -53,10 +58,3 @@ def run(
     from client.node.serving import serve  # late: a check alone needs no Flower
 
     serve(config, path, stop)
-
-
-def _last_protocol(config: SiteConfig) -> StudyProtocol | None:
-    try:
-        return StudyProtocol.model_validate_json(config.protocol_file.read_bytes())
-    except (OSError, ValidationError):
-        return None

@@ -34,6 +34,8 @@ from client.data.layout import (
 )
 from client.node.checks import Check, Result, Skip, joined, run_check
 from client.node.connection import connection_checks
+from client.node.guard.data_limits import all_broken
+from client.node.guard.limits import broken_limits
 from client.node.private_folders import open_folders
 from client.node.training_rehearsal import rehearse_training
 from protocol.config.presets import preset
@@ -48,6 +50,11 @@ from protocol.keys import (
 
 _SAME_MM = 1e-3
 _MISTAKES_SHOWN = 3
+_SMALL = preset("smoke")
+# Limits beyond which a study says nothing about the machine.
+_OF_THE_MACHINE = tuple(
+    f"limits.max_{what} " for what in ("batch", "patch_voxels", "width", "parameters", "memory_gib")
+)
 
 
 def preflight(config: SiteConfig, protocol: StudyProtocol | None = None) -> list[Check]:
@@ -59,17 +66,45 @@ def preflight(config: SiteConfig, protocol: StudyProtocol | None = None) -> list
     """
     note = "" if protocol else " (no study seen yet: as preset paper)"
     study = protocol or preset("paper")
+    beyond = any(line.startswith(_OF_THE_MACHINE) for line in broken_limits(config, study))
     steps: dict[str, Callable[[], Result]] = {
         **connection_checks(config),
         "private key": partial(_private_key, config),
         "study key": partial(_study_key, config),
         "state folder": partial(_state, config),
         "worker": partial(_worker, config),
-        "cache disk": partial(_disk, config, study, note),
-        "device": partial(rehearse_training, config, study, note),
+        "cache disk": partial(_beyond if beyond else _disk, config, study, note),
+        "device": partial(_beyond if beyond else _device, config, study, note),
         "data": partial(_data, config),
+        "limits": partial(_limits, config, study, note),
     }
     return [run_check(name, step) for name, step in steps.items()]
+
+
+def _beyond(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
+    """A study that this site will refuse says nothing about the machine."""
+    raise Skip(f"study {study.name} is beyond limits of {config.site}.yaml; see limits{note}")
+
+
+def _device(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
+    """Whether it trains the study; a study that is too much for it keeps no site from starting."""
+    status, finding, hint = rehearse_training(config, study, note)
+    if status == "failed" and not note:
+        smaller, also, _ = rehearse_training(config, _SMALL, "")
+        if smaller != "failed":
+            finding = f"study {study.name}: {finding}; a small study: {also}"
+            return "warning", finding, hint
+    return status, finding, hint
+
+
+def _limits(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
+    """A study beyond them is refused when it asks; the site starts all the same."""
+    hours = ", ".join(config.limits.hours) or "at any hour"
+    broken = all_broken(config, study)
+    if broken:
+        which = f"study {study.name} is beyond them{note} and will be refused:"
+        return "warning", "\n".join([which, *broken]), "asdnet-site check --study shows another one"
+    return "ok", f"study {study.name} is within all of them{note}; works {hours}", ""
 
 
 def _private_key(config: SiteConfig) -> Result:

@@ -1,16 +1,20 @@
 """Refuses what a site does not allow: an instruction, or an answer that rests on too few cases."""
 
 from datetime import datetime
+from pathlib import Path
 
 from flwr.app import Message, MessageType
 
-from client.data.layout import survey_folder
+from client.node.guard.data_limits import broken_by_data
 from client.node.guard.limits import broken_by_cases, broken_limits, closed
 from client.node.guard.refusal import Refusal
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.error_words import BEYOND_LIMITS, OUTSIDE_HOURS
 from protocol.wire.messages import read_plan, read_protocol, read_training
+
+# By the site's state folder, the protocol that its scans were last found to fit.
+_fitting: dict[Path, str] = {}
 
 
 def require_allowed(
@@ -27,7 +31,9 @@ def require_allowed(
     Raises:
         Refusal: BEYOND_LIMITS with everything that is; or OUTSIDE_HOURS.
     """
-    broken = broken_limits(config, protocol) + _broken_by_names(config, message)
+    broken = broken_limits(config, protocol)
+    # What is absurd already is not compared with every scan.
+    broken += _broken_by_data(config, protocol, message, headers=not broken)
     if broken:
         raise _beyond(broken)
     if why := closed(config, now):
@@ -54,15 +60,19 @@ def require_enough_cases(config: SiteConfig, message: Message, reply: Message) -
         raise _beyond(broken)
 
 
-def _broken_by_names(config: SiteConfig, message: Message) -> list[str]:
-    """By the files' names, before any is read; a folder with mistakes is reported as such later."""
+def _broken_by_data(
+    config: SiteConfig, protocol: StudyProtocol, message: Message, *, headers: bool
+) -> list[str]:
+    """By names at each training, by headers when a protocol is new or asks what there is."""
     kind = message.metadata.message_type
-    survey = survey_folder(config.data, config)
-    if survey.refused or kind == MessageType.EVALUATE:
+    new = kind == MessageType.QUERY or _fitting.get(config.state) != protocol.digest
+    if kind == MessageType.EVALUATE and not new:
         return []
     plan = read_plan(message.content) if kind == MessageType.TRAIN else None
-    parts = [case.part for case in survey.cases]
-    return broken_by_cases(config, parts.count("labelled"), parts.count("unlabelled"), plan)
+    broken = broken_by_data(config, protocol, plan, headers=headers and new)
+    if headers and not broken:
+        _fitting[config.state] = protocol.digest
+    return broken
 
 
 def _beyond(broken: list[str]) -> Refusal:

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
 from client.node.decisions import ApprovalError, DecisionStore, Kept
-from client.node.guard.limits import broken_by_cases, broken_limits
 from protocol.agreement.manifest import ManifestError, Study, StudyFile
 from protocol.config.site import SiteConfig
 from protocol.keys import (
@@ -180,14 +179,13 @@ def approve(config: SiteConfig, study: Study) -> list[str]:
 def limits_broken_by(config: SiteConfig, study: Study) -> list[str]:
     """Which limits of the site the study breaks: rule, value, remedy of each.
 
-    Cases are counted by the names of their files; where they cannot be counted, they are not here
-    yet, and each round counts them anew.
+    Cases are counted by the names of their files, and scans measured by their headers; where the
+    folder has mistakes they are not here yet, and each round looks anew.
     """
-    cases = count_cases(config)
-    broken = broken_limits(config, study.protocol)
-    if cases is not None:
-        broken += broken_by_cases(config, cases["labelled"], cases["unlabelled"])
-    return broken
+    # Late: it is of the commands alone, and reads scans' libraries.
+    from client.node.guard.data_limits import all_broken
+
+    return all_broken(config, study.protocol)
 
 
 def count_cases(config: SiteConfig) -> Counter[str] | None:

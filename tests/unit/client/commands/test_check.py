@@ -222,6 +222,19 @@ def test_a_good_site_is_status_0(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
+def test_the_limits_that_a_study_breaks_are_told(tmp_path: Path) -> None:
+    good_site(tmp_path)
+    out = run(tmp_path, "--no-page")[1]
+    line = "limits               BROKEN: limits.min_cases of A.yaml: an update would rest on 2"
+    assert line in out
+    assert len(json.loads(run(tmp_path, "--json")[1])["broken_limits"]) == 1
+    write_files(
+        tmp_path, {"name": "good", "organs": bad.ORGANS}, limits={"min_cases": 2, "max_width": 16}
+    )
+    assert "limits               the study is within all of this site's" in run(tmp_path)[1]
+    assert json.loads(run(tmp_path, "--json")[1])["broken_limits"] == []
+
+
 def test_excluded_cases_are_told_and_no_mistake(tmp_path: Path) -> None:
     good_site(tmp_path, 3)
     facts = {"exclude": {"c1": "metal hip"}}

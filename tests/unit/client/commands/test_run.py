@@ -135,6 +135,17 @@ def test_whatever_else_fails_keeps_the_site_out(command: Command, failed: str) -
     assert command.served == []
 
 
+def test_the_disk_that_one_study_would_need_keeps_no_site_out(command: Command) -> None:
+    """A centre could else end a site for good by a study that does not fit."""
+    command.checks = [Check(name="cache disk", status="failed", finding="90 GB still needed")]
+    assert command().exit_code == 1
+    (command.folder / "s").mkdir()
+    (command.folder / "s" / "protocol.json").write_text(StudyProtocol().canonical_json())
+    assert command("--check").exit_code == 1
+    assert command().exit_code == 0
+    assert len(command.served) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops(command: Command, number: int) -> None:
     command()
@@ -150,8 +161,15 @@ def test_without_a_study_the_preflight_has_none(command: Command, content: bytes
     if content is not None:
         (command.folder / "s").mkdir()
         (command.folder / "s" / "protocol.json").write_bytes(content)
-    assert command("--check").exit_code == 0
+    found = command("--check")
+    assert found.exit_code == 0
     assert command.protocols == [None]
+    # A study that cannot be read is one line, and keeps nobody from anything.
+    said = "" if content is None else "the next study writes it anew"
+    assert said in found.stderr
+    assert len(found.stderr.splitlines()) == (content is not None)
+    assert command().exit_code == 0
+    assert len(command.served) == 1
 
 
 def test_the_preflight_goes_by_the_last_study(command: Command) -> None:

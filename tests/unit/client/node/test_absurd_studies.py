@@ -14,6 +14,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from signed_study import CODE, SignedStudy, tiny_protocol
 
 import client.node.executor
+import client.node.guard.data_limits
 from client.node.approval import ApprovedCode
 from client.node.executor import Executor
 from protocol.audit.verification import verify
@@ -41,6 +42,11 @@ BEYOND: list[tuple[Change, str]] = [
     ({"network": {"width": 64, "kernel": 5}}, "max_parameters"),
     ({"patch_voxels": [128, 128, 128], "training": {"batch_size": 32}}, "max_memory_gib"),
     ({"aggregation": {"max_update": 1e6}}, "max_update"),
+]
+# Within the limits of a study, but not with this site's scans, of 48 mm an edge.
+TOO_FINE: list[tuple[Change, str]] = [
+    ({"spacing_mm": [0.05, 0.05, 0.05]}, "max_grid_voxels"),
+    ({"spacing_mm": [0.1, 0.1, 0.1]}, "cache_gib"),
 ]
 # Beyond the bounds of every study.
 ABSURD: list[tuple[Change, str]] = [
@@ -145,7 +151,7 @@ def hostile(study: SignedStudy, change: Change, *, signed: bool) -> Message:
 
 
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
-@pytest.mark.parametrize(("change", "named"), [*BEYOND, *ABSURD], ids=str)
+@pytest.mark.parametrize(("change", "named"), [*BEYOND, *TOO_FINE, *ABSURD], ids=str)
 def test_a_study_beyond_limits_is_refused_before_anything_is_stored(
     change: Change,
     named: str,
@@ -154,7 +160,7 @@ def test_a_study_beyond_limits_is_refused_before_anything_is_stored(
     make_world: Callable[..., World],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    world = make_world()
+    world = make_world(cache_gib=1.0)
     before = world.files()
     with caplog.at_level(logging.ERROR):
         # What nobody has signed is not even looked at.
@@ -217,6 +223,25 @@ def test_a_closed_site_answers_nothing(
     world.answer = lambda asked: Message(RecordDict(), reply_to=asked)
     assert world.word(study.query()) == "OutgoingRefused"  # it was asked, and said nothing
     assert len(world.asked) == 1
+
+
+def test_headers_are_read_once_for_a_study(
+    study: SignedStudy, make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, read = make_world(), []
+
+    def count(*_: object) -> list[str]:
+        read.append(1)
+        return []
+
+    monkeypatch.setattr(client.node.guard.data_limits, "broken_by_scans", count)
+    world.answer = update(study, labelled=3, unlabelled=0)
+    assert world.word(study.train(1, study.first)) == "answered"
+    assert world.word(study.train(1, study.first)) == "answered"
+    assert len(read) == 1
+    # What there is may have changed by the time that the centre asks for it.
+    world.word(study.query())
+    assert len(read) == 2
 
 
 def update(study: SignedStudy, labelled: int, unlabelled: int) -> Callable[[Message], Message]:

@@ -49,6 +49,7 @@ from protocol.keys import (
 ROWS = [
     *("centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock"),
     *("private key", "study key", "state folder", "worker", "cache disk", "device", "data"),
+    "limits",
 ]
 # 24 voxels an edge at 2 mm; four cases of the five of `make_site` have labels.
 NEEDED = 24**3 * (5 * 4 + 4 * 1)
@@ -86,9 +87,10 @@ def test_a_site_that_is_ready_but_for_the_centre(
     make_site: MakeSite, make_protocol: MakeProtocol
 ) -> None:
     config = put_key(make_site())
-    checks = {check.name: check for check in preflight(config, make_protocol())}
+    study = make_protocol(training={"local_steps": 20}, aggregation={"max_update": 1.0})
+    checks = {check.name: check for check in preflight(config, study)}
     assert list(checks) == ROWS
-    assert [checks[name].status for name in ROWS[7:]] == ["ok"] * 7, checks
+    assert [checks[name].status for name in ROWS[7:]] == ["ok"] * 8, checks
     # One real step in a process of its own.
     step = re.fullmatch(
         r"cpu: one training step takes [\d.]+ s and ([\d.]+) MB of [\d.]+ GB",
@@ -620,8 +622,9 @@ def test_no_scan_is_read_whole(
 
     monkeypatch.setattr(sitk.ImageFileReader, "Execute", refuse)
     monkeypatch.setattr(sitk, "ReadImage", refuse)
-    checks = preflight(make_site(), make_protocol())
-    assert [check.status for check in checks[-3:]] == ["ok", "ok", "ok"]
+    study = make_protocol(training={"local_steps": 20}, aggregation={"max_update": 1.0})
+    checks = preflight(make_site(), study)
+    assert [check.status for check in checks[-4:]] == ["ok"] * 4
 
 
 # --- the whole
@@ -637,7 +640,8 @@ def test_a_check_that_breaks_stops_no_other(
     monkeypatch.setattr(client.node.preflight, "find_cases", broken)
     checks = preflight(make_site(labelled=1))
     assert [check.name for check in checks] == ROWS
-    assert (checks[-1].status, checks[-1].finding) == (
+    data = checks[ROWS.index("data")]
+    assert (data.status, data.finding) == (
         "failed",
         "this check itself broke: KeyError",
     )
@@ -715,3 +719,60 @@ def test_a_row_that_is_well_asks_for_nothing() -> None:
     print_preflight([Check(name="TCP", status="ok", finding="open")], Console(file=file, width=80))
     assert "open" in file.getvalue()
     assert "To do" not in file.getvalue()
+
+
+# --- the limits
+
+
+@pytest.mark.usefixtures("no_step")
+def test_a_study_beyond_the_limits_is_named_and_keeps_no_site_from_starting(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    study = make_protocol(training={"local_steps": 1}, aggregation={"max_update": 1.0})
+    meant = make_protocol(training={"local_steps": 20}, aggregation={"max_update": 1.0})
+    check = row("limits", make_site(labelled=2), study)
+    assert check.status == "warning"
+    first, *lines = check.finding.splitlines()
+    assert first == "study tiny is beyond them and will be refused:"
+    assert [line.split(" ")[0] for line in lines] == [
+        *("limits.min_local_steps", "limits.min_patches", "limits.min_cases"),
+    ]
+    assert row("limits", make_site(labelled=3), meant) == Check(
+        name="limits",
+        status="ok",
+        finding="study tiny is within all of them; works at any hour",
+    )
+
+
+def test_a_study_that_no_machine_trains_is_not_tried(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored by an earlier version, or before the limits were lowered."""
+
+    def tried(*_: object) -> Result:
+        raise AssertionError("the study was tried")
+
+    monkeypatch.setattr(client.node.preflight, "rehearse_training", tried)
+    study = make_protocol(network={"width": 256}, patch_voxels=(1024, 1024, 1024))
+    checks = {check.name: check for check in preflight(make_site(), study)}
+    for name in ("device", "cache disk"):
+        assert checks[name].status == "skipped"
+        assert checks[name].finding.startswith("study tiny is beyond limits of A.yaml; see limits")
+    assert "limits.max_memory_gib of A.yaml" in checks["limits"].finding
+
+
+def test_a_study_that_is_too_much_for_this_machine_keeps_no_site_from_starting(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
+        if study.name == "tiny":
+            return "failed", "the system killed a training step", "inform the centre"
+        return "ok", "cpu: one training step takes 1 s", ""
+
+    monkeypatch.setattr(client.node.preflight, "rehearse_training", step)
+    check = row("device", make_site(), make_protocol())
+    assert check.status == "warning"
+    assert check.finding == (
+        "study tiny: the system killed a training step; a small study: cpu: one training step"
+        " takes 1 s"
+    )
