@@ -10,12 +10,23 @@ from flwr.app import Message, RecordDict
 from memory_grid import MemoryGrid, Site, error, same
 from signed_studies import SigningCentre
 
+from protocol.agreement.digests import weights_digest
 from protocol.agreement.manifest import StudyFile
+from protocol.agreement.statements import SignedStatement, Statement
+from protocol.agreement.statements import sign as sign_statement
 from protocol.audit.verification import verify
 from protocol.config.study import StudyProtocol
 from protocol.keys import make_key, openssh_fingerprint, openssh_line
 from protocol.model_io import load_model
-from protocol.wire.messages import read_study_file
+from protocol.wire.messages import (
+    CONFIDENCE,
+    SEGMENTER,
+    read_plan,
+    read_site_name,
+    read_study_file,
+)
+from protocol.wire.proofs import add_statement
+from protocol.wire.weights import raw_weights
 from server.app import serve
 from server.monitoring.follow import read_events
 from server.monitoring.run_folder import RunError, RunFacts, RunFolder
@@ -161,13 +172,34 @@ def test_a_second_server_app_of_a_run_does_nothing(
 # ---- what the centre has signed -----------------------------------------------------------------
 
 
-def sign(folder: RunFolder, protocol: StudyProtocol, **changes: Any) -> StudyFile:
+def sign(
+    folder: RunFolder,
+    protocol: StudyProtocol,
+    centre: SigningCentre | None = None,
+    **changes: Any,
+) -> StudyFile:
     """As `asdnet-centre run` leaves it."""
-    centre = SigningCentre("AB")
+    centre = centre or SigningCentre("AB")
     centre.pin(folder.path.parents[1] / "study.pub")
     file = centre.study(protocol, **{"run": "one"} | changes)
     folder.write_study(file)
     return file
+
+
+def signed_statement(message: Message, site: str, centre: SigningCentre) -> SignedStatement:
+    """What a site's executor adds to its reply."""
+    networks = {name: raw_weights(message.content, name) for name in (SEGMENTER, CONFIDENCE)}
+    digests = {name: weights_digest(weights) for name, weights in networks.items() if weights}
+    statement = Statement(
+        run="one",
+        round=read_plan(message.content).round,
+        site=site,
+        segmenter=digests[SEGMENTER],
+        confidence=digests.get(CONFIDENCE, ""),
+        audit_seq=1,
+        audit_head="0" * 64,
+    )
+    return sign_statement(statement, centre.keys[site])
 
 
 def test_every_instruction_carries_the_signed_manifest(
@@ -175,15 +207,19 @@ def test_every_instruction_carries_the_signed_manifest(
 ) -> None:
     protocol = make_protocol()
     folder = make(tmp_path, protocol)
-    file = sign(folder, protocol)
+    centre = SigningCentre("AB")
+    file = sign(folder, protocol, centre)
     seen: list[tuple[str, StudyFile]] = []
     group = sites(protocol)
 
     def look(message: Message, content: RecordDict) -> RecordDict:
         seen.append((message.metadata.message_type, read_study_file(message.content)))
+        if message.metadata.message_type == "train":
+            add_statement(content, signed_statement(message, read_site_name(content), centre))
         return content
 
-    group[0].spoil = dict.fromkeys(("query", "train", "evaluate"), look)
+    for site in group:
+        site.spoil = dict.fromkeys(("query", "train", "evaluate"), look)
     serve(MemoryGrid(group), tmp_path, "one")
     assert {kind for kind, _ in seen} == {"query", "train", "evaluate"}
     assert all(sent == file for _, sent in seen)

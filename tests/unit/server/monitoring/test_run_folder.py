@@ -235,6 +235,7 @@ def test_all_watchers_are_notified_in_order(make_protocol: MakeProtocol) -> None
     both = Watchers([Ear("1"), Ear("2")])
     record = new_record(make_protocol(), run=RUN)
     both.sites_online(["A"], 2)
+    both.site_waits("A", "is not approved")
     both.study_started(record)
     both.sites_called(1, "train", ["A"])
     both.site_answered(1, "A", 1, 1)
