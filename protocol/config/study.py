@@ -93,9 +93,9 @@ class AggregationConfig(Frozen):
     """How the sites' two networks become one each, with shares of their own."""
 
     rule: Rule = Field(
-        "mean",
-        description="FedAvg, or what a few hostile sites cannot move: coordinates' median or "
-        "trimmed mean, the updates' geometric median, or those that Krum chooses",
+        "median",
+        description="mean: FedAvg; the others are not moved by a few hostile sites: median or "
+        "trimmed mean of each weight, the updates' geometric median, or those that Krum chooses",
     )
     hostile: int = Field(
         0,

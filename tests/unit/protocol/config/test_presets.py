@@ -6,13 +6,13 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "d022ee8e8f41bdc15c1db45edde76526cf8ec580410d2482fd1afc9cb8f9471f",
-    "quick": "b9b5b445976ca27d4866a20609bf683fb2d337e3e83604738c282ab4e023f4f6",
-    "paper": "675082925885b5459390b46aa08057e72082411914307acd46fe67d9b724b6b9",
+    "smoke": "14b5d07c38d19d2701a645139661802e05bc51dbaeee2a4aac6098f7196935b6",
+    "quick": "7ac3ee2bb7b53195a4ac12bd7adfa8fe163b16be284e95d1c60251b333b16974",
+    "paper": "5d00f0aa44bc716cc2f891e8270b7a3460c2a6caa3d90326f1f1a7037ddca10e",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "4abcee648e0e4a2d9ef2092b25d33e12cf11a88dcab6c4931e41ad8cb98e9fa7",
-    "quick": "4e435f76951a1960739f5699256612ac2abca32a782b3239319b5643ea251801",
+    "smoke": "da70abbaf46240cc334d023fd339bd99bda523481ea98771c11fee74ea4ce78b",
+    "quick": "899efafa862b3c97e3f9e5502f94eec1c37a4f0de1f5ec7ccbf602b9a2065a3e",
     "paper": DIGESTS["paper"],
 }
 

@@ -16,7 +16,7 @@ from server.rounds.aggregation import (
     segmenter_weights,
 )
 
-CONFIG = AggregationConfig()
+CONFIG = AggregationConfig(rule="mean")
 FULL = RoundPlan(round=9, lr_factor=1, adversarial_ramp=1, region_ramp=0.5)
 WARM_UP = RoundPlan(round=1, lr_factor=1, adversarial_ramp=1, region_ramp=0)
 
@@ -76,7 +76,7 @@ def test_a_labelled_case_weighs_by_the_organs_that_are_drawn_in_it() -> None:
         "C": declared(8, bladder=8, prostate=8, rectum=8),
     }
     assert [f.drawn for f in facts.values()] == [4.0, 4.0, 8.0]
-    config = AggregationConfig(max_site_share=1.0)
+    config = AggregationConfig(rule="mean", max_site_share=1.0)
     assert segmenter_weights(facts, WARM_UP, config) == {"A": 0.25, "B": 0.25, "C": 0.5}
     found = segmenter_weights(facts, FULL, config)
     assert found == pytest.approx({"A": 4 / 17.5, "B": 5.5 / 17.5, "C": 8 / 17.5})
@@ -118,7 +118,7 @@ def test_an_embedding_alone_gives_unlabelled_cases_no_weight() -> None:
 def test_d_is_shared_by_labelled_cases_alone_and_with_the_same_cap() -> None:
     facts = {"A": declared(9), "B": declared(2, 80), "C": declared(1), "F": declared(0, 15)}
     assert confidence_weights(facts, CONFIG) == pytest.approx({"A": 0.4, "B": 0.4, "C": 0.2})
-    open_to_all = AggregationConfig(max_site_share=1.0)
+    open_to_all = AggregationConfig(rule="mean", max_site_share=1.0)
     assert confidence_weights(facts, open_to_all) == pytest.approx(
         {"A": 3 / 4, "B": 1 / 6, "C": 1 / 12}
     )

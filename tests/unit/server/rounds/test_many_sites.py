@@ -96,7 +96,8 @@ class Keeping(Learner):
 def test_the_result_is_the_plain_average_to_the_bit(
     make_protocol: MakeProtocol, last_first: bool
 ) -> None:
-    protocol = make_protocol(training={"rounds": 1}, aggregation={"max_norm_ratio": 99.0})
+    rules = {"rule": "mean", "max_norm_ratio": 99.0}
+    protocol = make_protocol(training={"rounds": 1}, aggregation=rules)
     sites = [Keeping(name, protocol, labelled=2 + i % 3) for i, name in enumerate("KCAHBDFEGIJ")]
     record = study(sites, protocol, last_first=last_first)
     plan = record.rounds[0].plan

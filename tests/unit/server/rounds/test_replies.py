@@ -249,7 +249,7 @@ def moved(record: StudyRecord, protocol: StudyProtocol) -> float:
 
 
 def test_an_outsized_update_is_shortened(make_protocol: MakeProtocol) -> None:
-    protocol = make_protocol(training={"rounds": 1})
+    protocol = make_protocol(training={"rounds": 1}, aggregation={"rule": "mean"})
     sites = [Site("A", protocol), Site("B", protocol), Site("C", protocol, step=0.1)]
     record = study(sites, protocol)
     assert record.rounds[0].left_out == {}

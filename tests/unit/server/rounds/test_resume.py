@@ -63,7 +63,7 @@ def protocol_of(make_protocol: MakeProtocol) -> StudyProtocol:
         training={"rounds": ROUNDS, "ramp": ramp},
         method={"sample_attention": "normalised"},
         evaluation={"every_rounds": 2},
-        aggregation={"max_norm_ratio": 1e6},
+        aggregation={"rule": "mean", "max_norm_ratio": 1e6},
     )
 
 
