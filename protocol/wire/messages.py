@@ -7,11 +7,10 @@ counts.
 """
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from pydantic import ValidationError
 
 from asdnet_models.reliability import BINS, SCORES, Reliability
 from asdnet_models.sums import ScoreSum
-from protocol.agreement.manifest import SignedManifest, StudyFile
+from protocol.agreement.manifest import SignedManifest
 from protocol.config.rules import RULES
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SITE_NAME
@@ -87,20 +86,6 @@ def pack_instruction(
 def read_protocol(content: RecordDict) -> StudyProtocol:
     """The protocol of an instruction."""
     return StudyProtocol.model_validate_json(_study_text(content, "protocol"))
-
-
-def read_study_file(content: RecordDict) -> StudyFile:
-    """The signed study of an instruction and its protocol, as they came: nothing is verified.
-
-    Raises:
-        MessageError: If a part is missing, or longer than any honest one.
-    """
-    keys = {"manifest": "manifest", "signature": "manifest_signature", "protocol": "protocol"}
-    texts = {field: _study_text(content, key) for field, key in keys.items()}
-    try:
-        return StudyFile(**texts)
-    except ValidationError:
-        raise MessageError("instruction: its manifest is too long") from None
 
 
 def read_plan(content: RecordDict) -> RoundPlan:

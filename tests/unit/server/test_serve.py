@@ -23,9 +23,8 @@ from protocol.wire.messages import (
     SEGMENTER,
     read_plan,
     read_site_name,
-    read_study_file,
 )
-from protocol.wire.proofs import add_statement
+from protocol.wire.proofs import add_statement, read_study_file
 from protocol.wire.weights import raw_weights
 from server.app import serve
 from server.monitoring.follow import read_events
