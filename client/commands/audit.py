@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from client.node.guard.resumption import ResumptionError, resume_run
 from protocol.audit.log import AuditError
 from protocol.audit.report import View
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
@@ -67,7 +66,10 @@ def audit(
         )
 
     if resume:
-        with user_errors(AuditError, ProtocolError, ResumptionError):
+        from client.node.guard.history import HistoryError
+        from client.node.guard.resumption import ResumptionError, resume_run
+
+        with user_errors(AuditError, HistoryError, ProtocolError, ResumptionError):
             typer.echo(resume_run(read_site(configs / f"{site}.yaml"), resume))
         return
     answer(view, json_wanted=json_wanted)
