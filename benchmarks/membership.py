@@ -152,7 +152,7 @@ def _federate(
             unlabelled=0,
             validation=0,
             test=0,
-            refused=(),
+            refused={},
             excluded=0,
         )
         for site, of in data.items()

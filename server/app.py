@@ -118,7 +118,10 @@ def _main(grid: Grid, context: Context) -> None:
     """A run on this centre's SuperLink."""
     centre = os.environ.get(CENTRE_VARIABLE)
     if centre is None:
-        raise RuntimeError(f"{CENTRE_VARIABLE} is not set; start the SuperLink by superlink.py")
+        raise RuntimeError(
+            f"{CENTRE_VARIABLE} is not set; set it to the centre's folder, or start the SuperLink "
+            "with asdnet-centre superlink"
+        )
     serve(grid, Path(centre), str(context.run_config["run"]))
 
 

@@ -112,7 +112,10 @@ class DecisionStore(Generic[Item]):
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise ApprovalError(f"{self.noun} {digest[:12]}: is not waiting at this site") from None
+            raise ApprovalError(
+                f"{self.noun} {digest[:12]}: is not waiting at this site; a study that came by mail"
+                " is approved with --file"
+            ) from None
         try:
             item = self.read(content)
         except ValueError:

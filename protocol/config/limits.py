@@ -68,6 +68,13 @@ class SiteLimits(Frozen):
         10, description="how often one round may be trained, as after a failure at the centre"
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+        return value
+
     @field_validator("hours")
     @classmethod
     def _hours_last(cls, hours: tuple[str, ...]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from server.admin.centre import (
     renew_server,
 )
 from server.admin.certificates import HostError, check_hosts, hosts_of
+from server.admin.owner import make_owner_token
 from server.admin.passphrase import is_encrypted, new_passphrase
 from server.admin.provisioning import (
     CentreContent,
@@ -40,8 +41,7 @@ from server.admin.provisioning import (
 )
 from server.admin.site_keys import DEFAULT_CASES, MAX_CASES
 
-# Longer than any federation, and short of the year 9999.
-_MAX_DAYS = 36500
+_MAX_DAYS = 36500  # longer than any federation, and short of the year 9999
 
 CentreOption = Annotated[
     Path, typer.Option("--centre", help="The centre's folder; keep it private and backed up.")
@@ -79,8 +79,8 @@ def init(
         shorter = f"--days: must be at most --ca-days ({ca_days}), not {days}"
         hosts = _hosts(host, shorter if days > ca_days else None)
         made = Centre(folder=centre.resolve(), hosts=hosts, port=port, days=days)
-        secret = new_passphrase() if passphrase else None
-        create_centre(made, ca_days, datetime.now(UTC), secret)
+        create_centre(made, ca_days, datetime.now(UTC), new_passphrase() if passphrase else None)
+        make_owner_token(made)
         _say(*_next_steps(made))
 
 

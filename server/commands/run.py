@@ -212,6 +212,9 @@ def _stop(centre: Centre, folder: "RunFolder", console: "Console") -> None:
     facts, _ = folder.read()
     with connect(centre.port, centre.ca_file, read_owner_token(centre)) as control:
         stopped = facts.flower_run_id is not None and control.stop_run(facts.flower_run_id)
+    if stopped:
+        # Who follows it learns that it was ended on purpose, and starts nothing again.
+        folder.add_event("stopped", reason="by asdnet-centre run --stop")
     words = "stopped" if stopped else "was not running"
     console.print(f"run {facts.name}: {words}; go on with: --resume {facts.name}")
 

@@ -154,7 +154,10 @@ def last_signed(state: Path) -> Mark | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError):
-        raise HistoryError(f"{path}: cannot be read; see what asdnet-site audit says") from None
+        raise HistoryError(
+            f"{path}: cannot be read: whether this site's own audit log is whole is not known; once"
+            " you know why, go on with asdnet-site audit --resume RUN"
+        ) from None
 
 
 def keep_last_signed(state: Path, mark: Mark) -> None:

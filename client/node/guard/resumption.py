@@ -2,7 +2,7 @@
 
 import getpass
 
-from client.node.guard.history import History, forget_last_signed, last_signed
+from client.node.guard.history import History, HistoryError, forget_last_signed, last_signed
 from protocol.audit.log import AuditLog
 from protocol.config.site import SiteConfig
 from protocol.config.study import RUN_NAME
@@ -17,7 +17,8 @@ class ResumptionError(ValueError):
 def resume_run(config: SiteConfig, run: str) -> str:
     """Answer the run again; what was decided is in the audit log, a sentence comes back.
 
-    Where this site's own log had lost its end, it counts from here on as it is now.
+    Where this site's own log had lost its end, or nobody can tell, it counts from here on as it is
+    now.
 
     Raises:
         ResumptionError: If nothing was stopped.
@@ -26,9 +27,13 @@ def resume_run(config: SiteConfig, run: str) -> str:
     if not RUN_NAME.fullmatch(run):
         raise ResumptionError(f"--resume: {run[:80]!r} is no name of a run")
     history = History(config.state, run)
-    past, mark = history.load(), last_signed(config.state)
+    past = history.load()
     log = config.audit_file.read_bytes() if config.audit_file.exists() else b""
-    cut = mark is not None and not mark.stands_in(log)
+    try:
+        mark = last_signed(config.state)
+        cut = mark is not None and not mark.stands_in(log)
+    except HistoryError:
+        cut = True
     if not past.stopped and not cut:
         raise ResumptionError(
             f"run {run}: was not stopped at this site; asdnet-site run answers it"

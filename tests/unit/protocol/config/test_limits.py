@@ -4,6 +4,7 @@ from datetime import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from protocol.config.limits import SiteLimits
 from protocol.config.site import read_site
@@ -52,3 +53,9 @@ def test_limits_are_read(tmp_path: Path) -> None:
 def test_a_mistake_names_file_and_key(tmp_path: Path, text: str, key: str) -> None:
     with pytest.raises(ProtocolError, match=rf"A\.yaml: {key}"):
         limits_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", sorted(SiteLimits.model_fields))
+def test_a_truth_value_is_no_limit(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"must be a number, not true|valid tuple"):
+        SiteLimits.model_validate({name: True})

@@ -52,7 +52,7 @@ from server.admin.site_keys import DEFAULT_CASES
 from server.cli import app
 
 HOSTS = ("centre.example.org", "10.1.2.3", "fd00::7")
-PRIVATE_FILES = {"ca.key", "server.key", "study.key"}
+PRIVATE_FILES = {"ca.key", "server.key", "study.key", "owner.token"}
 
 
 @pytest.fixture(autouse=True)

@@ -278,6 +278,8 @@ def test_a_run_is_stopped(centre: Centre, control: FakeControl, study: Path) -> 
     assert result.exit_code == 0
     assert result.stdout == "run one: stopped; go on with: --resume one\n"
     assert control.calls[-1] == ("stop", facts(centre, "one").flower_run_id)
+    followed = call(centre, "--follow", "one")
+    assert followed.exit_code == 3 and "stopped: by asdnet-centre run --stop" in followed.stdout
     assert "run one: was not running" in call(centre, "--stop", "one").stdout
 
 

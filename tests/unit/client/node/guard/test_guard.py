@@ -454,6 +454,21 @@ def test_its_own_cut_log_is_noticed(site: Site, study: SignedStudy) -> None:
     site.admits(second)
 
 
+def test_a_person_goes_on_where_the_mark_in_its_own_log_is_damaged(
+    site: Site, study: SignedStudy
+) -> None:
+    weights = path_of(study)
+    site.answers(study.train(1, weights[1]))
+    second = study.train(2, weights[2], study.statements(1, weights[1]))
+    (site.config.state / "guard" / "last-signed.json").write_text("{", encoding="utf-8")
+    with pytest.raises(HistoryError, match="go on with asdnet-site audit --resume RUN"):
+        site.admits(second)
+    assert "is answered again" in resume_run(site.config, study.manifest.run)
+    site.admits(second)
+    with pytest.raises(ResumptionError, match="was not stopped at this site"):
+        resume_run(site.config, study.manifest.run)
+
+
 def test_another_sites_cut_log_is_recorded_and_the_study_goes_on(
     site: Site, study: SignedStudy, caplog: pytest.LogCaptureFixture
 ) -> None:
