@@ -192,7 +192,7 @@ def test_a_hostile_site_is_left_out_of_every_round(fed: harness.Deployment, tmp_
 
 def test_a_study_is_not_begun_on_bad_data_and_hears_of_no_patient(fed: harness.Deployment) -> None:
     fed.start_site("C")
-    broken = fed.home("B") / "data/imagesTr/Mueller_Hans_1950.nii.gz"
+    broken = fed.home("B") / "data/imagesTr/Schmidt_Eva_1962.nii.gz"
     broken.write_bytes(b"no scan")
     fed.start_study("patient", rounds=2)
     assert fed.finish("patient") == 3, fed.tails()
@@ -200,13 +200,13 @@ def test_a_study_is_not_begun_on_bad_data_and_hears_of_no_patient(fed: harness.D
     assert "site B: rule pair (a labelled scan has one label" in ended["reason"]
     assert "site A" not in ended["reason"] and "site C" not in ended["reason"]
     told = fed.client("check", "B", "--no-page", check=False)
-    assert "rule pair: case Mueller_Hans_1950: imagesTr holds its image" in told
+    assert "rule pair: case Schmidt_Eva_1962: imagesTr holds its image" in told
     broken.unlink()
-    assert "Mueller" in fed.log("B"), "the hospital itself is told"
-    seen = [p for p in fed.centre.rglob("*") if p.is_file() and b"Mueller" in p.read_bytes()]
-    assert seen == [] and "Mueller" not in fed.log("superlink") + fed.log("study-patient")
+    assert "Schmidt" in fed.log("B"), "the hospital itself is told"
+    seen = [p for p in fed.centre.rglob("*") if p.is_file() and b"Schmidt" in p.read_bytes()]
+    assert seen == [] and "Schmidt" not in fed.log("superlink") + fed.log("study-patient")
     account = fed.client("audit", "B", "--run", "patient")
-    assert "facts reply" in account and "Mueller" not in account
+    assert "facts reply" in account and "Schmidt" not in account
     # Put right, the same study is begun.
     fed.resume("patient")
     assert fed.finish("patient") == 0, fed.tails()
