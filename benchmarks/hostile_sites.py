@@ -26,9 +26,9 @@ import typer
 
 from asdnet_models.sums import ScoreSum
 from benchmarks.common import ROOT
+from benchmarks.federation import finish_round
 from benchmarks.hostile_attacks import ATTACKS, Attack, generator_of, lying, poisoned
 from client.data.dataset import SiteData, prepare_site
-from client.data.declaration import declare
 from client.training.clipping import clip_update
 from client.training.evaluation import evaluate_site
 from client.training.round import RoundResult, train_round
@@ -42,9 +42,9 @@ from protocol.wire.reports import EvaluationReport, SiteFacts
 from protocol.wire.weights import Weights
 from server.rounds.aggregation import capped_shares, segmenter_weights
 from server.rounds.loop import new_record
-from server.rounds.record import RoundRecord, StudyRecord
+from server.rounds.record import StudyRecord
 from server.rounds.round import aggregate
-from server.rounds.schedule import add_round, next_plan
+from server.rounds.schedule import next_plan
 from server.rounds.updates import RoundUpdates
 from simulation.layouts import StudyCase, read_cohort
 from simulation.split import write_sites
@@ -138,16 +138,7 @@ def hospitals_of(
     found = {}
     for site, config in configs.items():
         data = prepare_site(config, study)
-        facts = declare(
-            config,
-            study.organ_names,
-            labelled=data.labelled,
-            unlabelled=len(data.unlabelled),
-            validation=len(data.validation),
-            test=len(data.test),
-            refused={},
-            excluded=0,
-        )
+        facts = data.declared(config, study.organ_names)
         found[site] = Hospital(config=config, data=data, facts=facts)
     return found
 
@@ -194,7 +185,7 @@ def _round(
     place: Path,
 ) -> None:
     plan = next_plan(record)
-    trained, reports, current = {}, {}, _networks(record)
+    trained, reports, current = {}, {}, record.networks
     for site, hospital in hospitals.items():
         if not hospital.data.labelled and not plan.learns_from_unlabelled:
             continue
@@ -222,32 +213,13 @@ def _round(
         left_out = _as_before(record, updates, plan)
     else:
         aggregate(record, updates, plan)
-    finished = RoundRecord(
-        plan=plan,
-        seconds=0.0,
-        bytes_down={},
-        bytes_up={},
-        reports={site: update.report for site, update in updates.accepted.items()},
-        left_out=left_out,
-        norms=updates.norms,
-        clipped=dict(updates.clipped),
-    )
-    add_round(record, finished)
-
-
-def _networks(record: StudyRecord) -> dict[str, Weights]:
-    both = {SEGMENTER: record.segmenter, CONFIDENCE: record.confidence}
-    return {name: weights for name, weights in both.items() if weights is not None}
+    finish_round(record, plan, updates, left_out)
 
 
 def _clipped(record: StudyRecord, plan: RoundPlan, result: RoundResult) -> dict[str, Weights]:
     """A site's networks as it would send them."""
-    current = _networks(record)
-    bounds = {n: update_bound(record.protocol, plan, n, w) for n, w in current.items()}
-    both = {SEGMENTER: result.segmenter, CONFIDENCE: result.confidence}
-    return {
-        n: clip_update(w, current[n], None, bounds[n])[0] for n, w in both.items() if w is not None
-    }
+    current, bounds = record.networks, _bounds(record, plan)
+    return {n: clip_update(w, current[n], None, bounds[n])[0] for n, w in result.networks.items()}
 
 
 def _usual_norm(honest: Sequence[Mapping[str, Weights]], network: str, current: Weights) -> float:
@@ -275,7 +247,7 @@ def _as_before(record: StudyRecord, updates: RoundUpdates, plan: RoundPlan) -> d
 
 
 def _bounds(record: StudyRecord, plan: RoundPlan) -> dict[str, float]:
-    return {n: update_bound(record.protocol, plan, n, w) for n, w in _networks(record).items()}
+    return {n: update_bound(record.protocol, plan, n, w) for n, w in record.networks.items()}
 
 
 def _scores(report: EvaluationReport, part: str) -> dict[str, list[float]]:

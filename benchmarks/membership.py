@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -22,21 +23,21 @@ import typer
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from benchmarks.federation import finish_round
 from client.data.cache import CachedCase
 from client.data.dataset import SiteData, prepare_site
-from client.data.declaration import declare
 from client.training.evaluation import load_segmenter, predict_on_grid
-from client.training.round import RoundResult, train_round
+from client.training.round import train_round
 from protocol.config.presets import preset
-from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol, merged
 from protocol.files import append_line
 from protocol.wire.weights import Weights
-from server.rounds.aggregation import average, segmenter_weights
 from server.rounds.loop import new_record
-from server.rounds.record import RoundRecord, StudyRecord
-from server.rounds.schedule import add_round, next_plan
+from server.rounds.record import StudyRecord
+from server.rounds.round import aggregate
+from server.rounds.schedule import next_plan
+from server.rounds.updates import RoundUpdates
 
 # Of a set: its organs, the grid, and the training patch.
 SETS = {
@@ -81,6 +82,7 @@ def study(setting: Setting, rounds: int) -> StudyProtocol:
         "spacing_mm": spacing,
         "patch_voxels": patch,
         "training": {"rounds": rounds, "augment": setting.augment},
+        "aggregation": {"rule": "mean"},
     }
     return merged(preset("quick").model_copy(update={"organs": organs}), changes)
 
@@ -145,54 +147,28 @@ def _federate(
     """All rounds of federated averaging, and every site's last update."""
     record = new_record(protocol, "membership")
     record.facts = {
-        site: declare(
-            homes[site],
-            protocol.organ_names,
-            labelled=of.labelled,
-            unlabelled=0,
-            validation=0,
-            test=0,
-            refused={},
-            excluded=0,
-        )
-        for site, of in data.items()
+        site: of.declared(homes[site], protocol.organ_names) for site, of in data.items()
     }
-    updates: dict[str, Weights] = {}
-    for _ in range(protocol.training.rounds):
-        plan = next_plan(record)
-        results = {
-            site: train_round(
-                config,
-                protocol,
-                plan,
-                data[site],
-                record.segmenter,
-                record.confidence,
-                run="attack",
-            )
-            for site, config in homes.items()
-        }
-        shares = segmenter_weights(record.facts, plan, protocol.aggregation)
-        updates = {site: result.segmenter for site, result in results.items()}
-        record.segmenter = average(updates, shares)
-        confidences = {s: r.confidence for s, r in results.items() if r.confidence is not None}
-        if confidences:
-            record.confidence = average(
-                confidences, dict.fromkeys(confidences, 1 / len(confidences))
-            )
-        add_round(record, _round_of(plan, results))
-    return record, updates
-
-
-def _round_of(plan: RoundPlan, results: Mapping[str, RoundResult]) -> RoundRecord:
-    return RoundRecord(
-        plan=plan,
-        seconds=0.0,
-        bytes_down={},
-        bytes_up={},
-        reports={site: result.report for site, result in results.items()},
-        left_out={},
-    )
+    last: dict[str, Weights] = {}
+    with closing(RoundUpdates(None)) as updates:
+        while len(record.rounds) < protocol.training.rounds:
+            plan, current = next_plan(record), record.networks
+            updates.clear()
+            for site, config in homes.items():
+                result = train_round(
+                    config,
+                    protocol,
+                    plan,
+                    data[site],
+                    record.segmenter,
+                    record.confidence,
+                    run=record.run,
+                )
+                updates.add(site, result.report, 0, result.networks, current)
+                last[site] = result.segmenter
+            aggregate(record, updates, plan)
+            finish_round(record, plan, updates)
+    return record, last
 
 
 class _Scores:

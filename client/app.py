@@ -116,12 +116,9 @@ def _train(config: SiteConfig, instruction: RecordDict) -> RecordDict:
     result = train_round(
         config, protocol, plan, data, sent[SEGMENTER], sent.get(CONFIDENCE), run=run
     )
-    trained = {SEGMENTER: result.segmenter}
-    if result.confidence is not None:
-        trained[CONFIDENCE] = result.confidence
     bounds = {name: update_bound(protocol, plan, name, weights) for name, weights in sent.items()}
     updates = pack_with_feedback(
-        config.state, run, plan.round, protocol.wire, trained, sent, bounds
+        config.state, run, plan.round, protocol.wire, result.networks, sent, bounds
     )
     return pack_training(
         config.site, result.report, protocol, updates[SEGMENTER], updates.get(CONFIDENCE)

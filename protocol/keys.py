@@ -10,6 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -144,24 +145,32 @@ def read_signing_key(path: Path, passphrase: Passphrase | None = None) -> Ed2551
             f"{path}: others of this machine may read it (mode {mode:o}): run chmod 600 on it; if"
             " they might have, make another (asdnet-centre renew --signing-key)"
         )
-    locked = content.startswith(ENCRYPTED_HEAD) and passphrase is not None
-    try:
-        if locked and passphrase is not None:
-            key = load_pem_private_key(content, passphrase())
-        else:
+    key: PrivateKeyTypes | None
+    if passphrase is not None and content.startswith(ENCRYPTED_HEAD):
+        key = decrypted(path, content, passphrase())
+    else:
+        try:
             key = load_ssh_private_key(content, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        if isinstance(error, KeyFileError):
-            raise
-        if locked:
-            raise KeyFileError(f"{path}: the passphrase is wrong") from None
-        key = None
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFileError(
             f"{path}: must be an OpenSSH private key of type Ed25519 without a passphrase;"
             " asdnet-centre renew --signing-key makes one"
         )
     return key
+
+
+def decrypted(path: Path, content: bytes, passphrase: bytes) -> PrivateKeyTypes:
+    """The private key of an encrypted PEM file.
+
+    Raises:
+        KeyFileError: If the passphrase does not open it.
+    """
+    try:
+        return load_pem_private_key(content, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise KeyFileError(f"{path}: the passphrase is wrong") from None
 
 
 def read_verifying_key(path: Path) -> Ed25519PublicKey:

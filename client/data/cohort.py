@@ -6,7 +6,6 @@ the next run; where one is missing or was changed, the site answers nothing more
 """
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from client.data.blocks import (
 from client.data.cache import CachedCase
 from client.data.case import Part
 from client.data.dataset import SiteData, prepare_site, tolerable
-from client.data.declaration import is_boxed
+from client.data.declaration import count_rules, is_boxed
 from protocol.config.rules import Rule
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
@@ -148,10 +147,9 @@ def _only(data: SiteData, cohort: Cohort, run: str) -> SiteData:
 
 
 def _cohort(data: SiteData, released: Mapping[str, Sequence[Block]]) -> Cohort:
-    refused: Counter[Rule] = Counter(refusal.problem.rule for refusal in data.refused)
     return Cohort(
         cases={part: tuple(c.key for c in getattr(data, part)) for part in get_args(Part)},
-        refused=dict(sorted(refused.items())),
+        refused=count_rules(refusal.problem for refusal in data.refused),
         excluded=data.excluded,
         released={what: plain(blocks) for what, blocks in released.items()},
     )

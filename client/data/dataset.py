@@ -1,7 +1,7 @@
 """One site's cases, ready for the networks: layout, cache, and patches drawn from them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from client.data.cache import CachedCase, cached_cases
 from client.data.case import Part
+from client.data.declaration import declare
 from client.data.errors import (
     Problem,
     ScanError,
@@ -27,6 +28,7 @@ from client.data.leakage import LeakageCheck
 from protocol.config.schedule import OrganBox
 from protocol.config.site import SiteConfig
 from protocol.config.study import DataRequirements, StudyProtocol
+from protocol.wire.reports import SiteFacts
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,19 @@ class SiteData:
     refused: tuple[Refusal, ...] = ()
     excluded: int = 0
     released: Mapping[str, tuple[frozenset[str], ...]] | None = None
+
+    def declared(self, config: SiteConfig, organs: Collection[str]) -> SiteFacts:
+        """What a site of these cases declares, where nothing has left before: in no federation."""
+        return declare(
+            config,
+            organs,
+            labelled=self.labelled,
+            unlabelled=len(self.unlabelled),
+            validation=len(self.validation),
+            test=len(self.test),
+            refused={},
+            excluded=self.excluded,
+        )
 
     def blocks(self, quantity: str, cases: Sequence[CachedCase]) -> list[list[CachedCase]]:
         """Those of a part's cases that may stand behind a quantity, block by block."""

@@ -29,7 +29,7 @@ def study_voxels(case: Case, spacing_mm: Sequence[float]) -> int | None:
     The axes of an oriented scan may come in any order, so the largest of all orders is taken: they
     differ by the rounding up of each edge.
     """
-    header = _header(case)
+    header = size_and_spacing(case)
     if header is None:
         return None
     size, own_mm = header
@@ -99,8 +99,8 @@ def _same(own_mm: Sequence[float], spacing_mm: Sequence[float]) -> bool:
     )
 
 
-def _header(case: Case) -> tuple[Sequence[int], Sequence[float]] | None:
-    """Size and spacing."""
+def size_and_spacing(case: Case) -> tuple[Sequence[int], Sequence[float]] | None:
+    """Of a case's scan, voxels and mm, from its header; None where that cannot be read."""
     reader = sitk.ImageFileReader()
     loud = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)

@@ -102,11 +102,6 @@ def touch(folder: Path) -> None:
             folder.chmod(_PRIVATE_FOLDER)
 
 
-def used_bytes(cache: Path) -> int:
-    """What the cache takes now, drafts too."""
-    return sum(entry.bytes for entry in _entries(cache)) + _draft_bytes(cache)
-
-
 def _evict(
     cache: Path, reserved: Mapping[str, int], wanted: Mapping[str, int], limits: SiteLimits
 ) -> None:

@@ -49,7 +49,7 @@ def check_bundle(config: SiteConfig, fab: bytes, installed: str) -> ApprovedCode
     if bundle.digest == installed:
         waits.unlink(missing_ok=True)
         return ApprovedCode(bundle.digest, bundle.files)
-    if not may_run(config, bundle.digest):
+    if not store.may_run(bundle.digest):
         store.keep(bundle.digest, fab)
         raise NotApprovedError(bundle.digest, config.site)
     waits.unlink(missing_ok=True)
@@ -58,10 +58,7 @@ def check_bundle(config: SiteConfig, fab: bytes, installed: str) -> ApprovedCode
 
 def may_run(config: SiteConfig, digest: str) -> bool:
     """Whether a bundle of this digest is approved, by the site's file or by a person."""
-    store = _store(config)
-    if digest in config.approved_bundles:
-        return True
-    return store.verified(store.path("approved", digest)) is not None
+    return _store(config).may_run(digest)
 
 
 def waiting(config: SiteConfig) -> list[Kept[Bundle]]:
@@ -100,13 +97,15 @@ def revoke(config: SiteConfig, digest: str) -> None:
     Raises:
         ApprovalError: It is not approved, or it is so by the site's own file.
     """
-    if digest in config.approved_bundles:
-        raise ApprovalError(
-            f"app bundle {digest[:12]}: is approved by the site's file; remove it from"
-            f" approved_bundles in {config.site}.yaml"
-        )
     _store(config).revoke(digest)
 
 
 def _store(config: SiteConfig) -> DecisionStore[Bundle]:
-    return DecisionStore(folder=config.bundles, suffix=".fab", noun="app bundle", read=read_bundle)
+    return DecisionStore(
+        folder=config.bundles,
+        suffix=".fab",
+        noun="app bundle",
+        read=read_bundle,
+        by_file=config.approved_bundles,
+        setting=f"approved_bundles in {config.site}.yaml",
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,12 +72,16 @@ class DecisionStore(Generic[Item]):
         suffix: Of its files.
         noun: What such a thing is called, for messages.
         read: A thing from its bytes; raises ValueError for bytes that are none.
+        by_file: Digests that the site's own file approves; of these no content is kept.
+        setting: Where they stand, for messages.
     """
 
     folder: Path
     suffix: str
     noun: str
     read: Callable[[bytes], Item]
+    by_file: Collection[str]
+    setting: str
 
     def path(self, state: State, digest: str) -> Path:
         """Where a thing of this digest is kept.
@@ -135,12 +139,21 @@ class DecisionStore(Generic[Item]):
         self._put(self.path("approved", digest), content)
         self.path("waiting", digest).unlink(missing_ok=True)
 
+    def may_run(self, digest: str) -> bool:
+        """Whether it is approved, by the site's file or by a person."""
+        return digest in self.by_file or self.verified(self.path("approved", digest)) is not None
+
     def revoke(self, digest: str) -> None:
         """Approve it no longer.
 
         Raises:
-            ApprovalError: It is not approved.
+            ApprovalError: It is not approved, or it is so by the site's own file.
         """
+        if digest in self.by_file:
+            raise ApprovalError(
+                f"{self.noun} {digest[:12]}: is approved by the site's file; remove it from"
+                f" {self.setting}"
+            )
         try:
             self.path("approved", digest).unlink()
         except FileNotFoundError:
@@ -194,12 +207,8 @@ class DecisionStore(Generic[Item]):
         write_bytes(path, content, PRIVATE_FILE)
 
     def _record(self, digest: str, action: Literal["approved", "revoked"]) -> None:
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):  # a container's user without a name
-            user = "unknown"
         self.folder.mkdir(parents=True, mode=PRIVATE_FOLDER, exist_ok=True)
-        line = Decision(time=datetime.now(UTC), digest=digest, action=action, user=user)
+        line = Decision(time=datetime.now(UTC), digest=digest, action=action, user=person())
         append_line(self.folder / _DECISIONS, line.model_dump_json())
 
     def _decisions(self) -> list[Decision]:
@@ -215,3 +224,11 @@ class DecisionStore(Generic[Item]):
             except ValidationError:
                 log.warning("%s, line %d: is not readable and is left out", _DECISIONS, number)
         return decisions
+
+
+def person() -> str:
+    """Who decides, by the name of this process's user."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"

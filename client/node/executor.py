@@ -27,12 +27,13 @@ from protocol.agreement.bundle import BundleError, installed_bundle
 from protocol.agreement.manifest import Study
 from protocol.audit.log import AuditEntry, AuditError, AuditLog, Direction
 from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from protocol.escaping import printable
 from protocol.files import write_text
 from protocol.keys import KeyFileError
 from protocol.wire.description import describe
 from protocol.wire.error_words import CRASHED, NOT_APPROVED, REFUSED, STOPPED
-from protocol.wire.messages import read_protocol, read_run
+from protocol.wire.messages import read_run
 from protocol.wire.weights import MessageError
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Executor:
     ) -> Message:
         try:
             study, code = self._admitted(message, fab)
-            _keep(self._config.protocol_file, message)
+            _keep(self._config.protocol_file, study.protocol)
         except Refusal as refusal:
             return self._refused(message, refusal)
         except (NotApprovedError, BundleError) as error:
@@ -156,7 +157,7 @@ class Executor:
         if reply.has_error():
             return reply
         try:
-            require_enough_cases(self._config, message, reply)
+            require_enough_cases(self._config, study.protocol, message, reply)
             return self._guard.sealed(study, reply, message, received)
         except Refusal as refusal:
             return self._refused(message, refusal)
@@ -232,9 +233,9 @@ class Executor:
         )
 
 
-def _keep(path: Path, message: Message) -> None:
+def _keep(path: Path, protocol: StudyProtocol) -> None:
     """The protocol, for the preflight to go by."""
-    text = read_protocol(message.content).canonical_json()
+    text = protocol.canonical_json()
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 

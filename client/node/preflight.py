@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import SimpleITK as sitk
 from rich.filesize import decimal
 
 from client.data.cache import entry_bytes
@@ -26,8 +25,7 @@ from client.data.case import (
     Case,
     Part,
 )
-from client.data.dicom.series import series_grid
-from client.data.errors import ScanError
+from client.data.grid_size import size_and_spacing
 from client.data.layout import (
     LayoutError,
     find_cases,
@@ -218,31 +216,12 @@ def _disk(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
 
 def _cached_size(case: Case, study: StudyProtocol) -> int | None:
     """Bytes of a case in the cache; None where its header cannot be read."""
-    volume_mm3 = _volume_mm3(case)
-    if volume_mm3 is None:
+    header = size_and_spacing(case)
+    if header is None:
         return None
-    voxels = volume_mm3 / float(np.prod(study.spacing_mm))
-    return entry_bytes(voxels, labelled=case.label is not None)
-
-
-def _volume_mm3(case: Case) -> float | None:
-    """From the headers."""
-    reader = sitk.ImageFileReader()
-    loud = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        series = case.series
-        if series is not None:
-            grid = series_grid(series, location="")
-            return float(np.prod(grid.shape) * np.prod(grid.spacing_mm))
-        reader.SetFileName(str(case.image))
-        reader.ReadImageInformation()
-        volume = float(np.prod(reader.GetSize()) * np.prod(reader.GetSpacing()))
-        return volume if math.isfinite(volume) else None
-    except (RuntimeError, OSError, ScanError):
-        return None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(loud)
+    size, own_mm = header
+    voxels = float(np.prod(size) * np.prod(own_mm)) / float(np.prod(study.spacing_mm))
+    return entry_bytes(voxels, labelled=case.label is not None) if math.isfinite(voxels) else None
 
 
 def _entries(cache: Path, study: StudyProtocol) -> Iterable[int]:

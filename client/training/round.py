@@ -29,6 +29,7 @@ from client.training.pseudo_labels import pseudo_labels_of
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
+from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from protocol.wire.reports import TrainReport
 from protocol.wire.small_groups import withhold_few
 from protocol.wire.weights import Weights, wire_weights
@@ -45,6 +46,12 @@ class RoundResult:
     segmenter: Weights
     confidence: Weights | None
     report: TrainReport
+
+    @property
+    def networks(self) -> dict[str, Weights]:
+        """What was trained, by network."""
+        both = {SEGMENTER: self.segmenter, CONFIDENCE: self.confidence}
+        return {network: weights for network, weights in both.items() if weights is not None}
 
 
 def round_generator(protocol: StudyProtocol, site: str, number: int) -> np.random.Generator:

@@ -31,3 +31,8 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
         values = tensor.detach().cpu().contiguous().numpy()
         hashed.update(np.ascontiguousarray(values, dtype="<f4").data)
     return hashed.hexdigest()
+
+
+def digests_of(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
+    """`weights_digest` of each, by network."""
+    return {network: weights_digest(weights) for network, weights in networks.items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from asdnet_models.networks import build_confidence, build_segmenter
-from protocol.agreement.digests import weights_digest
+from protocol.agreement.digests import digests_of
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import as_sent
 from protocol.wire.messages import CONFIDENCE, SEGMENTER
@@ -26,11 +26,9 @@ def first_weights(protocol: StudyProtocol) -> dict[str, Weights]:
     return networks
 
 
-def first_digests(protocol: StudyProtocol, networks: Mapping[str, Weights]) -> dict[str, str]:
+def digests_sent(protocol: StudyProtocol, networks: Mapping[str, Weights]) -> dict[str, str]:
     """Digests of these networks as a site receives them: `wire` may round."""
-    return {
-        name: weights_digest(as_sent(weights, protocol.wire)) for name, weights in networks.items()
-    }
+    return digests_of({n: as_sent(weights, protocol.wire) for n, weights in networks.items()})
 
 
 def same_start(

@@ -45,6 +45,12 @@ class InitialWeights(Frozen):
     segmenter: Sha256
     confidence: Sha256 | None = Field(description="null: the study trains no confidence network")
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """By network."""
+        both = {"segmenter": self.segmenter, "confidence": self.confidence}
+        return {network: digest for network, digest in both.items() if digest is not None}
+
 
 class Manifest(Frozen):
     """All that binds a study; a site approves it once."""

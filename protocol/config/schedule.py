@@ -11,6 +11,9 @@ from asdnet_models.config import Fraction, LossSchedule
 from asdnet_models.sums import SumCount
 from protocol.config.study import Count, RampConfig, StudyProtocol
 
+# Eq. 2's weight lies in [0, 1]; what a step divides by, its running mean, is kept from 0.
+LEAST_ATTENTION = 1e-3
+
 OrganBox = tuple[Fraction, Fraction, Fraction, Fraction, Fraction, Fraction]
 
 
@@ -52,8 +55,7 @@ def mean_box(edges: Iterable[SumCount]) -> OrganBox | None:
 
 def evaluation_is_due(protocol: StudyProtocol, round_number: int) -> bool:
     """Every so many rounds, and after the last."""
-    last = round_number == protocol.training.rounds
-    return last or round_number % protocol.evaluation.every_rounds == 0
+    return round_number in evaluation_rounds(protocol)
 
 
 def evaluation_rounds(protocol: StudyProtocol) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from protocol.agreement.bundle import read_bundle
-from protocol.agreement.first_weights import first_digests, first_weights
+from protocol.agreement.first_weights import digests_sent, first_weights
 from protocol.agreement.manifest import (
     InitialWeights,
     Manifest,
@@ -116,7 +116,7 @@ def _stored(folder: RunFolder, key: Ed25519PublicKey) -> tuple[Study | None, lis
 
 
 def _initial_weights(protocol: StudyProtocol) -> InitialWeights:
-    digests = first_digests(protocol, first_weights(protocol))
+    digests = digests_sent(protocol, first_weights(protocol))
     return InitialWeights(segmenter=digests[SEGMENTER], confidence=digests.get(CONFIDENCE))
 
 

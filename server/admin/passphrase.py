@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from protocol.keys import ENCRYPTED_HEAD, KeyFileError, Passphrase
+from protocol.keys import ENCRYPTED_HEAD, KeyFileError, Passphrase, decrypted
 
 VARIABLE, FILE_NUMBER_VARIABLE = "ASDNET_PASSPHRASE", "ASDNET_PASSPHRASE_FD"
 _LEAST = 20
@@ -76,14 +77,14 @@ def read_pem_key(path: Path, passphrase: Passphrase | None = None) -> EllipticCu
         content = path.read_bytes()
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read ({error.strerror})") from None
-    locked = content.startswith(ENCRYPTED_HEAD) and passphrase is not None
-    given = passphrase() if locked and passphrase else None
-    try:
-        key = load_pem_private_key(content, given)
-    except (ValueError, TypeError):
-        if locked:
-            raise KeyFileError(f"{path}: the passphrase is wrong") from None
-        key = None
+    key: PrivateKeyTypes | None
+    if passphrase is not None and content.startswith(ENCRYPTED_HEAD):
+        key = decrypted(path, content, passphrase())
+    else:
+        try:
+            key = load_pem_private_key(content, None)
+        except (ValueError, TypeError):
+            key = None
     if not isinstance(key, EllipticCurvePrivateKey):
         raise KeyFileError(f"{path}: must be an EC private key in PEM form without a passphrase")
     return key

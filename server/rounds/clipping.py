@@ -10,7 +10,6 @@ from statistics import median
 
 from protocol.agreement.bounds import update_bound
 from protocol.config.schedule import RoundPlan
-from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from protocol.wire.weights import Weights
 from server.rounds.record import RoundRecord, StudyRecord
 
@@ -38,7 +37,7 @@ def clip_factors(
         labelled: Whether a site has labels, by site.
     """
     factors: dict[str, dict[str, float]] = {}
-    for network, weights in _networks(record):
+    for network, weights in record.networks.items():
         bound = update_bound(record.protocol, plan, network, weights)
         for kind in (True, False):
             alike = {
@@ -91,9 +90,3 @@ def _counted_norms(finished: RoundRecord, network: str, *, labelled: bool) -> It
     for site, of_site in finished.norms.items():
         if network in of_site and bool(finished.reports[site].labelled) is labelled:
             yield of_site[network] * finished.clipped.get(site, {}).get(network, 1.0)
-
-
-def _networks(record: StudyRecord) -> Iterable[tuple[str, Weights]]:
-    yield SEGMENTER, record.segmenter
-    if record.confidence is not None:
-        yield CONFIDENCE, record.confidence

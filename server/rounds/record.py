@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from protocol.agreement.statement_store import KeptStatement
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol
+from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from protocol.wire.weights import Weights
 
@@ -58,6 +59,12 @@ class StudyRecord:
     best_confidence: Weights | None = None
     missed: dict[str, int] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def networks(self) -> dict[str, Weights]:
+        """The global weights, by network."""
+        both = {SEGMENTER: self.segmenter, CONFIDENCE: self.confidence}
+        return {network: weights for network, weights in both.items() if weights is not None}
 
     @property
     def best_evaluation(self) -> Mapping[str, EvaluationReport]:

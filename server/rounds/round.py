@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from flwr.app import Message, MessageType
+from flwr.app import Message, MessageType, RecordDict
 
 from protocol.agreement.bounds import clip, update_bound
 from protocol.config.schedule import RoundPlan, evaluation_is_due
@@ -26,7 +26,7 @@ from server.rounds.clipping import clip_factors, shortened
 from server.rounds.membership import Membership, listed
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
 from server.rounds.schedule import keep_if_best
-from server.rounds.statements import RoundStatements, networks_of, proven
+from server.rounds.statements import RoundStatements, proven
 from server.rounds.updates import RoundUpdates
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,27 @@ def run_round(members: Membership, updates: RoundUpdates, plan: RoundPlan) -> Ro
     )
 
 
+def _instructions(
+    members: Membership,
+    sites: Sequence[str],
+    *,
+    plan: RoundPlan | None = None,
+    scored_round: int | None = None,
+) -> dict[str, RecordDict]:
+    """The global weights for each of these sites, to train by a plan or to score after a round."""
+    record = members.record
+    content = pack_instruction(
+        record.protocol,
+        plan,
+        record.segmenter,
+        record.confidence,
+        run=record.run,
+        agreement=members.agreement,
+        scored_round=scored_round,
+    )
+    return proven(members, sites, content)
+
+
 # ---- training -----------------------------------------------------------------------------------
 
 
@@ -103,7 +124,7 @@ def _train(
         log.warning("round %d: sites were lost: %s", plan.round, listed(left_out))
     if members.agreement is not None:
         members.record.statements = statements.all()
-        members.record.before = networks_of(members.record)
+        members.record.before = members.record.networks
     return sizes
 
 
@@ -116,17 +137,8 @@ def _collect_updates(
     statements: RoundStatements,
 ) -> dict[str, int]:
     """Ask these sites to train; what was sent to each of them, bytes."""
-    record = members.record
     updates.clear()
-    content = pack_instruction(
-        record.protocol,
-        plan,
-        record.segmenter,
-        record.confidence,
-        run=record.run,
-        agreement=members.agreement,
-    )
-    instructions = proven(members, asked, content)
+    instructions = _instructions(members, asked, plan=plan)
 
     def accept(reply: Message) -> None:
         statements.take(reply)
@@ -187,17 +199,9 @@ def _evaluate(members: Membership, round_number: int) -> Mapping[str, Evaluation
         refuse_undeclared(site, report, record.facts[site])
         reports[site] = report
 
-    content = pack_instruction(
-        record.protocol,
-        None,
-        record.segmenter,
-        record.confidence,
-        run=record.run,
-        agreement=members.agreement,
-        scored_round=round_number,
-    )
+    instructions = _instructions(members, asked, scored_round=round_number)
     scoring = Exchange(members.channel, round_number, MessageType.EVALUATE, accept)
-    missing = scoring.request(members.addressed(proven(members, asked, content)))
+    missing = scoring.request(members.addressed(instructions))
     members.silence.note(asked, scoring.late)
     if missing:
         log.warning("round %d: not evaluated: %s", round_number, listed(missing))

@@ -7,13 +7,18 @@ stay apart: a federation waits for sites, counts a quorum and aggregates; one pl
 from collections.abc import Callable, Mapping
 from statistics import median
 
-from protocol.config.schedule import OrganBox, RoundPlan, mean_box, median_box, plan_round
+from protocol.config.schedule import (
+    LEAST_ATTENTION,
+    OrganBox,
+    RoundPlan,
+    mean_box,
+    median_box,
+    plan_round,
+)
 from protocol.wire.reports import EvaluationReport, SiteFacts
 from protocol.wire.weights import Weights
 from server.rounds.calibration import round_gamma
 from server.rounds.record import RoundRecord, StudyRecord, better_than, macro_validation_dsc
-
-_LEAST_ATTENTION = 1e-3
 
 
 def next_plan(record: StudyRecord) -> RoundPlan:
@@ -21,7 +26,7 @@ def next_plan(record: StudyRecord) -> RoundPlan:
     return plan_round(
         record.protocol,
         len(record.rounds) + 1,
-        attention_scale=max(record.attention, _LEAST_ATTENTION),
+        attention_scale=max(record.attention, LEAST_ATTENTION),
         gamma=round_gamma(record),
         organ_box=_organ_box(record.facts),
     )

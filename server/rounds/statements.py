@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from flwr.app import Message, RecordDict
 
-from protocol.agreement.digests import weights_digest
+from protocol.agreement.first_weights import digests_sent
 from protocol.agreement.manifest import Manifest
 from protocol.agreement.statement_store import KeptStatement
 from protocol.agreement.statements import StatementError
-from protocol.wire.compression import as_sent
 from protocol.wire.proofs import Proofs, add_proofs, take_statement
-from protocol.wire.weights import MessageError, Weights
+from protocol.wire.weights import MessageError
 from server.rounds.membership import Membership
-from server.rounds.record import StudyRecord
 
 
 class RoundStatements:
@@ -27,7 +25,8 @@ class RoundStatements:
         self._members = members
         self._number = number
         self._keys = roster(members)
-        self._sent = digests_sent(members.record) if self._keys else {}
+        record = members.record
+        self._sent = digests_sent(record.protocol, record.networks) if self._keys else {}
         self._by_site: dict[str, KeptStatement] = {}
 
     def take(self, reply: Message) -> None:
@@ -62,21 +61,6 @@ def roster(members: Membership) -> Mapping[str, str]:
     if members.agreement is None:
         return {}
     return Manifest.model_validate_json(members.agreement.text).sites
-
-
-def digests_sent(record: StudyRecord) -> dict[str, str]:
-    """Of the record's weights as sites receive them, by network."""
-    wire = record.protocol.wire
-    return {
-        network: weights_digest(as_sent(weights, wire))
-        for network, weights in networks_of(record).items()
-    }
-
-
-def networks_of(record: StudyRecord) -> dict[str, Weights]:
-    """The record's global weights, by network."""
-    both = {"segmenter": record.segmenter, "confidence": record.confidence}
-    return {network: weights for network, weights in both.items() if weights is not None}
 
 
 def proven(members: Membership, sites: Sequence[str], content: RecordDict) -> dict[str, RecordDict]:

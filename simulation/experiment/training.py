@@ -8,7 +8,6 @@ from client.data.dataset import (
     SiteData,
     prepare_site,
 )
-from client.data.declaration import declare
 from client.training.evaluation import evaluate_site
 from client.training.round import train_round
 from protocol.config.schedule import RoundPlan, evaluation_is_due
@@ -46,17 +45,7 @@ def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str) -> Stu
     """
     data = prepare_site(config, protocol)
     record = new_record(protocol, run)
-    facts = declare(
-        config,
-        protocol.organ_names,
-        labelled=data.labelled,
-        unlabelled=len(data.unlabelled),
-        validation=len(data.validation),
-        test=len(data.test),
-        refused={},
-        excluded=data.excluded,
-    )
-    record.facts = {config.site: facts}
+    record.facts = {config.site: data.declared(config, protocol.organ_names)}
     while len(record.rounds) < protocol.training.rounds:
         plan = next_plan(record)
         # Here it is the running mean that has a lower bound, not only what is made of it.

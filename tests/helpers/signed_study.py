@@ -8,7 +8,7 @@ import torch
 from flwr.app import Message, MessageType
 
 from protocol.agreement.digests import weights_digest
-from protocol.agreement.first_weights import first_digests, first_weights
+from protocol.agreement.first_weights import digests_sent, first_weights
 from protocol.agreement.manifest import InitialWeights, Manifest
 from protocol.agreement.statements import SignedStatement, Statement, sign
 from protocol.config.schedule import RoundPlan, evaluation_rounds, plan_round
@@ -51,7 +51,7 @@ class SignedStudy:
         self.manifest = self.manifest_with()
 
     def manifest_with(self, **changes: object) -> Manifest:
-        digests = first_digests(self.protocol, self.first)
+        digests = digests_sent(self.protocol, self.first)
         content: dict[str, object] = {
             "version": 1,
             "run": RUN,

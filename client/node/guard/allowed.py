@@ -11,7 +11,7 @@ from client.node.guard.refusal import Refusal
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.error_words import BEYOND_LIMITS, OUTSIDE_HOURS
-from protocol.wire.messages import read_plan, read_protocol, read_training
+from protocol.wire.messages import read_plan, read_training
 
 # By the site's state folder, the protocol that its scans were last found to fit.
 _fitting: dict[Path, str] = {}
@@ -40,11 +40,14 @@ def require_allowed(
         raise Refusal(OUTSIDE_HOURS, why)
 
 
-def require_enough_cases(config: SiteConfig, message: Message, reply: Message) -> None:
+def require_enough_cases(
+    config: SiteConfig, protocol: StudyProtocol, message: Message, reply: Message
+) -> None:
     """An update rests on enough cases that were really used: requirements may leave most out.
 
     Args:
         config: The site.
+        protocol: Of the study.
         message: The instruction.
         reply: As it would leave.
 
@@ -53,7 +56,7 @@ def require_enough_cases(config: SiteConfig, message: Message, reply: Message) -
     """
     if message.metadata.message_type != MessageType.TRAIN:
         return
-    report = read_training(reply.content, read_protocol(message.content))
+    report = read_training(reply.content, protocol)
     plan = read_plan(message.content)
     broken = broken_by_cases(config, report.labelled, report.unlabelled, plan)
     if broken:

@@ -7,7 +7,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from pydantic import ValidationError
 
 from client.node.guard.refusal import Refusal
-from protocol.config.schedule import RoundPlan, plan_round
+from protocol.config.schedule import LEAST_ATTENTION, RoundPlan, plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import Shapes, read_global, read_shapes
 from protocol.wire.error_words import WRONG_FORM, WRONG_PLAN
@@ -17,8 +17,7 @@ from protocol.wire.weights import MessageError, Weights
 
 _PLAN, _ROUND, _SHAPES = "plan", "round", "weights"
 _ALWAYS = {"protocol", "run", MANIFEST, SIGNATURE}
-# Eq. 2's weight lies in [0, 1], and its running mean is kept from 0 (server/rounds/schedule.py).
-_LEAST_ATTENTION, _MOST_ATTENTION = 1e-3, 1.0
+_MOST_ATTENTION = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,18 +139,13 @@ def _read_plan(text: object, protocol: StudyProtocol) -> RoundPlan:
     for field, due in expected:
         if getattr(plan, field) != due:
             raise _off(f"{field} is {getattr(plan, field)!r}, of round {plan.round} it is {due!r}")
-    if not _LEAST_ATTENTION <= plan.attention_scale <= _MOST_ATTENTION:
+    if not LEAST_ATTENTION <= plan.attention_scale <= _MOST_ATTENTION:
         raise _off(
-            f"attention_scale is {plan.attention_scale:g}, must be from {_LEAST_ATTENTION:g} to"
+            f"attention_scale is {plan.attention_scale:g}, must be from {LEAST_ATTENTION:g} to"
             f" {_MOST_ATTENTION:g}"
         )
     if plan.gamma is not None and protocol.method.gamma_rule != "calibrated":
         raise _off("gamma is calibrated, which the protocol does not ask for")
-    box = plan.organ_box
-    if box is not None and not all(
-        0 <= low <= high <= 1 for low, high in zip(box[:3], box[3:], strict=True)
-    ):
-        raise _off(f"organ_box {box} is none within a scan")
     return plan
 
 

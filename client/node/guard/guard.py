@@ -188,7 +188,7 @@ class Guard:
         logs, cut = logs_seen(self._config.site, compared.said, past.logs)
         self._note_cut_logs(study, cut)
         self._keep_statements(study, asked.statements, past.statements)
-        history.keep_weights(asked.number, asked.weights)
+        history.keep_weights(asked.number, asked.weights, compared.digests)
         history.save(followed(past, asked, compared).model_copy(update={"logs": logs}))
 
     def _keep_statements(self, study: Study, text: str, last: str) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from asdnet_models.config import Frozen
 from asdnet_models.model_files import ModelFileError, load_tensors, part, prefixed
-from protocol.agreement.digests import weights_digest
+from protocol.agreement.digests import digests_of
 from protocol.files import remove_drafts, write_text
 from protocol.model_io import save_tensors
 from protocol.wire.weights import Weights
@@ -115,16 +115,14 @@ class History:
             if path.name not in kept:
                 path.unlink(missing_ok=True)
 
-    def keep_weights(self, number: int, networks: Mapping[str, Weights]) -> Digests:
-        """Keep what a round begins with; digests by network. The record has to name them next."""
-        digests = {name: weights_digest(weights) for name, weights in networks.items()}
+    def keep_weights(self, number: int, networks: Mapping[str, Weights], digests: Digests) -> None:
+        """Keep what a round begins with, under its digests; the record has to name them next."""
         self._make_folder()
         remove_drafts(self._folder)
         path = self._folder / _file_name(number, digests)
         if not path.exists():
             save_tensors(path, prefixed(**networks), {})
         _remove_weights_of_old_runs(self._all)
-        return digests
 
     def weights(self, number: int, digests: Digests) -> dict[str, Weights] | None:
         """The weights of these digests; None where they are not here any more."""
@@ -133,7 +131,7 @@ class History:
         except (ModelFileError, OSError):
             return None
         networks = {name: part(tensors, name) or {} for name in digests}
-        if {name: weights_digest(weights) for name, weights in networks.items()} != digests:
+        if digests_of(networks) != digests:
             log.warning("weights of round %d are damaged on this site's disk", number)
             return None
         return networks

@@ -54,11 +54,6 @@ def broken_by_cases(
     ]
 
 
-def open_now(config: SiteConfig, now: datetime) -> bool:
-    """Whether this site works at that local time."""
-    return not closed(config, now)
-
-
 def closed(config: SiteConfig, now: datetime) -> str:
     """Why this site does not work at that local time, and when it will; empty where it does."""
     ranges, clock = config.limits.open_hours, now.time()

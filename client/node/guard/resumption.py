@@ -1,7 +1,6 @@
 """A person's decision to go on with a run that this site had stopped answering."""
 
-import getpass
-
+from client.node.decisions import person
 from client.node.guard.history import History, HistoryError, forget_last_signed, last_signed
 from protocol.audit.log import AuditLog
 from protocol.config.site import SiteConfig
@@ -39,13 +38,9 @@ def resume_run(config: SiteConfig, run: str) -> str:
             f"run {run}: was not stopped at this site; asdnet-site run answers it"
         )
     why = past.why or "this site's own audit log had lost its end"
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "unknown"
     # In the log first: nothing goes on without a line that has the person.
     AuditLog(config.audit_file).append(
-        "note", _WHAT, peer=str(config.centre), run=run, reason=f"decided by {user}: {why}"
+        "note", _WHAT, peer=str(config.centre), run=run, reason=f"decided by {person()}: {why}"
     )
     if cut:
         forget_last_signed(config.state)

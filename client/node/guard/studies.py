@@ -84,8 +84,7 @@ def check_study(config: SiteConfig, study: Study) -> None:
         StudyNotApprovedError: Nobody has; it is kept in waiting/, for a person to look at.
     """
     store = _store(config)
-    by_person = store.verified(store.path("approved", study.digest)) is not None
-    if not by_person and study.digest not in config.approved_studies:
+    if not store.may_run(study.digest):
         store.keep(study.digest, _content(study))
         raise StudyNotApprovedError(study, config.site)
     store.path("waiting", study.digest).unlink(missing_ok=True)
@@ -205,11 +204,6 @@ def revoke(config: SiteConfig, digest: str) -> None:
     Raises:
         ApprovalError: It is not approved, or it is so by the site's own file.
     """
-    if digest in config.approved_studies:
-        raise ApprovalError(
-            f"study {digest[:12]}: is approved by the site's file; remove it from"
-            f" approved_studies in {config.site}.yaml"
-        )
     _store(config).revoke(digest)
 
 
@@ -221,4 +215,11 @@ def _store(config: SiteConfig) -> DecisionStore[Study]:
     def read(content: bytes) -> Study:
         return read_study(config, content)
 
-    return DecisionStore(folder=config.studies, suffix=".json", noun="study", read=read)
+    return DecisionStore(
+        folder=config.studies,
+        suffix=".json",
+        noun="study",
+        read=read,
+        by_file=config.approved_studies,
+        setting=f"approved_studies in {config.site}.yaml",
+    )

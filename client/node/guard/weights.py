@@ -8,7 +8,7 @@ from client.node.guard.form import Instruction
 from client.node.guard.history import Digests, History, LogEnd, Record
 from client.node.guard.refusal import Refusal
 from protocol.agreement.bounds import distance, update_bound, within_bound
-from protocol.agreement.digests import weights_digest
+from protocol.agreement.digests import digests_of
 from protocol.agreement.first_weights import first_weights, same_start
 from protocol.agreement.manifest import Manifest
 from protocol.agreement.statements import Statement, StatementError, read_statements
@@ -86,18 +86,12 @@ class Checker:
         """
         if number in (past.round, past.evaluation_round) and number in past.digests:
             return past.digests[number]
-        return self._first_digests() if number == 1 else None
+        return self.manifest.weights.digests if number == 1 else None
 
     # ---- the first weights ----------------------------------------------------------------------
 
-    def _first_digests(self) -> Digests:
-        """Of the weights of round 1, which the manifest names."""
-        named = self.manifest.weights
-        both = {"segmenter": named.segmenter, "confidence": named.confidence}
-        return {network: digest for network, digest in both.items() if digest is not None}
-
     def _require_first(self, weights: Mapping[str, Weights], digests: Digests) -> None:
-        if digests != self._first_digests():
+        if digests != self.manifest.weights.digests:
             raise Refusal(
                 WRONG_WEIGHTS,
                 "round 1: the weights are not those whose digests the centre has signed; ask the"
@@ -190,7 +184,7 @@ class Checker:
 
     def _first(self) -> dict[str, Weights] | None:
         sent = {n: as_sent(w, self.protocol.wire) for n, w in first_weights(self.protocol).items()}
-        return sent if digests_of(sent) == self._first_digests() else None
+        return sent if digests_of(sent) == self.manifest.weights.digests else None
 
     def _require_near(self, number: int, network: str, before: Weights, after: Weights) -> None:
         plan = plan_round(self.protocol, number - 1)
@@ -229,8 +223,3 @@ def logs_seen(
             )
         logs[other] = now
     return logs, cut
-
-
-def digests_of(networks: Mapping[str, Weights]) -> Digests:
-    """By network."""
-    return {network: weights_digest(weights) for network, weights in networks.items()}

@@ -169,19 +169,6 @@ def test_the_key_for_studies_is_asked_for_and_shown_once_it_is_here(
     assert "must be the one that the centre reads out" in shown
 
 
-# pragma: allowlist nextline secret
-@pytest.mark.parametrize("content", [b"nonsense", b"-----BEGIN OPENSSH PRIVATE KEY-----"])
-def test_a_wrong_key_for_studies_stops_before_a_key_is_made(
-    configs: Path, key_file: Path, content: bytes
-) -> None:
-    key_file.parent.mkdir()
-    key_file.with_name("centre.pub").write_bytes(content)
-    result = enrol(configs)
-    assert result.exit_code == 2
-    assert result.stderr.startswith(f"error: {key_file.with_name('centre.pub')}: ")
-    assert not key_file.exists()
-
-
 def test_a_fingerprint_is_not_read_as_emoji(
     configs: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,16 +180,23 @@ def test_a_fingerprint_is_not_read_as_emoji(
     assert "     01:AB:02:CD:[b]\n" in enrol(configs).stdout
 
 
-# pragma: allowlist nextline secret
-@pytest.mark.parametrize("content", [b"nonsense", b"-----BEGIN PRIVATE KEY-----"])
-def test_a_wrong_ca_file_stops_before_a_key_is_made(
-    configs: Path, key_file: Path, content: bytes
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ca.pem", b"nonsense"),
+        ("ca.pem", b"-----BEGIN PRIVATE KEY-----"),  # pragma: allowlist secret
+        ("centre.pub", b"nonsense"),
+        ("centre.pub", b"-----BEGIN OPENSSH PRIVATE KEY-----"),  # pragma: allowlist secret
+    ],
+)
+def test_a_wrong_file_of_the_centre_stops_before_a_key_is_made(
+    configs: Path, key_file: Path, name: str, content: bytes
 ) -> None:
     key_file.parent.mkdir()
-    key_file.with_name("ca.pem").write_bytes(content)
+    key_file.with_name(name).write_bytes(content)
     result = enrol(configs)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"error: {key_file.with_name('ca.pem')}: ")
+    assert result.stderr.startswith(f"error: {key_file.with_name(name)}: ")
     assert not key_file.exists()
 
 

@@ -17,7 +17,7 @@ from client.data.case import Case
 from client.data.dataset import prepare_site
 from client.data.grid_size import broken_by_scans, most_bytes, study_voxels
 from client.data.layout import find_cases
-from client.data.room import GIB, CacheError, make_room, used_bytes
+from client.data.room import GIB, CacheError, make_room
 from protocol.config.limits import SiteLimits
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
@@ -40,6 +40,11 @@ def put(cache: Path, key: str, kib: int, used: float) -> Path:
     (folder / "image.npy").write_bytes(bytes(kib * KIB))
     os.utime(folder, (used, used))
     return folder
+
+
+def used_bytes(cache: Path) -> int:
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    return sum(f.stat().st_size for f in files if ".in-use" not in f.parts and f.name != ".lock")
 
 
 def there(cache: Path) -> list[str]:

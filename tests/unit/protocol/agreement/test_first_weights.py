@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from protocol.agreement.first_weights import first_digests, first_weights, same_start
+from protocol.agreement.first_weights import digests_sent, first_weights, same_start
 from protocol.config.study import StudyProtocol, merged
 from protocol.wire.compression import as_sent
 
@@ -16,9 +16,9 @@ TINY = merged(
 def test_the_same_seed_gives_the_same_digests() -> None:
     once, again = first_weights(TINY), first_weights(TINY)
     assert list(once) == ["segmenter", "confidence"]
-    assert first_digests(TINY, once) == first_digests(TINY, again)
+    assert digests_sent(TINY, once) == digests_sent(TINY, again)
     other = merged(TINY, {"seed": 5})
-    assert first_digests(other, first_weights(other)) != first_digests(TINY, once)
+    assert digests_sent(other, first_weights(other)) != digests_sent(TINY, once)
 
 
 def test_without_a_confidence_network_there_is_none() -> None:
