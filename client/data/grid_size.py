@@ -33,8 +33,8 @@ def study_voxels(case: Case, spacing_mm: Sequence[float]) -> int | None:
     if header is None:
         return None
     size, own_mm = header
-    if not all(math.isfinite(mm) and mm > 0 for mm in own_mm):
-        return None
+    if len(size) != 3 or not all(math.isfinite(mm) and mm > 0 for mm in own_mm):
+        return None  # reading it says what is wrong
     edges = [n * mm for n, mm in zip(size, own_mm, strict=True)]
     grids = [
         math.prod(max(1, math.ceil(min(a / b, _MOST))) for a, b in zip(edges, order, strict=True))
