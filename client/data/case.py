@@ -25,6 +25,7 @@ from client.data.label_map import (
     site_mapping,
     study_mapping,
 )
+from client.data.notes import Note, unheard
 from protocol.config.site import SiteConfig
 
 Part = Literal["labelled", "unlabelled", "validation", "test"]
@@ -85,20 +86,23 @@ class Case:
             return None
         return find_series(self.image, location=f"case {self.name}: image", patterns=self._patterns)
 
-    def read_scan(self) -> sitk.Image:
-        """The scan, 32-bit floats.
+    def read_scan(self, note: Note = unheard) -> sitk.Image:
+        """The scan, 32-bit floats; what is valid but seldom meant is told to `note`.
 
         Raises:
             ScanError: It cannot be used.
         """
-        return read_image(self.image, case=self.name, series_patterns=self._patterns)
+        return read_image(self.image, case=self.name, series_patterns=self._patterns, note=note)
 
-    def read_label(self, scan: sitk.Image, organs: Mapping[str, int]) -> sitk.Image:
+    def read_label(
+        self, scan: sitk.Image, organs: Mapping[str, int], note: Note = unheard
+    ) -> sitk.Image:
         """The label map in the study's numbers, 8-bit, exactly on the scan's grid.
 
         Args:
             scan: As `read_scan` gives it.
             organs: The study's values.
+            note: Called with what is valid but seldom meant, a line each.
 
         Raises:
             ScanError: It cannot be read, is of another scan, or contradicts the site's file.
@@ -110,12 +114,12 @@ class Case:
         location = f"case {self.name}: label {self.label.name}"
         kind = label_kind(self.label, location=location)
         if kind is None:
-            numbers = load_numbers(self.label, location)
+            numbers = load_numbers(self.label, location, note)
             put_on_grid(numbers, scan, location=location)
             return mapping.translate(numbers, case=self.name, location=location)
         read = read_structures if kind == "structures" else read_segments
         file = dicom_files(self.label)[0]
-        masks = read(file, scan, location=location, series=self.series)
+        masks = read(file, scan, location=location, series=self.series, note=note)
         return mapping.combine(masks, scan, case=self.name, location=location)
 
     def unused_structures(self, organs: Mapping[str, int]) -> list[str]:

@@ -29,13 +29,16 @@ from client.data.geometry import (
 )
 from client.data.integrity import check_integrity
 from client.data.label_map import study_mapping
+from client.data.notes import Note, unheard
 from protocol.files import atomic_file
 
 _WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")  # one file each, so that it can be replaced
 _INTEGER_TOLERANCE = 1e-3  # a label stored with a slope comes back as 0.9999999
 
 
-def read_image(path: Path, *, case: str, series_patterns: Sequence[str] = ()) -> sitk.Image:
+def read_image(
+    path: Path, *, case: str, series_patterns: Sequence[str] = (), note: Note = unheard
+) -> sitk.Image:
     """Read a scan as a 3-D image of 32-bit floats.
 
     Args:
@@ -43,13 +46,14 @@ def read_image(path: Path, *, case: str, series_patterns: Sequence[str] = ()) ->
             DICOM series.
         case: The case's name, for messages.
         series_patterns: Of the description of the DICOM series; (): the only one.
+        note: Called with what is valid but seldom meant, a line each.
 
     Raises:
         ScanError: It is missing, damaged, cut short, not 3-D, of several channels, holds NaN or
             infinite voxels, or is constant.
     """
     location = f"case {case}: image {path.name}"
-    image = sitk.Cast(_read(path, location, series_patterns), sitk.sitkFloat32)
+    image = sitk.Cast(_read(path, location, series_patterns, note), sitk.sitkFloat32)
     voxels = _finite_voxels(image, location)
     if min(image.GetSize()) < 2:
         raise ScanError(
@@ -96,13 +100,13 @@ def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.
     )
 
 
-def load_numbers(path: Path, location: str) -> sitk.Image:
+def load_numbers(path: Path, location: str, note: Note = unheard) -> sitk.Image:
     """Read a map of integers, whatever they mean, with its own geometry.
 
     Raises:
         ScanError: It cannot be read, or holds values that are not integers.
     """
-    image = _read(path, location)
+    image = _read(path, location, note=note)
     if "float" not in image.GetPixelIDTypeAsString():
         return image
     voxels = _finite_voxels(image, location)
@@ -156,15 +160,17 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
         ) from error
 
 
-def _read(path: Path, location: str, patterns: Sequence[str] = ()) -> sitk.Image:
+def _read(
+    path: Path, location: str, patterns: Sequence[str] = (), note: Note = unheard
+) -> sitk.Image:
     """One file or series as ITK reads it, of one channel and three dimensions."""
     if not path.exists():
         raise ScanError(location, "does not exist; check the name and the folder", rule="missing")
     with _itk_quiet():
         if is_dicom(path):
-            image = read_series(path, location=location, patterns=patterns)
+            image = read_series(path, location=location, patterns=patterns, note=note)
         else:
-            image = _read_file(path, location)
+            image = _read_file(path, location, note)
     try:
         return usable_geometry(image)
     except GeometryError as error:
@@ -175,7 +181,7 @@ def _read(path: Path, location: str, patterns: Sequence[str] = ()) -> sitk.Image
         ) from error
 
 
-def _read_file(path: Path, location: str) -> sitk.Image:
+def _read_file(path: Path, location: str, note: Note) -> sitk.Image:
     suffix = suffix_of(path)
     if suffix is None:
         known = ", ".join(IMAGE_IO)

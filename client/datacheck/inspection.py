@@ -112,15 +112,15 @@ def inspect_case(
         picture: Draw it.
         box: Find the organs' box on the study's grid, whose sum the centre gets.
     """
+    notes: list[str] = []
     try:
-        scan = case.read_scan()
+        scan = case.read_scan(notes.append)
         check_demands(case, scan, protocol.contract)
-        label = case.read_label(scan, protocol.organs) if case.label else None
+        label = case.read_label(scan, protocol.organs, notes.append) if case.label else None
         identifiers = _identifiers(case)
     except ScanError as error:
         return CaseReport(name=case.name, part=case.part, status="refused", problem=error.problem)
     volumes_ml = _volumes_ml(case, label, protocol)
-    notes = []
     if label is not None and not any(volumes_ml.values()):
         notes.append("its label holds no organ at all; look whether it is finished")
     if unused := case.unused_structures(protocol.organs):

@@ -16,6 +16,7 @@ from client.data.dicom.objects import STRUCTURES, another_scan
 from client.data.dicom.outlines import inside
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
+from client.data.notes import Note, unheard
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,12 @@ _OFF_EDGE = 1.0  # of a voxel; planning systems draw a body's outline on the ima
 
 @quiet()
 def read_structures(
-    path: Path, image: sitk.Image, *, location: str, series: DicomSeries | None
+    path: Path,
+    image: sitk.Image,
+    *,
+    location: str,
+    series: DicomSeries | None,
+    note: Note = unheard,
 ) -> dict[str, NDArray[np.bool_]]:
     """The masks of an RTSTRUCT, (Z, Y, X) on the image's grid, by name of its ROI.
 
@@ -39,6 +45,7 @@ def read_structures(
         image: The scan that it was drawn on, its axes turned in any way.
         location: How a message begins, e.g. `case 014: label 014`.
         series: The scan's series; None, where the scan is no DICOM, leaves references unlooked at.
+        note: Called with what is valid but seldom meant, a line each.
 
     Raises:
         ScanError: It is damaged or no RTSTRUCT, is of another series or frame of reference, has

@@ -21,6 +21,7 @@ from client.data.dicom.headers import DAMAGED, load, quiet, text
 from client.data.dicom.objects import SEGMENTATIONS, another_scan
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
+from client.data.notes import Note, unheard
 
 _OFF_VOXEL = 0.05  # of a voxel, at a frame's corners
 _STRUCTURE = Code("123037004", "SCT", "Anatomical structure")
@@ -34,7 +35,12 @@ _ANATOMY = {
 
 @quiet()
 def read_segments(
-    path: Path, image: sitk.Image, *, location: str, series: DicomSeries | None
+    path: Path,
+    image: sitk.Image,
+    *,
+    location: str,
+    series: DicomSeries | None,
+    note: Note = unheard,
 ) -> dict[str, NDArray[np.bool_]]:
     """The masks of a DICOM-SEG, (Z, Y, X) on the image's grid, by label of its segment.
 
@@ -46,6 +52,7 @@ def read_segments(
         image: The scan that it was drawn on.
         location: How a message begins, e.g. `case 014: label 014`.
         series: The scan's series; None, where the scan is no DICOM, leaves references unlooked at.
+        note: Called with what is valid but seldom meant, a line each.
 
     Raises:
         ScanError: It is damaged or no DICOM-SEG, is of another series or frame of reference, has

@@ -19,6 +19,7 @@ from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, object_header
 from client.data.dicom.pixels import read_slices, slices_grid
 from client.data.dicom.slices import Grid
 from client.data.errors import ScanError
+from client.data.notes import Note, unheard
 
 # Attributes by which PS3.15 (table E.1-1) has a person found; dates and devices are left out.
 _IDENTIFIERS = (
@@ -99,7 +100,9 @@ class DicomSeries:
 
 
 @quiet()
-def find_series(folder: Path, *, location: str, patterns: Sequence[str] = ()) -> DicomSeries:
+def find_series(
+    folder: Path, *, location: str, patterns: Sequence[str] = (), note: Note = unheard
+) -> DicomSeries:
     """The one image series of a folder's tree; contours, segments and reports are none.
 
     Args:
@@ -107,6 +110,7 @@ def find_series(folder: Path, *, location: str, patterns: Sequence[str] = ()) ->
         location: How a message begins, e.g. `case 014: image 014`.
         patterns: Of SeriesDescription, as for file names and in either case; where given, a
             series must fit one of them.
+        note: Called with what is valid but seldom meant, a line each.
 
     Raises:
         ScanError: No series or several are left, or a DICOM file is damaged or unreadable.
@@ -137,7 +141,11 @@ def find_series(folder: Path, *, location: str, patterns: Sequence[str] = ()) ->
 
 @quiet()
 def read_series(
-    source: Path | DicomSeries, *, location: str, patterns: Sequence[str] = ()
+    source: Path | DicomSeries,
+    *,
+    location: str,
+    patterns: Sequence[str] = (),
+    note: Note = unheard,
 ) -> sitk.Image:
     """Read one series as an upright volume of 32-bit floats, slices sorted by position.
 
@@ -145,13 +153,14 @@ def read_series(
         source: A series, or the folder whose tree holds it.
         location: How a message begins, e.g. `case 014: image 014`.
         patterns: As for `find_series`.
+        note: As for `find_series`.
 
     Raises:
         ScanError: As for `find_series`; or the pixels are coloured, inverted, damaged or
             compressed in an unknown way, or the slices are no stack, as `slices.stack` has it.
     """
     if isinstance(source, Path):
-        source = find_series(source, location=location, patterns=patterns)
+        source = find_series(source, location=location, patterns=patterns, note=note)
     if source.multiframe:
         return read_multiframe(_one_file(source, location), location=location)
     return read_slices(source.files, location=location)
