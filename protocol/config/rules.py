@@ -29,6 +29,8 @@ Rule = Literal[
     "patient",
     "spacing",
     "extent",
+    "geometry",
+    "unexpected",
 ]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -54,4 +56,6 @@ MEANING: Mapping[Rule, str] = {
     "patient": "a patient is in one of training, validation and test",
     "spacing": "voxels are no larger than the study allows",
     "extent": "scans are no smaller than the study allows",
+    "geometry": "a header says one geometry, the same to every reader, and that of a scan",
+    "unexpected": "nothing about a file is such that reading it fails without a rule",
 }
