@@ -219,7 +219,7 @@ def _write_dicom(
         return dict.fromkeys(wanted, "the scan is no DICOM series, whose header it would need")
     # Late, because they load DICOM libraries that other formats do without.
     from client.data.dicom.derived import Drawing
-    from client.data.dicom.segments import write_segments
+    from client.data.dicom.segment_writing import write_segments
     from client.data.dicom.structures import write_structures
 
     drawing = Drawing(label_zyx, scan, series, model.protocol.organs, model.title)

@@ -16,7 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 
 from client.data.dicom.derived import Drawing
-from client.data.dicom.segments import write_segments
+from client.data.dicom.segment_writing import write_segments
 from client.data.dicom.series import find_series
 from client.data.dicom.structures import write_structures
 from client.data.image_io import read_image

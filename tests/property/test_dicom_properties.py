@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from client.data.dicom.contours import read_structures
 from client.data.dicom.derived import Drawing
 from client.data.dicom.outlines import inside, outlines
-from client.data.dicom.segments import read_segments, write_segments
+from client.data.dicom.segment_writing import write_segments
+from client.data.dicom.segments import read_segments
 from client.data.dicom.series import find_series, read_series
 from client.data.dicom.structures import write_structures
 from client.data.geometry import same_grid_error

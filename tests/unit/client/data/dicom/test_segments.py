@@ -15,7 +15,8 @@ from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
 from client.data.dicom.derived import NOT_CLINICAL, Drawing
-from client.data.dicom.segments import read_segments, write_segments
+from client.data.dicom.segment_writing import write_segments
+from client.data.dicom.segments import read_segments
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
 
