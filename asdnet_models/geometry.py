@@ -5,7 +5,7 @@ ITK computes the inverse of every direction matrix and does not say when it fail
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import SimpleITK as sitk
@@ -20,8 +20,12 @@ class GeometryError(ValueError):
     """Spacing, origin or direction of an image that cannot be used; with rule and value."""
 
 
-def usable_geometry(image: sitk.Image) -> sitk.Image:
+def usable_geometry(image: sitk.Image, size_xyz: Sequence[int] = ()) -> sitk.Image:
     """The image, direction cosines under 1e-12 set to zero; itself where there are none.
+
+    Args:
+        image: Its voxels are not looked at.
+        size_xyz: Where the image is one voxel that stands for a header: the header's size.
 
     Raises:
         GeometryError: A value is NaN or infinite, the spacing is not between 1e-6 and 1e3 mm, or
@@ -43,7 +47,7 @@ def usable_geometry(image: sitk.Image) -> sitk.Image:
             image.SetDirection(np.where(tiny, 0.0, cosines).tolist())
         except RuntimeError as error:
             raise GeometryError(f"direction {format_numbers(cosines)} is singular") from error
-    missed = _round_trip_error(image)
+    missed = _round_trip_error(image, size_xyz or image.GetSize())
     if not missed <= _ROUND_TRIP_VOXELS:  # NaN too
         raise GeometryError(
             f"index to world and back misses by {missed:.3g} voxels: spacing"
@@ -53,8 +57,8 @@ def usable_geometry(image: sitk.Image) -> sitk.Image:
     return image
 
 
-def _round_trip_error(image: sitk.Image) -> float:
-    """The largest error of index to world to index at the image's corners, in voxels."""
+def _round_trip_error(image: sitk.Image, size_xyz: Sequence[int]) -> float:
+    """The largest error of index to world to index at the corners of this size, in voxels."""
     errors = [
         np.subtract(
             image.TransformPhysicalPointToContinuousIndex(
@@ -62,7 +66,7 @@ def _round_trip_error(image: sitk.Image) -> float:
             ),
             corner,
         )
-        for corner in itertools.product(*((0.0, float(size)) for size in image.GetSize()))
+        for corner in itertools.product(*((0.0, float(size)) for size in size_xyz))
     ]
     return float(np.abs(errors).max())
 

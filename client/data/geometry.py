@@ -1,4 +1,9 @@
-"""Checks whether two images lie on one grid."""
+"""The grid of an image, and checks whether two images lie on one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -8,6 +13,33 @@ from client.data.errors import ScanError
 
 _SAME_MM = 1e-3
 _SAME_COSINE = 3e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGrid:
+    """Where an image lies, as SimpleITK has it (LPS), from its header alone.
+
+    Attributes:
+        size_xyz: In voxels.
+        spacing_mm_xyz: From voxel to voxel.
+        origin_mm: Centre of the first voxel.
+        direction: Nine cosines; columns are the axes of the image.
+    """
+
+    size_xyz: tuple[int, ...]
+    spacing_mm_xyz: tuple[float, ...]
+    origin_mm: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def of(cls, image: sitk.Image, size_xyz: Sequence[int]) -> ImageGrid:
+        """The grid of an image that stands for one of this size."""
+        return cls(
+            size_xyz=tuple(size_xyz),
+            spacing_mm_xyz=image.GetSpacing(),
+            origin_mm=image.GetOrigin(),
+            direction=image.GetDirection(),
+        )
 
 
 def same_grid_error(label: sitk.Image, image: sitk.Image) -> str | None:

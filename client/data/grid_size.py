@@ -4,11 +4,10 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-import SimpleITK as sitk
-
 from client.data.case import Case
 from client.data.dicom.series import series_grid
 from client.data.errors import ScanError
+from client.data.image_io import read_grid
 from protocol.config.limits import SiteLimits, limit_line
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
@@ -101,18 +100,12 @@ def _same(own_mm: Sequence[float], spacing_mm: Sequence[float]) -> bool:
 
 def size_and_spacing(case: Case) -> tuple[Sequence[int], Sequence[float]] | None:
     """Of a case's scan, voxels and mm, from its header; None where that cannot be read."""
-    reader = sitk.ImageFileReader()
-    loud = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         series = case.series
-        if series is not None:
+        if series is not None:  # parsed already
             grid = series_grid(series, location="")
-            return [int(n) for n in grid.shape], [float(mm) for mm in grid.spacing_mm]
-        reader.SetFileName(str(case.image))
-        reader.ReadImageInformation()
-        return reader.GetSize(), reader.GetSpacing()
-    except (RuntimeError, OSError, ScanError):
+            return [int(n) for n in grid.shape[::-1]], [float(mm) for mm in grid.spacing_mm]
+        header = read_grid(case.image, case=case.name)
+    except (OSError, ScanError):
         return None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(loud)
+    return header.size_xyz, header.spacing_mm_xyz

@@ -6,8 +6,7 @@ refused here, with what to do about it, so that nothing behind this door checks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,19 @@ from numpy.typing import NDArray
 
 from asdnet_models.geometry import GeometryError, format_numbers, usable_geometry
 from client.data.dicom.objects import is_dicom
-from client.data.dicom.series import read_series
+from client.data.dicom.series import find_series, read_series, series_grid
 from client.data.entries import (
     IMAGE_IO,
     suffix_of,
 )
 from client.data.errors import ScanError
 from client.data.geometry import (
+    ImageGrid,
     put_on_grid,
     same_grid_error,
 )
-from client.data.integrity import check_integrity
+from client.data.integrity import check_header, check_integrity
+from client.data.itk_reader import in_our_words, itk_quiet, open_header, stand_in
 from client.data.label_map import study_mapping
 from client.data.notes import Note, unheard
 from protocol.files import atomic_file
@@ -55,17 +56,40 @@ def read_image(
     location = f"case {case}: image {path.name}"
     image = sitk.Cast(_read(path, location, series_patterns, note), sitk.sitkFloat32)
     voxels = _finite_voxels(image, location)
-    if min(image.GetSize()) < 2:
-        raise ScanError(
-            location,
-            f"is one voxel thin, {format_numbers(image.GetSize())}; give a volume",
-            rule="dimensions",
-        )
+    _check_thickness(image.GetSize(), location)
     if voxels.min() == voxels.max():
         raise ScanError(
             location, "is constant, every voxel is the same; export it again", rule="constant"
         )
     return image
+
+
+def read_grid(path: Path, *, case: str, series_patterns: Sequence[str] = ()) -> ImageGrid:
+    """Where a scan lies, from its header; its voxels are neither read nor checked.
+
+    Args:
+        path: As for `read_image`.
+        case: The case's name, for messages.
+        series_patterns: As for `read_image`.
+
+    Raises:
+        ScanError: `read_image` would raise the same, for what the header alone shows.
+    """
+    location = f"case {case}: image {path.name}"
+    _check_there(path, location)
+    with itk_quiet():
+        if is_dicom(path):
+            series = find_series(path, location=location, patterns=series_patterns)
+            grid = series_grid(series, location=location)
+            size: Sequence[int] = grid.shape[::-1]
+            standing = grid.image(np.zeros((1, 1, 1), np.uint8))
+        else:
+            check_header(path, location=location)
+            with in_our_words(path, location):
+                reader = open_header(path, location)
+                size, standing = reader.GetSize(), stand_in(reader)
+    _check_thickness(size, location)
+    return ImageGrid.of(_usable(standing, size, location), size)
 
 
 def read_label_map(
@@ -164,15 +188,40 @@ def _read(
     path: Path, location: str, patterns: Sequence[str] = (), note: Note = unheard
 ) -> sitk.Image:
     """One file or series as ITK reads it, of one channel and three dimensions."""
-    if not path.exists():
-        raise ScanError(location, "does not exist; check the name and the folder", rule="missing")
-    with _itk_quiet():
+    _check_there(path, location)
+    with itk_quiet():
         if is_dicom(path):
             image = read_series(path, location=location, patterns=patterns, note=note)
         else:
-            image = _read_file(path, location, note)
+            image = _read_file(path, location)
+    return _usable(image, image.GetSize(), location)
+
+
+def _check_there(path: Path, location: str) -> None:
     try:
-        return usable_geometry(image)
+        there = path.exists()
+    except OSError as error:  # a folder on the way is closed to this user
+        raise ScanError(
+            location, "cannot be opened; check the permissions of its folders", rule="closed"
+        ) from error
+    if not there:
+        raise ScanError(location, "does not exist; check the name and the folder", rule="missing")
+    if not is_dicom(path) and suffix_of(path) is None:
+        known = ", ".join(IMAGE_IO)
+        raise ScanError(
+            location, f"is of no known format; give {known} or a DICOM folder", rule="format"
+        )
+
+
+def _read_file(path: Path, location: str) -> sitk.Image:
+    check_integrity(path, location=location)
+    with in_our_words(path, location):
+        return open_header(path, location).Execute()
+
+
+def _usable(image: sitk.Image, size_xyz: Sequence[int], location: str) -> sitk.Image:
+    try:
+        return usable_geometry(image, size_xyz)
     except GeometryError as error:
         raise ScanError(
             location,
@@ -181,42 +230,12 @@ def _read(
         ) from error
 
 
-def _read_file(path: Path, location: str, note: Note) -> sitk.Image:
-    suffix = suffix_of(path)
-    if suffix is None:
-        known = ", ".join(IMAGE_IO)
-        raise ScanError(
-            location, f"is of no known format; give {known} or a DICOM folder", rule="format"
-        )
-    check_integrity(path, location=location)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(IMAGE_IO[suffix])
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        _check_kind(reader, location)
-        return reader.Execute()
-    except RuntimeError as error:
-        # ITK's own words hold paths and addresses, and name the wrong cause as often as not.
+def _check_thickness(size_xyz: Sequence[int], location: str) -> None:
+    if min(size_xyz) < 2:
         raise ScanError(
             location,
-            f"cannot be read as {suffix}: it is damaged, cut short or of another format; copy or"
-            " export it again",
-            rule="damaged",
-        ) from error
-
-
-def _check_kind(reader: sitk.ImageFileReader, location: str) -> None:
-    if reader.GetDimension() != 3:
-        raise ScanError(
-            location,
-            f"is {reader.GetDimension()}-D, {format_numbers(reader.GetSize())}; give a 3-D image",
+            f"is one voxel thin, {format_numbers(size_xyz)}; give a volume",
             rule="dimensions",
-        )
-    channels = reader.GetNumberOfComponents()
-    if channels != 1:
-        raise ScanError(
-            location, f"has {channels} channels a voxel; give one channel", rule="dimensions"
         )
 
 
@@ -230,14 +249,3 @@ def _finite_voxels(image: sitk.Image, location: str) -> NDArray[Any]:
             rule="undefined",
         )
     return voxels
-
-
-@contextmanager
-def _itk_quiet() -> Iterator[None]:
-    """Our errors say what ITK's warnings would, without its paths and addresses."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)

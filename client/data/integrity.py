@@ -13,7 +13,8 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -35,6 +36,25 @@ _LARGEST_NUMBER = 1e30  # the NRRD library's squares of larger ones overflow, an
 _SEVERAL_FILES = "its voxels are spread over several files; save it as one .mha or .nrrd file"
 
 
+def check_header(path: Path, *, location: str) -> None:
+    """Raise where a file's header is none, or its geometry no numbers; voxels stay closed.
+
+    Args and Raises as for `check_integrity`, the voxels left aside.
+    """
+    with _refusing_damage(location):
+        if not path.stat().st_size:
+            raise ScanError(
+                location, "is cut short: it has 0 bytes; copy or export it again", rule="damaged"
+            )
+        if _is_nifti(path):
+            _open_nifti(path, location)
+            return
+        fields, _ = _text_header(path)
+        words = " ".join(fields.get(name, "") for name in _GEOMETRY_FIELDS)
+        _check_geometry(map(_number, re.split(r"[\s(),]+", words)), location)
+        data_file(path, location=location)
+
+
 def check_integrity(path: Path, *, location: str) -> None:
     """Raise where the bytes of a file are fewer than, or other than, its header promises.
 
@@ -48,14 +68,12 @@ def check_integrity(path: Path, *, location: str) -> None:
     Raises:
         ScanError: The file is cut short, damaged, lacks the file of its voxels, or holds NaN.
     """
-    name = path.name.lower()
-    try:
-        if name.endswith((".nii", ".nii.gz")):
-            _check_nifti(path, location)
+    check_header(path, location=location)
+    with _refusing_damage(location):
+        if _is_nifti(path):
+            _check_nifti_voxels(path, _open_nifti(path, location), location)
             return
         fields, start = _text_header(path)
-        words = " ".join(fields.get(name, "") for name in _GEOMETRY_FIELDS)
-        _check_geometry(map(_number, re.split(r"[\s(),]+", words)), location)
         data = data_file(path, location=location)
         with (data or path).open("rb") as stream:
             stream.seek(0 if data else start)
@@ -63,6 +81,12 @@ def check_integrity(path: Path, *, location: str) -> None:
                 _inflate(stream)
             elif fields.get("encoding") in ("gzip", "gz") and not _skips(fields):
                 _gunzip(stream)
+
+
+@contextmanager
+def _refusing_damage(location: str) -> Iterator[None]:
+    try:
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
         raise ScanError(
             location, "is cut short or damaged; copy or export it again", rule="damaged"
@@ -99,7 +123,12 @@ def data_file(path: Path, *, location: str) -> Path | None:
     return data
 
 
-def _check_nifti(path: Path, location: str) -> None:
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _open_nifti(path: Path, location: str) -> _NiftiLayout:
+    """Where its voxels lie; refused where it is no single file, or its geometry no numbers."""
     compressed = path.name.lower().endswith(".gz")
     twin = path.with_suffix("") if compressed else path.with_name(path.name + ".gz")
     if twin.exists():
@@ -110,17 +139,27 @@ def _check_nifti(path: Path, location: str) -> None:
             rule="name",
             detail=twin.name,
         )
-    with path.open("rb") as raw:
-        stream: BinaryIO = gzip.GzipFile(fileobj=raw) if compressed else raw  # type: ignore[assignment]
+    with _nifti_stream(path) as stream:
         header = stream.read(_NIFTI_HEADER)
-        layout = _nifti_layout(header)
-        if layout is None:
-            raise ScanError(
-                location, "is not a single-file NIfTI-1 image; convert it to .nii.gz", rule="format"
-            )
-        _check_nifti_geometry(header, layout.byte_order, location)
+    layout = _nifti_layout(header)
+    if layout is None:
+        raise ScanError(
+            location, "is not a single-file NIfTI-1 image; convert it to .nii.gz", rule="format"
+        )
+    _check_nifti_geometry(header, layout.byte_order, location)
+    return layout
+
+
+def _nifti_stream(path: Path) -> BinaryIO:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path)  # type: ignore[return-value]
+    return path.open("rb")
+
+
+def _check_nifti_voxels(path: Path, layout: _NiftiLayout, location: str) -> None:
+    length = undefined = 0
+    with _nifti_stream(path) as stream:
         stream.seek(layout.offset)
-        length = undefined = 0
         while chunk := stream.read(_CHUNK):
             if layout.floats is not None:
                 # Looked for here because the NIfTI library turns them into zeros in silence.
