@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from client.data.dicom.objects import is_dicom, is_dicom_folder
+from client.data.dicom.objects import case_stem, is_dicom, is_dicom_folder
 from client.data.errors import (
     Problem,
     ScanError,
@@ -52,10 +52,8 @@ def scan_entries(folder: Path) -> dict[str, list[Path]]:
         suffix = suffix_of(path)
         if path.name.startswith("."):
             continue
-        if suffix is None and path.is_file() and is_dicom(path):
-            suffix = path.suffix
-        if path.is_file() and suffix is not None:
-            paths_of.setdefault(path.name[: -len(suffix)], []).append(path)
+        if path.is_file() and (suffix is not None or is_dicom(path)):
+            paths_of.setdefault(case_name(path), []).append(path)
         elif path.is_dir() and is_dicom_folder(path):
             paths_of.setdefault(path.name, []).append(path)
     return dict(sorted(paths_of.items()))
@@ -63,7 +61,8 @@ def scan_entries(folder: Path) -> dict[str, list[Path]]:
 
 def case_name(path: Path) -> str:
     """A scan file's name without the suffix of its format; any other name as it is."""
-    return path.name[: len(path.name) - len(suffix_of(path) or "")]
+    suffix = suffix_of(path)
+    return path.name[: -len(suffix)] if suffix else case_stem(path)
 
 
 def double_problem(folder: Path, case: str, paths: Sequence[Path]) -> Problem:

@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
-from pydicom.uid import UID, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 
 from client.data.errors import ScanError
 
@@ -60,6 +66,8 @@ def load(
         cut = "SOPClassUID" not in dataset and kind != MediaStorageDirectoryStorage
         if cut or ("Image Storage" in kind.name and "Rows" not in dataset):
             raise EOFError
+        if "TransferSyntaxUID" not in dataset.file_meta:  # a data set without the file's facts
+            dataset.file_meta.TransferSyntaxUID = _syntax(dataset)
     except OSError as error:
         raise ScanError(
             location,
@@ -70,6 +78,13 @@ def load(
     except Exception as error:  # whatever a parser meets in bytes that are no DICOM
         raise ScanError(location, DAMAGED, rule="damaged", detail=file.name) from error
     return dataset
+
+
+def _syntax(dataset: Dataset) -> UID:
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
 def text(header: Dataset, name: str) -> str:

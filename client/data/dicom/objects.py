@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydicom import Dataset
 
 from client.data.dicom.headers import DAMAGED, load, quiet, text
+from client.data.dicom.sniff import Kind, may_be_damaged, sniff
 from client.data.errors import ScanError
 
 SUFFIX = ".dcm"
@@ -18,11 +21,31 @@ SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 RADIOTHERAPY = "1.2.840.10008.5.1.4.1.1.481."
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _TAGS = ("SOPClassUID", "Rows")
+_NAMES = (SUFFIX, ".dicom", ".dic", ".ima", ".img")  # suffixes that are no part of a case's name
+_INDEXES = ("DICOMDIR", "DIRFILE", "ICON\r")  # the last of macOS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """The files of a folder's tree.
+
+    Attributes:
+        headers: A part of the header of each DICOM file, indexes left out.
+        others: How many files are no DICOM.
+    """
+
+    headers: list[tuple[Path, Dataset]]
+    others: int
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a case's path is read as DICOM: a folder, or a .dcm file."""
-    return path.is_dir() or path.suffix.lower() == SUFFIX
+    """Whether a case's path is read as DICOM: a folder, or a file by its content or .dcm."""
+    if path.is_dir() or path.suffix.lower() == SUFFIX:
+        return True
+    try:
+        return sniff(path) is not None
+    except OSError:  # whoever opens it says why
+        return False
 
 
 def is_dicom_folder(folder: Path) -> bool:
@@ -31,8 +54,14 @@ def is_dicom_folder(folder: Path) -> bool:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The visible files of a folder's tree, sorted, its index (DICOMDIR) left out."""
-    return sorted(_walk(folder))
+    """The DICOM files of a folder's tree, sorted, its index (DICOMDIR) left out."""
+    return sorted(filter(_is_dicom, _walk(folder)))
+
+
+def case_stem(file: Path) -> str:
+    """The name of the case that a DICOM file is: a suffix that is not DICOM's is part of it."""
+    name = Path(file.stem if file.suffix.lower() == ".gz" else file.name)
+    return name.stem if name.suffix.lower() in _NAMES else name.name
 
 
 @quiet()
@@ -48,7 +77,7 @@ def label_kind(path: Path, *, location: str) -> Literal["structures", "segments"
     """
     if not is_dicom(path):
         return None
-    kinds = [text(header, "SOPClassUID") for _, header in object_headers(path, location)]
+    kinds = [text(header, "SOPClassUID") for _, header in objects_of(path, location).headers]
     if len(kinds) == 1 and kinds[0] == STRUCTURES:
         return "structures"
     if len(kinds) == 1 and kinds[0] in SEGMENTATIONS:
@@ -88,7 +117,7 @@ def label_objects(folder: Path, *, location: str) -> tuple[Path, ...]:
         ScanError: A DICOM file is damaged or unreadable.
     """
     wanted = (STRUCTURES, *SEGMENTATIONS)
-    headers = object_headers(folder, location)
+    headers = objects_of(folder, location).headers
     return tuple(file for file, header in headers if text(header, "SOPClassUID") in wanted)
 
 
@@ -102,37 +131,24 @@ def another_scan(location: str, what: str) -> ScanError:
     )
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    if folder.is_file():
-        yield folder
-    for path, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name != "DICOMDIR":
-                yield Path(path, name)
+def objects_of(folder: Path, location: str, tags: Sequence[str] = _TAGS) -> Objects:
+    """The DICOM objects of a folder's tree, or of one file, and how many files are none.
 
-
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() == SUFFIX:
-        return True
-    try:
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def object_headers(
-    folder: Path, location: str, tags: Sequence[str] = _TAGS
-) -> list[tuple[Path, Dataset]]:
-    """A part of each DICOM file's header, its `SOPClassUID` and `Rows` among it.
+    Args:
+        folder: The case's.
+        location: How a message begins.
+        tags: Of the headers that are wanted, `SOPClassUID` and `Rows` among them.
 
     Raises:
-        ScanError: A DICOM file is damaged or unreadable.
+        ScanError: A DICOM file is damaged, unreadable or compressed by gzip.
     """
+    files = sorted(_walk(folder))
+    wanted = list(filter(_is_dicom, files))
+    others = [file for file in files if file not in set(wanted)]
+    _check_packed(wanted, location)
     headers: list[tuple[Path, Dataset]] = []
-    damaged: list[Path] = []
-    for file in filter(_is_dicom, dicom_files(folder)):
+    damaged = [file for file in others if _is_damaged(file, {_suffix(each) for each in wanted})]
+    for file in wanted:
         try:
             header = load(file, location=location, tags=tags)
         except ScanError as error:
@@ -149,4 +165,70 @@ def object_headers(
             rule="damaged",
             detail=f"first: {damaged[0].name}",
         )
-    return headers
+    return Objects(headers=headers, others=len(others))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The visible files of a tree in order; linked folders are followed, but never round."""
+    if folder.is_file():
+        yield folder
+    top = Path(os.path.realpath(folder))
+    seen = {top}
+    for path, folders, files in os.walk(folder, followlinks=True):
+        here = Path(os.path.realpath(path))
+        folders[:] = [name for name in sorted(folders) if _is_new(here / name, top, seen)]
+        for name in sorted(files):
+            file = Path(path, name)
+            if not name.startswith(".") and name.upper() not in _INDEXES and not _special(file):
+                yield file
+
+
+def _is_new(folder: Path, top: Path, seen: set[Path]) -> bool:
+    """Whether a visible folder is none of those seen, and no link to one that holds it."""
+    real = Path(os.path.realpath(folder))
+    known = real in seen or top.is_relative_to(real) or folder.parent.is_relative_to(real)
+    if known or folder.name.startswith("."):
+        return False
+    seen.add(real)
+    return True
+
+
+def _special(file: Path) -> bool:
+    """Whether it is a pipe, socket or device; a link to nowhere is a file that is missed."""
+    try:
+        return not stat.S_ISREG(file.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _is_dicom(file: Path) -> bool:
+    return file.suffix.lower() == SUFFIX or _kind(file) is not None
+
+
+def _kind(file: Path) -> Kind | None:
+    try:
+        return sniff(file)
+    except OSError:  # it may be a slice; reading it says why it cannot be opened
+        return "dicom"
+
+
+def _is_damaged(file: Path, suffixes: set[str]) -> bool:
+    """Whether a file that is no DICOM is named as the slices are, and no text."""
+    return _suffix(file) in suffixes and may_be_damaged(file)
+
+
+def _suffix(file: Path) -> str:
+    """In lower case; names that end in a number or a UID have none."""
+    suffix = file.suffix.lower()
+    return "" if suffix[1:].isdigit() else suffix
+
+
+def _check_packed(files: Sequence[Path], location: str) -> None:
+    packed = [file for file in files if _kind(file) == "gzip"]
+    if packed:
+        raise ScanError(
+            location,
+            f": gzip compressed {len(packed)} of its DICOM files; unpack them",
+            rule="format",
+            detail=f"first: {packed[0].name}",
+        )

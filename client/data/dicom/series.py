@@ -13,9 +13,10 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.uid import UID
 
+from client.data.dicom.completeness import check_complete, left_out_line
 from client.data.dicom.frames import frames_grid, read_multiframe
 from client.data.dicom.headers import quiet, text
-from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, object_headers
+from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, objects_of
 from client.data.dicom.pixels import read_slices, slices_grid
 from client.data.dicom.slices import Grid
 from client.data.errors import ScanError
@@ -65,6 +66,11 @@ _TAGS = [
     "Rows",
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "ImagesInAcquisition",
+    "NumberOfSlices",
+    "InConcatenationTotalNumber",
+    "InstanceNumber",
+    "AcquisitionNumber",
     *_IDENTIFIERS,
 ]
 
@@ -116,12 +122,17 @@ def find_series(
         ScanError: No series or several are left, or a DICOM file is damaged or unreadable.
     """
     groups: dict[str, list[tuple[Path, Dataset]]] = {}
-    for file, header in object_headers(folder, location, _TAGS):
+    objects = objects_of(folder, location, _TAGS)
+    for file, header in objects.headers:
         if _is_image(header):
             groups.setdefault(text(header, "SeriesInstanceUID"), []).append((file, header))
     candidates = [_series(group) for group in groups.values()]
     wanted = [series for series in candidates if _fits(series.description, patterns)]
     if len(wanted) == 1:
+        if left_out := left_out_line(objects, wanted[0].files):
+            note(left_out)
+        group = groups[wanted[0].series_uid]
+        check_complete([header for _, header in group], location=location, note=note)
         return wanted[0]
     if not candidates:
         message = "holds no readable DICOM series; export the scan again"

@@ -1,0 +1,121 @@
+"""What of a case's folder is not in its scan, and what headers tell of slices that are missing."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom import Dataset
+
+from client.data.dicom.headers import text
+from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, STRUCTURES, Objects
+from client.data.errors import ScanError
+from client.data.notes import Note
+
+_REPORTS = ("1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.104.")
+_PRESENTATIONS = "1.2.840.10008.5.1.4.1.1.11."
+_LABELS = "with contours or segments"
+
+
+def left_out_line(objects: Objects, used: Sequence[Path]) -> str:
+    """A line on the files that are not of the scan; empty where there are none but labels.
+
+    Args:
+        objects: Of the case's folder.
+        used: The files of its scan.
+    """
+    of_scan = set(used)
+    kinds = Counter(_kind(header) for file, header in objects.headers if file not in of_scan)
+    kinds["that is no DICOM" if objects.others == 1 else "that are no DICOM"] = objects.others
+    count = kinds.total()
+    if count == kinds[_LABELS]:
+        return ""
+    shown = ", ".join(f"{n} {_plural(kind, n)}" for kind, n in sorted(kinds.items()) if n)
+    return f"{count} of {count + len(of_scan)} files left out of the scan: {shown}"
+
+
+def check_complete(headers: Sequence[Dataset], *, location: str, note: Note) -> None:
+    """Whether the headers of a series count more slices than there are.
+
+    Positions tell of a slice that is missing between others; of those at the ends only the headers
+    can tell, where they count at all. A count that is a multiple of the slices is one over several
+    echoes, b-values or times, of which one was kept.
+
+    Args:
+        headers: One of each file.
+        location: How a message begins.
+        note: Called with gaps in the numbers of the slices.
+
+    Raises:
+        ScanError: There are fewer than the headers count.
+    """
+    _check_parts(headers, location)
+    if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
+        return
+    found = len(headers)
+    for name in ("ImagesInAcquisition", "NumberOfSlices"):
+        counted = _common(headers, name)
+        if counted > found and counted % found and len(_values(headers, "AcquisitionNumber")) < 2:
+            raise ScanError(
+                location,
+                f": {found} slices, its headers count {counted} ({name}); copy all of them, or, if"
+                " it was cut on purpose, convert it to .nii.gz",
+                rule="slices",
+            )
+    numbers = sorted(_number(header, "InstanceNumber") for header in headers)
+    steps = {b - a for a, b in itertools.pairwise(numbers)}
+    if len(steps) > 1 and 0 not in steps:
+        missing = numbers[-1] - numbers[0] + 1 - found
+        note(f"{missing} of the numbers of its slices are missing; look whether it is whole")
+    elif steps == {1} and numbers[0] > 0 and (numbers[0] - 1) % found:
+        note(f"its slices are numbered from {numbers[0]}; look whether it is whole")
+
+
+def _check_parts(headers: Sequence[Dataset], location: str) -> None:
+    """A multi-frame object that was split says in how many files."""
+    total = max(_number(header, "InConcatenationTotalNumber") for header in headers)
+    if total > len(headers):
+        raise ScanError(
+            location,
+            f": {len(headers)} of the {total} files that it was split into"
+            " (InConcatenationTotalNumber); copy all of them",
+            rule="slices",
+        )
+
+
+def _common(headers: Sequence[Dataset], name: str) -> int:
+    """A number that all headers share; 0 where they differ."""
+    values = {_number(header, name) for header in headers}
+    return values.pop() if len(values) == 1 else 0
+
+
+def _values(headers: Sequence[Dataset], name: str) -> set[str]:
+    return {text(header, name) for header in headers}
+
+
+def _number(header: Dataset, name: str) -> int:
+    try:
+        return int(text(header, name) or 0)
+    except ValueError:
+        return 0
+
+
+def _kind(header: Dataset) -> str:
+    kind = text(header, "SOPClassUID")
+    if kind == STRUCTURES or kind in SEGMENTATIONS:
+        return _LABELS
+    if kind.startswith(RADIOTHERAPY):
+        return "of radiotherapy"
+    if kind.startswith(_REPORTS):
+        return "report"
+    if kind.startswith(_PRESENTATIONS):
+        return "presentation state"
+    return "of another series" if "Rows" in header else "other object"
+
+
+def _plural(kind: str, count: int) -> str:
+    if count == 1 or kind.startswith(("of ", "that ", "with ")):
+        return kind
+    return f"{kind}s"

@@ -1,0 +1,296 @@
+"""Content decides what is DICOM, not a name; what is left out of a folder is said."""
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dicom_phantoms as ph
+import numpy as np
+import pydicom.uid as uids
+import pytest
+import SimpleITK as sitk
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.filewriter import dcmwrite
+
+from client.data.dicom.objects import case_stem, is_dicom, is_dicom_folder
+from client.data.dicom.series import find_series
+from client.data.entries import scan_files
+from client.data.errors import ScanError
+from client.data.image_io import read_image
+
+SYNTAXES = {
+    "implicit": uids.ImplicitVRLittleEndian,
+    "explicit": uids.ExplicitVRLittleEndian,
+    "big": uids.ExplicitVRBigEndian,
+}
+REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
+
+
+def bare(file: Path, syntax: str = "implicit", meta: bool = False) -> Path:
+    """A data set without preamble and, unless `meta`, without the group of the file's facts."""
+    header = dcmread(file)
+    uid = SYNTAXES[syntax]
+    if syntax == "big":
+        header.PixelData = np.frombuffer(header.PixelData, "<u2").astype(">u2").tobytes()
+    if meta:
+        header.file_meta.TransferSyntaxUID = uid
+        header.preamble = None
+        dcmwrite(file, header, enforce_file_format=False)
+        return file
+    header.file_meta = FileMetaDataset()
+    header.preamble = None
+    dcmwrite(
+        file,
+        header,
+        implicit_vr=syntax == "implicit",
+        little_endian=syntax != "big",
+        enforce_file_format=False,
+        force_encoding=True,
+    )
+    return file
+
+
+def read(folder: Path, **facts: Any) -> tuple[sitk.Image, list[str]]:
+    notes: list[str] = []
+    return read_image(folder, case="1", note=notes.append, **facts), notes
+
+
+def same(image: sitk.Image, made: ph.Phantom) -> None:
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), made.voxels)
+
+
+def refusal(folder: Path) -> Any:
+    with pytest.raises(ScanError) as caught:
+        read_image(folder, case="1")
+    return caught.value.problem
+
+
+@pytest.mark.parametrize("meta", [False, True])
+@pytest.mark.parametrize("which", ["all", "some"])
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_slices_without_preamble(tmp_path: Path, syntax: str, which: str, meta: bool) -> None:
+    """Some of them alone were left out, and half a scan was used."""
+    made = ph.phantom()
+    folder = ph.write_classic(tmp_path / "images" / "1", made)
+    files = sorted(folder.iterdir())
+    for file in files if which == "all" else files[:2]:
+        bare(file, syntax, meta)
+        assert file.read_bytes()[128:132] != b"DICM"
+    assert list(scan_files(tmp_path / "images")) == ["1"]
+    image, notes = read(folder)
+    same(image, made)
+    assert notes == []
+
+
+@pytest.mark.parametrize("how", ["", "implicit", "explicit"])
+@pytest.mark.parametrize("name", ["1", "1.IMA", "1.img", "1.dicom", "1.nii", "1.nii.gz", "1.mha"])
+def test_a_multiframe_file_of_any_name(tmp_path: Path, name: str, how: str) -> None:
+    made = ph.phantom()
+    path = ph.write_enhanced(tmp_path / name, made, order=[3, 0, 4, 1, 2])
+    if how:
+        bare(path, how)
+    assert scan_files(tmp_path) == {"1": path}
+    same(read(path)[0], made)
+
+
+@pytest.mark.parametrize(
+    "name", ["IM{}.IMA", "{}.img", "{}.nii", "MR.1.2.840.{}", "{}.dcm", "{}.DCM"]
+)
+def test_slices_of_any_name(tmp_path: Path, name: str) -> None:
+    made = ph.phantom()
+    for z, file in enumerate(sorted(ph.write_classic(tmp_path / "a", made).iterdir())):
+        file.rename(file.with_name(name.format(z)))
+    same(read(tmp_path)[0], made)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("1.2.840.7", "1.2.840.7"), ("a.dcm", "a"), ("a.IMA", "a"), ("a", "a"), ("a.dcm.gz", "a")],
+)
+def test_a_number_at_the_end_of_a_name_is_part_of_it(name: str, stem: str) -> None:
+    assert case_stem(Path(name)) == stem
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x08\x00" + bytes(4000),
+        b"\x02\x00\x00\x00 a text that begins as DICOM might",
+        b"hello " * 100,
+        gzip.compress(b"hello " * 100),
+        b"\x1f\x8b\x08" + bytes(100),
+        bytes(range(256)) * 8,
+    ],
+)
+def test_what_is_no_dicom(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a").write_bytes(content)
+    assert not is_dicom(tmp_path / "a")
+    assert not is_dicom_folder(tmp_path)
+
+
+@pytest.mark.parametrize("share", [1, 5])
+def test_slices_packed_by_gzip_are_told(tmp_path: Path, share: int) -> None:
+    folder = ph.write_classic(tmp_path / "1", ph.phantom())
+    for file in sorted(folder.iterdir())[:share]:
+        file.write_bytes(gzip.compress(file.read_bytes()))
+        file.rename(f"{file}.dcm.gz")
+    assert list(scan_files(tmp_path)) == ["1"]
+    problem = refusal(folder)
+    assert problem.rule == "format"
+    assert problem.message == f": gzip compressed {share} of its DICOM files; unpack them"
+
+
+@pytest.mark.parametrize("name", ["IM9999", "other.dcm"])
+@pytest.mark.parametrize("content", [b"", bytes(700), b"\xff\xd8\xff\xe0" + bytes(300)])
+def test_a_slice_that_is_no_dicom_is_no_other_file(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    """Of the first or last slice nothing else would tell that it is missing."""
+    folder = ph.write_classic(tmp_path, ph.phantom())
+    (folder / name).write_bytes(content)
+    problem = refusal(folder)
+    assert problem.rule == "damaged"
+    assert problem.message.startswith(": 1 of its DICOM files cannot be read")
+
+
+def test_a_file_that_is_not_there_is_missed(tmp_path: Path) -> None:
+    folder = ph.write_classic(tmp_path, ph.phantom())
+    (folder / "IM0003").unlink()
+    (folder / "IM0003").symlink_to(tmp_path / "nowhere")
+    assert refusal(folder).rule == "closed"
+
+
+def link_to_series(case: Path, series: Path) -> None:
+    case.symlink_to(series)
+
+
+def link_within(case: Path, series: Path) -> None:
+    case.mkdir()
+    (case / "t2").symlink_to(series)
+    (case / "again").symlink_to(series)
+
+
+def link_to_parents(case: Path, series: Path) -> None:
+    link_within(case, series)
+    (case / "self").symlink_to(case)
+    (case / "parent").symlink_to(case.parent)
+    (series / "back").symlink_to(case)
+    (series / "up").symlink_to(series.parent)
+
+
+def links_to_files(case: Path, series: Path) -> None:
+    case.mkdir()
+    for file in series.iterdir():
+        (case / file.name).symlink_to(file)
+
+
+@pytest.mark.parametrize("link", [link_to_series, link_within, link_to_parents, links_to_files])
+def test_linked_folders_are_followed(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    made = ph.phantom()
+    series = ph.write_classic(tmp_path / "store" / "s", made)
+    ph.write_classic(tmp_path / "store" / "other", ph.phantom())
+    ph.write_classic(tmp_path / "imagesTr" / "2", ph.phantom())
+    link(tmp_path / "imagesTr" / "1", series)
+    assert list(scan_files(tmp_path / "imagesTr")) == ["1", "2"]
+    image, notes = read(tmp_path / "imagesTr" / "1")
+    same(image, made)
+    assert notes == []
+
+
+def test_a_pipe_is_no_slice(tmp_path: Path) -> None:
+    made = ph.phantom()
+    folder = ph.write_classic(tmp_path, made)
+    os.mkfifo(folder / "pipe")
+    os.mkfifo(folder / "pipe.dcm")
+    same(read(folder)[0], made)
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    made = ph.phantom()
+    ph.write_classic(tmp_path / "s", made)
+    ph.write_classic(tmp_path / "l", ph.phantom((2, 14, 18), description="localizer"))
+    ph.write_other(tmp_path / "SR1", made, REPORT, "SR")
+    ph.write_other(tmp_path / "RS", made, "1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT")
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "VERSION").write_text("1")
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    image, notes = read(tmp_path, series_patterns=["t2*"])
+    same(image, made)
+    assert notes == [
+        "6 of 11 files left out of the scan: 2 of another series, 1 report, 2 that are no DICOM,"
+        " 1 with contours or segments"
+    ]
+
+
+def test_contours_beside_the_slices_are_its_label(tmp_path: Path) -> None:
+    made = ph.phantom()
+    ph.write_classic(tmp_path, made)
+    ph.write_other(tmp_path / "RS", made, "1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT")
+    assert read(tmp_path)[1] == []
+
+
+def counting(number: Callable[[int], int] = lambda z: z + 1, **values: Any) -> ph.Edit:
+    def edit(header: Dataset, z: int) -> None:
+        header.InstanceNumber = number(z)
+        for name, value in values.items():
+            setattr(header, name, value)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"ImagesInAcquisition": 19}, ": 5 slices, its headers count 19 (ImagesInAcquisition);"),
+        ({"NumberOfSlices": 6}, ": 5 slices, its headers count 6 (NumberOfSlices);"),
+        ({"InConcatenationTotalNumber": 6}, ": 5 of the 6 files that it was split into"),
+    ],
+)
+def test_slices_missing_at_an_end(tmp_path: Path, values: dict[str, int], said: str) -> None:
+    problem = refusal(ph.write_classic(tmp_path, ph.phantom(), edit=counting(**values)))
+    assert problem.rule == "slices"
+    assert problem.message.startswith(said)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        counting(ImagesInAcquisition=5),
+        counting(ImagesInAcquisition=10),  # of two echoes, one kept
+        counting(ImagesInAcquisition=3),
+        counting(ImagesInAcquisition=""),
+        counting(lambda z: 2 * z + 1),  # echoes numbered in turn
+        counting(lambda z: z + 6),  # the second of two
+        counting(lambda z: 1),
+        counting(lambda z: 5 - z),
+        counting(lambda z: [1, 3, 5, 2, 4][z]),  # interleaved
+    ],
+)
+def test_numbers_that_tell_of_nothing_missing(tmp_path: Path, edit: ph.Edit) -> None:
+    assert read(ph.write_classic(tmp_path, ph.phantom(), edit=edit))[1] == []
+
+
+def test_acquisitions_of_their_own_count_for_themselves(tmp_path: Path) -> None:
+    def edit(header: Dataset, z: int) -> None:
+        header.ImagesInAcquisition, header.AcquisitionNumber = 8, z % 2 + 1
+
+    find_series(ph.write_classic(tmp_path, ph.phantom(), edit=edit), location="")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (lambda z: z + 1 + (z > 2) * 3, "3 of the numbers of its slices are missing; look"),
+        (lambda z: z + 4, "its slices are numbered from 4; look"),
+    ],
+)
+def test_numbers_with_gaps_are_noted(
+    tmp_path: Path, number: Callable[[int], int], said: str
+) -> None:
+    notes = read(ph.write_classic(tmp_path, ph.phantom(), edit=counting(number)))[1]
+    assert len(notes) == 1
+    assert notes[0].startswith(said)
