@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 from client.data.cache import cached_case
 from client.data.case import Case
 from client.data.entries import scan_files
-from client.data.image_io import (
-    read_image,
-    read_label_map,
-)
+from client.data.image_io import read_image
+from client.data.label_file import read_label_map
 from client.data.layout import find_cases
 from client.training.evaluation import load_segmenter, predict_label_map
 from protocol.config.site import SiteConfig, read_site

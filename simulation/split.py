@@ -21,11 +21,9 @@ from client.data.case import (
     Part,
 )
 from client.data.errors import ScanError
-from client.data.image_io import (
-    read_image,
-    read_label_map,
-)
+from client.data.image_io import read_image
 from client.data.integrity import data_file
+from client.data.label_file import read_label_map
 from client.data.layout import LAYOUT
 from client.data.leakage import duplicate_mistakes
 from protocol.config.site import SiteConfig, read_site

@@ -52,7 +52,7 @@ def score_files(
 
     from asdnet_models.metrics import score_label_maps
     from client.data.geometry import same_grid_error
-    from client.data.image_io import load_label_map
+    from client.data.label_file import load_label_map
 
     true = load_label_map(reference, organs, case="reference")
     predicted = load_label_map(prediction, organs, case="prediction")

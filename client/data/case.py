@@ -14,12 +14,9 @@ from client.data.dicom.contours import read_structures
 from client.data.dicom.objects import dicom_files, is_dicom, label_kind, structure_names
 from client.data.dicom.segments import read_segments
 from client.data.dicom.series import DicomSeries, find_series
-from client.data.geometry import put_on_grid
 from client.data.hashing import organ_hashes
-from client.data.image_io import (
-    load_numbers,
-    read_image,
-)
+from client.data.image_io import read_image
+from client.data.label_file import read_label_file, structures_of
 from client.data.label_map import (
     LabelMapping,
     site_mapping,
@@ -70,6 +67,7 @@ class Case:
             "organs": dict(organs),
             "values": {v: organ for v, organ in mapping.values.items() if organ in organs},
             "names": {n: organ for n, organ in mapping.names.items() if organ in organs},
+            "numbered": mapping.numbered,
             "ignored": [str(entry) for entry in mapping.ignored],
             "annotated": sorted(self.annotated(organs)),
             "series": self._patterns,
@@ -114,25 +112,29 @@ class Case:
         location = f"case {self.name}: label {self.label.name}"
         kind = label_kind(self.label, location=location)
         if kind is None:
-            numbers = load_numbers(self.label, location, note)
-            put_on_grid(numbers, scan, location=location)
-            return mapping.translate(numbers, case=self.name, location=location)
+            return read_label_file(
+                self.label, scan, mapping, case=self.name, location=location, note=note
+            )
         read = read_structures if kind == "structures" else read_segments
         file = dicom_files(self.label)[0]
         masks = read(file, scan, location=location, series=self.series, note=note)
         return mapping.combine(masks, scan, case=self.name, location=location)
 
     def unused_structures(self, organs: Mapping[str, int]) -> list[str]:
-        """Contours or segments of its label that are no organ of the study, nor ignored on purpose.
+        """Named structures of its label that are no organ of the study, nor ignored on purpose.
 
         Raises:
             ScanError: The label cannot be read.
         """
-        if self.label is None or not is_dicom(self.label):
+        if self.label is None:
             return []
+        mapping = self.label_mapping(organs)
         location = f"case {self.name}: label {self.label.name}"
-        names = structure_names(dicom_files(self.label)[0], location=location)
-        return self.label_mapping(organs).unused(names)
+        if is_dicom(self.label):
+            names = structure_names(dicom_files(self.label)[0], location=location)
+        else:
+            names = structures_of(self.label, mapping, location=location)
+        return mapping.unused(names)
 
     @property
     def _patterns(self) -> tuple[str, ...]:

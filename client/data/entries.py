@@ -15,6 +15,8 @@ IMAGE_IO = {
     ".nii": "NiftiImageIO",
     ".mha": "MetaImageIO",
     ".mhd": "MetaImageIO",
+    ".seg.nrrd": "NrrdImageIO",  # of 3D Slicer; before the suffix that it ends with
+    ".seg.nhdr": "NrrdImageIO",
     ".nrrd": "NrrdImageIO",
     ".nhdr": "NrrdImageIO",
 }

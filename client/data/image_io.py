@@ -6,7 +6,7 @@ refused here, with what to do about it, so that nothing behind this door checks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,10 @@ from client.data.entries import (
 from client.data.errors import ScanError
 from client.data.geometry import (
     ImageGrid,
-    put_on_grid,
     same_grid_error,
 )
 from client.data.integrity import check_header, check_integrity
 from client.data.itk_reader import in_our_words, itk_quiet, open_header, stand_in
-from client.data.label_map import study_mapping
 from client.data.notes import Note, unheard
 from protocol.files import atomic_file
 
@@ -92,45 +90,21 @@ def read_grid(path: Path, *, case: str, series_patterns: Sequence[str] = ()) -> 
     return ImageGrid.of(_usable(standing, size, location), size)
 
 
-def read_label_map(
-    path: Path, image: sitk.Image, organs: Mapping[str, int], *, case: str
+def load_numbers(
+    path: Path, location: str, note: Note = unheard, *, layers: bool = False
 ) -> sitk.Image:
-    """Read the label map of an image, as 8-bit integers with exactly the image's geometry.
-
-    Grids count as equal as `same_grid_error` has it; an organ may be absent.
+    """Read a map of integers, whatever they mean, with its own geometry.
 
     Args:
         path: As for `read_image`.
-        image: The scan that the label map belongs to.
-        organs: Value of each organ, 1 to 255; 0 is background.
-        case: The case's name, for messages.
-
-    Raises:
-        ScanError: It cannot be read, lies on another grid, or holds other values.
-    """
-    label = load_label_map(path, organs, case=case)
-    put_on_grid(label, image, location=f"case {case}: label map")
-    return label
-
-
-def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.Image:
-    """Read a label map that has no image, with its own geometry.
-
-    Args and Raises as for `read_label_map`, the grid left aside.
-    """
-    location = f"case {case}: label map {path.name}"
-    return study_mapping(organs).translate(
-        load_numbers(path, location), case=case, location=location
-    )
-
-
-def load_numbers(path: Path, location: str, note: Note = unheard) -> sitk.Image:
-    """Read a map of integers, whatever they mean, with its own geometry.
+        location: How a message begins.
+        note: Called with what is valid but seldom meant, a line each.
+        layers: Several numbers a voxel, as layers of overlapping segments, are read too.
 
     Raises:
         ScanError: It cannot be read, or holds values that are not integers.
     """
-    image = _read(path, location, note=note)
+    image = _read(path, location, note=note, layers=layers)
     if "float" not in image.GetPixelIDTypeAsString():
         return image
     voxels = _finite_voxels(image, location)
@@ -140,7 +114,17 @@ def load_numbers(path: Path, location: str, note: Note = unheard) -> sitk.Image:
             "holds values that are not integers; resample it with nearest neighbour",
             rule="values",
         )
-    return sitk.Cast(sitk.Round(image), sitk.sitkInt32)
+    if np.any(np.abs(voxels) > np.iinfo(np.int32).max):  # a cast would make other numbers of them
+        raise ScanError(
+            location,
+            f"holds values up to {np.abs(voxels).max():.6g}, which are no numbers of organs; save"
+            " it as integers",
+            rule="values",
+        )
+    numbers = np.rint(voxels).astype(np.int32)
+    rounded = sitk.GetImageFromArray(numbers, isVector=numbers.ndim > 3)
+    rounded.CopyInformation(image)
+    return rounded
 
 
 def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Path) -> None:
@@ -185,15 +169,20 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
 
 
 def _read(
-    path: Path, location: str, patterns: Sequence[str] = (), note: Note = unheard
+    path: Path,
+    location: str,
+    patterns: Sequence[str] = (),
+    note: Note = unheard,
+    *,
+    layers: bool = False,
 ) -> sitk.Image:
-    """One file or series as ITK reads it, of one channel and three dimensions."""
+    """One file or series as ITK reads it, of three dimensions, of one channel but for layers."""
     _check_there(path, location)
     with itk_quiet():
         if is_dicom(path):
             image = read_series(path, location=location, patterns=patterns, note=note)
         else:
-            image = _read_file(path, location)
+            image = _read_file(path, location, layers=layers)
     return _usable(image, image.GetSize(), location)
 
 
@@ -213,10 +202,10 @@ def _check_there(path: Path, location: str) -> None:
         )
 
 
-def _read_file(path: Path, location: str) -> sitk.Image:
+def _read_file(path: Path, location: str, *, layers: bool) -> sitk.Image:
     check_integrity(path, location=location)
     with in_our_words(path, location):
-        return open_header(path, location).Execute()
+        return open_header(path, location, layers=layers).Execute()
 
 
 def _usable(image: sitk.Image, size_xyz: Sequence[int], location: str) -> sitk.Image:

@@ -13,8 +13,8 @@ from client.data.entries import IMAGE_IO, suffix_of
 from client.data.errors import ScanError
 
 
-def open_header(path: Path, location: str) -> sitk.ImageFileReader:
-    """A file whose header is read: 3-D, of one channel; `Execute` reads the voxels.
+def open_header(path: Path, location: str, *, layers: bool = False) -> sitk.ImageFileReader:
+    """A file whose header is read: 3-D, of one channel but for layers; `Execute` reads the voxels.
 
     Raises:
         ScanError: It has other dimensions, or several channels.
@@ -24,7 +24,7 @@ def open_header(path: Path, location: str) -> sitk.ImageFileReader:
     reader.SetImageIO(IMAGE_IO[suffix_of(path) or ""])
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    _check_kind(reader, location)
+    _check_kind(reader, location, layers=layers)
     return reader
 
 
@@ -51,7 +51,7 @@ def in_our_words(path: Path, location: str) -> Iterator[None]:
         ) from error
 
 
-def _check_kind(reader: sitk.ImageFileReader, location: str) -> None:
+def _check_kind(reader: sitk.ImageFileReader, location: str, *, layers: bool) -> None:
     if reader.GetDimension() != 3:
         raise ScanError(
             location,
@@ -59,7 +59,7 @@ def _check_kind(reader: sitk.ImageFileReader, location: str) -> None:
             rule="dimensions",
         )
     channels = reader.GetNumberOfComponents()
-    if channels != 1:
+    if channels != 1 and not layers:
         raise ScanError(
             location, f"has {channels} channels a voxel; give one channel", rule="dimensions"
         )

@@ -30,6 +30,7 @@ class LabelMapping:
     Attributes:
         organs: The study's values by organ; what a translated label map holds.
         values: Organ by the site's number.
+        numbered: Whether these numbers are the site's own, from its file, and not the study's.
         names: Organ by the site's name, in lower case.
         ignored: Numbers, and patterns of lower-case names, that are no organ of the study.
         annotated: The organs that the site draws.
@@ -42,6 +43,7 @@ class LabelMapping:
     ignored: tuple[str | int, ...] = ()
     annotated: frozenset[str] = frozenset()
     unannotated: Mapping[str, tuple[str, ...]]
+    numbered: bool = False
 
     def annotated_in(self, case: str) -> frozenset[str]:
         """The organs that are annotated in this case."""
@@ -54,12 +56,12 @@ class LabelMapping:
             ScanError: A number that means nothing here, or an organ that is declared unannotated.
         """
         array = sitk.GetArrayViewFromImage(label)
-        numbers = _values(array)
+        numbers = occurring_values(array)
         foreign = [v for v in numbers if v and v not in self.values and v not in self.ignored]
         if foreign:
             raise ScanError(
                 location,
-                f"holds the values {_some(foreign)}, allowed are 0 and {self._allowed()}; map them"
+                f"holds the values {some(foreign)}, allowed are 0 and {self._allowed()}; map them"
                 " to the study's organs (a site's file has `labels` and `ignored_labels` for it)",
                 rule="values",
             )
@@ -210,6 +212,7 @@ def site_mapping(config: SiteConfig, organs: Mapping[str, int]) -> LabelMapping:
         ignored=_ignored(config),
         annotated=annotated,
         unannotated=config.undrawn,
+        numbered=numbered,
     )
 
 
@@ -229,7 +232,7 @@ def _ignored(config: SiteConfig) -> tuple[str | int, ...]:
     return tuple(e.casefold() if isinstance(e, str) else e for e in config.ignored_labels)
 
 
-def _values(array: NDArray[Any]) -> list[int]:
+def occurring_values(array: NDArray[Any]) -> list[int]:
     """The values that occur, in order; the same as `np.unique`, which would hash or sort all."""
     if array.dtype == np.uint8:
         # By slices, because `bincount` widens what it is given.
@@ -244,6 +247,7 @@ def _like(array: NDArray[np.uint8], grid: sitk.Image) -> sitk.Image:
     return image
 
 
-def _some(values: list[int]) -> str:
+def some(values: list[int]) -> str:
+    """The first of many values, for a message."""
     shown = ", ".join(str(value) for value in values[:5])
     return shown if len(values) <= 5 else f"{shown} and {len(values) - 5} more"

@@ -10,10 +10,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.data.errors import ScanError
-from client.data.image_io import (
-    read_image,
-    read_label_map,
-)
+from client.data.image_io import read_image
+from client.data.label_file import read_label_map
 from reporting.blocks import Gallery, Picture, Section, Text
 from reporting.figure_layout import stacked
 from reporting.figures import small_png

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.data.image_io import (
-    read_image,
-    read_label_map,
-)
+from client.data.image_io import read_image
+from client.data.label_file import read_label_map
 from client.data.layout import find_cases
 from simulation.errors import SplitError
 from simulation.layouts import StudyCase

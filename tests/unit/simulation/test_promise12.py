@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.data.image_io import (
-    read_image,
-    read_label_map,
-)
+from client.data.image_io import read_image
+from client.data.label_file import read_label_map
 from client.data.layout import find_cases
 from protocol.config.study import ProtocolError
 from simulation.commands.options import organs_of

@@ -14,12 +14,8 @@ from client.data.entries import scan_files
 from client.data.errors import ScanError
 from client.data.geometry import same_grid_error
 from client.data.hashing import voxel_hash
-from client.data.image_io import (
-    load_label_map,
-    read_image,
-    read_label_map,
-    write_label_map,
-)
+from client.data.image_io import read_image, write_label_map
+from client.data.label_file import load_label_map, read_label_map
 
 SUFFIXES = [".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"]
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}

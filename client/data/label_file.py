@@ -1,0 +1,280 @@
+"""Label maps in files: what their own names say comes first, then the site's numbers.
+
+A number alone is a convention, and the commonest mistake is another one; a name is what whoever
+drew the organ meant. So names of a file's header (`segment_names`) decide what its values are, and
+where the site's file says otherwise of a number, the case is refused with both readings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from client.data.errors import ScanError
+from client.data.geometry import put_on_grid, same_grid_error
+from client.data.image_io import load_numbers
+from client.data.label_map import LabelMapping, occurring_values, some, study_mapping
+from client.data.notes import Note, unheard
+from client.data.segment_names import Segment, SegmentNames, read_segment_names
+
+Masks = dict[str, NDArray[np.bool_]]
+_IGNORED = "ignored"
+
+
+def read_label_file(
+    path: Path,
+    scan: sitk.Image | None,
+    mapping: LabelMapping,
+    *,
+    case: str,
+    location: str,
+    note: Note = unheard,
+) -> sitk.Image:
+    """A label map in the study's numbers, 8-bit, exactly on the scan's grid.
+
+    Args:
+        path: A file in a format of scans.
+        scan: The scan; None: the label map keeps a grid of its own.
+        mapping: What names and numbers mean.
+        case: The case's name.
+        location: How messages begin.
+        note: Called with what is valid but seldom meant, a line each.
+
+    Raises:
+        ScanError: It cannot be read, is on another grid, holds a value that means nothing, lacks an
+            organ, or its names contradict the site's file.
+    """
+    names = read_segment_names(path, location=location)
+    label = load_numbers(path, location, note, layers=bool(names.segments))
+    if scan is None:
+        scan = label
+    elif names.boxed:
+        label = _unboxed(label, scan)
+    put_on_grid(label, scan, location=location)
+    if any(segment.named or _reading(segment.name, mapping) for segment in names.segments):
+        masks = _masks(label, names, mapping, location, note)
+        return mapping.combine(masks, scan, case=case, location=location)
+    if label.GetNumberOfComponentsPerPixel() > 1:
+        raise ScanError(
+            location,
+            "holds several layers whose segments bear no names; name them, because their numbers"
+            " begin anew in each layer",
+            rule="values",
+        )
+    if names.segments:
+        note("its segments bear no names of organs; read by their numbers")
+    return mapping.translate(label, case=case, location=location)
+
+
+def read_label_map(
+    path: Path, image: sitk.Image, organs: Mapping[str, int], *, case: str
+) -> sitk.Image:
+    """Read the label map of an image, as 8-bit integers with exactly the image's geometry.
+
+    Grids count as equal as `same_grid_error` has it; an organ may be absent.
+
+    Args:
+        path: As for `read_image`.
+        image: The scan that the label map belongs to.
+        organs: Value of each organ, 1 to 255; 0 is background.
+        case: The case's name, for messages.
+
+    Raises:
+        ScanError: It cannot be read, lies on another grid, or holds other values.
+    """
+    location = f"case {case}: label map {path.name}"
+    return read_label_file(path, image, study_mapping(organs), case=case, location=location)
+
+
+def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.Image:
+    """Read a label map that has no image, with its own geometry.
+
+    Args and Raises as for `read_label_map`, the grid left aside.
+    """
+    location = f"case {case}: label map {path.name}"
+    return read_label_file(path, None, study_mapping(organs), case=case, location=location)
+
+
+def structures_of(path: Path, mapping: LabelMapping, *, location: str) -> list[str]:
+    """The names by which a label map is read; none where it is read by numbers.
+
+    Raises:
+        ScanError: Its names cannot be read.
+    """
+    segments = read_segment_names(path, location=location).segments
+    by_name = any(segment.named or _reading(segment.name, mapping) for segment in segments)
+    return [segment.name for segment in segments] if by_name else []
+
+
+def _unboxed(label: sitk.Image, scan: sitk.Image) -> sitk.Image:
+    """A box of the scan's voxels put where it is in the scan; anything else as it is.
+
+    Segments that reach out of the scan are another grid's, so they stay as they are too.
+    """
+    first = scan.TransformPhysicalPointToContinuousIndex(label.GetOrigin())
+    start = [round(index) for index in first]
+    box = sitk.Image(label.GetSize(), sitk.sitkUInt8)
+    box.SetSpacing(scan.GetSpacing())
+    box.SetDirection(scan.GetDirection())
+    box.SetOrigin(scan.TransformContinuousIndexToPhysicalPoint([float(index) for index in start]))
+    if same_grid_error(label, box) is not None:
+        return label
+    voxels = sitk.GetArrayViewFromImage(label)
+    size = label.GetSize()
+    kept, placed = [], []
+    for at, length, whole in zip(start, size, scan.GetSize(), strict=True):
+        low, high = max(0, -at), min(length, whole - at)
+        kept.append(slice(low, max(low, high)))
+        placed.append(slice(at + low, max(at + low, at + high)))
+    inside = voxels[tuple(kept[::-1])]
+    if np.count_nonzero(inside) != np.count_nonzero(voxels):
+        return label
+    whole_grid = np.zeros((*scan.GetSize()[::-1], *voxels.shape[3:]), voxels.dtype)
+    whole_grid[tuple(placed[::-1])] = inside
+    image = sitk.GetImageFromArray(whole_grid, isVector=voxels.ndim > 3)
+    image.CopyInformation(scan)
+    return image
+
+
+def _masks(
+    label: sitk.Image, names: SegmentNames, mapping: LabelMapping, location: str, note: Note
+) -> Masks:
+    """Of the study's organs, (Z, Y, X) by the name of the segment; of others an empty one."""
+    array = sitk.GetArrayViewFromImage(label)
+    layers = np.moveaxis(array, 3, 0) if array.ndim > 3 else array[None]
+    segments = [
+        replace(
+            each, layer=(number if len(layers) > 1 else 0) if each.layer is None else each.layer
+        )
+        for number, each in enumerate(names.segments)
+    ]
+    used = [(layer, v) for layer, part in enumerate(layers) for v in occurring_values(part) if v]
+    _check_values(segments, used, len(layers), mapping, location)
+    _check_numbers(segments, mapping, location, note)
+    nothing = np.broadcast_to(np.False_, layers.shape[1:])
+    masks: Masks = {}
+    for organ, own in _by_organ(segments, mapping).items():
+        if organ is None or organ not in mapping.organs:
+            masks |= {each.name: nothing for each in own}
+            continue
+        _check_doubles(organ, own, mapping, location)
+        for each in own:
+            mask = layers[each.layer or 0] == each.value
+            # Parts that the site's numbers join are one structure.
+            name = own[0].name if _joined(organ, own, mapping) else each.name
+            masks[name] = masks[name] | mask if name in masks else mask
+    return masks
+
+
+def _reading(name: str, mapping: LabelMapping) -> str | None:
+    """What the site says of a name: an organ, ignored, or nothing."""
+    folded = name.casefold()
+    if organ := mapping.names.get(folded):
+        return organ
+    patterns = [pattern for pattern in mapping.ignored if isinstance(pattern, str)]
+    return _IGNORED if any(fnmatchcase(folded, pattern) for pattern in patterns) else None
+
+
+def _by_organ(
+    segments: Sequence[Segment], mapping: LabelMapping
+) -> dict[str | None, list[Segment]]:
+    own: dict[str | None, list[Segment]] = {}
+    for each in segments:
+        own.setdefault(_reading(each.name, mapping), []).append(each)
+    return own
+
+
+def _check_values(
+    segments: Sequence[Segment],
+    used: Sequence[tuple[int, int]],
+    layers: int,
+    mapping: LabelMapping,
+    location: str,
+) -> None:
+    """Every value that occurs has one meaning.
+
+    Raises:
+        ScanError: It has none, or two.
+    """
+    if any(not 0 <= (each.layer or 0) < layers for each in segments):
+        raise ScanError(
+            location,
+            f"has segments in layers that are not there, it has {layers}; save it again",
+            rule="damaged",
+        )
+    names_of: dict[tuple[int, int], set[str]] = {}
+    for each in segments:
+        names_of.setdefault((each.layer or 0, each.value), set()).add(each.name)
+    foreign = sorted({v for place in used if place not in names_of for v in place[1:]})
+    if foreign := [value for value in foreign if value not in mapping.ignored]:
+        raise ScanError(
+            location,
+            f"holds the values {some(foreign)}, which none of its {len(segments)} named segments"
+            " has; name them in the program that drew them, or put them in `ignored_labels` of the"
+            " site's file",
+            rule="values",
+        )
+    for (_, value), names in sorted(names_of.items()):
+        if len(names) > 1 and {_reading(name, mapping) for name in names} & set(mapping.organs):
+            raise ScanError(
+                location,
+                f"gives the value {value} {len(names)} names; keep one",
+                rule="values",
+                detail=", ".join(sorted(names)),
+            )
+
+
+def _check_numbers(
+    segments: Sequence[Segment], mapping: LabelMapping, location: str, note: Note
+) -> None:
+    """What numbers say, where they are the site's and not those of a layer.
+
+    Raises:
+        ScanError: The site's file says of a number other than its name.
+    """
+    if len({each.value for each in segments}) < len(segments):
+        return
+    other = {}
+    for each in segments:
+        by_name = _reading(each.name, mapping)
+        by_number = mapping.values.get(each.value)
+        if by_number is None and each.value in mapping.ignored:
+            by_number = _IGNORED
+        if by_name and by_number and by_name != by_number:
+            other[each.value] = (by_name, by_number)
+    other = {v: both for v, both in other.items() if set(both) & set(mapping.organs)}
+    if not other:
+        return
+    if mapping.numbered:
+        value, (by_name, by_number) = sorted(other.items())[0]
+        raise ScanError(
+            location,
+            f"names its value {value} {by_name}, the site's file has {value} as {by_number};"
+            " correct the file's names, or the numbers in `labels` and `ignored_labels`",
+            rule="values",
+        )
+    said = ", ".join(f"{value} is {by_name}" for value, (by_name, _) in sorted(other.items()))
+    note(f"its own names decide, against the study's numbers: {said}")
+
+
+def _check_doubles(
+    organ: str, own: Sequence[Segment], mapping: LabelMapping, location: str
+) -> None:
+    if len(own) > 1 and not _joined(organ, own, mapping):
+        raise ScanError(
+            location,
+            f"holds {len(own)} structures for {organ}; keep one, or join them",
+            rule="values",
+            detail=", ".join(each.name for each in own),
+        )
+
+
+def _joined(organ: str, own: Sequence[Segment], mapping: LabelMapping) -> bool:
+    """Whether the site's file has the numbers too, not only the names, as one organ."""
+    return mapping.numbered and all(mapping.values.get(each.value) == organ for each in own)

@@ -1,0 +1,215 @@
+"""Names inside label files decide over numbers; what contradicts is refused with both readings."""
+
+import math
+from pathlib import Path
+
+import bad_cases as bad
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from faulty import label_files as lf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.data.case import Case
+from client.data.entries import case_name, scan_files
+from client.data.errors import ScanError
+from client.data.segment_names import Segment, read_segment_names
+from protocol.config.site import SiteConfig
+
+
+def site(**facts: object) -> SiteConfig:
+    return SiteConfig(site="A", data="d", cache="c", state="s", **facts)
+
+
+def case(place: bad.Place, **facts: object) -> Case:
+    folder = place.root
+    return Case(
+        name=place.name,
+        part="labelled",
+        image=scan_files(folder / "imagesTr")[place.name],
+        label=scan_files(folder / "labelsTr")[place.name],
+        site=site(**facts) if facts else None,
+    )
+
+
+def read(case: Case) -> tuple[dict[str, float], list[str]]:
+    """Volumes in ml by organ, and the notes."""
+    notes: list[str] = []
+    label = case.read_label(case.read_scan(), bad.ORGANS, notes.append)
+    array = sitk.GetArrayViewFromImage(label)
+    voxel_ml = math.prod(label.GetSpacing()) / 1000
+    counted = {o: float(np.count_nonzero(array == v)) * voxel_ml for o, v in bad.ORGANS.items()}
+    if unused := case.unused_structures(bad.ORGANS):
+        notes.append(f"{len(unused)} of its label's structures left aside")
+    return counted, notes
+
+
+def place(root: Path, name: str = "case_1") -> bad.Place:
+    return bad.Place(root=root, name=name, seed=1)
+
+
+@pytest.mark.parametrize("name", lf.INPUTS)
+def test_every_input_is_read_by_its_names_or_refused(name: str, tmp_path: Path) -> None:
+    each = lf.INPUTS[name]
+    where = place(tmp_path, name)
+    each.make(where)
+    assert each.truth(where)
+    if each.rule:
+        with pytest.raises(ScanError) as caught:
+            read(case(where, **each.site))
+        assert caught.value.problem.rule == each.rule
+        assert each.said in str(caught.value)
+        assert name not in caught.value.problem.anonymous
+        return
+    volumes_ml, notes = read(case(where, **each.site))
+    assert volumes_ml == pytest.approx(each.volumes_ml)
+    assert each.said in "; ".join(notes)
+    assert not (each.said == "" and notes)
+
+
+def test_the_case_is_named_without_seg(tmp_path: Path) -> None:
+    lf.INPUTS["lf_swapped"].make(place(tmp_path))
+    assert list(scan_files(tmp_path / "labelsTr")) == ["case_1"]
+    assert case_name(Path("a.SEG.nrrd")) == case_name(Path("a.seg.nhdr")) == "a"
+
+
+def test_the_sites_names_count_and_numbers_that_agree_are_silent(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    lf.drawn(lf.swapped, lf.segments("Prostata", "Blase"))(where)
+    german = {"bladder": ["Blase"], "prostate": ["Prostata"]}
+    assert read(case(where, labels=german))[0] == pytest.approx(lf.BOTH_ML)
+    numbered = {"bladder": ["Blase", 2], "prostate": ["Prostata", 1]}
+    assert read(case(where, labels=numbered)) == (pytest.approx(lf.BOTH_ML), [])
+
+
+def test_numbers_of_the_sites_file_do_not_replace_a_name_that_it_lacks(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    lf.drawn(lf.swapped, lf.segments("Prostata", "Blase"))(where)
+    with pytest.raises(ScanError, match=r"holds no structure for bladder.*Blase, Prostata"):
+        read(case(where, labels={"bladder": [1], "prostate": [2]}))
+
+
+@pytest.mark.parametrize(
+    ("facts", "both"),
+    [
+        ({"labels": {"bladder": [1], "prostate": [2]}}, ("1 prostate", "1 as bladder")),
+        ({"labels": {"bladder": [2, "Blase"], "prostate": [5]}, "ignored_labels": [1]}, ("1 pro",)),
+        (
+            {"labels": {"bladder": [2], "prostate": [1]}, "ignored_labels": ["blad*"]},
+            (),
+        ),
+    ],
+)
+def test_a_contradiction_of_name_and_number_says_both(
+    facts: dict[str, object], both: tuple[str, ...], tmp_path: Path
+) -> None:
+    where = place(tmp_path)
+    lf.drawn(lf.swapped, lf.segments("prostate", "bladder"))(where)
+    if not both:  # a name of the study stands before a pattern of what is ignored
+        assert read(case(where, **facts))[0] == pytest.approx(lf.BOTH_ML)
+        return
+    with pytest.raises(ScanError) as caught:
+        read(case(where, **facts))
+    assert all(words in str(caught.value) for words in both)
+
+
+def test_parts_are_one_organ_where_the_site_has_their_numbers_too(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    array = lf.swapped()
+    array[2][array[2] == 1] = 3
+    lf.drawn(array, lf.segments("PZ", "bladder", "TZ"))(where)
+    with pytest.raises(ScanError, match="holds 2 structures for prostate"):
+        read(case(where, labels={"bladder": [], "prostate": ["PZ", "TZ"]}))
+    both = {"bladder": [2], "prostate": ["PZ", 1, "TZ", 3]}
+    assert read(case(where, labels=both)) == (pytest.approx(lf.BOTH_ML), [])
+
+
+def test_what_is_ignored_is_not_judged(tmp_path: Path) -> None:
+    """Doubles of an ignored name, and an ignored value without a segment."""
+    where = place(tmp_path)
+    array = lf.swapped()
+    array[0, 0, :4] = (7, 8, 9, 9)
+    names = ("prostate", "bladder", "PTV", "PTV")
+    lf.drawn(array, lf.segments(*names, LabelValue=(1, 2, 7, 8)))(where)
+    volumes_ml, notes = read(case(where, ignored_labels=["ptv*", 9]))
+    assert volumes_ml == pytest.approx(lf.BOTH_ML)
+    assert len(notes) == 1  # of the numbers
+    with pytest.raises(ScanError, match="holds the values 9, which none of its 4 named"):
+        read(case(where, ignored_labels=["ptv*"]))
+
+
+def test_an_organ_that_is_declared_as_not_drawn_may_not_be_there(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    lf.drawn(lf.swapped, lf.segments("prostate", "bladder"))(where)
+    with pytest.raises(ScanError, match="holds prostate, which the site's file declares"):
+        read(case(where, undrawn={"case_1": ["prostate"]}))
+
+
+def test_a_plain_label_that_is_cropped_is_refused_as_before(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    lf.drawn(lf.cropped, {}, ".nrrd", first_xyz=(3, 2, 1))(where)
+    with pytest.raises(ScanError, match="is not on the image grid: size"):
+        read(case(where))
+
+
+@given(
+    first=st.tuples(st.integers(-3, 6), st.integers(-3, 5), st.integers(-2, 3)),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 15), st.integers(1, 6)),
+    layered=st.booleans(),
+)
+def test_a_box_lands_where_its_corner_says(
+    first: tuple[int, int, int],
+    size: tuple[int, int, int],
+    layered: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Every voxel by its own position in mm, or a refusal where one lies outside the scan."""
+    where = place(tmp_path_factory.mktemp("box"))
+    array = np.zeros(size[::-1], np.uint8)
+    array.flat[0] = 1
+    array.flat[-1] = 2 if array.size > 1 else 1
+    lf.drawn(
+        np.stack([array, array * 0], -1) if layered else array,
+        lf.segments("bladder", "prostate", Layer=(0, 0)),
+        first_xyz=first,
+    )(where)
+    last = tuple(f + s - 1 for f, s in zip(first, size, strict=True))
+    inside = all(0 <= i < n for end in (first, last) for i, n in zip(end, (18, 14, 5), strict=True))
+    if not inside:
+        with pytest.raises(ScanError, match="is not on the image grid"):
+            read(case(where))
+        return
+    label = case(where).read_label(case(where).read_scan(), bad.ORGANS)
+    assert label.GetPixel(first) == 1 and label.GetPixel(last) == array.flat[-1]
+    assert np.count_nonzero(sitk.GetArrayViewFromImage(label)) == min(2, array.size)
+
+
+def test_names_of_other_files_are_none(tmp_path: Path) -> None:
+    for suffix in (".nii", ".nii.gz", ".mha", ".nrrd"):
+        path = tmp_path / f"a{suffix}"
+        bad.save(bad.on_grid(lf.swapped()), path)
+        assert read_segment_names(path, location="a").segments == ()
+    (tmp_path / "b.nii.gz").write_bytes(b"\x1f\x8b\x08 cut")
+    assert read_segment_names(tmp_path / "b.nii.gz", location="b").segments == ()
+
+
+def test_a_nifti_extension_that_is_no_label_table_is_no_name(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    lf.of_total_segmentator(where)
+    raw = sitk.ReadImage(str(where.label(".nii.gz")))
+    sitk.WriteImage(raw, str(tmp_path / "a.nii"))  # SimpleITK leaves extensions out
+    assert read_segment_names(tmp_path / "a.nii", location="a").segments == ()
+    named = read_segment_names(where.label(".nii.gz"), location="a").segments
+    assert named[0] == Segment(name="prostate", value=1)
+    assert [each.name for each in named] == ["prostate", "bladder", "colon"]
+
+
+@pytest.mark.parametrize("name", ["Segment_1", "segment 12", "Label 3", "7", "", "L4", "ROI-1"])
+def test_a_name_that_a_program_gave_is_none(name: str) -> None:
+    assert not Segment(name=name, value=1).named
+
+
+@pytest.mark.parametrize("name", ["prostate", "Segment of rectum", "T2", "PTV 60", "Prostata1"])
+def test_other_names_are_names(name: str) -> None:
+    assert Segment(name=name, value=1).named
