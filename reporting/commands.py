@@ -5,6 +5,7 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -108,6 +109,7 @@ class CommandGroup(click.Group):
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run, and end the process; every mistake of usage is one line."""
+        _show_all_letters()
         extra.setdefault("prog_name", self.name)
         mask = os.umask(_PRIVATE) if self._private else None
         try:
@@ -124,6 +126,13 @@ class CommandGroup(click.Group):
             if mask is not None:
                 os.umask(mask)
         sys.exit(status)
+
+
+def _show_all_letters() -> None:
+    """A letter that a terminal's encoding lacks is shown as an escape; it ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _spread(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -83,6 +83,7 @@ def predict(given: PredictCommand) -> None:
     2: the command cannot begin.
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
+    from client.data.names import check_name
     from client.segmenting.prediction import open_model
     from client.segmenting.sources import find_sources
 
@@ -94,6 +95,7 @@ def predict(given: PredictCommand) -> None:
             largest_component=given.largest_component,
             series=tuple(given.series or (config.series if config else ())),
         )
+        check_name(given.out.absolute(), f"--out {given.out}:")
         sources = find_sources(given.inputs, leave_out=given.out)
         pseudonyms = _pseudonyms(given.key or _key_file(config), given.out, sources)
         opened = open_model(given.model, *_device(config, given.device, given.threads))

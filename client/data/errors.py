@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from protocol.config.rules import Rule
+from protocol.escaping import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,10 @@ class Problem:
     detail: str = ""
 
     def __str__(self) -> str:
-        """The whole line, for the site's own screen."""
+        """The whole line, for the site's own screen; names are shown as `printable` has it."""
         joint = "" if self.message.startswith(":") else " "
-        return f"{self.location}{joint}{self.message}{f' ({self.detail})' if self.detail else ''}"
+        detail = f" ({printable(self.detail)})" if self.detail else ""
+        return f"{printable(self.location)}{joint}{self.message}{detail}"
 
     @property
     def anonymous(self) -> str:

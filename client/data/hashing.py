@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from client.data.dicom.objects import dicom_files
 from client.data.errors import ScanError
 from client.data.integrity import data_file
+from client.data.names import check_name
 
 
 def content_hash(path: Path) -> str:
@@ -19,9 +20,11 @@ def content_hash(path: Path) -> str:
     its voxels.
 
     Raises:
-        ScanError: The path, or the file of its voxels, is missing or cannot be opened.
+        ScanError: The path, or the file of its voxels, is missing or cannot be opened, or its
+            name is one that readers cannot be given.
     """
     location = f"scan {path.name}"
+    check_name(path, location)
     if path.is_dir():
         return hashlib.sha256("".join(map(_file_hash, dicom_files(path))).encode()).hexdigest()
     if not path.is_file():

@@ -28,6 +28,7 @@ from client.data.geometry import (
 )
 from client.data.integrity import check_header, check_integrity
 from client.data.itk_reader import in_our_words, itk_quiet, open_header, stand_in
+from client.data.names import check_name
 from client.data.notes import Note, unheard
 from protocol.files import atomic_file
 
@@ -140,6 +141,7 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
             file that cannot be written.
     """
     location = f"label map {path.name}"
+    check_name(path, location)
     suffix = suffix_of(path)
     if suffix not in _WRITABLE:
         raise ScanError(
@@ -187,6 +189,7 @@ def _read(
 
 
 def _check_there(path: Path, location: str) -> None:
+    check_name(path, location)
     try:
         there = path.exists()
     except OSError as error:  # a folder on the way is closed to this user

@@ -32,6 +32,7 @@ from client.data.errors import (
     ScanError,
 )
 from client.data.integrity import data_file
+from client.data.names import check_name, utf8_problem
 from protocol.config.rules import Rule
 from protocol.config.site import SiteConfig
 
@@ -129,6 +130,9 @@ def survey_folder(folder: Path, config: SiteConfig | None = None) -> Survey:
     if not folder.is_dir():
         survey.refuse("missing", location, ": does not exist; correct the site file")
         return survey
+    if (problem := utf8_problem(folder.absolute(), location)) is not None:
+        survey.refused.append(Refusal(case="", part=None, problem=problem))
+        return survey
     known = {name for _, images, labels in LAYOUT for name in (images, labels)}
     others = sorted(e.name for e in folder.iterdir() if e.name not in known)
     survey.passed_over["."] = [name for name in others if not name.startswith(".")]
@@ -173,8 +177,8 @@ def _part_cases(
     config: SiteConfig | None,
 ) -> list[Case]:
     """The cases of one part; what is wrong with it is added to the survey."""
-    image_of = _files(folder / images, part, survey)
-    label_of = _files(folder / labels, part, survey) if labels else {}
+    image_of = _files(folder / images, part, survey, "image")
+    label_of = _files(folder / labels, part, survey, "label") if labels else {}
     image_of = _without_channel(image_of, label_of if labels else None)
     if labels is None:
         return [
@@ -232,8 +236,10 @@ def _labels_in_trees(
     return tree_label_of
 
 
-def _files(folder: Path, part: Part, survey: Survey) -> dict[str, Path]:
-    """Entries by case name, none where the folder is not there; clashing names are refused."""
+def _files(folder: Path, part: Part, survey: Survey, what: str) -> dict[str, Path]:
+    """Entries by case name, none where the folder is not there; names that clash or that no
+    reader takes are refused.
+    """
     if not folder.exists():
         return {}
     entries = scan_entries(folder)
@@ -245,7 +251,13 @@ def _files(folder: Path, part: Part, survey: Survey) -> dict[str, Path]:
         if len(paths) > 1:
             problem = double_problem(folder, case, paths)
             survey.refused.append(Refusal(case=case, part=part, problem=problem))
-    return {case: paths[0] for case, paths in entries.items() if len(paths) == 1}
+            continue
+        try:
+            check_name(paths[0], f"case {case}: {what} {paths[0].name}")
+        except ScanError as error:
+            survey.refused.append(Refusal(case=case, part=part, problem=error.problem))
+    refused = {refusal.case for refusal in survey.refused if refusal.part == part}
+    return {case: paths[0] for case, paths in entries.items() if case not in refused}
 
 
 def _voxel_files(scans: Iterable[Path]) -> Iterator[Path]:

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK as sitk
-
+from client.data.dicom.headers import load, quiet, text
 from client.data.dicom.objects import dicom_files, is_dicom_folder
 from client.data.entries import (
     case_name,
@@ -16,7 +15,7 @@ from client.data.entries import (
 from client.data.errors import ScanError
 
 _CHANNEL = "_0000"  # a channel's number is no part of a case's name (layout.py)
-_STUDY_UID = "0020|000d"
+_STUDY_UID = "StudyInstanceUID"
 
 
 class SourceError(ValueError):
@@ -126,15 +125,13 @@ def _are_series_of_one_study(paths: Sequence[Path]) -> bool:
     return len(studies) == 1 and "" not in studies
 
 
+@quiet()
 def _study(folder: Path) -> str:
     """StudyInstanceUID of a folder's first readable DICOM file; empty where there is none."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
     for file in dicom_files(folder):
-        reader.SetFileName(str(file))
         try:
-            reader.ReadImageInformation()
-        except RuntimeError:
+            header = load(file, location="", tags=("SOPClassUID", "Rows", _STUDY_UID))
+        except ScanError:
             continue
-        return reader.GetMetaData(_STUDY_UID).strip() if reader.HasMetaDataKey(_STUDY_UID) else ""
+        return text(header, _STUDY_UID)
     return ""

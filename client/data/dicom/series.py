@@ -20,6 +20,7 @@ from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, objects_of
 from client.data.dicom.pixels import read_slices, slices_grid
 from client.data.dicom.slices import Grid
 from client.data.errors import ScanError
+from client.data.names import check_name
 from client.data.notes import Note, unheard
 
 # Attributes by which PS3.15 (table E.1-1) has a person found; dates and devices are left out.
@@ -129,6 +130,8 @@ def find_series(
     candidates = [_series(group) for group in groups.values()]
     wanted = [series for series in candidates if _fits(series.description, patterns)]
     if len(wanted) == 1:
+        for file in wanted[0].files:
+            check_name(file, location)
         if left_out := left_out_line(objects, wanted[0].files):
             note(left_out)
         group = groups[wanted[0].series_uid]
