@@ -17,7 +17,7 @@ from pydicom import Dataset
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
 
 from client.data.dicom.headers import DAMAGED, load
-from client.data.dicom.pixels import check_pixels, decode, slice_of
+from client.data.dicom.pixels import check_pixels, decode, rescale, slice_of
 from client.data.dicom.slices import Grid, stack
 from client.data.errors import ScanError
 
@@ -58,7 +58,7 @@ def read_multiframe(file: Path, *, location: str) -> sitk.Image:
     groups, grid = _grid(header, location)
     voxels = _stored(header, file, location)
     for values, group in zip(voxels, groups, strict=True):
-        slope, intercept = _rescale(group)
+        slope, intercept = rescale([*group, header], location=location)
         values *= slope
         values += intercept
     return grid.image(voxels[list(grid.order)])
@@ -94,13 +94,6 @@ def _grid(header: Dataset, location: str) -> tuple[list[list[Dataset]], Grid]:
 
 def _items(group: Dataset) -> list[Dataset]:
     return [item for name in _GROUPS for item in group.get(name) or ()]
-
-
-def _rescale(groups: Iterable[Dataset]) -> tuple[np.float32, np.float32]:
-    for group in groups:
-        if "RescaleSlope" in group:
-            return np.float32(group.RescaleSlope), np.float32(group.get("RescaleIntercept") or 0)
-    return np.float32(1), np.float32(0)
 
 
 def _stored(header: Dataset, file: Path, location: str) -> NDArray[np.float32]:

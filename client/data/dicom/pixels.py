@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ _DECODED = (
     uids.JPEG2000Lossless,
     uids.JPEG2000,
 )
+# OverlayBitPosition of each group: graphics in the bits above a pixel's value (retired in 2004).
+_OVERLAY_BITS = tuple((group << 16) + 0x0102 for group in range(0x6000, 0x6020, 2))
 # What distinguishes slices of one position, by its name in a message.
 _ACQUIRED = {
     "EchoTime": "echo time",
@@ -45,6 +48,13 @@ _TAGS = (
     "SOPClassUID",
     "SamplesPerPixel",
     "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "ModalityLUTSequence",
     "Rows",
     "Columns",
     "ImagePositionPatient",
@@ -78,6 +88,7 @@ def slices_grid(files: Sequence[Path], *, location: str) -> Grid:
     headers = [load(file, location=location, tags=_TAGS) for file in files]
     for header in headers:
         check_pixels(header, location=location)
+        rescale((header,), location=location)
     return stack(
         [slice_of(header, (header,), location=location) for header in headers], location=location
     )
@@ -87,7 +98,8 @@ def check_pixels(header: Dataset, *, location: str) -> None:
     """Refuse pixels that are no plain grey values, or that nothing here can decompress.
 
     Raises:
-        ScanError: Colour, an inverted or looked-up scale, or an unknown compression.
+        ScanError: Colour, an inverted or looked-up scale, bits that readers take differently, or
+            an unknown compression.
     """
     channels = int(header.get("SamplesPerPixel") or 1)
     scale = text(header, "PhotometricInterpretation")
@@ -102,6 +114,13 @@ def check_pixels(header: Dataset, *, location: str) -> None:
             " MONOCHROME2); export the original scan",
             rule="dimensions",
         )
+    if header.get("ModalityLUTSequence"):
+        raise ScanError(
+            location,
+            "has grey values by a table (Modality LUT); export it with a rescale slope",
+            rule="format",
+        )
+    _check_bits(header, location)
     syntax = header.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian
     if syntax not in _DECODED:
         name = "a private one" if uids.UID(syntax).is_private else uids.UID(syntax).name
@@ -110,6 +129,52 @@ def check_pixels(header: Dataset, *, location: str) -> None:
             f"is compressed in a way that cannot be read ({name}); export it uncompressed",
             rule="format",
         )
+
+
+def _check_bits(header: Dataset, location: str) -> None:
+    """Which bits of a stored number are its value; readers differ where headers leave it open."""
+    names = ("BitsAllocated", "BitsStored", "PixelRepresentation")
+    if any(not text(header, name) for name in names):
+        if int(header.get("NumberOfFrames") or 1) > 1 and "BitsStored" not in header:
+            return  # numbers of floating point, as parametric maps have; pydicom reads them
+        raise ScanError(
+            location,
+            f"does not say how its pixels are stored ({', '.join(names)}); export it again",
+            rule="format",
+        )
+    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
+    high = int(header.get("HighBit") or stored - 1)
+    if allocated not in (8, 16, 32) or not 0 < stored <= allocated or high != stored - 1:
+        raise ScanError(
+            location,
+            f"has pixels of {stored} bits up to bit {high} in {allocated}, which readers take"
+            " differently; export it again",
+            rule="format",
+        )
+
+
+def rescale(groups: Sequence[Dataset], *, location: str) -> tuple[np.float32, np.float32]:
+    """Slope and intercept of a slice, from the first of the data sets that has them.
+
+    Raises:
+        ScanError: A slope of 0, one of the two alone (some readers use it, some do not), or
+            what is no number.
+    """
+    names = ("RescaleSlope", "RescaleIntercept")
+    found = [[text(group, name) for name in names] for group in groups]
+    given = next((each for each in found if any(each)), ["1", "0"])
+    try:
+        slope, intercept = (np.float32(value) for value in given)
+    except ValueError:
+        slope, intercept = np.float32("nan"), np.float32("nan")
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        raise ScanError(
+            location,
+            ": a slice's rescale slope is 0, or slope and intercept are not two numbers; export it"
+            " again",
+            rule="undefined",
+        )
+    return slope, intercept
 
 
 def slice_of(header: Dataset, groups: Sequence[Dataset], *, location: str) -> Slice:
@@ -148,6 +213,7 @@ def slice_of(header: Dataset, groups: Sequence[Dataset], *, location: str) -> Sl
         spacing_mm=numbers("PixelSpacing", 2),
         size=(int(header.Rows), int(header.Columns)),
         thickness_mm=next((abs(float(depth)) for depth in depths if depth), 1.0),
+        rounding_mm=_rounding_mm(groups),
         acquired={
             shown: str(group[name].value)
             for name, shown in _ACQUIRED.items()
@@ -155,6 +221,13 @@ def slice_of(header: Dataset, groups: Sequence[Dataset], *, location: str) -> Sl
             if name in group
         },
     )
+
+
+def _rounding_mm(groups: Sequence[Dataset]) -> tuple[float, ...]:
+    """Half a unit of the last digit of each coordinate, as the header has it written."""
+    position = next(g["ImagePositionPatient"].value for g in groups if "ImagePositionPatient" in g)
+    exponents = (Decimal(str(value)).as_tuple().exponent for value in position)
+    return tuple(0.5 * 10.0 ** int(exponent) for exponent in exponents)
 
 
 def decode(file: Path, size: tuple[int, ...], *, location: str) -> NDArray[np.float32]:
@@ -170,6 +243,19 @@ def decode(file: Path, size: tuple[int, ...], *, location: str) -> NDArray[np.fl
     try:
         values: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute()).reshape(size)
     except (RuntimeError, ValueError) as error:
+        header = load(file, location=location, pixels=True)
+        if any(header.get(tag) for tag in _OVERLAY_BITS):  # which GDCM does not read
+            return _without_overlay(header, size, location)
         # ITK's own words hold paths and addresses.
         raise ScanError(location, DAMAGED, rule="damaged", detail=f"first: {file.name}") from error
     return values
+
+
+def _without_overlay(header: Dataset, size: tuple[int, ...], location: str) -> NDArray[np.float32]:
+    """Grey values without the graphics that lie in their unused bits, as pydicom masks them."""
+    slope, intercept = rescale((header,), location=location)
+    try:
+        values = header.pixel_array.astype(np.float32).reshape(size)
+    except (AttributeError, ValueError, TypeError) as error:
+        raise ScanError(location, DAMAGED, rule="damaged") from error
+    return values * slope + intercept

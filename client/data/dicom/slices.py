@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 
 from client.data.errors import ScanError
 
-# Scanners round slice positions, so steps differ by microns; a lost slice doubles one.
+# Scanners round slice positions, so steps differ; a lost slice doubles one.
 _STEP_TOLERANCE = 0.01  # of the median step
 _SAME_POSITION_MM = 1e-3
 _SAME_SPACING_MM = 1e-4
 _SAME_COSINE = 1e-4
 _ROTATION_TOLERANCE = 1e-3  # of length and angle of the two directions that a header holds
 _DRIFT_TOLERANCE = 0.1  # of a voxel, sideways, from the first slice to the last
+_MOST_ROUNDED = 0.5  # of a voxel, by which rounding may explain more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class Slice:
         spacing_mm: From row to row, then from column to column, (2,).
         size: Rows, columns.
         thickness_mm: Used where there is one slice alone.
+        rounding_mm: Half a unit of the last digit that the header has of each coordinate, (3,).
         acquired: What may distinguish two slices of one position, such as `echo time`, by name.
     """
 
@@ -52,6 +54,7 @@ class Slice:
     spacing_mm: tuple[float, ...]
     size: tuple[int, int]
     thickness_mm: float
+    rounding_mm: tuple[float, ...]
     acquired: Mapping[str, str]
 
 
@@ -86,7 +89,8 @@ def stack(slices: Sequence[Slice], *, location: str) -> Grid:
     """The grid on which slices lie, in whatever order they are given.
 
     A slice missing at either end leaves no trace and cannot be found; one missing between
-    others can.
+    others can. Positions that are rounded are taken as evenly spaced from the first to the last,
+    where the digits of the header explain how they deviate from that.
 
     Args:
         slices: At least one.
@@ -105,11 +109,16 @@ def stack(slices: Sequence[Slice], *, location: str) -> Grid:
     order = np.argsort(depths_mm, kind="stable")
     step_mm = slices[0].thickness_mm
     if len(slices) > 1:
+        # A coordinate that needs no digit for one slice has none there: the longest tells.
+        rounding_mm = np.min([each.rounding_mm for each in slices], axis=0)
         _check_steps(
-            [slices[index] for index in order.tolist()], np.diff(depths_mm[order]), location
+            [slices[index] for index in order.tolist()],
+            depths_mm[order],
+            float(np.abs(normal) @ rounding_mm),
+            location,
         )
         lateral_mm = (positions_mm - np.outer(depths_mm, normal))[order]
-        _check_upright(lateral_mm, slices[0].spacing_mm, location)
+        _check_upright(lateral_mm, slices[0].spacing_mm, rounding_mm, location)
         step_mm = float(np.ptp(depths_mm)) / (len(slices) - 1)
     between_rows_mm, between_columns_mm = slices[0].spacing_mm
     return Grid(
@@ -148,8 +157,27 @@ def _check_alike(slices: Sequence[Slice], cosines: NDArray[np.float64], location
         )
 
 
-def _check_steps(slices: Sequence[Slice], steps_mm: NDArray[np.float64], location: str) -> None:
-    """Args: the slices in order of position, and the distance from each to the next, (Z - 1,)."""
+def _check_steps(
+    slices: Sequence[Slice], depths_mm: NDArray[np.float64], rounding_mm: float, location: str
+) -> None:
+    """Whether positions along the normal, sorted, are even steps, each off by the rounding."""
+    steps_mm = np.diff(depths_mm)
+    low, middle, high = steps_mm.min(), np.median(steps_mm), steps_mm.max()
+    if low > _SAME_POSITION_MM and high - low <= _STEP_TOLERANCE * middle:
+        return
+    mean_mm = float(np.ptp(depths_mm)) / len(steps_mm)
+    allowed_mm = rounding_mm + _STEP_TOLERANCE / 4 * mean_mm
+    places = np.arange(len(slices))
+    if _deviation_mm(depths_mm, places) <= allowed_mm and mean_mm > _SAME_POSITION_MM:
+        gaps = (places + (places > last) for last in places[:-1])
+        if all(_deviation_mm(depths_mm, gap) > allowed_mm for gap in gaps):
+            return
+        raise _refuse(
+            location,
+            f": its slices' positions are rounded to {2 * rounding_mm:.3g} mm, too coarse for"
+            f" steps of {mean_mm:.3g} mm to tell whether one is missing; export it with more"
+            " digits",
+        )
     doubled = np.flatnonzero(steps_mm < _SAME_POSITION_MM)
     if doubled.size:
         pairs = [(slices[at].acquired, slices[at + 1].acquired) for at in doubled.tolist()]
@@ -159,19 +187,40 @@ def _check_steps(slices: Sequence[Slice], steps_mm: NDArray[np.float64], locatio
             location,
             f": two slices lie on one position{why}; keep one acquisition in the folder",
         )
-    low, middle, high = steps_mm.min(), np.median(steps_mm), steps_mm.max()
-    if high - low > _STEP_TOLERANCE * middle:
-        raise _refuse(
-            location,
-            f": its slices are unevenly spaced, {low:.4g} to {high:.4g} mm; a slice is missing,"
-            " or the series must be resampled first",
-        )
+    raise _refuse(
+        location,
+        f": its slices are unevenly spaced, {low:.4g} to {high:.4g} mm; a slice is missing,"
+        " or the series must be resampled first",
+    )
 
 
-def _check_upright(lateral_mm: NDArray[Any], spacing_mm: tuple[float, ...], location: str) -> None:
+def _deviation_mm(depths_mm: NDArray[np.float64], places: NDArray[np.intp]) -> float:
+    """How far positions are at most from those that slices have at these places of a stack."""
+
+    def off_mm(step_mm: float) -> float:  # convex
+        return float(np.ptp(depths_mm - step_mm * places)) / 2
+
+    low, high = 0.0, float(np.ptp(depths_mm))
+    for _ in range(60):
+        third = (high - low) / 3
+        if off_mm(low + third) < off_mm(high - third):
+            high -= third
+        else:
+            low += third
+    return off_mm((low + high) / 2)
+
+
+def _check_upright(
+    lateral_mm: NDArray[Any],
+    spacing_mm: tuple[float, ...],
+    rounding_mm: NDArray[np.float64],
+    location: str,
+) -> None:
     """No image grid can hold a sheared stack, and ITK would read it as an upright one."""
     drift_mm = float(np.linalg.norm(lateral_mm - lateral_mm[0], axis=1).max())
-    if drift_mm > _DRIFT_TOLERANCE * min(spacing_mm):
+    voxel_mm = min(spacing_mm)
+    rounded_mm = min(2 * float(np.linalg.norm(rounding_mm)), _MOST_ROUNDED * voxel_mm)
+    if drift_mm > _DRIFT_TOLERANCE * voxel_mm + rounded_mm:
         raise _refuse(
             location,
             f": its slices are shifted sideways against each other by up to {drift_mm:.3g} mm"
