@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from client.data.label_map import (
     study_mapping,
 )
 from client.data.notes import Note, unheard
-from protocol.config.site import SiteConfig
+from protocol.config.site import GapRule, SiteConfig
 
 Part = Literal["labelled", "unlabelled", "validation", "test"]
 
@@ -71,6 +71,7 @@ class Case:
             "ignored": [str(entry) for entry in mapping.ignored],
             "annotated": sorted(self.annotated(organs)),
             "series": self._patterns,
+            "gaps": self._gaps,
         }
 
     @cached_property
@@ -115,10 +116,18 @@ class Case:
             return read_label_file(
                 self.label, scan, mapping, case=self.name, location=location, note=note
             )
-        read = read_structures if kind == "structures" else read_segments
         file = dicom_files(self.label)[0]
-        masks = read(file, scan, location=location, series=self.series, note=note)
-        return mapping.combine(masks, scan, case=self.name, location=location)
+        read = partial(read_structures, gaps=self._gaps) if kind == "structures" else read_segments
+        masks = read(
+            file,
+            scan,
+            location=location,
+            series=self.series,
+            organ_of=mapping.organ_of,
+            note=note,
+        )
+        held = structure_names(file, location=location)
+        return mapping.combine(masks, scan, case=self.name, location=location, held=held)
 
     def unused_structures(self, organs: Mapping[str, int]) -> list[str]:
         """Named structures of its label that are no organ of the study, nor ignored on purpose.
@@ -139,3 +148,7 @@ class Case:
     @property
     def _patterns(self) -> tuple[str, ...]:
         return self.site.series if self.site else ()
+
+    @property
+    def _gaps(self) -> GapRule:
+        return self.site.contour_gaps if self.site else "interpolate"

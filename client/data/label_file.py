@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from client.data.errors import ScanError
 from client.data.geometry import put_on_grid, same_grid_error
 from client.data.image_io import load_numbers
-from client.data.label_map import LabelMapping, occurring_values, some, study_mapping
+from client.data.label_map import LabelMapping, folded, occurring_values, some, study_mapping
 from client.data.notes import Note, unheard
 from client.data.segment_names import Segment, SegmentNames, read_segment_names
 
@@ -174,11 +174,10 @@ def _masks(
 
 def _reading(name: str, mapping: LabelMapping) -> str | None:
     """What the site says of a name: an organ, ignored, or nothing."""
-    folded = name.casefold()
-    if organ := mapping.names.get(folded):
+    if organ := mapping.names.get(folded(name)):
         return organ
     patterns = [pattern for pattern in mapping.ignored if isinstance(pattern, str)]
-    return _IGNORED if any(fnmatchcase(folded, pattern) for pattern in patterns) else None
+    return _IGNORED if any(fnmatchcase(folded(name), pattern) for pattern in patterns) else None
 
 
 def _by_organ(

@@ -6,7 +6,8 @@ refused, and an organ that is not annotated is unknown, not absent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -31,8 +32,8 @@ class LabelMapping:
         organs: The study's values by organ; what a translated label map holds.
         values: Organ by the site's number.
         numbered: Whether these numbers are the site's own, from its file, and not the study's.
-        names: Organ by the site's name, in lower case.
-        ignored: Numbers, and patterns of lower-case names, that are no organ of the study.
+        names: Organ by the site's name, as `folded` gives it.
+        ignored: Numbers, and patterns of folded names, that are no organ of the study.
         annotated: The organs that the site draws.
         unannotated: By case, organs that are not annotated there.
     """
@@ -73,8 +74,19 @@ class LabelMapping:
                 np.putmask(translated, array == value, self.organs[organ])
         return _like(translated, label)
 
+    def organ_of(self, name: str) -> str | None:
+        """The organ of the study that a site's name of a structure means; None: none of them."""
+        organ = self.names.get(folded(name))
+        return organ if organ in self.organs else None
+
     def combine(
-        self, masks: Mapping[str, NDArray[np.bool_]], scan: sitk.Image, *, case: str, location: str
+        self,
+        masks: Mapping[str, NDArray[np.bool_]],
+        scan: sitk.Image,
+        *,
+        case: str,
+        location: str,
+        held: Collection[str] = (),
     ) -> sitk.Image:
         """Named structures to a label map in the study's numbers, 8-bit, on the scan's grid.
 
@@ -84,6 +96,7 @@ class LabelMapping:
             scan: The scan.
             case: The case's name.
             location: How messages begin.
+            held: Names of structures besides, that a message may show.
 
         Raises:
             ScanError: An organ has no structure or several, is declared unannotated, or shares more
@@ -91,13 +104,14 @@ class LabelMapping:
         """
         by_organ: dict[str, list[str]] = {}
         for name in masks:
-            if (organ := self.names.get(name.casefold())) in self.organs:
-                by_organ.setdefault(str(organ), []).append(name)
-        self._check_annotated(
-            {organ for organ in by_organ if masks[by_organ[organ][0]].any()}, case, location
-        )
+            if organ := self.organ_of(name):
+                by_organ.setdefault(organ, []).append(name)
+        drawn = {o: [n for n in names if masks[n].any()] for o, names in by_organ.items()}
+        self._check_annotated({organ for organ, names in drawn.items() if names}, case, location)
+        chosen: dict[str, NDArray[np.bool_]] = {}
         for organ in sorted(self.annotated_in(case)):
-            names = by_organ.get(organ, [])
+            # An empty structure beside a drawn one says nothing.
+            names = drawn.get(organ) or by_organ.get(organ, [])[:1]
             if len(names) > 1:
                 raise ScanError(
                     location,
@@ -106,15 +120,16 @@ class LabelMapping:
                     detail=", ".join(names),
                 )
             if not names:
+                others = sorted({*masks, *held})
                 raise ScanError(
                     location,
                     f"holds no structure for {organ}; draw it, add its name to `labels` of the "
                     "site's file, or declare it by `not_annotated` or `undrawn`",
                     rule="organ",
-                    detail=f"it holds {', '.join(sorted(masks)) or 'none at all'}",
+                    detail=f"it holds {', '.join(others) or 'none at all'}",
                 )
-        drawn = {organ: masks[by_organ[organ][0]] for organ in sorted(self.annotated_in(case))}
-        return _like(self._merged(drawn, scan, location), scan)
+            chosen[organ] = masks[names[0]]
+        return _like(self._merged(chosen, scan, location), scan)
 
     def unused(self, names: Iterable[str]) -> list[str]:
         """Structures that are no organ of the study, and not ignored on purpose."""
@@ -122,8 +137,8 @@ class LabelMapping:
         return sorted(
             name
             for name in names
-            if self.names.get(name.casefold()) not in self.organs
-            and not any(fnmatchcase(name.casefold(), pattern) for pattern in patterns)
+            if self.organ_of(name) is None
+            and not any(fnmatchcase(folded(name), pattern) for pattern in patterns)
         )
 
     def _merged(
@@ -162,12 +177,17 @@ class LabelMapping:
         return ", ".join(f"{organ}={value}" for value, organ in self.values.items())
 
 
+def folded(name: str) -> str:
+    """A name as it is compared: either case, composed or decomposed, without blanks around it."""
+    return unicodedata.normalize("NFKC", name).strip(" \t\r\n\0").casefold()
+
+
 def study_mapping(organs: Mapping[str, int]) -> LabelMapping:
     """The mapping of labels that are in the study's own numbers and names."""
     return LabelMapping(
         organs=organs,
         values={value: organ for organ, value in organs.items()},
-        names={organ: organ for organ in organs},
+        names={folded(organ): organ for organ in organs},
         annotated=frozenset(organs),
         unannotated={},
     )
@@ -184,12 +204,12 @@ def site_mapping(config: SiteConfig, organs: Mapping[str, int]) -> LabelMapping:
     """
     mistakes = _unknown_organs(config, organs)
     values: dict[int, str] = {}
-    names = {organ: organ for organ in organs}
+    names = {folded(organ): organ for organ in organs if folded(organ) not in _ignored(config)}
     numbered = any(isinstance(entry, int) for own in config.labels.values() for entry in own)
     for organ, entries in config.labels.items():
         for entry in entries:
             table: dict[int, str] | dict[str, str] = values if isinstance(entry, int) else names
-            key = entry if isinstance(entry, int) else entry.casefold()
+            key = entry if isinstance(entry, int) else folded(entry)
             before = table.setdefault(key, organ)  # type: ignore[arg-type]
             if before != organ:
                 mistakes.append(f"labels: {entry!r} is both {before} and {organ}; keep one")
@@ -229,7 +249,7 @@ def _unknown_organs(config: SiteConfig, organs: Mapping[str, int]) -> list[str]:
 
 
 def _ignored(config: SiteConfig) -> tuple[str | int, ...]:
-    return tuple(e.casefold() if isinstance(e, str) else e for e in config.ignored_labels)
+    return tuple(folded(e) if isinstance(e, str) else e for e in config.ignored_labels)
 
 
 def occurring_values(array: NDArray[Any]) -> list[int]:

@@ -15,6 +15,8 @@ SITE_CONFIGS = Path("site_configs")
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# What slices without a contour, between others of a structure, mean.
+GapRule = Literal["interpolate", "refuse", "keep"]
 
 
 class SiteConfig(Frozen):
@@ -51,6 +53,11 @@ class SiteConfig(Frozen):
     )
     undrawn: dict[str, tuple[str, ...]] = Field(
         {}, description="by case, organs that were not drawn in it"
+    )
+    contour_gaps: GapRule = Field(
+        "interpolate",
+        description="slices without a contour, between others of an organ: drawn sparsely, and"
+        " interpolated; the case refused; or kept empty",
     )
     exclude: dict[str, str] = Field(
         {}, description="by case, why the site leaves it out of every study"

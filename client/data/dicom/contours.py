@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +11,28 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from client.data.dicom.gaps import filled, find_gaps
 from client.data.dicom.headers import load, quiet, text
+from client.data.dicom.names import OrganOf, any_structure, drawn_once, name_of
+from client.data.dicom.nesting import excluded, nested
 from client.data.dicom.objects import STRUCTURES, another_scan
-from client.data.dicom.outlines import inside
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
 from client.data.notes import Note, unheard
-
-logger = logging.getLogger(__name__)
+from protocol.config.site import GapRule
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 _OFF_SLICE = 0.25  # of a slice
 _OFF_EDGE = 1.0  # of a voxel; planning systems draw a body's outline on the image's border
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """One ROI: its name at the site, and the organ that it is, for lines that name nobody."""
+
+    name: str
+    organ: str
+    items: list[Dataset] = field(default_factory=list)
 
 
 @quiet()
@@ -32,32 +42,44 @@ def read_structures(
     *,
     location: str,
     series: DicomSeries | None,
+    organ_of: OrganOf = any_structure,
+    gaps: GapRule = "interpolate",
     note: Note = unheard,
 ) -> dict[str, NDArray[np.bool_]]:
     """The masks of an RTSTRUCT, (Z, Y, X) on the image's grid, by name of its ROI.
 
-    A voxel is of a ROI where its centre lies within an odd number of the slice's contours, so
-    that a hole is a contour within another as well as a keyhole. Slices without a contour stay
-    empty. A ROI without contours has an empty mask.
+    A voxel is of a ROI where its centre lies within a contour and not in a hole: a contour within
+    another, or a keyhole.  Contours that cross or are doubled are united, with a note. A ROI
+    without contours has an empty mask.
 
     Args:
         path: The RTSTRUCT file.
         image: The scan that it was drawn on, its axes turned in any way.
         location: How a message begins, e.g. `case 014: label 014`.
         series: The scan's series; None, where the scan is no DICOM, leaves references unlooked at.
+        organ_of: Organ of a ROI's name; ROIs of which it knows none are left aside, whatever is
+            wrong with them.
+        gaps: Slices without a contour between others are interpolated, refused or stay empty; what
+            a program drew on every slice is read with `keep`.
         note: Called with what is valid but seldom meant, a line each.
 
     Raises:
-        ScanError: It is damaged or no RTSTRUCT, is of another series or frame of reference, has
-            a name twice, or a contour that is open, off the slices or off the grid.
+        ScanError: It is damaged or no RTSTRUCT, is of another series or frame of reference; or an
+            organ's ROI has a name or number twice, or a contour that is open, off the slices or off
+            the grid, or of which nobody can say whether it is a hole.
     """
     structures = load(path, location=location, pixels=True)
     if text(structures, "SOPClassUID") != STRUCTURES:
         raise ScanError(location, "is no RTSTRUCT; give one, or a DICOM-SEG", rule="format")
     try:
+        wanted = _wanted(structures, organ_of, location, note)
         if series is not None:
-            _check_reference(structures, series, location)
-        return _masks(structures, image, location)
+            _check_reference(structures, wanted, series, location)
+        masks = [
+            (each.name, _mask(each, image, location=location, gaps=gaps, note=note))
+            for each in wanted
+        ]
+        return drawn_once(masks, location, what="ROI name")
     except ScanError:
         raise
     except (AttributeError, KeyError, ValueError, TypeError) as error:
@@ -68,41 +90,103 @@ def read_structures(
         ) from error
 
 
-def _masks(structures: Dataset, image: sitk.Image, location: str) -> dict[str, NDArray[np.bool_]]:
-    names = {
-        int(roi.ROINumber): text(roi, "ROIName") for roi in _all(structures, "StructureSetROI")
-    }
-    twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
-    if twice:
+def _wanted(structures: Dataset, organ_of: OrganOf, location: str, note: Note) -> list[_Structure]:
+    """The ROIs that are an organ, with their contours."""
+    by_number: dict[str, _Structure | None] = {}
+    doubled: set[str] = set()
+    for roi in _all(structures, "StructureSetROI"):
+        number, name = text(roi, "ROINumber"), name_of(roi, "ROIName")
+        organ = organ_of(name)
+        before = by_number.get(number)
+        if number in by_number and (before or organ):
+            doubled |= {name} | ({before.name} if before else set())
+        by_number[number] = _Structure(name, organ) if organ else None
+    if doubled:
         raise ScanError(
             location,
-            f"has {len(twice)} ROI name(s) more than once; rename or remove the doubles",
+            "has one number for several ROIs, so that nobody can tell whose their contours are;"
+            " export it again",
             rule="values",
-            detail=", ".join(twice),
+            detail=", ".join(sorted(doubled)),
         )
-    shape = image.GetSize()[::-1]
-    masks = {name: np.zeros(shape, np.bool_) for name in names.values()}
-    broken = 0
+    strays = 0
     for item in _all(structures, "ROIContour"):
-        name = names.get(int(item.ReferencedROINumber))
-        if name is None:
-            continue
-        drawn = set()
+        number = text(item, "ReferencedROINumber")
+        strays += number not in by_number
+        if structure := by_number.get(number):
+            structure.items.append(item)
+    if strays:
+        note(f"{strays} set(s) of contours belong to no structure of the file; left aside")
+    return [structure for structure in by_number.values() if structure]
+
+
+def _mask(
+    structure: _Structure, image: sitk.Image, *, location: str, gaps: GapRule, note: Note
+) -> NDArray[np.bool_]:
+    outlines: dict[int, list[NDArray[np.float64]]] = {}
+    exclusive = False
+    for item in structure.items:
         for contour in _all(item, "Contour"):
-            outline = _outline(contour, image, location, name)
+            outline = _outline(contour, image, location, structure.name)
             if outline is not None:
-                z, points = outline
-                masks[name][z] ^= inside(points, shape[1:])
-                drawn.add(z)
-        broken += bool(drawn) and len(drawn) <= max(drawn) - min(drawn)
-    if broken:
-        logger.warning(
-            "%d of %d structures have slices without a contour between others; these slices stay"
-            " empty",
-            broken,
-            len(masks),
+                outlines.setdefault(outline[0], []).append(outline[1])
+                exclusive |= text(contour, "ContourGeometricType").endswith("XOR")
+    mask = np.zeros(image.GetSize()[::-1], np.bool_)
+    spacing_mm = image.GetSpacing()
+    united = 0
+    for z, drawn in outlines.items():
+        shape = mask.shape[1], mask.shape[2]
+        region = excluded(drawn, shape) if exclusive else nested(drawn, shape, spacing_mm[:2])
+        if region.unclear:
+            raise ScanError(
+                location,
+                "holds contours on one slice of which nobody can tell whether the inner one is a"
+                " hole or was drawn twice; remove one, or cut the hole in by a keyhole",
+                rule="organ",
+                detail=structure.name,
+            )
+        united += region.united
+        mask[z] = region.mask
+    if united:
+        note(
+            f"{structure.organ}: contours that overlap or are doubled on {united} slice(s) count"
+            " once"
         )
-    return masks
+    _close_gaps(mask, structure, spacing_mm, location=location, gaps=gaps, note=note)
+    return mask
+
+
+def _close_gaps(
+    mask: NDArray[np.bool_],
+    structure: _Structure,
+    spacing_mm: Sequence[float],
+    *,
+    location: str,
+    gaps: GapRule,
+    note: Note,
+) -> None:
+    """Interpolate slices without a contour, in place, or refuse them, by the site's rule."""
+    between = find_gaps(mask)
+    missing = between.sparse + between.unclear
+    if missing and gaps != "keep" and (gaps == "refuse" or between.unclear):
+        raise ScanError(
+            location,
+            f"has no contour on {missing} slice(s) between others of {structure.organ}; draw or"
+            " interpolate them there, or say by `contour_gaps` of the site's file what they mean",
+            rule="organ",
+            detail=structure.name,
+        )
+    left = between.apart
+    if gaps == "keep":
+        left += missing
+    elif between.sparse:
+        filled(mask, between, (spacing_mm[1], spacing_mm[0]))
+        note(
+            f"{structure.organ}: {between.sparse} slice(s) without a contour between others were"
+            " interpolated"
+        )
+    if left:
+        note(f"{structure.organ}: {left} slice(s) without a contour between others stay empty")
 
 
 def _outline(
@@ -119,10 +203,14 @@ def _outline(
             rule="format",
             detail=name,
         )
-    data = contour.ContourData
+    data = contour.get("ContourData") or ()
     if isinstance(data, bytes):  # over 64 kB, with an explicit VR: written as UN
         data = data.decode("ascii").split("\\")
     points_mm = np.asarray(data, np.float64).reshape(-1, 3)
+    if not np.isfinite(points_mm).all():
+        raise ValueError("a point is nowhere")
+    if not len(points_mm) and int(text(contour, "NumberOfContourPoints") or 0):
+        raise ValueError("points are missing")
     if len(points_mm) < 3:
         return None
     x, y, z = _voxels(points_mm, image).T
@@ -155,9 +243,14 @@ def _voxels(points_mm: NDArray[np.float64], image: sitk.Image) -> NDArray[np.flo
     return indices
 
 
-def _check_reference(structures: Dataset, series: DicomSeries, location: str) -> None:
+def _check_reference(
+    structures: Dataset, wanted: Collection[_Structure], series: DicomSeries, location: str
+) -> None:
+    names = {structure.name for structure in wanted}
     frames = {
-        text(roi, "ReferencedFrameOfReferenceUID") for roi in _all(structures, "StructureSetROI")
+        text(roi, "ReferencedFrameOfReferenceUID")
+        for roi in _all(structures, "StructureSetROI")
+        if name_of(roi, "ROIName") in names
     }
     if series.frame_uid and frames - {"", series.frame_uid}:
         raise another_scan(location, "frame of reference")
@@ -168,7 +261,7 @@ def _check_reference(structures: Dataset, series: DicomSeries, location: str) ->
                 named.add(text(each, "SeriesInstanceUID"))
     if named - {""} and series.series_uid not in named:
         raise another_scan(location, "series")
-    for item in _all(structures, "ROIContour"):
+    for item in (item for structure in wanted for item in structure.items):
         for contour in _all(item, "Contour"):
             for each in _all(contour, "ContourImage"):
                 instances.add(text(each, "ReferencedSOPInstanceUID"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from client.data.dicom.headers import DAMAGED, load, quiet, text
+from client.data.dicom.names import OrganOf, any_structure, drawn_once, name_of
 from client.data.dicom.objects import SEGMENTATIONS, another_scan
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
@@ -26,6 +28,7 @@ def read_segments(
     *,
     location: str,
     series: DicomSeries | None,
+    organ_of: OrganOf = any_structure,
     note: Note = unheard,
 ) -> dict[str, NDArray[np.bool_]]:
     """The masks of a DICOM-SEG, (Z, Y, X) on the image's grid, by label of its segment.
@@ -38,11 +41,13 @@ def read_segments(
         image: The scan that it was drawn on.
         location: How a message begins, e.g. `case 014: label 014`.
         series: The scan's series; None, where the scan is no DICOM, leaves references unlooked at.
+        organ_of: Organ of a segment's label; segments of which it knows none are left aside,
+            whatever is wrong with them.
         note: Called with what is valid but seldom meant, a line each.
 
     Raises:
-        ScanError: It is damaged or no DICOM-SEG, is of another series or frame of reference, has
-            a label twice, or is on another grid.
+        ScanError: It is damaged or no DICOM-SEG, is of another series or frame of reference; or an
+            organ's segment has a label twice, or is on another grid.
     """
     segmentation = load(path, location=location, pixels=True)
     if text(segmentation, "SOPClassUID") not in SEGMENTATIONS:
@@ -50,7 +55,7 @@ def read_segments(
     if series is not None:
         _check_reference(segmentation, series, location)
     try:
-        return _masks(segmentation, image, location)
+        return _masks(segmentation, image, organ_of, location, note)
     except ScanError:
         raise
     except Exception as error:  # of a parser or decoder; its words may hold values of the header
@@ -67,36 +72,58 @@ def _check_reference(segmentation: Dataset, series: DicomSeries, location: str) 
         raise another_scan(location, "series")
 
 
-def _masks(segmentation: Dataset, image: sitk.Image, location: str) -> dict[str, NDArray[np.bool_]]:
-    names = {
-        int(each.SegmentNumber): text(each, "SegmentLabel")
-        for each in segmentation.SegmentSequence
+def _masks(
+    segmentation: Dataset, image: sitk.Image, organ_of: OrganOf, location: str, note: Note
+) -> dict[str, NDArray[np.bool_]]:
+    described = [
+        (int(each.SegmentNumber), name_of(each, "SegmentLabel"))
+        for each in segmentation.get("SegmentSequence") or ()
         if int(each.SegmentNumber) > 0  # 0 is the background of a label map
-    }
-    if len(set(names.values())) < len(names):
-        labels = list(names.values())
-        raise ScanError(
-            location,
-            "has segment labels more than once; rename or remove the doubles",
-            rule="values",
-            detail=", ".join(sorted({name for name in labels if labels.count(name) > 1})),
-        )
+    ]
+    names = dict(described)
+    if len(names) < len(described):
+        raise ValueError("two segments have one number")
     kind = text(segmentation, "SegmentationType")
-    half = float(segmentation.MaximumFractionalValue) / 2 if kind == "FRACTIONAL" else 0.5
-    masks = {name: np.zeros(image.GetSize()[::-1], np.bool_) for name in names.values()}
-    pixels = segmentation.pixel_array.reshape(-1, int(segmentation.Rows), int(segmentation.Columns))
+    masks = {
+        number: np.zeros(image.GetSize()[::-1], np.bool_)
+        for number, name in names.items()
+        if organ_of(name)
+    }
+    strays: set[int] = set()
+    for groups, numbers, values in _frames(segmentation, kind):
+        strays |= numbers - names.keys() - {int(text(segmentation, "PixelPaddingValue") or 0)}
+        for number in numbers & masks.keys():
+            drawn = values == number if kind == "LABELMAP" else values
+            z, y, x = _indices(groups, drawn, image, location)
+            masks[number][z, y, x] = True
+    if strays:
+        note(f"holds {len(strays)} number(s) that no segment describes; left aside")
+    named = ((names[number], mask) for number, mask in masks.items())
+    return drawn_once(named, location, what="segment label")
+
+
+def _frames(
+    segmentation: Dataset, kind: str
+) -> Iterator[tuple[list[Dataset], set[int], NDArray[Any]]]:
+    """Of each frame its functional groups, the numbers of its segments, and what it holds.
+
+    Of a label map these are numbers, otherwise whether a voxel is inside.
+    """
+    frames = segmentation.get("PerFrameFunctionalGroupsSequence") or ()
+    if not frames and not int(text(segmentation, "NumberOfFrames") or 0):
+        return
+    most = float(segmentation.MaximumFractionalValue) if kind == "FRACTIONAL" else 1.0
     shared = list(segmentation.get("SharedFunctionalGroupsSequence") or ())
-    for values, frame in zip(pixels, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+    pixels = segmentation.pixel_array.reshape(-1, int(segmentation.Rows), int(segmentation.Columns))
+    for values, frame in zip(pixels, frames, strict=True):
         groups = [frame, *shared]
         if kind == "LABELMAP":
-            drawn = {names[n]: values == n for n in np.unique(values).tolist() if n in names}
+            yield groups, set(np.unique(values).tolist()), values
         else:
             number = int(_item(groups, "SegmentIdentification").ReferencedSegmentNumber)
-            drawn = {names[number]: values >= half}
-        for name, inside in drawn.items():
-            z, y, x = _indices(groups, inside, image, location)
-            masks[name][z, y, x] = True
-    return masks
+            if values.max() > most:
+                raise ValueError("more than the maximum")
+            yield groups, {number}, values >= most / 2
 
 
 def _indices(

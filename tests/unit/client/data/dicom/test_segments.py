@@ -234,7 +234,7 @@ BAD = {
     "outside": (outside, "grid", "not on the image grid"),
     "other_frame": (foreign_frame, "reference", "drawn on another frame of reference"),
     "other_series": (foreign_series, "reference", "drawn on another series"),
-    "name_twice": (twice, "values", "has segment labels more than once"),
+    "name_twice": (twice, "values", "has 1 segment label(s) more than once"),
     "report": (report, "format", "is no DICOM-SEG"),
     "short": (short, "damaged", "cannot be read"),
 }
