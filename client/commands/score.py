@@ -1,4 +1,4 @@
-"""Score a label map against its reference: `asdnet-site score PREDICTION REFERENCE ...`."""
+"""Score a label against its reference: `asdnet-site score PREDICTION REFERENCE ...`."""
 
 import dataclasses
 import json
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asdnet_models.organs import parse_organs
-from client.data.errors import ScanError
+from client.data.notes import Note, unheard
+from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.escaping import printable
 from reporting.terminal import make_console, user_errors
 
 if TYPE_CHECKING:
@@ -19,20 +21,41 @@ if TYPE_CHECKING:
 
 
 def score(
-    prediction: Annotated[Path, typer.Argument(help="Label map to be scored.")],
-    reference: Annotated[Path, typer.Argument(help="Label map that is taken as true.")],
+    prediction: Annotated[
+        Path, typer.Argument(help="Label map, RTSTRUCT or DICOM-SEG to be scored.")
+    ],
+    reference: Annotated[
+        Path, typer.Argument(help="Label map, RTSTRUCT or DICOM-SEG that is taken as true.")
+    ],
     organs: Annotated[
         str,
         typer.Option(
             metavar="NAME=VALUE,...",
-            help="Every organ of the label maps, as bladder=1,prostate=2,rectum=3.",
+            help="Every organ of the labels, as bladder=1,prostate=2,rectum=3.",
         ),
     ],
+    scan: Annotated[
+        Path | None,
+        typer.Option(help="What both were drawn on; contours need it where no label map is given."),
+    ] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(help="Site whose file says what the reference's names and numbers mean."),
+    ] = None,
+    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
-    """Print DSC and ASD (mm) of every organ; both files must be on one grid."""
-    with user_errors(ValueError):  # ScanError, and mistakes in --organs
-        scores = score_files(prediction, reference, parse_organs(organs))
+    """Print DSC and ASD (mm) of every organ of two labels of one scan."""
+    with user_errors(ValueError):  # ScanError, and mistakes in --organs and the site's file
+        config = read_site(configs / f"{site}.yaml") if site else None
+        scores = score_files(
+            prediction,
+            reference,
+            parse_organs(organs),
+            scan=scan,
+            config=config,
+            note=lambda line: typer.echo(f"note: {printable(line)}", err=True),
+        )
     if as_json:
         typer.echo(json.dumps({organ: dataclasses.asdict(scores[organ]) for organ in scores}))
     else:
@@ -40,34 +63,48 @@ def score(
 
 
 def score_files(
-    prediction: Path, reference: Path, organs: Mapping[str, int]
+    prediction: Path,
+    reference: Path,
+    organs: Mapping[str, int],
+    *,
+    scan: Path | None = None,
+    config: SiteConfig | None = None,
+    note: Note = unheard,
 ) -> "dict[str, OrganScore]":
-    """Scores of every organ, distances in mm of the reference's grid.
+    """Scores of every organ, distances in mm; of those that the reference's site annotates.
+
+    Args:
+        prediction: A label map, RTSTRUCT or DICOM-SEG in the names and values of `organs`.
+        reference: The same, in those of `config` where it is given.
+        organs: Value of each organ in label maps.
+        scan: The image that both were drawn on.
+        config: The site's file.
+        note: Called with what is valid but seldom meant, a line each.
 
     Raises:
-        ScanError: A file cannot be read, holds other values than the organs', or the two are
-            on different grids.
+        ScanError: A file cannot be read, holds other values or names than the organs', or the two
+            are of different grids or scans.
+        ProtocolError: The site's file contradicts itself or the organs.
     """
     import SimpleITK as sitk
 
     from asdnet_models.metrics import score_label_maps
-    from client.data.geometry import same_grid_error
-    from client.data.label_file import load_label_map
+    from client.data.label_map import site_mapping, study_mapping
+    from client.data.label_pair import Side, read_pair
 
-    true = load_label_map(reference, organs, case="reference")
-    predicted = load_label_map(prediction, organs, case="prediction")
-    difference = same_grid_error(predicted, true)
-    if difference is not None:
-        raise ScanError(
-            "case prediction: label map",
-            f"is not on the reference's grid: {difference}; resample it with nearest neighbour",
-            rule="grid",
-        )
+    mapping = site_mapping(config, organs) if config else study_mapping(organs)
+    annotated = {organ: value for organ, value in organs.items() if organ in mapping.annotated}
+    predicted, true = read_pair(
+        Side(role="prediction", path=prediction, mapping=study_mapping(organs)),
+        Side(role="reference", path=reference, mapping=mapping),
+        scan=scan,
+        note=note,
+    )
     return score_label_maps(
         sitk.GetArrayViewFromImage(predicted),
         sitk.GetArrayViewFromImage(true),
         true.GetSpacing()[::-1],
-        organs,
+        annotated,
     )
 
 
