@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from asdnet_models.config import MAX_POINTS, Fraction, Frozen, InferenceConfig, ModelConfig
+from protocol.config.yaml_text import load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 Count = Annotated[int, Field(ge=1, le=100_000)]  # rounds, steps, sites
@@ -267,7 +268,7 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
             message lists every mistake.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ProtocolError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

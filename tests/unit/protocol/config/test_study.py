@@ -189,6 +189,8 @@ def test_a_patch_is_reported_with_the_other_mistakes(tmp_path: Path) -> None:
         ("", "must hold keys and values, not NoneType"),
         ("- 1\n- 2\n", "must hold keys and values, not list"),
         ("a: [1", "is not YAML: while parsing"),
+        ("seed: 1\nrounds: 2\nseed: 3\n", "is not YAML: 'seed' stands in line 1 and in line 3"),
+        ("data: {a: 1, a: 2}", "is not YAML: 'a' stands in line 1 and in line 1; keep one"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str, rule: str) -> None:
