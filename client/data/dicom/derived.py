@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from client.data.dicom.frames import frame_places
 from client.data.dicom.headers import load
 from client.data.dicom.series import DicomSeries, series_grid
 from client.data.errors import ScanError
@@ -45,16 +46,20 @@ class Source:
     """The series of an image, as its headers have it.
 
     Attributes:
-        headers: One of each file, in the image's order along z; of a multi-frame file, one.
-        frames: Place in the multi-frame file, from 0, of each slice; None for a classic series.
+        headers: One of each file; of a classic series in the image's order along z.
+        frames: Of each slice, its multi-frame file and the place in it, both from 0; None for a
+            classic series.
     """
 
     headers: tuple[Dataset, ...]
-    frames: tuple[int, ...] | None
+    frames: tuple[tuple[int, int], ...] | None
 
     def of_slice(self, z: int) -> tuple[Dataset, int | None]:
         """The header of a slice's file, and the slice's frame in it."""
-        return (self.headers[z], None) if self.frames is None else (self.headers[0], self.frames[z])
+        if self.frames is None:
+            return self.headers[z], None
+        file, frame = self.frames[z]
+        return self.headers[file], frame
 
 
 def source_of(drawing: Drawing, *, location: str) -> Source:
@@ -85,8 +90,9 @@ def source_of(drawing: Drawing, *, location: str) -> Source:
             rule="reference",
         )
     if series.multiframe:
-        header = load(series.files[0], location=location)
-        return Source(headers=(header,), frames=grid.order)
+        headers = tuple(load(file, location=location) for file in series.files)
+        places = frame_places(headers)
+        return Source(headers=headers, frames=tuple(places[at] for at in grid.order))
     headers = tuple(load(series.files[index], location=location) for index in grid.order)
     return Source(headers=headers, frames=None)
 

@@ -1,4 +1,4 @@
-"""A multi-frame file (Enhanced MR, CT and the like): geometry from its functional groups.
+"""Multi-frame files (Enhanced MR, CT and the like): geometry from their functional groups.
 
 ITK guesses the geometry of such a file from two of its frames, keeps them in the order of the
 file, and rescales all by one slope.
@@ -18,7 +18,7 @@ from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, gen
 
 from client.data.dicom.headers import DAMAGED, load
 from client.data.dicom.pixels import check_pixels, decode, rescale, slice_of
-from client.data.dicom.slices import Grid, stack
+from client.data.dicom.slices import Grid, Slice, stack
 from client.data.errors import ScanError
 
 # The functional groups that are read here (PS3.3, C.7.6.16.2).
@@ -46,40 +46,56 @@ _PIXELS = (
 )
 
 
-def read_multiframe(file: Path, *, location: str) -> sitk.Image:
-    """The volume of a file's frames, sorted by position, each rescaled by its own slope.
+def read_frames(files: Sequence[Path], *, location: str) -> sitk.Image:
+    """The volume of all frames of files, sorted by position, each rescaled by its own slope.
+
+    Args:
+        files: Of one series: one of many frames, several, or one of each frame.
+        location: How a message begins.
 
     Raises:
         ScanError: Pixels that `check_pixels` or GDCM refuses, frames without a geometry, or
-            frames that are no stack.
+            frames that are no one stack.
     """
-    header = load(file, location=location, pixels=True)
-    check_pixels(header, location=location)
-    groups, grid = _grid(header, location)
-    voxels = _stored(header, file, location)
-    for values, group in zip(voxels, groups, strict=True):
-        slope, intercept = rescale([*group, header], location=location)
-        values *= slope
-        values += intercept
-    return grid.image(voxels[list(grid.order)])
+    headers = [load(file, location=location, pixels=True) for file in files]
+    groups, grid = _grid(headers, location)
+    voxels = np.empty(grid.shape, np.float32)
+    places = np.argsort(grid.order).tolist()  # of each frame along z
+    frames = zip(groups, places, strict=True)
+    for header, file in zip(headers, files, strict=True):
+        for values in _stored(header, file, location):
+            group, z = next(frames)
+            slope, intercept = rescale(group, location=location)
+            np.multiply(values, slope, out=voxels[z])
+            voxels[z] += intercept
+    return grid.image(voxels)
 
 
-def frames_grid(file: Path, *, location: str) -> Grid:
-    """The grid of a multi-frame file; its order is of the frames in the file, from 0.
+def frames_grid(files: Sequence[Path], *, location: str) -> Grid:
+    """The grid of multi-frame files; its order is of `frame_places`.
 
     Raises:
-        ScanError: As for `read_multiframe`, the pixels left aside.
+        ScanError: As for `read_frames`, the pixels left aside.
     """
-    header = load(file, location=location)
-    check_pixels(header, location=location)
-    return _grid(header, location)[1]
+    return _grid([load(file, location=location) for file in files], location)[1]
 
 
-def _grid(header: Dataset, location: str) -> tuple[list[list[Dataset]], Grid]:
-    """The data sets that describe each frame, its own before the shared ones; and the grid."""
+def frame_places(headers: Sequence[Dataset]) -> tuple[tuple[int, int], ...]:
+    """Of each frame of files, in the order of these: the file and the place in it, from 0."""
+    return tuple((n, at) for n, header in enumerate(headers) for at in range(_frames(header)))
+
+
+def frame_groups(header: Dataset, *, location: str) -> list[list[Dataset]]:
+    """The data sets that describe each frame: its own, then the shared ones, then the file's.
+
+    Raises:
+        ScanError: It does not say where each frame lies.
+    """
     frames: Sequence[Dataset] = header.get("PerFrameFunctionalGroupsSequence") or ()
     shared: Iterable[Dataset] = header.get("SharedFunctionalGroupsSequence") or ()
-    if len(frames) != int(header.get("NumberOfFrames") or 1):
+    if not frames and "NumberOfFrames" not in header:
+        return [[header]]  # a classic slice
+    if len(frames) != _frames(header):
         raise ScanError(
             location,
             "is a multi-frame file that does not say where each frame lies; export it as an"
@@ -87,9 +103,36 @@ def _grid(header: Dataset, location: str) -> tuple[list[list[Dataset]], Grid]:
             rule="slices",
         )
     common = [item for group in shared for item in _items(group)]
-    groups = [[*_items(frame), *common] for frame in frames]
-    slices = [slice_of(header, group, location=location) for group in groups]
-    return groups, stack(slices, location=location)
+    return [[*_items(frame), *common, header] for frame in frames]
+
+
+def _grid(headers: Sequence[Dataset], location: str) -> tuple[list[list[Dataset]], Grid]:
+    """What describes each frame, and the grid of all."""
+    groups: list[list[Dataset]] = []
+    slices: list[Slice] = []
+    for header in headers:
+        check_pixels(header, location=location)
+        of_file = frame_groups(header, location=location)
+        slices += [slice_of(header, group, location=location) for group in of_file]
+        groups += of_file
+    for group in groups:
+        rescale(group, location=location)
+    try:
+        return groups, stack(slices, location=location)
+    except ScanError as error:
+        if len(headers) == 1:
+            raise
+        why = error.problem.message.lstrip(": ").partition(";")[0]
+        raise ScanError(
+            location,
+            f"holds {len(headers)} multi-frame files in one series that do not make one stack"
+            f" ({why}); give each scan, with all its files, a case of its own",
+            rule="slices",
+        ) from error
+
+
+def _frames(header: Dataset) -> int:
+    return int(header.get("NumberOfFrames") or 1)
 
 
 def _items(group: Dataset) -> list[Dataset]:
@@ -98,7 +141,7 @@ def _items(group: Dataset) -> list[Dataset]:
 
 def _stored(header: Dataset, file: Path, location: str) -> NDArray[np.float32]:
     """Stored values of all frames, (frames, rows, columns), in the order of the file."""
-    size = (int(header.get("NumberOfFrames") or 1), int(header.Rows), int(header.Columns))
+    size = (_frames(header), int(header.Rows), int(header.Columns))
     if not header.file_meta.TransferSyntaxUID.is_compressed:
         try:
             return header.pixel_array.astype(np.float32).reshape(size)

@@ -36,6 +36,7 @@ _OVERLAY_BITS = tuple((group << 16) + 0x0102 for group in range(0x6000, 0x6020, 
 # What distinguishes slices of one position, by its name in a message.
 _ACQUIRED = {
     "EchoTime": "echo time",
+    "EffectiveEchoTime": "echo time",
     "EchoNumbers": "echo time",
     "DiffusionBValue": "b-value",
     "TemporalPositionIdentifier": "temporal position",

@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, Drawing, save, source_of
 from client.data.dicom.headers import quiet
+from client.data.dicom.split_source import frames_as_slices, refer_to_frames
 
 _STRUCTURE = Code("123037004", "SCT", "Anatomical structure")
 _ANATOMY = {
@@ -41,11 +42,11 @@ def write_segments(path: Path, drawing: Drawing) -> None:
     source = source_of(drawing, location=location)
     label, organs, model = drawing.label, drawing.organs, drawing.model
     frames = np.zeros((*label.shape, len(organs)), np.uint8)
-    order = source.frames or tuple(range(len(label)))
+    images = frames_as_slices(source, drawing.image) if source.frames else list(source.headers)
     for number, value in enumerate(organs.values()):
-        frames[list(order), ..., number] = label == value
+        frames[..., number] = label == value
     segmentation = hd.seg.Segmentation(
-        source_images=list(source.headers),
+        source_images=images,
         pixel_array=frames,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=_descriptions(organs, model),
@@ -62,6 +63,8 @@ def write_segments(path: Path, drawing: Drawing) -> None:
         series_description=NOT_CLINICAL,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
+    if source.frames:
+        refer_to_frames(segmentation, images, source)
     save(segmentation, path, location=location)
 
 

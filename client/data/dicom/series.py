@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from client.data.dicom.completeness import check_complete, left_out_line
-from client.data.dicom.frames import frames_grid, read_multiframe
+from client.data.dicom.frames import frames_grid, read_frames
 from client.data.dicom.headers import quiet, text
 from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, objects_of
 from client.data.dicom.pixels import read_slices, slices_grid
@@ -54,6 +54,7 @@ _IDENTIFIERS = (
     "ResponsiblePerson",
 )
 _ANONYMISED = re.compile(r"anon.*|de-?ident.*|removed|unknown|none|null|[x0*^ -]*", re.IGNORECASE)
+_MULTIFRAME = ("Enhanced", "Parametric Map", "3D Angiographic", "3D Craniofacial")  # classes
 _TAGS = [
     "SOPClassUID",
     "SOPInstanceUID",
@@ -81,7 +82,8 @@ class DicomSeries:
     """One image series of a case.
 
     Attributes:
-        files: Sorted by the slice's position along the normal, as the image's z axis is.
+        files: Sorted by the slice's position along the normal, as the image's z axis is; those of
+            many frames by their paths.
         instance_uids: SOPInstanceUID of each file.
         series_uid: SeriesInstanceUID.
         study_uid: StudyInstanceUID; empty where the header has none, as are the following.
@@ -89,7 +91,7 @@ class DicomSeries:
         patient_id: PatientID.
         modality: Such as MR.
         description: SeriesDescription.
-        multiframe: Whether the series is one file of many frames.
+        multiframe: Whether its files are of many frames, or of one as multi-frame files have it.
         identified: Names of the header's attributes that hold an identifier; none where
             PatientIdentityRemoved is YES.
     """
@@ -176,30 +178,20 @@ def read_series(
     if isinstance(source, Path):
         source = find_series(source, location=location, patterns=patterns, note=note)
     if source.multiframe:
-        return read_multiframe(_one_file(source, location), location=location)
+        return read_frames(source.files, location=location)
     return read_slices(source.files, location=location)
 
 
 @quiet()
 def series_grid(series: DicomSeries, *, location: str) -> Grid:
-    """The grid of a series by its headers; its order is of its files, or of its file's frames.
+    """The grid of a series by its headers; its order is of its files, or of all their frames.
 
     Raises:
         ScanError: As for `read_series`, damage of the pixels left aside.
     """
     if series.multiframe:
-        return frames_grid(_one_file(series, location), location=location)
+        return frames_grid(series.files, location=location)
     return slices_grid(series.files, location=location)
-
-
-def _one_file(series: DicomSeries, location: str) -> Path:
-    if len(series.files) > 1:
-        raise ScanError(
-            location,
-            f"holds {len(series.files)} multi-frame files in one series; keep one of them",
-            rule="slices",
-        )
-    return series.files[0]
 
 
 def _is_image(header: Dataset) -> bool:
@@ -211,7 +203,6 @@ def _series(group: Sequence[tuple[Path, Dataset]]) -> DicomSeries:
     headers = [header for _, header in group]
     order = sorted(range(len(group)), key=lambda index: (_depth(headers[index]), group[index][0]))
     first = headers[0]
-    kind = UID(text(first, "SOPClassUID"))
     return DicomSeries(
         files=tuple(group[index][0] for index in order),
         instance_uids=tuple(text(headers[index], "SOPInstanceUID") for index in order),
@@ -221,9 +212,14 @@ def _series(group: Sequence[tuple[Path, Dataset]]) -> DicomSeries:
         patient_id=text(first, "PatientID"),
         modality=text(first, "Modality"),
         description=text(first, "SeriesDescription"),
-        multiframe=int(first.get("NumberOfFrames") or 1) > 1 or "Enhanced" in kind.name,
+        multiframe=any(_is_multiframe(header) for header in headers),
         identified=_identified(headers),
     )
+
+
+def _is_multiframe(header: Dataset) -> bool:
+    kind = UID(text(header, "SOPClassUID")).name
+    return int(header.get("NumberOfFrames") or 1) > 1 or any(name in kind for name in _MULTIFRAME)
 
 
 def _depth(header: Dataset) -> float:

@@ -292,7 +292,7 @@ def test_two_volumes_of_frames_in_one_series(tmp_path: Path) -> None:
     made = ph.phantom()
     ph.write_enhanced(tmp_path / "a", made)
     ph.write_enhanced(tmp_path / "b", made)
-    refused(tmp_path, "slices", "holds 2 multi-frame files in one series; keep one of them")
+    refused(tmp_path, "slices", "holds 2 multi-frame files in one series that do not make one")
 
 
 def test_frames_without_a_place(tmp_path: Path) -> None:
