@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
@@ -16,9 +17,11 @@ import typer
 from typer.core import TyperCommand
 from typer.utils import get_params_from_function
 
-from reporting.terminal import print_errors
+from reporting.terminal import error_text, print_errors
+from reporting.unexpected import STATUS, keep_log_in, note_unexpected, threads_told
 
 _PRIVATE = 0o077
+_INTERRUPTED = 128 + signal.SIGINT
 _NO_BREAK_HYPHEN = "\N{NON-BREAKING HYPHEN}"
 
 
@@ -89,7 +92,9 @@ class CommandGroup(click.Group):
         if cmd_name not in self._table:
             return None
         module, _, function = self._table[cmd_name][0].partition(":")
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app = typer.Typer(
+            add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+        )
         target = _spread(getattr(importlib.import_module(module), function))
         settings = {"token_normalize_func": _old_spelling}
         app.command(cmd_name, cls=_Command, context_settings=settings)(target)
@@ -108,24 +113,40 @@ class CommandGroup(click.Group):
             formatter.write_dl([(name, help) for name, (_, help) in self._table.items()])
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
-        """Run, and end the process; every mistake of usage is one line."""
+        """Run, and end the process; whatever goes wrong is one line, and never a traceback."""
         _show_all_letters()
         extra.setdefault("prog_name", self.name)
         mask = os.umask(_PRIVATE) if self._private else None
+        keep_log_in(None)
         try:
-            status = super().main(args, **(extra | {"standalone_mode": False}))
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            status = error.exit_code
-        except click.ClickException as error:
-            print_errors(_usage(error))
-            status = error.exit_code
-        except click.Abort as error:
-            status = 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
+            with threads_told():
+                status = self._status(args, extra | {"standalone_mode": False})
         finally:
             if mask is not None:
                 os.umask(mask)
         sys.exit(status)
+
+    def _status(self, args: Sequence[str] | None, extra: Mapping[str, Any]) -> Any:
+        """Exit status of a run; what it did not expect is in the log, without its variables."""
+        try:
+            return super().main(args, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            return error.exit_code
+        except click.ClickException as error:
+            print_errors(_usage(error))
+            return error.exit_code
+        except click.Abort as error:
+            if not isinstance(error.__cause__, KeyboardInterrupt):
+                return 1
+            click.echo("interrupted", err=True)
+            return _INTERRUPTED
+        except OSError as error:  # a full disk, wherever it was noticed
+            print_errors(error_text(error))
+            return 2
+        except Exception as error:
+            print_errors(note_unexpected(error))
+            return STATUS
 
 
 def _show_all_letters() -> None:

@@ -74,7 +74,7 @@ def fail(message: str) -> NoReturn:
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     """End the command with status 2, without a traceback, on one of these or an OSError.
 
-    These are what a user can correct; anything else is a bug and keeps its traceback.
+    These are what a user can correct; anything else is a bug, told by `unexpected`.
     """
     expected: tuple[type[Exception], ...] = (OSError, *kinds)
     try:
@@ -82,10 +82,11 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output has closed it
         raise
     except expected as error:
-        fail(_text(error))
+        fail(error_text(error))
 
 
-def _text(error: Exception) -> str:
+def error_text(error: Exception) -> str:
+    """What a user can correct, in the words of its error; of the system's, file and reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
     return str(error) or type(error).__name__

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from client.commands.site_file import open_site
 from client.node import approval
 from client.node.decisions import ApprovalError, Kept
 from client.node.guard import studies
 from protocol.agreement.bundle import Bundle, difference, installed_bundle
 from protocol.agreement.manifest import Study
-from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.site import SITE_CONFIGS, SiteConfig
 from protocol.escaping import printable
 from reporting.terminal import make_console, user_errors
 
@@ -65,7 +66,7 @@ def approve(options: ApproveOptions) -> None:
         raise typer.BadParameter("--file: only with --yes, or alone")
     console = make_console()
     with user_errors(ValueError):  # of the site's file, of studies, of bundles, of approvals
-        config = read_site(options.configs / f"{options.site}.yaml")
+        config = open_site(options.configs / f"{options.site}.yaml")
         if options.yes is not None:
             _approve_unasked(console, config, options.yes, options.file)
         elif options.revoked is not None:

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from client.commands.site_file import open_site
 from protocol.audit.log import AuditError
 from protocol.audit.report import View
-from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.site import SITE_CONFIGS, SiteConfig
 from protocol.config.study import ProtocolError
 from protocol.keys import KeyFileError, openssh_line, read_private_key
 from reporting.audit_command import (
@@ -51,7 +52,7 @@ def audit(
     """
 
     def view() -> View:
-        config = read_site(configs / f"{site}.yaml")
+        config = open_site(configs / f"{site}.yaml")
         return View(
             log=config.audit_file,
             owner="site",
@@ -70,7 +71,7 @@ def audit(
         from client.node.guard.resumption import ResumptionError, resume_run
 
         with user_errors(AuditError, HistoryError, ProtocolError, ResumptionError):
-            typer.echo(resume_run(read_site(configs / f"{site}.yaml"), resume))
+            typer.echo(resume_run(open_site(configs / f"{site}.yaml"), resume))
         return
     answer(view, json_wanted=json_wanted)
 

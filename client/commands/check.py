@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from client.commands.site_file import open_site
 from client.data.pseudonyms import (
     KEY_FILE,
     PseudonymKeyError,
@@ -23,7 +24,7 @@ from client.data.pseudonyms import (
 )
 from client.node.last_study import last_study
 from protocol.config.presets import preset
-from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.site import SITE_CONFIGS, SiteConfig
 from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
 from protocol.escaping import printable
 from reporting.terminal import fail, make_console, user_errors
@@ -77,7 +78,7 @@ def check(
 
     console = make_console(stderr=as_json or for_centre)
     with user_errors(ProtocolError, PseudonymKeyError, CohortFileError):
-        config = read_site(configs / f"{site}.yaml")
+        config = open_site(configs / f"{site}.yaml")
         agreed, which = _protocol(config, study)
         pseudonyms = Pseudonyms(read_or_make_key(config.state / KEY_FILE))
         if who is not None:

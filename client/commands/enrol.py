@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from client.commands.site_file import open_site
+from protocol.config.site import SITE_CONFIGS, SiteConfig
 from protocol.config.study import ProtocolError
 from protocol.files import write_bytes
 from protocol.keys import (
@@ -36,7 +37,7 @@ def enrol(
     """Make this site's key (EC P-384), or show it again; the private part never leaves here."""
     console = make_console()
     with user_errors(KeyFileError, ProtocolError):
-        config = read_site(configs / f"{site}.yaml")
+        config = open_site(configs / f"{site}.yaml")
         # Before the key: a wrong file must not leave a half-done enrolment behind.
         trusted, study_key = _trusted(config), _study_key(config)
         key, done = site_key(config, replace=replace)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from client.commands.site_file import open_site
 from client.data.pseudonyms import (
     KEY_FILE,
     Pseudonyms,
@@ -15,7 +16,7 @@ from client.data.pseudonyms import (
     read_or_make_key,
 )
 from client.segmenting.options import FORMATS, NOTICE, Format, Options
-from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.site import SITE_CONFIGS, SiteConfig
 from protocol.escaping import printable
 from protocol.files import remove_drafts
 from reporting.terminal import make_console, user_errors
@@ -89,7 +90,7 @@ def predict(given: PredictCommand) -> None:
 
     console = make_console(stderr=True)
     with user_errors(ValueError):  # every mistake of a command is one of these
-        config = read_site(given.configs / f"{given.site}.yaml") if given.site else None
+        config = open_site(given.configs / f"{given.site}.yaml") if given.site else None
         options = Options(
             formats=_formats(given.formats),
             largest_component=given.largest_component,

@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from protocol.config.site import SITE_CONFIGS, read_site
+from client.commands.site_file import open_site
+from protocol.config.site import SITE_CONFIGS
 from protocol.config.study import ProtocolError
 from reporting.terminal import log_to_stderr, make_console, user_errors
 
@@ -35,7 +36,7 @@ def run(
     console = make_console(stderr=True)
     path = configs / f"{site}.yaml"
     with user_errors(ProtocolError):
-        config = read_site(path)
+        config = open_site(path)
     for folder in [] if check else close_folders(config):
         console.print(f"{folder} was open to other users, and is closed now")
     with console.status("checking this site"):

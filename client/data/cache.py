@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from client.data.grid_size import broken_by_grids, most_bytes, study_voxels
 from client.data.hashing import content_hash, voxel_hash
 from client.data.organ_places import array_xyz, organ_box, organ_places, study_classes
 from client.data.room import CacheError, Lease, entry_size, make_room, touch
+from client.data.unexpected import attempt
 from protocol.config.limits import SiteLimits
 from protocol.config.site import SiteConfig
 from protocol.config.study import DataRequirements, StudyProtocol
@@ -139,7 +140,7 @@ def cached_cases(
         CacheError: As for `cached_case`, of all cases together; by their headers, so that nothing
             is resampled in vain.
     """
-    keys = [_key_or_error(case, protocol) for case in cases]
+    keys = [attempt(case, partial(_key, case, protocol)) for case in cases]
     wanted: dict[str, int] = {}
     missing: list[int] = []
     for case, key in zip(cases, keys, strict=True):
@@ -157,12 +158,12 @@ def cached_cases(
             yield case, key
             continue
         folder = config.cache / key
-        try:
-            # A scan whose header cannot be read alone gets its room when it has been read.
-            room = None if key in wanted else config.limits
-            own = None if folder.exists() else _fill(folder, case, protocol, room)
-        except ScanError as error:
-            yield case, error
+        # A scan whose header cannot be read alone gets its room when it has been read.
+        room = None if key in wanted else config.limits
+        fill = partial(_fill, folder, case, protocol, room)
+        own = None if folder.exists() else attempt(case, fill)
+        if isinstance(own, ScanError):
+            yield case, own
             continue
         touch(folder)
         yield case, CachedCase(case, folder, own or lease)
@@ -173,13 +174,6 @@ def _require_grids(
 ) -> None:
     if broken := broken_by_grids(site, limits, protocol, voxels):
         raise CacheError("\n".join(broken))
-
-
-def _key_or_error(case: Case, protocol: StudyProtocol) -> str | ScanError:
-    try:
-        return _key(case, protocol)
-    except ScanError as error:
-        return error
 
 
 def _key(case: Case, protocol: StudyProtocol) -> str:

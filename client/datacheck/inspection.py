@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from client.data.errors import (
 )
 from client.data.hashing import voxel_hash
 from client.data.organ_places import study_box
+from client.data.unexpected import attempt
 from client.datacheck.identifiers import header_identifiers
 from protocol.config.study import StudyProtocol
 from reporting.overlay import Contours, three_planes
@@ -113,13 +115,27 @@ def inspect_case(
         box: Find the organs' box on the study's grid, whose sum the centre gets.
     """
     notes: list[str] = []
-    try:
-        scan = case.read_scan(notes.append)
-        check_demands(case, scan, protocol.contract)
-        label = case.read_label(scan, protocol.organs, notes.append) if case.label else None
-        identifiers = _identifiers(case)
-    except ScanError as error:
-        return CaseReport(name=case.name, part=case.part, status="refused", problem=error.problem)
+    read = partial(_measured, case, protocol, notes, picture=picture, box=box)
+    measures = attempt(case, read)
+    if isinstance(measures, ScanError):
+        problem = measures.problem
+        return CaseReport(name=case.name, part=case.part, status="refused", problem=problem)
+    return CaseReport(
+        name=case.name, part=case.part, status="used", notes=tuple(notes), measures=measures
+    )
+
+
+def _measured(
+    case: Case, protocol: StudyProtocol, notes: list[str], *, picture: bool, box: bool
+) -> Measures:
+    """What a case is like; what is valid but seldom meant is added to the notes.
+
+    Raises:
+        ScanError: It cannot be used.
+    """
+    scan = case.read_scan(notes.append)
+    check_demands(case, scan, protocol.contract)
+    label = case.read_label(scan, protocol.organs, notes.append) if case.label else None
     volumes_ml = _volumes_ml(case, label, protocol)
     if label is not None and not any(volumes_ml.values()):
         notes.append("its label holds no organ at all; look whether it is finished")
@@ -129,7 +145,7 @@ def inspect_case(
             " in `ignored_labels` of the site's file"
         )
     study_voxels = math.prod(study_size(scan, protocol.spacing_mm))
-    measures = Measures(
+    return Measures(
         format=_format(case),
         size_xyz=scan.GetSize(),
         spacing_mm_xyz=scan.GetSpacing(),
@@ -138,18 +154,11 @@ def inspect_case(
         volumes_ml=volumes_ml,
         voxel_hash=voxel_hash(scan),
         organ_hashes=case.organ_hashes(label, protocol.organs),
-        identifiers=identifiers,
+        identifiers=_identifiers(case),
         cache_bytes=entry_bytes(study_voxels, labelled=label is not None),
         study_voxels=study_voxels,
         organ_box=study_box(label, protocol) if box and label is not None else None,
         picture=_picture(scan, label, protocol) if picture else b"",
-    )
-    return CaseReport(
-        name=case.name,
-        part=case.part,
-        status="used",
-        notes=tuple(notes),
-        measures=measures,
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import get_args
@@ -20,6 +18,7 @@ from client.data.layout import (
     survey_folder,
 )
 from client.data.leakage import LeakageCheck
+from client.datacheck.apart import reports_apart
 from client.datacheck.inspection import CaseReport, Measures, inspect_case
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
@@ -65,7 +64,7 @@ def check_site(
     Args:
         config: The site.
         protocol: The study.
-        workers: Processes; 1 works in this one.
+        workers: Processes that read cases side by side, apart from this one.
         pictures: Draw each case.
         boxes: Find the organs' boxes, for exactly what the centre would get.
         progress: Called with each case, in order.
@@ -81,7 +80,7 @@ def check_site(
     begin(len(survey.cases))
     reports: list[CaseReport] = []
     look = partial(inspect_case, protocol=protocol, picture=pictures, box=boxes)
-    for case, report in zip(survey.cases, _all(look, survey.cases, workers), strict=True):
+    for case, report in zip(survey.cases, reports_apart(look, survey.cases, workers), strict=True):
         problem = leakage.problem(case, report.measures.voxel_hash) if report.measures else None
         reports.append(report.refused(problem) if problem else report)
         progress(reports[-1])
@@ -121,18 +120,6 @@ def _boxed(cases: Sequence[tuple[Counted, Measures]], release: Release) -> list[
         [measures for case, measures in cases if case.ids.get(BOX) in block]
         for block in release.released.get(BOX, ())
     ]
-
-
-def _all(
-    look: Callable[[Case], CaseReport], cases: Sequence[Case], workers: int
-) -> Iterator[CaseReport]:
-    if workers == 1 or len(cases) < 2:
-        yield from map(look, cases)
-        return
-    # Spawned: a forked child of a process with threads, such as ITK's, may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(look, cases)
 
 
 def _excluded(case: Case, config: SiteConfig) -> CaseReport:
