@@ -14,7 +14,14 @@ from pydicom.uid import MRImageStorage, generate_uid
 
 from client.data.dicom.derived import Source
 
+# Not copied, so that no element is shared whose value is set anew.
 _OF_FRAMES = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
     "NumberOfFrames",
     "PerFrameFunctionalGroupsSequence",
     "SharedFunctionalGroupsSequence",

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_cases import ORGANS
 from pydicom import Dataset, dcmread
+from pydicom.uid import EnhancedMRImageStorage
 
 from client.data.dicom.contours import read_structures
 from client.data.dicom.derived import Drawing
@@ -86,6 +87,7 @@ def test_segments_refer_to_the_frame_that_they_lie_on(tmp_path: Path, parts: str
     ):
         (item,) = group.DerivationImageSequence[0].SourceImageSequence
         source = dcmread(uid_of[item.ReferencedSOPInstanceUID])
+        assert item.ReferencedSOPClassUID == source.SOPClassUID
         frame = source.PerFrameFunctionalGroupsSequence[item.ReferencedFrameNumber - 1]
         place_mm = frame.PlanePositionSequence[0].ImagePositionPatient
         np.testing.assert_allclose(
@@ -97,6 +99,8 @@ def test_segments_refer_to_the_frame_that_they_lie_on(tmp_path: Path, parts: str
         seen += 1
     assert seen == 5
     (of_series,) = found.ReferencedSeriesSequence
+    classes = {item.ReferencedSOPClassUID for item in of_series.ReferencedInstanceSequence}
+    assert classes == {EnhancedMRImageStorage}
     named = {item.ReferencedSOPInstanceUID for item in of_series.ReferencedInstanceSequence}
     assert named == set(series.instance_uids)
     for uid in series.instance_uids:
