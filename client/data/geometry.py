@@ -13,6 +13,10 @@ from client.data.errors import ScanError
 
 _SAME_MM = 1e-3
 _SAME_COSINE = 3e-4
+# Of MR and CT of people: from ex-vivo microscopy to the gaps of a localiser, from a crop of a
+# cochlea to a whole body on its table.
+_VOXEL_MM = (0.01, 50.0)
+_LONGEST_EDGE_MM = (5.0, 3000.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,37 @@ def same_grid_error(label: sitk.Image, image: sitk.Image) -> str | None:
                 f"{what} {format_numbers(of_label)}{unit} against {format_numbers(of_image)}{unit}"
             )
     return None
+
+
+def check_plausible(grid: ImageGrid, *, location: str, whole: bool = True) -> None:
+    """Raise where no scan of a person is so small or so large; most often its unit is not mm.
+
+    Args:
+        grid: Of a scan or a label map.
+        location: How a message begins.
+        whole: A scan; a label map may be the box around an organ alone.
+
+    Raises:
+        ScanError: A voxel's edge is not from 0.01 to 50 mm, or the longest edge of the scan not
+            from 5 mm to 3 m.
+    """
+    low, high = _VOXEL_MM
+    if not all(low <= mm <= high for mm in grid.spacing_mm_xyz):
+        raise ScanError(
+            location,
+            f"has voxels of {format_numbers(grid.spacing_mm_xyz)} mm, a scan of a person has edges"
+            f" of {low:g} to {high:g} mm; write millimetres",
+            rule="geometry",
+        )
+    edges_mm = [n * mm for n, mm in zip(grid.size_xyz, grid.spacing_mm_xyz, strict=True)]
+    low, high = _LONGEST_EDGE_MM
+    if whole and not low <= max(edges_mm) <= high:
+        raise ScanError(
+            location,
+            f"has a field of view of {format_numbers(edges_mm)} mm, the longest edge of a scan of a"
+            f" person is {low:g} to {high:g} mm; write millimetres",
+            rule="geometry",
+        )
 
 
 def put_on_grid(label: sitk.Image, image: sitk.Image, *, location: str) -> None:

@@ -24,12 +24,14 @@ from client.data.entries import (
 from client.data.errors import ScanError
 from client.data.geometry import (
     ImageGrid,
+    check_plausible,
     same_grid_error,
 )
-from client.data.integrity import check_header, check_integrity
-from client.data.itk_reader import in_our_words, itk_quiet, open_header, stand_in
+from client.data.integrity import check_header, check_integrity, header_reading
+from client.data.itk_reader import itk_quiet, open_image
 from client.data.names import check_name
 from client.data.notes import Note, unheard
+from client.data.readings import Reading, check_same
 from protocol.files import atomic_file
 
 _WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")  # one file each, so that it can be replaced
@@ -56,6 +58,7 @@ def read_image(
     image = sitk.Cast(_read(path, location, series_patterns, note), sitk.sitkFloat32)
     voxels = _finite_voxels(image, location)
     _check_thickness(image.GetSize(), location)
+    check_plausible(ImageGrid.of(image, image.GetSize()), location=location)
     if voxels.min() == voxels.max():
         raise ScanError(
             location, "is constant, every voxel is the same; export it again", rule="constant"
@@ -84,11 +87,14 @@ def read_grid(path: Path, *, case: str, series_patterns: Sequence[str] = ()) -> 
             standing = grid.image(np.zeros((1, 1, 1), np.uint8))
         else:
             check_header(path, location=location)
-            with in_our_words(path, location):
-                reader = open_header(path, location)
-                size, standing = reader.GetSize(), stand_in(reader)
+            header = header_reading(path, location=location)
+            with open_image(path, header, location) as opened:
+                size, standing = opened.reader.GetSize(), opened.stand_in()
+            _check_readings(header, standing, location)
     _check_thickness(size, location)
-    return ImageGrid.of(_usable(standing, size, location), size)
+    found = ImageGrid.of(_usable(standing, size, location), size)
+    check_plausible(found, location=location)
+    return found
 
 
 def load_numbers(
@@ -106,6 +112,7 @@ def load_numbers(
         ScanError: It cannot be read, or holds values that are not integers.
     """
     image = _read(path, location, note=note, layers=layers)
+    check_plausible(ImageGrid.of(image, image.GetSize()), location=location, whole=False)
     if "float" not in image.GetPixelIDTypeAsString():
         return image
     voxels = _finite_voxels(image, location)
@@ -184,7 +191,7 @@ def _read(
         if is_dicom(path):
             image = read_series(path, location=location, patterns=patterns, note=note)
         else:
-            image = _read_file(path, location, layers=layers)
+            image = _read_file(path, location, note, layers=layers)
     return _usable(image, image.GetSize(), location)
 
 
@@ -205,10 +212,19 @@ def _check_there(path: Path, location: str) -> None:
         )
 
 
-def _read_file(path: Path, location: str, *, layers: bool) -> sitk.Image:
+def _read_file(path: Path, location: str, note: Note, *, layers: bool) -> sitk.Image:
     check_integrity(path, location=location)
-    with in_our_words(path, location):
-        return open_header(path, location, layers=layers).Execute()
+    header = header_reading(path, location=location, note=note)
+    with open_image(path, header, location, layers=layers) as opened:
+        _check_readings(header, opened.stand_in(), location)
+        return opened.voxels()
+
+
+def _check_readings(header: Reading | None, by_itk: sitk.Image, location: str) -> None:
+    """Raise where a header does not say one geometry, that of ITK's reading."""
+    if header is not None:
+        grid = ImageGrid.of(by_itk, by_itk.GetSize())
+        check_same(header, Reading.of_grid(grid, "ITK's reading of it"), location=location)
 
 
 def _usable(image: sitk.Image, size_xyz: Sequence[int], location: str) -> sitk.Image:

@@ -100,13 +100,21 @@ META = {
     "spacing NaN": ("ElementSpacing", "nan 1 1", "NaN, infinite or overflowing geometry"),
     "origin NaN": ("Offset", "nan 0 0", "NaN, infinite or overflowing geometry"),
     "far away": ("Offset", "1e20 0 0", "index to world and back misses by"),
-    "singular": ("TransformMatrix", "1 0 0 1 0 0 0 0 1", "cannot be read as .mha"),
-    "nearly": ("TransformMatrix", "1 0 0 0 1e-13 0 0 0 1", "is singular"),
+    "singular": (
+        "TransformMatrix",
+        "1 0 0 1 0 0 0 0 1",
+        "has axes that lie in one plane by its header",
+    ),
+    "nearly": ("TransformMatrix", "1 0 0 0 1e-13 0 0 0 1", "has axes of length (1, 1e-13, 1)"),
+    "scaled": ("TransformMatrix", "2 0 0 0 2 0 0 0 1", "has axes of length (2, 2, 1) by its"),
+    "no spacing": ("ElementSpacing", "", "has elementspacing () in its header, must be 3 numbers"),
+    "two spacings": ("ElementSpacing", "1 2", "has elementspacing (1 2) in its header"),
+    "negative": ("ElementSpacing", "-1 2 3", "has voxels of (-1, 2, 3) mm by its header"),
 }
 NRRD = {
     "1e300": ("(1e300,0,0) (0,1,0) (0,0,1)", "NaN, infinite or overflowing geometry"),
-    "1e-300": ("(1e-300,0,0) (0,1,0) (0,0,1)", "cannot be read as .nrrd"),
-    "singular": ("(1,0,0) (1,0,0) (0,0,1)", "cannot be read as .nrrd"),
+    "1e-300": ("(1e-300,0,0) (0,1,0) (0,0,1)", "has voxels of (0, 1, 1) mm by its"),
+    "singular": ("(1,0,0) (1,0,0) (0,0,1)", "has axes that lie in one plane by its header"),
     "NaN": ("(nan,0,0) (0,1,0) (0,0,1)", "NaN, infinite or overflowing geometry"),
 }
 
@@ -128,8 +136,8 @@ def test_nrrd_refused(tmp_path: Path, name: str) -> None:
     [
         (80, "<f", (NAN,), "NaN, infinite or overflowing geometry"),
         (84, "<f", (INFINITE,), "NaN, infinite or overflowing geometry"),
-        (80, "<f", (0.0,), "has a voxel spacing of 0 mm, (0.0, 0.75, 3.0)"),
-        (80, "<f", (1e-30,), "spacing (1e-30, 0.75, 3) mm is not between"),
+        (80, "<f", (0.0,), "has voxels of (0, 0.75, 3) mm by its voxel sizes"),
+        (80, "<f", (1e-30,), "of (1e-30, 0.75, 3) mm by its voxel sizes"),
         (256, "<f", (NAN,), "NaN, infinite or overflowing geometry"),
         (268, "<f", (INFINITE,), "NaN, infinite or overflowing geometry"),
         (280, "<f", (NAN,), "NaN, infinite or overflowing geometry"),
@@ -152,20 +160,13 @@ def test_the_matrix_of_a_nifti_file_that_is_not_used_may_be_anything(tmp_path: P
     assert image.GetOrigin() == (1.0, 2.0, 3.0)
 
 
-def test_a_sheared_meta_image_keeps_its_axes(tmp_path: Path) -> None:
-    path = with_field(write(tmp_path / "a.mha"), "TransformMatrix", "1 0 0 0.5 1 0 0 0 1")
-    image = read_image(path, case="014")
-    first, second = (image.TransformIndexToPhysicalPoint(at) for at in ((0, 0, 0), (0, 2, 0)))
-    assert np.subtract(second, first).tolist() == [0.75, 1.5, 0.0]
-
-
 def check_refused(path: Path, message: str) -> None:
     with pytest.raises(ScanError) as caught:
         read_image(path, case="014")
     assert str(caught.value).startswith(f"case 014: image {path.name} ")
     assert message in str(caught.value)
     assert str(caught.value).endswith("again")
-    assert caught.value.problem.rule in ("undefined", "damaged")
+    assert caught.value.problem.rule in ("undefined", "damaged", "geometry")
     case = Case(name="014", part="labelled", image=path, label=path)
     with pytest.raises(ScanError, match="case 014: label"):
         case.read_label(sitk.Image((8, 7, 6), sitk.sitkUInt8), {"a": 1})

@@ -1,0 +1,150 @@
+"""The bytes of a NIfTI-1 file: whether it is one, where its voxels lie, and whether all are there.
+
+ITK cannot be trusted with this: it reads a file that was cut short without an exception, and NaN
+as 0.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from client.data.errors import ScanError
+
+CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
+_HEADER = 348  # bytes; NIfTI-2, of 540, is nothing that ITK reads
+_OFFSET_LIMIT = 1 << 20  # bytes of header and extensions
+_FLOATS = {16: "f4", 64: "f8"}  # by NIfTI's code of the voxel type
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NiftiFile:
+    """What stands in front of the voxels.
+
+    Attributes:
+        header: Its 348 bytes.
+        byte_order: `<` or `>`.
+        offset: Where the voxels begin, in bytes.
+        length: Bytes of voxels that the header promises.
+        floats: Their type, where they are floats.
+    """
+
+    header: bytes
+    byte_order: str
+    offset: int
+    length: int
+    floats: np.dtype[np.floating] | None
+
+    @property
+    def is_3d(self) -> bool:
+        """Whether it has three dimensions, and no more than 1 along others."""
+        count, *sizes = struct.unpack_from(self.byte_order + "8h", self.header, 40)
+        return bool(count >= 3 and max(sizes[3:count], default=1) == 1)
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file's name says that it is NIfTI."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def open_nifti(path: Path, *, location: str) -> NiftiFile:
+    """Read a file's header; its voxels stay closed.
+
+    Raises:
+        ScanError: It is no single-file NIfTI-1 image, is compressed unlike its name says, or
+            stands beside a file of the same name.
+        OSError, EOFError, zlib.error: It cannot be opened or inflated.
+    """
+    packed = _named_packed(path)
+    twin = path.with_suffix("") if packed else path.with_name(path.name + ".gz")
+    if twin.exists():
+        # The NIfTI library would open one of the two by its own choice, and silently.
+        raise ScanError(
+            location,
+            "stands beside a file of the same name; keep one of the two",
+            rule="name",
+            detail=twin.name,
+        )
+    with path.open("rb") as plain:
+        begin = plain.read(_HEADER)
+    if not packed and begin.startswith(_GZIP):
+        raise ScanError(location, "is compressed, unlike its name; name it .nii.gz", rule="format")
+    if packed and _parsed(begin) is not None:
+        raise ScanError(location, "is not compressed, unlike its name; name it .nii", rule="format")
+    with _stream(path) as stream:
+        parsed = _parsed(stream.read(_HEADER))
+    if parsed is None:
+        raise ScanError(
+            location, "is not a single-file NIfTI-1 image; convert it to .nii.gz", rule="format"
+        )
+    return parsed
+
+
+def check_nifti_voxels(path: Path, file: NiftiFile, *, location: str) -> None:
+    """Raise where voxels are missing, NaN or infinite.
+
+    Raises:
+        ScanError: They are.
+        OSError, EOFError, zlib.error: The file is damaged inside.
+    """
+    length = undefined = 0
+    with _stream(path) as stream:
+        stream.seek(file.offset)
+        while chunk := stream.read(CHUNK):
+            if file.floats is not None:
+                # Looked for here because the NIfTI library turns them into zeros in silence.
+                kept = chunk[: max(0, file.length - length)]
+                values = np.frombuffer(kept, file.floats, len(kept) // file.floats.itemsize)
+                undefined += values.size - int(np.count_nonzero(np.isfinite(values)))
+            length += len(chunk)
+    if length < file.length:
+        raise ScanError(
+            location,
+            f"is cut short: {length} of {file.length} bytes of voxels; copy or export it again",
+            rule="damaged",
+        )
+    if undefined:
+        raise ScanError(
+            location,
+            f"is NaN or infinite in {undefined} voxel(s); give them a value first",
+            rule="undefined",
+        )
+
+
+def _named_packed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _stream(path: Path) -> BinaryIO:
+    if _named_packed(path):
+        return gzip.open(path)  # type: ignore[return-value]
+    return path.open("rb")
+
+
+def _parsed(header: bytes) -> NiftiFile | None:
+    """A header; None where this is none of a single-file NIfTI-1 image.
+
+    Source: nifti1.h, NIfTI Data Format Working Group.
+    """
+    for order in "<>":
+        if len(header) < _HEADER or header[344:347] != b"n+1":
+            break
+        dim = struct.unpack_from(order + "8h", header, 40)
+        kind, bits = struct.unpack_from(order + "2h", header, 70)
+        (offset,) = struct.unpack_from(order + "f", header, 108)
+        if 1 <= dim[0] <= 7 and min(dim[1 : dim[0] + 1]) > 0 and 0 <= offset < _OFFSET_LIMIT:
+            return NiftiFile(
+                header=header,
+                byte_order=order,
+                offset=max(int(offset), _HEADER),
+                length=math.prod(dim[1 : dim[0] + 1]) * bits // 8,
+                floats=np.dtype(order + _FLOATS[kind]) if kind in _FLOATS else None,
+            )
+    return None
