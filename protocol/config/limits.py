@@ -2,7 +2,6 @@
 
 import re
 from datetime import time
-from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
@@ -57,7 +56,7 @@ class SiteLimits(Frozen):
     cache_gib: PositiveFloat = Field(
         100.0, description="disk that the cache takes; what was used longest ago goes first, GiB"
     )
-    hours: tuple[Annotated[str, Field(pattern=f"^{_RANGE}$")], ...] = Field(
+    hours: tuple[str, ...] = Field(
         (),
         description="local times in which this site works, such as 20:00-06:00; []: always",
     )
@@ -79,6 +78,8 @@ class SiteLimits(Frozen):
     @classmethod
     def _hours_last(cls, hours: tuple[str, ...]) -> tuple[str, ...]:
         for text in hours:
+            if re.fullmatch(_RANGE, text) is None:
+                raise ValueError(f"{text!r} is no range of times; write 20:00-06:00, in quotes")
             begin, end = text.split("-")
             if begin == end:
                 raise ValueError(f"must end at another time than it begins, not {text}")

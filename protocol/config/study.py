@@ -252,10 +252,17 @@ def explain(error: ValidationError, location: str) -> str:
         rule = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             rule = "unknown key; remove it or correct its spelling"
+        elif item["type"] == "missing":
+            rule = "is missing"
+        elif item["type"] in ("tuple_type", "list_type"):
+            rule = "must be a list, [...]"
+        elif item["input"] is None and item["type"] != "value_error":
+            rule = "is empty; give it a value, or remove the key"
         given = repr(item["input"])
         if len(given) > _LONGEST_SHOWN:
             given = f"{given[:_LONGEST_SHOWN]}... of {len(given)} characters"
-        value = "" if item["type"] == "value_error" else f" (is {given})"
+        alone = item["type"] in ("value_error", "missing") or item["input"] is None
+        value = "" if alone else f" (is {given})"
         lines.append(f"{location}: {where + ': ' if where else ''}{rule}{value}")
     return "\n".join(lines)
 

@@ -311,5 +311,5 @@ def test_the_command(study: Path, tmp_path: Path) -> None:
 def test_a_damaged_file_is_an_error_with_its_place(tmp_path: Path) -> None:
     made = by_hand(tmp_path / "study")
     (made / "study.json").write_text("{}")
-    with pytest.raises(ReportError, match=r"study: command: Field required"):
+    with pytest.raises(ReportError, match=r"study: command: is missing"):
         write_report(made)
