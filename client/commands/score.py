@@ -89,13 +89,13 @@ def score_files(
     import SimpleITK as sitk
 
     from asdnet_models.metrics import score_label_maps
-    from client.data.label_map import site_mapping, study_mapping
+    from client.data.label_map import prediction_mapping, site_mapping, study_mapping
     from client.data.label_pair import Side, read_pair
 
     mapping = site_mapping(config, organs) if config else study_mapping(organs)
     annotated = {organ: value for organ, value in organs.items() if organ in mapping.annotated}
     predicted, true = read_pair(
-        Side(role="prediction", path=prediction, mapping=study_mapping(organs)),
+        Side(role="prediction", path=prediction, mapping=prediction_mapping(organs)),
         Side(role="reference", path=reference, mapping=mapping),
         scan=scan,
         note=note,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import SimpleITK as sitk
 
+from client.data.dicom.contents import drawn_structures
 from client.data.dicom.contours import read_structures
 from client.data.dicom.objects import dicom_files, is_dicom, label_kind, structure_names
 from client.data.dicom.segments import read_segments
@@ -23,7 +24,7 @@ from client.data.label_map import (
     study_mapping,
 )
 from client.data.notes import Note, unheard
-from protocol.config.site import GapRule, SiteConfig
+from protocol.config.site import SiteConfig
 
 Part = Literal["labelled", "unlabelled", "validation", "test"]
 
@@ -51,8 +52,14 @@ class Case:
         return site_mapping(self.site, organs) if self.site else study_mapping(organs)
 
     def annotated(self, organs: Mapping[str, int]) -> frozenset[str]:
-        """The study's organs that are annotated in it; its label says nothing of the others."""
-        return self.label_mapping(organs).annotated_in(self.name) if self.label else frozenset()
+        """The study's organs that are annotated in it; its label says nothing of the others.
+
+        Raises:
+            ScanError: Its label has to be asked, and cannot be read.
+        """
+        if self.label is None:
+            return frozenset()
+        return self.label_mapping(organs).annotated_in(self.name, self._drawn)
 
     def organ_hashes(self, label: sitk.Image | None, organs: Mapping[str, int]) -> dict[str, str]:
         """`hashing.organ_hashes` of those that are annotated; of no label there are none."""
@@ -69,9 +76,11 @@ class Case:
             "names": {n: organ for n, organ in mapping.names.items() if organ in organs},
             "numbered": mapping.numbered,
             "ignored": [str(entry) for entry in mapping.ignored],
-            "annotated": sorted(self.annotated(organs)),
+            # By the site's file alone: for what its label says of that, the label's hash stands.
+            "annotated": sorted(mapping.annotated_in(self.name) if self.label else ()),
+            "empty": mapping.empty,
             "series": self._patterns,
-            "gaps": self._gaps,
+            "gaps": mapping.gaps,
         }
 
     @cached_property
@@ -117,7 +126,9 @@ class Case:
                 self.label, scan, mapping, case=self.name, location=location, note=note
             )
         file = dicom_files(self.label)[0]
-        read = partial(read_structures, gaps=self._gaps) if kind == "structures" else read_segments
+        read = (
+            partial(read_structures, gaps=mapping.gaps) if kind == "structures" else read_segments
+        )
         masks = read(
             file,
             scan,
@@ -126,8 +137,10 @@ class Case:
             organ_of=mapping.organ_of,
             note=note,
         )
-        held = structure_names(file, location=location)
-        return mapping.combine(masks, scan, case=self.name, location=location, held=held)
+        drawn = self._drawn or dict.fromkeys(structure_names(file, location=location), True)
+        return mapping.combine(
+            masks, scan, case=self.name, location=location, drawn=drawn, note=note
+        )
 
     def unused_structures(self, organs: Mapping[str, int]) -> list[str]:
         """Named structures of its label that are no organ of the study, nor ignored on purpose.
@@ -145,10 +158,19 @@ class Case:
             names = structures_of(self.label, mapping, location=location)
         return mapping.unused(names)
 
+    @cached_property
+    def _drawn(self) -> Mapping[str, bool]:
+        """Whether the structures of its label hold anything, where that decides what is annotated.
+
+        Raises:
+            ScanError: The label cannot be read.
+        """
+        asked = self.site is not None and self.site.empty_structures == "undrawn"
+        if not asked or self.label is None or not is_dicom(self.label):
+            return {}
+        location = f"case {self.name}: label {self.label.name}"
+        return drawn_structures(dicom_files(self.label)[0], location=location)
+
     @property
     def _patterns(self) -> tuple[str, ...]:
         return self.site.series if self.site else ()
-
-    @property
-    def _gaps(self) -> GapRule:
-        return self.site.contour_gaps if self.site else "interpolate"

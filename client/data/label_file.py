@@ -59,7 +59,7 @@ def read_label_file(
     put_on_grid(label, scan, location=location)
     if any(segment.named or _reading(segment.name, mapping) for segment in names.segments):
         masks = _masks(label, names, mapping, location, note)
-        return mapping.combine(masks, scan, case=case, location=location)
+        return mapping.combine(masks, scan, case=case, location=location, note=note)
     if label.GetNumberOfComponentsPerPixel() > 1:
         raise ScanError(
             location,

@@ -7,8 +7,8 @@ refused, and an organ that is not annotated is unknown, not absent.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,11 +17,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.data.errors import ScanError
-from protocol.config.site import SiteConfig
+from client.data.notes import Note, unheard
+from client.data.organ_masks import merged
+from protocol.config.site import EmptyRule, GapRule, SiteConfig
 from protocol.config.study import ProtocolError
-
-# Outlines of neighbours share a rim; more than that means that one of them is of something else.
-_MOST_OVERLAP = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,8 @@ class LabelMapping:
         ignored: Numbers, and patterns of folded names, that are no organ of the study.
         annotated: The organs that the site draws.
         unannotated: By case, organs that are not annotated there.
+        empty: What an empty structure says of its organ.
+        gaps: What slices without a contour, between others, say of theirs.
     """
 
     organs: Mapping[str, int]
@@ -45,10 +46,22 @@ class LabelMapping:
     annotated: frozenset[str] = frozenset()
     unannotated: Mapping[str, tuple[str, ...]]
     numbered: bool = False
+    empty: EmptyRule = "refuse"
+    gaps: GapRule = "interpolate"
 
-    def annotated_in(self, case: str) -> frozenset[str]:
-        """The organs that are annotated in this case."""
-        return self.annotated - set(self.unannotated.get(case, ()))
+    def annotated_in(self, case: str, drawn: Mapping[str, bool] | None = None) -> frozenset[str]:
+        """The organs that are annotated in this case.
+
+        Args:
+            case: The case's name.
+            drawn: Whether the structures of its label, by name, hold anything: where an empty one
+                counts as undrawn, its organ is not annotated.
+        """
+        organs = self.annotated - set(self.unannotated.get(case, ()))
+        if self.empty != "undrawn" or not drawn:
+            return organs
+        full = {self.organ_of(name) for name, holds in drawn.items() if holds}
+        return organs - ({self.organ_of(name) for name in drawn} - full)
 
     def translate(self, label: sitk.Image, *, case: str, location: str) -> sitk.Image:
         """A label map in the site's numbers to one in the study's, 8-bit, on the same grid.
@@ -86,7 +99,8 @@ class LabelMapping:
         *,
         case: str,
         location: str,
-        held: Collection[str] = (),
+        drawn: Mapping[str, bool] | None = None,
+        note: Note = unheard,
     ) -> sitk.Image:
         """Named structures to a label map in the study's numbers, 8-bit, on the scan's grid.
 
@@ -96,22 +110,40 @@ class LabelMapping:
             scan: The scan.
             case: The case's name.
             location: How messages begin.
-            held: Names of structures besides, that a message may show.
+            drawn: As for `annotated_in`; of all structures of the label, read or left aside.
+            note: Called with what is valid but seldom meant, a line each.
 
         Raises:
-            ScanError: An organ has no structure or several, is declared unannotated, or shares more
-                than a rim with another.
+            ScanError: An organ has no structure, several or, unless the site's file says what that
+                means, an empty one; is declared unannotated, or shares more than a rim with
+                another.
         """
         by_organ: dict[str, list[str]] = {}
         for name in masks:
             if organ := self.organ_of(name):
                 by_organ.setdefault(organ, []).append(name)
-        drawn = {o: [n for n in names if masks[n].any()] for o, names in by_organ.items()}
-        self._check_annotated({organ for organ, names in drawn.items() if names}, case, location)
+        full = {o: [n for n in names if masks[n].any()] for o, names in by_organ.items()}
+        self._check_annotated({organ for organ, names in full.items() if names}, case, location)
+        annotated = self.annotated_in(case, drawn)
+        for organ in sorted(self.annotated_in(case) - annotated):
+            note(f"{organ}: its structure is empty, so it counts as not drawn in this case")
+        if not annotated and self.annotated_in(case):
+            raise ScanError(
+                location, "holds no organ at all; move its image to imagesUn", rule="organ"
+            )
         chosen: dict[str, NDArray[np.bool_]] = {}
-        for organ in sorted(self.annotated_in(case)):
+        for organ in sorted(annotated):
+            if not by_organ.get(organ):
+                others = ", ".join(sorted({*masks, *(drawn or ())}))
+                raise ScanError(
+                    location,
+                    f"holds no structure for {organ}; draw it, add its name to `labels` of the "
+                    "site's file, or declare it by `not_annotated` or `undrawn`",
+                    rule="organ",
+                    detail=f"it holds {others or 'none at all'}",
+                )
             # An empty structure beside a drawn one says nothing.
-            names = drawn.get(organ) or by_organ.get(organ, [])[:1]
+            names = full[organ] or self._empty(organ, by_organ[organ], location, note)
             if len(names) > 1:
                 raise ScanError(
                     location,
@@ -119,17 +151,22 @@ class LabelMapping:
                     rule="values",
                     detail=", ".join(names),
                 )
-            if not names:
-                others = sorted({*masks, *held})
-                raise ScanError(
-                    location,
-                    f"holds no structure for {organ}; draw it, add its name to `labels` of the "
-                    "site's file, or declare it by `not_annotated` or `undrawn`",
-                    rule="organ",
-                    detail=f"it holds {', '.join(others) or 'none at all'}",
-                )
             chosen[organ] = masks[names[0]]
-        return _like(self._merged(chosen, scan, location), scan)
+        return _like(merged(chosen, self.organs, scan.GetSize()[::-1], location), scan)
+
+    def _empty(self, organ: str, names: list[str], location: str, note: Note) -> list[str]:
+        """The structure of an organ that is absent."""
+        if self.empty != "absent":
+            raise ScanError(
+                location,
+                f"holds an empty structure for {organ}, which may be absent or not drawn; draw it,"
+                " name it in `undrawn` of the site's file, or say there by `empty_structures` what"
+                " such a structure means",
+                rule="organ",
+                detail=", ".join(names),
+            )
+        note(f"{organ}: its structure is empty, so it counts as absent")
+        return names[:1]
 
     def unused(self, names: Iterable[str]) -> list[str]:
         """Structures that are no organ of the study, and not ignored on purpose."""
@@ -140,28 +177,6 @@ class LabelMapping:
             if self.organ_of(name) is None
             and not any(fnmatchcase(folded(name), pattern) for pattern in patterns)
         )
-
-    def _merged(
-        self, drawn: Mapping[str, NDArray[np.bool_]], scan: sitk.Image, location: str
-    ) -> NDArray[np.uint8]:
-        """The smaller of two organs gets the voxels that both claim."""
-        label = np.zeros(scan.GetSize()[::-1], np.uint8)
-        sizes = {organ: int(np.count_nonzero(mask)) for organ, mask in drawn.items()}
-        placed: list[str] = []
-        for organ in sorted(drawn, key=lambda name: -sizes[name]):
-            taken = label[drawn[organ]]
-            for other in placed:
-                shared = int(np.count_nonzero(taken == self.organs[other]))
-                if shared > _MOST_OVERLAP * min(sizes[organ], sizes[other]):
-                    raise ScanError(
-                        location,
-                        f": {organ} and {other} share {shared} voxels, more than "
-                        f"{_MOST_OVERLAP:.0%} of the smaller; correct the outlines",
-                        rule="overlap",
-                    )
-            label[drawn[organ]] = self.organs[organ]
-            placed.append(organ)
-        return label
 
     def _check_annotated(self, drawn: set[str], case: str, location: str) -> None:
         surplus = sorted(drawn & set(self.organs) - self.annotated_in(case))
@@ -191,6 +206,11 @@ def study_mapping(organs: Mapping[str, int]) -> LabelMapping:
         annotated=frozenset(organs),
         unannotated={},
     )
+
+
+def prediction_mapping(organs: Mapping[str, int]) -> LabelMapping:
+    """As `study_mapping`, of what a network drew: on every slice, and nothing of what is absent."""
+    return replace(study_mapping(organs), empty="absent", gaps="keep")
 
 
 def site_mapping(config: SiteConfig, organs: Mapping[str, int]) -> LabelMapping:
@@ -232,6 +252,8 @@ def site_mapping(config: SiteConfig, organs: Mapping[str, int]) -> LabelMapping:
         ignored=_ignored(config),
         annotated=annotated,
         unannotated=config.undrawn,
+        empty=config.empty_structures,
+        gaps=config.contour_gaps,
         numbered=numbered,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,13 @@ import SimpleITK as sitk
 from client.data.case import Case
 from client.data.dicom.contours import read_structures
 from client.data.dicom.headers import DAMAGED, load, quiet, text
-from client.data.dicom.objects import another_scan, dicom_files, label_kind, label_objects
+from client.data.dicom.objects import (
+    another_scan,
+    dicom_files,
+    label_kind,
+    label_objects,
+    structure_names,
+)
 from client.data.dicom.segments import read_segments
 from client.data.dicom.series import DicomSeries
 from client.data.entries import suffix_of
@@ -198,10 +205,21 @@ def _read(
 
     try:
         if kind in ("structures", "segments"):
-            read = read_structures if kind == "structures" else read_segments
-            file = dicom_files(side.path)[0]
-            masks = read(file, grid, location=location, series=series, note=told)
-            return side.mapping.combine(masks, grid, case=side.role, location=location)
+            mapping, file = side.mapping, dicom_files(side.path)[0]
+            contours = partial(read_structures, gaps=mapping.gaps)
+            read = contours if kind == "structures" else read_segments
+            masks = read(
+                file,
+                grid,
+                location=location,
+                series=series,
+                organ_of=mapping.organ_of,
+                note=told,
+            )
+            held = dict.fromkeys(structure_names(file, location=location), True)
+            return mapping.combine(
+                masks, grid, case=side.role, location=location, drawn=held, note=told
+            )
         label = read_label_file(
             side.path,
             grid if kind == "segmentation" else None,

@@ -17,6 +17,8 @@ _ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # What slices without a contour, between others of a structure, mean.
 GapRule = Literal["interpolate", "refuse", "keep"]
+# What an organ's structure without a contour, or a segment without a voxel, means.
+EmptyRule = Literal["refuse", "undrawn", "absent"]
 
 
 class SiteConfig(Frozen):
@@ -53,6 +55,11 @@ class SiteConfig(Frozen):
     )
     undrawn: dict[str, tuple[str, ...]] = Field(
         {}, description="by case, organs that were not drawn in it"
+    )
+    empty_structures: EmptyRule = Field(
+        "refuse",
+        description="an organ's structure without a contour, or segment without a voxel: the case"
+        " refused; the organ not drawn in that case; or absent from it",
     )
     contour_gaps: GapRule = Field(
         "interpolate",

@@ -90,7 +90,7 @@ def _masks(
         if organ_of(name)
     }
     strays: set[int] = set()
-    for groups, numbers, values in _frames(segmentation, kind):
+    for groups, numbers, values in frames_of(segmentation, kind):
         strays |= numbers - names.keys() - {int(text(segmentation, "PixelPaddingValue") or 0)}
         for number in numbers & masks.keys():
             drawn = values == number if kind == "LABELMAP" else values
@@ -102,7 +102,7 @@ def _masks(
     return drawn_once(named, location, what="segment label")
 
 
-def _frames(
+def frames_of(
     segmentation: Dataset, kind: str
 ) -> Iterator[tuple[list[Dataset], set[int], NDArray[Any]]]:
     """Of each frame its functional groups, the numbers of its segments, and what it holds.

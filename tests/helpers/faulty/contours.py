@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import dicom_phantoms as ph
+import highdicom as hd
 import numpy as np
 from bad_cases import Place
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from faulty import Faulty
@@ -108,6 +110,62 @@ def drawn(*rois: Roi, edit: Callable[[Dataset], object] = lambda _: None) -> Mak
     return make
 
 
+def segmented(
+    *segments: tuple[str, NDArray[Any]],
+    kind: str = "BINARY",
+    edit: Callable[[Dataset], object] = lambda _: None,
+    **how: Any,
+) -> Make:
+    """A case whose label is a DICOM-SEG by highdicom: names, and masks or shares (Z, Y, X)."""
+
+    def make(place: Place) -> None:
+        scan(place)
+        sources = [dcmread(file) for file in place.image("").iterdir()]
+        sources.sort(key=lambda source: float(source.ImagePositionPatient[2]))
+        described = [
+            hd.seg.SegmentDescription(
+                segment_number=number,
+                segment_label=name,
+                segmented_property_category=codes.SCT.Organ,
+                segmented_property_type=codes.SCT.Prostate,
+                algorithm_type="MANUAL",
+            )
+            for number, (name, _) in enumerate(segments, start=1)
+        ]
+        made = hd.seg.Segmentation(
+            source_images=sources,
+            pixel_array=np.stack([mask for _, mask in segments], axis=-1),
+            segmentation_type=kind,
+            segment_descriptions=described,
+            series_instance_uid=hd.UID(),
+            series_number=1,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="another",
+            manufacturer_model_name="program",
+            software_versions="1",
+            device_serial_number="1",
+            **how,
+        )
+        path = place.label(".dcm")
+        made.save_as(path)
+        found = dcmread(path)
+        edit(found)
+        ph.save(found, path)
+
+    return make
+
+
+def voxels(at_mm: tuple[float, float]) -> NDArray[np.uint8]:
+    """The disc of `column`, (Z, Y, X)."""
+    rows, columns = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    x = columns * SPACING_MM[0] + ORIGIN_MM[0] - at_mm[0]
+    y = rows * SPACING_MM[1] + ORIGIN_MM[1] - at_mm[1]
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[list(DRAWN)] = np.hypot(x, y) < RADIUS_MM
+    return mask
+
+
 def spoilt(*rois: Roi, edit: Callable[[Dataset], object] = lambda _: None) -> Make:
     """Beside a bladder that is drawn well."""
     return drawn(column("bladder", BLADDER), *rois, edit=edit)
@@ -144,6 +202,20 @@ def shoelace_mm2(points: Points) -> float:
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
+def segments(place: Place) -> str:
+    """What highdicom says of a DICOM-SEG: voxels by segment, all frames together."""
+    found = hd.seg.segread(place.label(".dcm"))
+    names = {number: found.get_segment_description(number) for number in found.segment_numbers}
+    kept = {number: 0 for number in names}
+    frames = found.pixel_array.reshape(-1, found.Rows, found.Columns)
+    for frame, group in zip(frames, found.PerFrameFunctionalGroupsSequence, strict=True):
+        item = group.get("SegmentIdentificationSequence")
+        number = int(item[0].ReferencedSegmentNumber) if item else 0
+        kept[number] = kept.get(number, 0) + int(np.count_nonzero(frame))
+    voxels = [f"{each.segment_label} {kept[number]}" for number, each in names.items()]
+    return f"highdicom: voxels by segment: {', '.join(voxels)}"
+
+
 def others(place: Place) -> str:
     """What pydicom finds beside the organs."""
     found = dcmread(place.label(".dcm"))
@@ -171,6 +243,15 @@ def elsewhere(found: Dataset) -> None:
     found.StructureSetROISequence[-1].ReferencedFrameOfReferenceUID = "1.2.3"
 
 
+def moved(found: Dataset) -> None:
+    """The third segment's frames put between the voxels."""
+    for group in found.PerFrameFunctionalGroupsSequence:
+        if group.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 3:
+            position = group.PlanePositionSequence[0]
+            x, y, z = position.ImagePositionPatient
+            position.ImagePositionPatient = ph.numbers((x + 0.2, y, z))
+
+
 GOOD = {"bladder": len(DRAWN) * DISC_ML, "prostate": len(DRAWN) * DISC_ML}
 CENTRE = column("prostate", PROSTATE)
 EVERY_SECOND = "prostate: 4 slice(s) without a contour between others were interpolated"
@@ -192,11 +273,13 @@ def contours(
     said: str,
     *,
     rule: str = "",
-    prostate_ml: float = GOOD["prostate"],
+    prostate_ml: float | None = GOOD["prostate"],
     truth: Callable[[Place], str] | None = None,
     **more: Any,
 ) -> Faulty:
-    volumes = None if rule else GOOD | {"prostate": prostate_ml}
+    volumes = None if rule else {"bladder": GOOD["bladder"]}
+    if volumes and prostate_ml is not None:
+        volumes["prostate"] = prostate_ml
     return Faulty(
         kind=kind,
         what=what,
@@ -249,6 +332,79 @@ INPUTS: dict[str, Faulty] = {
         spoilt(column("prostate", PROSTATE, DRAWN, disc(PROSTATE, RADIUS_MM - 0.78))),
         "nobody can tell whether the inner one is a hole",
         rule="organ",
+    ),
+    "contours_none": contours(
+        "6",
+        "an organ's ROI without contours",
+        spoilt(Roi(name="prostate")),
+        "holds an empty structure for prostate, which may be absent or not drawn",
+        rule="organ",
+    ),
+    "contours_points": contours(
+        "6",
+        "an organ's ROI of a point and a contour of two points",
+        spoilt(
+            replace(column("prostate", PROSTATE), kind="POINT"),
+            Roi(name="Prostate", contours=[(4.0, disc(PROSTATE)[:2])]),
+        ),
+        "holds an empty structure for prostate",
+        rule="organ",
+    ),
+    "contours_none_declared": contours(
+        "6",
+        "an organ's ROI without contours, named in `undrawn`",
+        spoilt(Roi(name="prostate")),
+        "",
+        prostate_ml=None,
+        site={"undrawn": {"contours_none_declared": ["prostate"]}},
+    ),
+    "contours_none_undrawn": contours(
+        "6",
+        "an organ's ROI without contours, where the site's file says `undrawn`",
+        spoilt(Roi(name="prostate")),
+        "prostate: its structure is empty, so it counts as not drawn in this case",
+        prostate_ml=None,
+        site={"empty_structures": "undrawn"},
+    ),
+    "contours_none_absent": contours(
+        "6",
+        "an organ's ROI without contours, where the site's file says `absent`",
+        spoilt(Roi(name="prostate")),
+        "prostate: its structure is empty, so it counts as absent",
+        prostate_ml=0.0,
+        site={"empty_structures": "absent"},
+    ),
+    "segments_none": contours(
+        "6",
+        "an organ's segment without frames",
+        segmented(("bladder", voxels(BLADDER)), ("prostate", voxels(PROSTATE) * 0)),
+        "holds an empty structure for prostate",
+        rule="organ",
+        truth=segments,
+    ),
+    "segments_zeros_undrawn": contours(
+        "6",
+        "an organ's segment of empty frames, where the site's file says `undrawn`",
+        segmented(
+            ("bladder", voxels(BLADDER)),
+            ("prostate", voxels(PROSTATE) * 0),
+            omit_empty_frames=False,
+        ),
+        "prostate: its structure is empty, so it counts as not drawn in this case",
+        prostate_ml=None,
+        truth=segments,
+        site={"empty_structures": "undrawn"},
+    ),
+    "segments_beside_doubles": contours(
+        "8",
+        "two segments of one name that is no organ's, on another grid",
+        segmented(
+            *(("bladder", voxels(BLADDER)), ("prostate", voxels(PROSTATE))),
+            *(("help", voxels(BLADDER)), ("help", voxels(PROSTATE))),
+            edit=moved,
+        ),
+        LEFT,
+        truth=segments,
     ),
     "contours_every_second": contours(
         "7b",

@@ -118,8 +118,34 @@ def test_a_missing_structure_is_refused_unless_declared() -> None:
     assert message.startswith("organ: case c: label holds no structure for rectum; draw it")
     assert "(it holds bladder, prostate)" in message
     assert combined(mapping(not_annotated=("rectum",)), **masks) == [1, 2, 0, 0, 0, 0]
-    # Drawn as empty is absent, which is an answer.
-    assert combined(mapping(), rectum=mask(), **masks) == [1, 2, 0, 0, 0, 0]
+
+
+def test_what_an_empty_structure_means_is_said_by_the_sites_file() -> None:
+    masks = {"bladder": mask(0), "prostate": mask(1), "rectum": mask()}
+    message = refused(combined, mapping(), **masks)
+    assert message.startswith("organ: case c: label holds an empty structure for rectum, which")
+    assert combined(mapping(empty_structures="absent"), **masks) == [1, 2, 0, 0, 0, 0]
+    assert combined(mapping(undrawn={"c": ("rectum",)}), **masks) == [1, 2, 0, 0, 0, 0]
+
+    found = mapping(empty_structures="undrawn", labels={o: (f"{o} 2",) for o in ORGANS})
+    drawn = {"bladder": True, "prostate": True, "rectum": False, "BODY": True}
+    assert found.annotated_in("c", drawn) == {"bladder", "prostate"}
+    assert found.annotated_in("c", drawn | {"RECTUM 2": True}) == set(ORGANS)
+    assert found.annotated_in("c") == mapping().annotated_in("c", drawn) == set(ORGANS)
+    notes: list[str] = []
+    image = found.combine(
+        masks, label_map(), case="c", location="case c", drawn=drawn, note=notes.append
+    )
+    assert sitk.GetArrayFromImage(image).ravel()[:3].tolist() == [1, 2, 0]
+    assert notes == ["rectum: its structure is empty, so it counts as not drawn in this case"]
+    # Contours around no voxel's centre are no empty structure, and no organ either.
+    message = refused(combined, found, **masks)
+    assert message.startswith("organ: case c: label holds an empty structure for rectum, which")
+    # Nothing is left of the label.
+    with pytest.raises(ScanError, match="holds no organ at all; move its image to imagesUn"):
+        found.combine(
+            {}, label_map(), case="c", location="case c", drawn=dict.fromkeys(ORGANS, False)
+        )
 
 
 def test_two_structures_for_one_organ_are_refused() -> None:

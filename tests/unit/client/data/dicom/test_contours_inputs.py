@@ -4,31 +4,33 @@ from pathlib import Path
 
 import pytest
 from bad_cases import ORGANS, Place
-from faulty.contours import INPUTS
+from faulty.contours import BLADDER, DRAWN, INPUTS, Roi, column, drawn
 
+from client.commands.score import score_files
 from client.data.case import Case
-from client.datacheck.inspection import CaseReport, inspect_case
+from client.data.errors import ScanError
+from client.datacheck.inspection import inspect_case
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 
 
-def inspected(root: Path, name: str) -> CaseReport:
+def made(root: Path, name: str) -> Case:
     place = Place(root=root, name=name, seed=7)
     INPUTS[name].make(place)
     facts = {"data": root, "cache": root, "state": root} | dict(INPUTS[name].site)
-    case = Case(
+    return Case(
         name=name,
         part="labelled",
         image=place.image(""),
         label=place.label(".dcm"),
         site=SiteConfig(site="A", **facts),
     )
-    return inspect_case(case, StudyProtocol(organs=ORGANS))
 
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_input(tmp_path: Path, name: str) -> None:
-    each, report = INPUTS[name], inspected(tmp_path, name)
+    each = INPUTS[name]
+    report = inspect_case(made(tmp_path, name), StudyProtocol(organs=ORGANS))
     if each.rule:
         assert report.problem is not None
         assert report.problem.rule == each.rule
@@ -42,3 +44,33 @@ def test_input(tmp_path: Path, name: str) -> None:
     else:
         assert report.notes == ()
     assert name not in " ".join(report.notes)
+
+
+def test_a_prediction_is_scored_as_it_was_drawn(tmp_path: Path) -> None:
+    """A network draws every slice that it means, and nothing of an organ that it does not find."""
+    place = Place(root=tmp_path, name="c", seed=7)
+    drawn(column("bladder", BLADDER, DRAWN[::2]), Roi(name="prostate"))(place)
+    path, scan = place.label(".dcm"), place.image("")
+    facts = {"data": tmp_path, "cache": tmp_path, "state": tmp_path}
+    site = SiteConfig(site="A", contour_gaps="keep", empty_structures="absent", **facts)
+    scores = score_files(path, path, ORGANS, scan=scan, config=site)
+    assert scores["bladder"].dsc == 1
+    # As a reference of nobody's, it may be half drawn.
+    with pytest.raises(ScanError, match="holds an empty structure for prostate"):
+        score_files(path, path, ORGANS, scan=scan)
+    # By its sparse slices the reference is interpolated, the prediction is not: 5 of 9 slices.
+    site = SiteConfig(site="A", empty_structures="absent", **facts)
+    scores = score_files(path, path, ORGANS, scan=scan, config=site)
+    assert scores["bladder"].dsc == pytest.approx(2 * 5 / (5 + 9), abs=0.01)
+
+
+def test_what_is_annotated_is_known_without_the_scan(tmp_path: Path) -> None:
+    """The cache, the declaration and the scores ask; the key goes by the site's file alone."""
+    for name, organs in (
+        ("contours_none_undrawn", {"bladder"}),
+        ("segments_zeros_undrawn", {"bladder"}),
+        ("contours_none_absent", {"bladder", "prostate"}),
+    ):
+        case = made(tmp_path, name)
+        assert case.annotated(ORGANS) == organs
+        assert case.how_it_is_read(ORGANS)["annotated"] == ["bladder", "prostate"]
