@@ -1,13 +1,16 @@
 """Rules between cases: no scan twice, no patient both in training and in validation or test."""
 
 import csv
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from client.data.case import (
     Case,
     Part,
 )
+from client.data.dicom.series import DicomSeries
 from client.data.errors import (
     Problem,
     ScanError,
@@ -23,6 +26,14 @@ _SIDE: dict[Part, str] = {
     "validation": "validation",
     "test": "test",
 }
+# What anonymisers write for a patient's ID, name or date of birth; ANON0017 is one patient.
+_NOBODY = re.compile(
+    r"(anon[a-z]*|de-?ident[a-z]*|removed|redacted|unknown|none|null|n/?a|no[ _-]?(name|id)?"
+    r"|patient|subject|[x0*^ ._-])*",
+    re.IGNORECASE,
+)
+_NO_BIRTHDAY = ("19000101", "19010101", "19700101")
+_MANY_STUDIES = 5  # of one ID in all cases of a site, without a date of birth: no one patient's
 
 
 class LeakageCheck:
@@ -30,13 +41,15 @@ class LeakageCheck:
 
     Args:
         config: Its `patients` maps cases to patients, where headers don't.
+        cases: All of the site: an ID that all of them share may be nobody's.
 
     Raises:
         ProtocolError: The file of patients cannot be used.
     """
 
-    def __init__(self, config: SiteConfig) -> None:
+    def __init__(self, config: SiteConfig, cases: Sequence[Case]) -> None:
         self._table = read_patients(config.patients) if config.patients else {}
+        self._cases = cases
         self._first_with: dict[str, Case] = {}
         self._side_of: dict[str, Case] = {}
 
@@ -58,24 +71,74 @@ class LeakageCheck:
         here, there = _SIDE[case.part], _SIDE[other.part]
         if here == there:
             return None
+        whose = "its patient" if self._is_named(case) else "another scan of its study"
         return Problem(
             rule="patient",
             location=location,
-            message=f": its patient is in {there} too; keep all scans of a patient in one of"
+            message=f": {whose} is in {there} too; keep all scans of a patient in one of"
             " training, validation and test, or say by `patients` of the site's file whose they"
             " really are",
             detail=f"case {other.name}",
         )
 
     def patient_of(self, case: Case) -> str | None:
-        """Whose scan it is, by the site's table or the DICOM header; never leaves the site."""
+        """Whose scan it is, by the site's table or the DICOM header; never leaves the site.
+
+        An ID that names nobody is passed over; then all scans of a study are one patient's.
+        """
         if case.name in self._table:
             return self._table[case.name]
-        try:
-            series = case.series
-        except ScanError:
+        series = _series(case)
+        if series is None:
             return None
-        return (series.patient_id or None) if series else None
+        if self._is_named(case):
+            return series.patient_id
+        return f"study {series.study_uid}" if series.study_uid else None
+
+    def note(self, case: Case) -> str:
+        """A line on a case whose header has an ID that names nobody; else empty."""
+        series = None if case.name in self._table else _series(case)
+        if series is None or not series.patient_id or self._is_named(case):
+            return ""
+        return (
+            "its PatientID names nobody (an anonymiser's, or that of several people), so that only"
+            " scans of one study count as one patient's; say by `patients` of the site's file"
+            " whose it is"
+        )
+
+    def _is_named(self, case: Case) -> bool:
+        """Whether the site's table or its header says whose it is."""
+        if case.name in self._table:
+            return True
+        series = _series(case)
+        named = series.patient_id if series else ""
+        return not _NOBODY.fullmatch(named) and named != self._shared
+
+    @cached_property
+    def _shared(self) -> str:
+        """The ID that all scans of the site bear although they are of several people; or empty."""
+        found = [series for series in map(_series, self._cases) if series is not None]
+        ids = {series.patient_id for series in found}
+        births = {_birthday(series) for series in found} - {""}
+        names = {series.patient_name.casefold().strip("^ ") for series in found}
+        people = {name for name in names if not _NOBODY.fullmatch(name)}
+        studies = {series.study_uid for series in found}
+        several = len(births) > 1 or (
+            not births and (len(people) > 1 or len(studies) >= _MANY_STUDIES)
+        )
+        return ids.pop() if len(ids) == 1 and several else ""
+
+
+def _series(case: Case) -> DicomSeries | None:
+    try:
+        return case.series
+    except ScanError:
+        return None
+
+
+def _birthday(series: DicomSeries) -> str:
+    birth = series.patient_birth
+    return "" if _NOBODY.fullmatch(birth) or birth in _NO_BIRTHDAY else birth
 
 
 def duplicate_mistakes(cases: Iterable[tuple[str, Case]]) -> list[str]:

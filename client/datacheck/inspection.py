@@ -102,6 +102,9 @@ class CaseReport:
     def refused(self, problem: Problem) -> CaseReport:
         return replace(self, status="refused", problem=problem)
 
+    def noted(self, line: str) -> CaseReport:
+        return replace(self, notes=(*self.notes, line)) if line else self
+
 
 def inspect_case(
     case: Case, protocol: StudyProtocol, *, picture: bool = False, box: bool = False

@@ -76,12 +76,13 @@ def check_site(
     """
     site_mapping(config, protocol.organs)
     survey = survey_folder(config.data, config)
-    leakage = LeakageCheck(config)
+    leakage = LeakageCheck(config, survey.cases)
     begin(len(survey.cases))
     reports: list[CaseReport] = []
     look = partial(inspect_case, protocol=protocol, picture=pictures, box=boxes)
     for case, report in zip(survey.cases, reports_apart(look, survey.cases, workers), strict=True):
         problem = leakage.problem(case, report.measures.voxel_hash) if report.measures else None
+        report = report.noted(leakage.note(case)) if report.measures else report
         reports.append(report.refused(problem) if problem else report)
         progress(reports[-1])
     for refusal in survey.refused:

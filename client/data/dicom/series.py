@@ -89,6 +89,8 @@ class DicomSeries:
         study_uid: StudyInstanceUID; empty where the header has none, as are the following.
         frame_uid: FrameOfReferenceUID.
         patient_id: PatientID.
+        patient_name: PatientName.
+        patient_birth: PatientBirthDate.
         modality: Such as MR.
         description: SeriesDescription.
         multiframe: Whether its files are of many frames, or of one as multi-frame files have it.
@@ -102,6 +104,8 @@ class DicomSeries:
     study_uid: str
     frame_uid: str
     patient_id: str
+    patient_name: str
+    patient_birth: str
     modality: str
     description: str
     multiframe: bool
@@ -210,6 +214,8 @@ def _series(group: Sequence[tuple[Path, Dataset]]) -> DicomSeries:
         study_uid=text(first, "StudyInstanceUID"),
         frame_uid=text(first, "FrameOfReferenceUID"),
         patient_id=text(first, "PatientID"),
+        patient_name=text(first, "PatientName"),
+        patient_birth=text(first, "PatientBirthDate"),
         modality=text(first, "Modality"),
         description=text(first, "SeriesDescription"),
         multiframe=any(_is_multiframe(header) for header in headers),
