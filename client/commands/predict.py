@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from client.segmenting.sources import Source
 
 _LOOK_FIRST = 3
+_SHOWN = 4
 
 
 class UsageError(ValueError):
@@ -95,9 +96,11 @@ def predict(given: PredictCommand) -> None:
             formats=_formats(given.formats),
             largest_component=given.largest_component,
             series=tuple(given.series or (config.series if config else ())),
+            series_setting="--series or `series` of the site's file" if config else "--series",
         )
         check_name(given.out.absolute(), f"--out {given.out}:")
-        sources = find_sources(given.inputs, leave_out=given.out)
+        found = find_sources(given.inputs, leave_out=given.out)
+        sources = found.scans
         pseudonyms = _pseudonyms(given.key or _key_file(config), given.out, sources)
         opened = open_model(given.model, *_device(config, given.device, given.threads))
         given.out.mkdir(parents=True, exist_ok=True)
@@ -106,6 +109,8 @@ def predict(given: PredictCommand) -> None:
     if given.json:
         typer.echo(json.dumps(_as_json(outcomes), indent=2))
     failed = sum(outcome.status == "failed" for outcome in outcomes)
+    names = given.names or console.is_terminal
+    _print_passed_over(console, found.passed_over, names=names)
     _print_summary(console, outcomes, sources, options, given.out)
     raise typer.Exit(1 if failed else 0)
 
@@ -158,6 +163,14 @@ def _line(outcome: "Outcome", *, names: bool) -> str:
     )
     took = "there already" if outcome.status == "kept" else f"{outcome.result.seconds:.1f} s"
     return f"{location}: {organs}; {took}"
+
+
+def _print_passed_over(console: "Console", paths: Sequence[Path], *, names: bool) -> None:
+    """What of the inputs is no case; by name only where that is wanted."""
+    if paths:
+        shown = [str(path) for path in paths[:_SHOWN]] + ["..."][: len(paths) > _SHOWN]
+        which = f" ({', '.join(shown)})" if names else ""
+        console.print(f"passed over: {len(paths)} of the inputs' entries are no case{which}")
 
 
 def _print_summary(

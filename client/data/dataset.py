@@ -19,12 +19,9 @@ from client.data.errors import (
     ScanError,
 )
 from client.data.label_map import site_mapping
-from client.data.layout import (
-    LayoutError,
-    Refusal,
-    survey_folder,
-)
+from client.data.layout import LayoutError, survey_folder
 from client.data.leakage import LeakageCheck
+from client.data.survey import Refusal
 from protocol.config.schedule import OrganBox
 from protocol.config.site import SiteConfig
 from protocol.config.study import DataRequirements, StudyProtocol

@@ -8,9 +8,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from client.data.dicom.objects import dicom_files
+from client.data.entries import check_entry
 from client.data.errors import ScanError
 from client.data.integrity import data_file
-from client.data.names import check_name
 
 
 def content_hash(path: Path) -> str:
@@ -20,15 +20,13 @@ def content_hash(path: Path) -> str:
     its voxels.
 
     Raises:
-        ScanError: The path, or the file of its voxels, is missing or cannot be opened, or its
-            name is one that readers cannot be given.
+        ScanError: It is nothing that is read, as `check_entry` has it, or it or the file of its
+            voxels cannot be opened.
     """
     location = f"scan {path.name}"
-    check_name(path, location)
+    check_entry(path, location)
     if path.is_dir():
         return hashlib.sha256("".join(map(_file_hash, dicom_files(path))).encode()).hexdigest()
-    if not path.is_file():
-        raise ScanError(location, "does not exist; check the name and the folder", rule="missing")
     data = data_file(path, location=location)
     if data is None:
         return _file_hash(path)

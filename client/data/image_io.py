@@ -19,6 +19,7 @@ from client.data.dicom.objects import is_dicom
 from client.data.dicom.series import find_series, read_series, series_grid
 from client.data.entries import (
     IMAGE_IO,
+    check_entry,
     suffix_of,
 )
 from client.data.errors import ScanError
@@ -196,15 +197,7 @@ def _read(
 
 
 def _check_there(path: Path, location: str) -> None:
-    check_name(path, location)
-    try:
-        there = path.exists()
-    except OSError as error:  # a folder on the way is closed to this user
-        raise ScanError(
-            location, "cannot be opened; check the permissions of its folders", rule="closed"
-        ) from error
-    if not there:
-        raise ScanError(location, "does not exist; check the name and the folder", rule="missing")
+    check_entry(path, location)
     if not is_dicom(path) and suffix_of(path) is None:
         known = ", ".join(IMAGE_IO)
         raise ScanError(

@@ -13,9 +13,8 @@ contours or segments that lie in it are its label where the labels' folder has n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 from client.data.case import (
@@ -24,16 +23,16 @@ from client.data.case import (
 )
 from client.data.dicom.objects import label_objects
 from client.data.entries import (
+    check_entry,
     double_problem,
-    scan_entries,
+    list_folder,
 )
 from client.data.errors import (
     Problem,
     ScanError,
 )
-from client.data.integrity import data_file
-from client.data.names import check_name, utf8_problem
-from protocol.config.rules import Rule
+from client.data.names import core_of, same_name, utf8_problem
+from client.data.survey import Refusal, Survey
 from protocol.config.site import SiteConfig
 
 LAYOUT: tuple[tuple[Part, str, str | None], ...] = (
@@ -59,45 +58,6 @@ class LayoutError(ValueError):
     def __str__(self) -> str:
         """All mistakes, one a line."""
         return "\n".join(self.mistakes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """Why something in a site's folder is not used.
-
-    Attributes:
-        case: The case's name; empty where it is about the folder.
-        part: What the case would have been for; None where it is about the folder.
-        problem: What is wrong, and what to do.
-    """
-
-    case: str
-    part: Part | None
-    problem: Problem
-
-
-@dataclass(kw_only=True)
-class Survey:
-    """What a site's folder holds, by names alone; nothing of it is left unsaid.
-
-    Attributes:
-        cases: Those that may be used, by part in the order of `Part`, then by name.
-        refused: What is not used, and why.
-        excluded: Cases that the site's file leaves out.
-        passed_over: Entries that are no scan and no label, by folder; "." is the data folder.
-    """
-
-    cases: list[Case] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
-    excluded: list[Case] = field(default_factory=list)
-    passed_over: dict[str, list[str]] = field(default_factory=dict)
-
-    def refuse(
-        self, rule: Rule, location: str, message: str, *, case: str = "", part: Part | None = None
-    ) -> None:
-        """Note what is not used."""
-        problem = Problem(rule=rule, location=location, message=message)
-        self.refused.append(Refusal(case=case, part=part, problem=problem))
 
 
 def find_cases(folder: Path, config: SiteConfig | None = None) -> tuple[Case, ...]:
@@ -133,9 +93,7 @@ def survey_folder(folder: Path, config: SiteConfig | None = None) -> Survey:
     if (problem := utf8_problem(folder.absolute(), location)) is not None:
         survey.refused.append(Refusal(case="", part=None, problem=problem))
         return survey
-    known = {name for _, images, labels in LAYOUT for name in (images, labels)}
-    others = sorted(e.name for e in folder.iterdir() if e.name not in known)
-    survey.passed_over["."] = [name for name in others if not name.startswith(".")]
+    _look_beside(folder, survey)
     cases: list[Case] = []
     for part, images, labels in LAYOUT:
         cases += _part_cases(folder, part, images, labels, survey, config)
@@ -149,9 +107,21 @@ def survey_folder(folder: Path, config: SiteConfig | None = None) -> Survey:
     return survey
 
 
+def _look_beside(folder: Path, survey: Survey) -> None:
+    """What lies beside the folders of the layout; a folder that is nearly called so is refused."""
+    known = {name.lower(): name for _, *names in LAYOUT for name in names if name}
+    beside = sorted(e.name for e in folder.iterdir() if e.name not in known.values())
+    survey.passed_over["."] = [name for name in beside if not name.startswith(".")]
+    for name in beside:
+        meant = known.get(same_name(name).strip().lower())
+        if meant is not None and (folder / name).is_dir():
+            message = f"is not read under this name; rename it {meant}"
+            survey.refuse("name", f"folder {name}", message)
+
+
 def _separate(cases: list[Case], survey: Survey, config: SiteConfig | None) -> None:
     """Cases that are excluded, that are there in two parts, and the rest."""
-    exclude = config.exclude if config else {}
+    exclude = {same_name(name) for name in config.exclude} if config else set()
     part_of: dict[str, Part] = {}
     for case in cases:
         if case.name in exclude:
@@ -163,9 +133,17 @@ def _separate(cases: list[Case], survey: Survey, config: SiteConfig | None) -> N
             continue
         message = f": is in the parts {before} and {case.part}; keep it in one"
         survey.refuse("name", f"case {case.name}", message, case=case.name, part=case.part)
-    for name in sorted(set(exclude) - {case.name for case in cases}):
+    there = {case.name for case in cases} | {refusal.case for refusal in survey.refused}
+    for name in sorted(exclude - there):
         message = f": exclude names a case that is not there: {name}; correct the name or remove it"
         survey.refuse("missing", f"{config.site if config else ''}.yaml", message)
+    # A case that cannot be read may be left out on purpose too, which is one way to go on.
+    for refusal in [one for one in survey.refused if one.case in exclude and one.part]:
+        survey.refused.remove(refusal)
+        nowhere = Path(refusal.case)
+        survey.excluded.append(
+            Case(name=refusal.case, part=refusal.part or "labelled", image=nowhere, label=None)
+        )
 
 
 def _part_cases(
@@ -177,16 +155,19 @@ def _part_cases(
     config: SiteConfig | None,
 ) -> list[Case]:
     """The cases of one part; what is wrong with it is added to the survey."""
-    image_of = _files(folder / images, part, survey, "image")
-    label_of = _files(folder / labels, part, survey, "label") if labels else {}
-    image_of = _without_channel(image_of, label_of if labels else None)
+    images_of = _entries(folder / images, part, survey)
+    labels_of = _entries(folder / labels, part, survey) if labels else {}
+    if images_of is None or labels_of is None:  # of a folder that is not read no pair is missed
+        return []
+    images_of = _without_channel(images_of, labels_of if labels else None)
+    image_of = _usable(folder / images, images_of, part, survey, "image")
     if labels is None:
         return [
             Case(name=n, part=part, image=p, label=None, site=config)
             for n, p in sorted(image_of.items())
         ]
+    label_of = _usable(folder / labels, labels_of, part, survey, "label")
     label_of |= _labels_in_trees(image_of, label_of, part, survey)
-    refused = {refusal.case for refusal in survey.refused if refusal.part == part}
     if image_of and not label_of and not (folder / labels).is_dir():
         message = (
             f": {len(image_of)} images, but no folder {labels}; add their label maps, or move the"
@@ -194,22 +175,45 @@ def _part_cases(
         )
         survey.refuse("pair", images, message, part=part)
         return []
-    for name in sorted(image_of.keys() ^ label_of.keys()):
-        if name in refused:
-            continue
-        message = (
-            f": {images} holds its image, {labels} no label map; add it, or move the image to"
-            " imagesUn"
-            if name in image_of
-            else f": {labels} holds its label map, {images} no image; add it, or remove the label"
-            " map"
-        )
-        survey.refuse("pair", f"case {name}", message, case=name, part=part)
+    refused = {refusal.case for refusal in survey.refused if refusal.part == part}
+    _refuse_single(
+        image_of.keys() - refused, label_of.keys() - refused, (images, labels), part, survey
+    )
     return [
         Case(name=name, part=part, image=image_of[name], label=label_of[name], site=config)
         for name in sorted(image_of.keys() & label_of.keys())
         if name not in refused
     ]
+
+
+def _refuse_single(
+    images: Set[str], labels: Set[str], folders: tuple[str, str], part: Part, survey: Survey
+) -> None:
+    """Refuse images without a label and labels without an image; nearly equal names are told."""
+    near: dict[str, list[str]] = {}
+    for image in images - labels:
+        near.setdefault(core_of(image, "image"), []).append(image)
+    for label in labels - images:
+        near.setdefault(core_of(label, "label"), []).append(label)
+    for name in sorted(images ^ labels):
+        here, there = folders if name in images else folders[::-1]
+        what, other, remedy = (
+            ("image", "label map", "move the image to imagesUn")
+            if name in images
+            else ("label map", "image", "remove the label map")
+        )
+        core = core_of(name, "image" if name in images else "label")
+        others = sorted(n for n in near[core] if (n in images) != (name in images))
+        message = f": {here} holds its {what}, {there} no {other}"
+        message += (
+            " but one of nearly this name; give both one name"
+            if others
+            else f"; add it, or {remedy}"
+        )
+        problem = Problem(
+            rule="pair", location=f"case {name}", message=message, detail=", ".join(others)
+        )
+        survey.refused.append(Refusal(case=name, part=part, problem=problem))
 
 
 def _labels_in_trees(
@@ -236,51 +240,52 @@ def _labels_in_trees(
     return tree_label_of
 
 
-def _files(folder: Path, part: Part, survey: Survey, what: str) -> dict[str, Path]:
-    """Entries by case name, none where the folder is not there; names that clash or that no
-    reader takes are refused.
-    """
-    if not folder.exists():
+def _entries(folder: Path, part: Part, survey: Survey) -> dict[str, list[Path]] | None:
+    """Entries by case name, none where the folder is not there; None where it cannot be read."""
+    if not os.path.lexists(folder):
         return {}
-    entries = scan_entries(folder)
-    scans = [path for paths in entries.values() for path in paths]
-    taken = {path.name for path in scans} | {path.name for path in _voxel_files(scans)}
-    over = [e.name for e in sorted(folder.iterdir()) if e.name not in taken]
-    survey.passed_over[folder.name] = [name for name in over if not name.startswith(".")]
+    try:
+        listing = list_folder(folder)
+    except ScanError as error:
+        survey.refused.append(Refusal(case="", part=part, problem=error.problem))
+        return None
+    survey.passed_over[folder.name] = listing.passed_over
+    return listing.scans
+
+
+def _usable(
+    folder: Path, entries: Mapping[str, list[Path]], part: Part, survey: Survey, what: str
+) -> dict[str, Path]:
+    """The entries of one path that readers take; the others are refused, a line for each case."""
+    refused = {refusal.case for refusal in survey.refused if refusal.part == part}
+    usable: dict[str, Path] = {}
     for case, paths in entries.items():
         if len(paths) > 1:
             problem = double_problem(folder, case, paths)
+        else:
+            try:
+                check_entry(paths[0], f"case {case}: {what} {paths[0].name}")
+                usable[case] = paths[0]
+                continue
+            except ScanError as error:
+                problem = error.problem
+        if case not in refused:
             survey.refused.append(Refusal(case=case, part=part, problem=problem))
-            continue
-        try:
-            check_name(paths[0], f"case {case}: {what} {paths[0].name}")
-        except ScanError as error:
-            survey.refused.append(Refusal(case=case, part=part, problem=error.problem))
-    refused = {refusal.case for refusal in survey.refused if refusal.part == part}
-    return {case: paths[0] for case, paths in entries.items() if case not in refused}
-
-
-def _voxel_files(scans: Iterable[Path]) -> Iterator[Path]:
-    """The files that belong to .mhd and .nhdr headers."""
-    for path in scans:
-        with suppress(ScanError, OSError):
-            data = data_file(path, location="") if path.is_file() else None
-            if data is not None:
-                yield data
+    return usable
 
 
 def _without_channel(
-    image_of: dict[str, Path], label_of: Mapping[str, Path] | None
-) -> dict[str, Path]:
+    images_of: Mapping[str, list[Path]], labels_of: Mapping[str, object] | None
+) -> dict[str, list[Path]]:
     """Case names with the channel suffix taken off, where it is one and not part of the name.
 
     It is one where the label has the shorter name or, without labels, where all images bear it.
     """
-    named: dict[str, Path] = {}
-    every = all(name.endswith(_CHANNEL) for name in image_of)
-    for name, path in image_of.items():
+    named: dict[str, list[Path]] = {}
+    every = all(name.endswith(_CHANNEL) for name in images_of)
+    for name, paths in images_of.items():
         short = name.removesuffix(_CHANNEL)
-        is_channel = every if label_of is None else name not in label_of and short in label_of
+        is_channel = every if labels_of is None else name not in labels_of and short in labels_of
         # Where case and case_0000 are both there, each keeps its name and one lacks its label.
-        named[short if is_channel and short not in image_of else name] = path
+        named[short if is_channel and short and short not in images_of else name] = paths
     return named

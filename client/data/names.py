@@ -1,15 +1,29 @@
 """Names of files: which of them the libraries that read scans can open, and which are the same."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 from client.data.errors import Problem, ScanError
+
+_ENDS = {"image": r"0000|images?|img", "label": r"labels?|masks?|seg(mentation)?|gt"}
 
 
 def same_name(name: str) -> str:
     """The name with its letters composed (Unicode NFC): macOS writes them taken apart (NFD)."""
     return unicodedata.normalize("NFC", name)
+
+
+def core_of(name: str, what: Literal["image", "label"]) -> str:
+    """What is left of a name without what is often a slip: equal cores are nearly equal names.
+
+    Capitals, blanks, hyphens and underscores count for nothing, nor does an end that says what a
+    file is: `Case 01_0000` of an image and `case01_seg` of a label have one core.
+    """
+    letters = re.sub(r"[\W_]+", "", same_name(name).casefold())
+    return re.sub(rf"(?<=.)({_ENDS[what]})$", "", letters)
 
 
 def is_utf8(name: str) -> bool:

@@ -71,6 +71,7 @@ def predict_all(
     for source in sources:
         case = pseudonyms.of(source.name)
         try:
+            source.check()
             seal = made_from(source, model, options, pseudonyms)
             result = None if again else read_result(out / case)
             kept = result is not None and result.made_from == seal

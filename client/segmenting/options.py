@@ -16,8 +16,10 @@ class Options:
         formats: Which kinds of file; the DICOM ones only for DICOM sources.
         largest_component: Keep one component an organ; None: as in the study.
         series: Patterns of SeriesDescription, where a case holds several series.
+        series_setting: What the user gives them by, for messages.
     """
 
     formats: frozenset[Format] = frozenset(FORMATS)
     largest_component: bool | None = None
     series: tuple[str, ...] = ()
+    series_setting: str = "--series"

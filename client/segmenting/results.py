@@ -193,7 +193,9 @@ def _series(source: Source, model: Model, options: Options) -> DicomSeries | Non
     if not source.is_dicom:
         return None
     location = f"case {source.name}"
-    series = find_series(source.path, location=location, patterns=options.series)
+    series = find_series(
+        source.path, location=location, patterns=options.series, setting=options.series_setting
+    )
     wanted = model.protocol.contract.modality
     if wanted and series.modality != wanted:
         raise ScanError(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.data.dicom.headers import load, quiet, text
-from client.data.dicom.objects import dicom_files, is_dicom_folder
+from client.data.dicom.objects import dicom_files, is_dicom, is_dicom_folder
 from client.data.entries import (
     case_name,
-    scan_entries,
+    double_problem,
+    list_folder,
+    suffix_of,
 )
-from client.data.errors import ScanError
+from client.data.errors import Problem, ScanError
+from client.data.names import same_name
 
 _CHANNEL = "_0000"  # a channel's number is no part of a case's name (layout.py)
 _STUDY_UID = "StudyInstanceUID"
@@ -29,63 +33,101 @@ class Source:
     Attributes:
         name: The case's name; it may be a patient's, and stays at the site.
         path: A file, or the folder of a DICOM series or of a tree that holds one.
+        problem: Why it cannot be segmented, where its names alone tell.
     """
 
     name: str
     path: Path
+    problem: Problem | None = None
 
     @property
     def is_dicom(self) -> bool:
-        """Whether it is a folder of DICOM files."""
-        return self.path.is_dir()
+        """Whether it is DICOM: a folder, or a file by its content."""
+        return is_dicom(self.path)
+
+    def check(self) -> None:
+        """Raise what its names alone tell.
+
+        Raises:
+            ScanError: Its `problem`.
+        """
+        if self.problem is not None:
+            raise ScanError(**vars(self.problem))
 
 
-def find_sources(inputs: Iterable[Path], *, leave_out: Path) -> tuple[Source, ...]:
-    """Every scan of the inputs, in their order; nothing is opened but DICOM headers.
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What is to be segmented.
+
+    Attributes:
+        scans: Cases of different names.
+        passed_over: What of the inputs is no case.
+    """
+
+    scans: tuple[Source, ...]
+    passed_over: tuple[Path, ...]
+
+
+def find_sources(inputs: Iterable[Path], *, leave_out: Path) -> Sources:
+    """Every scan of the inputs, in their order, and what is none.
 
     A folder that holds DICOM files itself is one case, and so is one whose subfolders are all
     series of one DICOM study.  Of another folder, each scan file in it and each subfolder that
-    holds DICOM files, at any depth, is a case.
+    holds DICOM files, at any depth, is a case, and so is what may be a scan and cannot be read:
+    segmenting it says why, and stops no other.
 
     Args:
         inputs: Files and folders.
         leave_out: A folder to pass over, where results go.
 
     Raises:
-        SourceError: With every mistake: an input without scans, or one case name twice.
+        SourceError: With every mistake: an input that is not there or holds no scan, or one case
+            name in two inputs.
     """
-    paths_of: dict[str, list[Path]] = {}
+    found: dict[str, list[Source]] = {}
     mistakes = []
+    over: list[Path] = []
     for path in inputs:
         try:
-            for source in _of_input(path, leave_out.resolve()):
-                paths = paths_of.setdefault(source.name, [])
-                if source.path.resolve() not in [path.resolve() for path in paths]:
-                    paths.append(source.path)
+            sources = _of_input(path, _real(leave_out), over)
         except ScanError as error:
             mistakes.append(str(error))
-    for name, paths in paths_of.items():
-        if len(paths) > 1:
-            shown = ", ".join(str(path) for path in paths[:3])
+            continue
+        for source in sources:
+            known = found.setdefault(source.name, [])
+            if _real(source.path) not in [_real(other.path) for other in known]:
+                known.append(source)
+    for name, sources in found.items():
+        if len(sources) > 1:
+            shown = ", ".join(str(source.path) for source in sources[:3])
             mistakes.append(
-                f"case {name}: is there {len(paths)} times ({shown}); give each case a name of"
+                f"case {name}: is there {len(sources)} times ({shown}); give each case a name of"
                 " its own, or segment them into different folders"
             )
     if mistakes:
         raise SourceError("\n".join(mistakes))
-    return tuple(Source(name=name, path=paths[0]) for name, paths in paths_of.items())
+    scans = tuple(sources[0] for sources in found.values())
+    return Sources(scans=scans, passed_over=tuple(over))
 
 
-def _of_input(path: Path, leave_out: Path) -> list[Source]:
-    if path.is_file():
-        return [Source(name=_without_channel(case_name(path)), path=path)]
-    if not path.is_dir():
+def _of_input(path: Path, leave_out: str, over: list[Path]) -> list[Source]:
+    if not os.path.lexists(path):
         raise ScanError(f"input {path}", "does not exist; correct the path", rule="missing")
-    if any(_is_visible_dicom(file) for file in path.iterdir()):
-        return [Source(name=path.resolve().name, path=path)]
+    own_name = Path(os.path.abspath(path)).name
+    if not os.path.isdir(path):
+        return [Source(name=_without_channel(same_name(case_name(path))), path=path)]
+    try:
+        visible = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+        if any(_is_dicom_file(file) for file in visible):
+            over += [file for file in visible if suffix_of(file) is not None]
+            return [Source(name=same_name(own_name), path=path)]
+        listing = list_folder(path)
+    except (ScanError, OSError):  # closed: segmenting it says so
+        return [Source(name=same_name(own_name), path=path)]
+    over += [path / name for name in listing.passed_over if _real(path / name) != leave_out]
     entries = {
-        name: [entry for entry in paths if entry.resolve() != leave_out]
-        for name, paths in scan_entries(path).items()
+        name: [entry for entry in paths if _real(entry) != leave_out]
+        for name, paths in listing.scans.items()
     }
     every_path = [entry for paths in entries.values() for entry in paths]
     if not every_path:
@@ -96,30 +138,34 @@ def _of_input(path: Path, leave_out: Path) -> list[Source]:
             rule="missing",
         )
     if _are_series_of_one_study(every_path):
-        return [Source(name=path.resolve().name, path=path)]
+        return [Source(name=same_name(own_name), path=path)]
     return [
-        Source(name=_without_channel(name), path=entry)
+        Source(
+            name=_without_channel(name),
+            path=paths[0],
+            problem=double_problem(path, name, paths) if len(paths) > 1 else None,
+        )
         for name, paths in entries.items()
-        for entry in paths
+        if paths
     ]
+
+
+def _real(path: Path) -> str:
+    """The path without links; unlike `Path.resolve`, of a link that leads round too."""
+    return os.path.realpath(path)
 
 
 def _without_channel(name: str) -> str:
     return name.removesuffix(_CHANNEL) or name
 
 
-def _is_visible_dicom(file: Path) -> bool:
-    if not file.is_file() or file.name.startswith(".") or file.name == "DICOMDIR":
-        return False
-    if file.suffix.lower() == ".dcm":
-        return True
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+def _is_dicom_file(file: Path) -> bool:
+    return file.name != "DICOMDIR" and os.path.isfile(file) and is_dicom(file)
 
 
 def _are_series_of_one_study(paths: Sequence[Path]) -> bool:
     """Whether several entries are DICOM folders, all of one study: parts of one case."""
-    if len(paths) < 2 or not all(path.is_dir() and is_dicom_folder(path) for path in paths):
+    if len(paths) < 2 or not all(os.path.isdir(path) and is_dicom_folder(path) for path in paths):
         return False
     studies = {_study(path) for path in paths}
     return len(studies) == 1 and "" not in studies

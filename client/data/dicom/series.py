@@ -114,7 +114,12 @@ class DicomSeries:
 
 @quiet()
 def find_series(
-    folder: Path, *, location: str, patterns: Sequence[str] = (), note: Note = unheard
+    folder: Path,
+    *,
+    location: str,
+    patterns: Sequence[str] = (),
+    note: Note = unheard,
+    setting: str = "`series` of the site's file",
 ) -> DicomSeries:
     """The one image series of a folder's tree; contours, segments and reports are none.
 
@@ -124,6 +129,7 @@ def find_series(
         patterns: Of SeriesDescription, as for file names and in either case; where given, a
             series must fit one of them.
         note: Called with what is valid but seldom meant, a line each.
+        setting: What the patterns are given by, for messages.
 
     Raises:
         ScanError: No series or several are left, or a DICOM file is damaged or unreadable.
@@ -148,12 +154,12 @@ def find_series(
     elif not patterns:
         message = (
             f"holds {len(candidates)} DICOM series; keep exactly one series in a folder, or name it"
-            " by a pattern of its description in `series` of the site's file"
+            f" by a pattern of its description in {setting}"
         )
     else:
         message = (
             f"holds {len(candidates)} DICOM series, of which {len(wanted)} fit the patterns in"
-            " `series` of the site's file; change these so that exactly one does"
+            f" {setting}; change these so that exactly one does"
         )
     described = sorted(series.description for series in wanted or candidates)
     raise ScanError(location, message, rule="series", detail=", ".join(described))

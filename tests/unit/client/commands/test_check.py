@@ -249,10 +249,11 @@ def test_excluded_cases_are_told_and_no_mistake(tmp_path: Path) -> None:
 
 def test_what_is_no_scan_is_told(tmp_path: Path) -> None:
     good_site(tmp_path)
-    (tmp_path / "A" / "imagesTr" / "scans.zip").touch()
+    (tmp_path / "A" / "imagesTr" / "notes.txt").touch()
     (tmp_path / "A" / "old").mkdir()
-    _, out, _ = run(tmp_path, "--no-page")
-    assert "imagesTr: scans.zip (no scan, no label)" in out
+    status, out, _ = run(tmp_path, "--no-page")
+    assert status == 0
+    assert "imagesTr: notes.txt (no scan, no label)" in out
     assert "data folder: old (no scan, no label)" in out
 
 

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -304,7 +305,8 @@ def test_nothing_half_written_stays_and_an_older_result_does(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     bench.add("a.nii.gz")
-    assert bench.run("--formats", "nifti").exit_code == 0
+    ran = bench.run("--formats", "nifti")
+    assert ran.exit_code == 0, ran.output
     before = {name: (bench.case("a") / name).read_bytes() for name in FILES}
 
     def fails(*_: Any, **__: Any) -> None:
@@ -375,6 +377,77 @@ def test_no_scan_is_a_usage_error(bench: Bench) -> None:
     ran = bench.run(inputs=(bench.scans, bench.folder / "none"))
     assert ran.exit_code == 2
     assert ran.stderr.count("error: input") == 2
+
+
+# ---- what cannot be segmented -------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_fails_alone_and_with_its_remedy(bench: Bench) -> None:
+    bench.add("good.nii.gz")
+    (bench.scans / "empty.nii.gz").touch()
+    (bench.scans / "packed.zip").write_bytes(b"PK")
+    (bench.scans / "notes.txt").touch()
+    os.symlink("nowhere", bench.scans / "link.nii.gz")
+    shutil.copy(bench.scans / "good.nii.gz", bench.scans / "caf\udce9.nii.gz")
+    dicom_series(bench.folder / "x")  # every writer would refuse the name that it gets
+    (bench.folder / "x").rename(bench.scans / "M\udcfcller")
+    (bench.scans / "hollow").mkdir()
+    for suffix in (".mha", ".nrrd"):
+        bench.add(f"twice{suffix}")
+    ran = bench.run("--names", "--formats", "nifti")
+    assert ran.exit_code == 1, ran.output
+    assert "1 segmented, 0 there already, 7 failed" in ran.stderr
+    for line in (
+        "(empty): failed: case empty: image empty.nii.gz",
+        "(packed): failed: scan packed.zip is an archive; unpack it",
+        "(link): failed: scan link.nii.gz is a link to what is not there",
+        r"(caf\xe9): failed: scan caf\xe9.nii.gz has a name that is not UTF-8; rename it",
+        r"(M\xfcller): failed: scan M\xfcller has a name that is not UTF-8; rename it",
+        "(hollow): failed: scan hollow is an empty folder",
+        "(twice): failed: folder scans: case twice is there more than once; keep one",
+        "passed over: 1 of the inputs' entries are no case",
+    ):
+        assert line in ran.stderr
+    assert {row["failed_rule"] for row in bench.summary()} == {
+        *("", "damaged", "format", "missing", "name")
+    }
+    given_alone = bench.run(
+        inputs=(
+            bench.scans / "packed.zip",
+            bench.scans / "link.nii.gz",
+            bench.scans / "empty.nii.gz",
+        )
+    )
+    assert given_alone.exit_code == 1, given_alone.output
+
+
+def test_results_cannot_go_where_no_library_writes(bench: Bench) -> None:
+    bench.add("good.nii.gz")
+    bench.out = bench.folder / "M\udcfcller" / "out"
+    ran = bench.run()
+    assert ran.exit_code == 2
+    assert "lies in a folder whose name is not UTF-8; rename it" in ran.stderr
+    assert not bench.out.exists()
+
+
+def test_a_model_of_such_a_name_is_one_line(bench: Bench) -> None:
+    bench.add("good.nii.gz")
+    bench.model = bench.model.rename(bench.folder / "caf\udce9")
+    ran = bench.run("--formats", "nifti")
+    assert ran.exit_code == 2
+    assert len(ran.stderr.splitlines()) == 1 and "is not valid UTF-8" in ran.stderr
+
+
+@pytest.mark.parametrize("series", [[], ["--series", "dwi*"], ["--series", "t2*"]])
+def test_hints_name_what_the_command_has(bench: Bench, series: list[str]) -> None:
+    for number, description in enumerate(("t2", "t2 again")):
+        dicom_series(
+            bench.scans / "a" / str(number), series=f"1.2.3.{number}", description=description
+        )
+    ran = bench.run(*series, inputs=(bench.scans / "a",))
+    assert ran.exit_code == 1
+    assert "--series" in ran.stderr
+    assert "site's file" not in ran.stderr
 
 
 # ---- nobody is named ----------------------------------------------------------------------------

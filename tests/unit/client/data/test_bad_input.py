@@ -207,7 +207,7 @@ def cut_slice(folder: Path) -> Path:
 
 
 BAD_SERIES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "empty": (empty, "holds no readable DICOM series"),
+    "empty": (empty, "is an empty folder; copy its files again"),
     "two_series": (two_series, "holds 2 DICOM series; keep exactly one"),
     "slice_missing": (
         lambda folder: save_series(folder, [0, 3, 9, 12]),

@@ -178,7 +178,7 @@ def test_folder_is_listed_by_case(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "IM0001").write_bytes(bytes(128) + b"DICM")
     found = scan_files(tmp_path)
-    assert list(found) == ["a.v2", "b", "plain", "series"]
+    assert list(found) == ["a.v2", "b", "c", "plain", "series"]  # c: voxels without a header
     assert found["b"] == tmp_path / "b.nii.gz"
 
 

@@ -1,11 +1,13 @@
 """What a command's inputs are taken for."""
 
+import os
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from client.data.errors import ScanError
 from client.segmenting.sources import SourceError, find_sources
 
 NOWHERE = Path("/nowhere")
@@ -36,7 +38,7 @@ def dicom(path: Path, study: str) -> None:
 
 
 def found(*inputs: Path, leave_out: Path = NOWHERE) -> dict[str, Path]:
-    return {source.name: source.path for source in find_sources(inputs, leave_out=leave_out)}
+    return {source.name: source.path for source in find_sources(inputs, leave_out=leave_out).scans}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_a_folder_of_files_and_series_is_many_cases(tmp_path: Path) -> None:
     dicom(tmp_path / "three" / "1.dcm", "1.2")
     names = found(tmp_path)
     assert list(names) == ["one", "three", "two"]
-    assert [source.is_dicom for source in find_sources([tmp_path], leave_out=NOWHERE)] == [
+    assert [source.is_dicom for source in find_sources([tmp_path], leave_out=NOWHERE).scans] == [
         False,
         True,
         False,
@@ -98,3 +100,42 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     assert "empty holds no scan; give scan files" in lines[0]
     assert "none does not exist; correct the path" in lines[1]
     assert lines[2].startswith("case x: is there 2 times")
+
+
+def test_what_cannot_be_read_is_a_case_and_stops_no_other(tmp_path: Path) -> None:
+    touch(tmp_path / "one.nii.gz")
+    touch(tmp_path / "two.zip")
+    os.symlink("nowhere", tmp_path / "three.nii.gz")
+    touch(tmp_path / "caf\udce9.nii.gz")
+    touch(tmp_path / "twice.mha")
+    touch(tmp_path / "twice.nrrd")
+    touch(tmp_path / "notes.txt")
+    sources = find_sources([tmp_path, tmp_path / "three.nii.gz"], leave_out=NOWHERE)
+    assert sorted(source.name for source in sources.scans) == sorted(
+        ["caf\udce9", "one", "three", "twice", "two"]
+    )
+    assert sources.passed_over == (tmp_path / "notes.txt",)
+    [twice] = [source for source in sources.scans if source.name == "twice"]
+    with pytest.raises(ScanError, match="is there more than once"):
+        twice.check()
+
+
+def test_a_link_bears_its_own_name(tmp_path: Path) -> None:
+    dicom(tmp_path / "store" / "x" / "1.dcm", "1.2")
+    os.symlink("store/x", tmp_path / "patient")
+    assert found(tmp_path / "patient") == {"patient": tmp_path / "patient"}
+
+
+def test_scans_beside_the_slices_of_a_case_are_named(tmp_path: Path) -> None:
+    dicom(tmp_path / "patient" / "1.dcm", "1.2")
+    touch(tmp_path / "patient" / "converted.nii.gz")
+    sources = find_sources([tmp_path / "patient"], leave_out=NOWHERE)
+    assert [source.name for source in sources.scans] == ["patient"]
+    assert sources.passed_over == (tmp_path / "patient" / "converted.nii.gz",)
+
+
+@pytest.mark.parametrize("name", ["Mu\u0308ller", "M\u00fcller"])
+def test_a_name_is_the_same_however_its_letters_are_written(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / f"{name}.nii.gz")
+    assert list(found(tmp_path)) == ["M\u00fcller"]
+    assert list(found(tmp_path / f"{name}.nii.gz")) == ["M\u00fcller"]
