@@ -17,7 +17,7 @@ from client.data.dicom.segments import read_segments
 from client.data.dicom.series import DicomSeries, find_series
 from client.data.hashing import organ_hashes
 from client.data.image_io import read_image
-from client.data.label_file import read_label_file, structures_of
+from client.data.label_file import drawn_segments, read_label_file, structures_of
 from client.data.label_map import (
     LabelMapping,
     site_mapping,
@@ -166,9 +166,11 @@ class Case:
             ScanError: The label cannot be read.
         """
         asked = self.site is not None and self.site.empty_structures == "undrawn"
-        if not asked or self.label is None or not is_dicom(self.label):
+        if not asked or self.label is None:
             return {}
         location = f"case {self.name}: label {self.label.name}"
+        if not is_dicom(self.label):
+            return drawn_segments(self.label, location=location)
         return drawn_structures(dicom_files(self.label)[0], location=location)
 
     @property

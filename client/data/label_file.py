@@ -7,10 +7,11 @@ where the site's file says otherwise of a number, the case is refused with both 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -58,8 +59,10 @@ def read_label_file(
         label = _unboxed(label, scan)
     put_on_grid(label, scan, location=location)
     if any(segment.named or _reading(segment.name, mapping) for segment in names.segments):
-        masks = _masks(label, names, mapping, location, note)
-        return mapping.combine(masks, scan, case=case, location=location, note=note)
+        masks, drawn = _masks(label, names, mapping, location, note)
+        return mapping.combine(
+            masks, scan, case=case, location=location, drawn=drawn, note=note
+        )
     if label.GetNumberOfComponentsPerPixel() > 1:
         raise ScanError(
             location,
@@ -99,6 +102,19 @@ def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.
     """
     location = f"case {case}: label map {path.name}"
     return read_label_file(path, None, study_mapping(organs), case=case, location=location)
+
+
+def drawn_segments(path: Path, *, location: str) -> dict[str, bool]:
+    """Whether the segments that a label map's header names hold anything, by name.
+
+    Raises:
+        ScanError: It cannot be read.
+    """
+    names = read_segment_names(path, location=location)
+    if not names.segments:
+        return {}
+    _, segments, used = _layers(load_numbers(path, location, layers=True), names)
+    return _drawn(segments, used)
 
 
 def structures_of(path: Path, mapping: LabelMapping, *, location: str) -> list[str]:
@@ -144,32 +160,50 @@ def _unboxed(label: sitk.Image, scan: sitk.Image) -> sitk.Image:
 
 def _masks(
     label: sitk.Image, names: SegmentNames, mapping: LabelMapping, location: str, note: Note
-) -> Masks:
-    """Of the study's organs, (Z, Y, X) by the name of the segment; of others an empty one."""
+) -> tuple[Masks, dict[str, bool]]:
+    """Of the study's organs, (Z, Y, X) by the name of the segment; and which segments hold any."""
+    layers, segments, used = _layers(label, names)
+    _check_values(segments, used, len(layers), mapping, location)
+    _check_numbers(segments, mapping, location, note)
+    masks: Masks = {}
+    for organ in mapping.organs:
+        own = [each for each in segments if mapping.organ_of(each.name) == organ]
+        # An empty segment beside a drawn one says nothing.
+        own = [each for each in own if (each.layer, each.value) in used] or own[:1]
+        if len(own) > 1 and not _joined(organ, own, mapping):
+            raise ScanError(
+                location,
+                f"holds {len(own)} structures for {organ}; keep one, or join them",
+                rule="values",
+                detail=", ".join(each.name for each in own),
+            )
+        if own:
+            parts = [layers[each.layer or 0] == each.value for each in own]
+            masks[own[0].name] = np.logical_or.reduce(parts)
+    return masks, _drawn(segments, used)
+
+
+def _layers(
+    label: sitk.Image, names: SegmentNames
+) -> tuple[NDArray[Any], list[Segment], set[tuple[int | None, int]]]:
+    """(layers, Z, Y, X); the segments, each with its layer; what occurs, as (layer, value)."""
     array = sitk.GetArrayViewFromImage(label)
     layers = np.moveaxis(array, 3, 0) if array.ndim > 3 else array[None]
     segments = [
-        replace(
-            each, layer=(number if len(layers) > 1 else 0) if each.layer is None else each.layer
-        )
+        replace(each, layer=number if len(layers) > 1 else 0) if each.layer is None else each
         for number, each in enumerate(names.segments)
     ]
-    used = [(layer, v) for layer, part in enumerate(layers) for v in occurring_values(part) if v]
-    _check_values(segments, used, len(layers), mapping, location)
-    _check_numbers(segments, mapping, location, note)
-    nothing = np.broadcast_to(np.False_, layers.shape[1:])
-    masks: Masks = {}
-    for organ, own in _by_organ(segments, mapping).items():
-        if organ is None or organ not in mapping.organs:
-            masks |= {each.name: nothing for each in own}
-            continue
-        _check_doubles(organ, own, mapping, location)
-        for each in own:
-            mask = layers[each.layer or 0] == each.value
-            # Parts that the site's numbers join are one structure.
-            name = own[0].name if _joined(organ, own, mapping) else each.name
-            masks[name] = masks[name] | mask if name in masks else mask
-    return masks
+    used = {(layer, v) for layer, part in enumerate(layers) for v in occurring_values(part) if v}
+    return layers, segments, used
+
+
+def _drawn(
+    segments: Sequence[Segment], used: Collection[tuple[int | None, int]]
+) -> dict[str, bool]:
+    drawn: dict[str, bool] = {}
+    for each in segments:
+        drawn[each.name] = drawn.get(each.name, False) or (each.layer, each.value) in used
+    return drawn
 
 
 def _reading(name: str, mapping: LabelMapping) -> str | None:
@@ -180,18 +214,9 @@ def _reading(name: str, mapping: LabelMapping) -> str | None:
     return _IGNORED if any(fnmatchcase(folded(name), pattern) for pattern in patterns) else None
 
 
-def _by_organ(
-    segments: Sequence[Segment], mapping: LabelMapping
-) -> dict[str | None, list[Segment]]:
-    own: dict[str | None, list[Segment]] = {}
-    for each in segments:
-        own.setdefault(_reading(each.name, mapping), []).append(each)
-    return own
-
-
 def _check_values(
     segments: Sequence[Segment],
-    used: Sequence[tuple[int, int]],
+    used: Collection[tuple[int | None, int]],
     layers: int,
     mapping: LabelMapping,
     location: str,
@@ -207,10 +232,10 @@ def _check_values(
             f"has segments in layers that are not there, it has {layers}; save it again",
             rule="damaged",
         )
-    names_of: dict[tuple[int, int], set[str]] = {}
+    names_of: dict[tuple[int | None, int], set[str]] = {}
     for each in segments:
-        names_of.setdefault((each.layer or 0, each.value), set()).add(each.name)
-    foreign = sorted({v for place in used if place not in names_of for v in place[1:]})
+        names_of.setdefault((each.layer, each.value), set()).add(each.name)
+    foreign = sorted({value for layer, value in used if (layer, value) not in names_of})
     if foreign := [value for value in foreign if value not in mapping.ignored]:
         raise ScanError(
             location,
@@ -260,18 +285,6 @@ def _check_numbers(
         )
     said = ", ".join(f"{value} is {by_name}" for value, (by_name, _) in sorted(other.items()))
     note(f"its own names decide, against the study's numbers: {said}")
-
-
-def _check_doubles(
-    organ: str, own: Sequence[Segment], mapping: LabelMapping, location: str
-) -> None:
-    if len(own) > 1 and not _joined(organ, own, mapping):
-        raise ScanError(
-            location,
-            f"holds {len(own)} structures for {organ}; keep one, or join them",
-            rule="values",
-            detail=", ".join(each.name for each in own),
-        )
 
 
 def _joined(organ: str, own: Sequence[Segment], mapping: LabelMapping) -> bool:

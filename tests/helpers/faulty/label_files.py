@@ -218,6 +218,12 @@ def grown() -> Array:
     return np.concatenate([swapped(), swapped()[1:3]])
 
 
+def in_two_parts() -> Array:
+    array = swapped()
+    array[2][array[2] == 1] = 3
+    return array
+
+
 def fraction() -> Array:
     return (swapped() * 100).astype(np.uint8)
 
@@ -315,9 +321,7 @@ INPUTS: Mapping[str, Faulty] = {
     "lf_double": Faulty(
         kind="10",
         what=".seg.nrrd with two segments for one organ",
-        make=drawn(
-            lambda: swapped() + (swapped() == 2), segments("prostate", "Prostate", "bladder")
-        ),
+        make=drawn(in_two_parts, segments("prostate", "bladder", "Prostate")),
         truth=by_plain_bytes(),
         rule="values",
         said="holds 2 structures for prostate",
