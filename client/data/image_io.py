@@ -33,6 +33,7 @@ from client.data.itk_reader import itk_quiet, open_image
 from client.data.names import check_name
 from client.data.notes import Note, unheard
 from client.data.readings import Reading, check_same
+from client.data.segment_names import read_segment_names
 from protocol.files import atomic_file
 
 _WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")  # one file each, so that it can be replaced
@@ -53,9 +54,10 @@ def read_image(
 
     Raises:
         ScanError: It is missing, damaged, cut short, not 3-D, of several channels, holds NaN or
-            infinite voxels, or is constant.
+            infinite voxels, is constant, or is a label map by its header.
     """
     location = f"case {case}: image {path.name}"
+    _check_is_scan(path, location)
     image = sitk.Cast(_read(path, location, series_patterns, note), sitk.sitkFloat32)
     voxels = _finite_voxels(image, location)
     _check_thickness(image.GetSize(), location)
@@ -79,6 +81,7 @@ def read_grid(path: Path, *, case: str, series_patterns: Sequence[str] = ()) -> 
         ScanError: `read_image` would raise the same, for what the header alone shows.
     """
     location = f"case {case}: image {path.name}"
+    _check_is_scan(path, location)
     _check_there(path, location)
     with itk_quiet():
         if is_dicom(path):
@@ -194,6 +197,15 @@ def _read(
         else:
             image = _read_file(path, location, note, layers=layers)
     return _usable(image, image.GetSize(), location)
+
+
+def _check_is_scan(path: Path, location: str) -> None:
+    if read_segment_names(path, location=location).segments:
+        raise ScanError(
+            location,
+            "is a label map whose header names its values; give the scan that it was drawn on",
+            rule="format",
+        )
 
 
 def _check_there(path: Path, location: str) -> None:

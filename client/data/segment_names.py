@@ -80,7 +80,9 @@ def read_segment_names(path: Path, *, location: str) -> SegmentNames:
     Raises:
         ScanError: The names cannot be read, or it is a fractional label map.
     """
-    suffix = suffix_of(path) or ""
+    suffix = suffix_of(path)
+    if suffix is None:
+        return SegmentNames()
     try:
         if suffix.startswith(".nii"):
             segments = tuple(_of_label_tables(path))

@@ -206,6 +206,12 @@ def by_simple_header(place: Place) -> str:
     return f"plain bytes: values {sorted({int(value) for value in values})}"
 
 
+def segmentation_as_scan(place: Place) -> None:
+    named = segments("prostate", "bladder")
+    write_nrrd(place.label(".seg.nrrd"), swapped(), named)
+    write_nrrd(place.image(".nrrd"), swapped(), named)
+
+
 def rim() -> Array:
     """Two layers, each with value 1; one voxel is of both."""
     touching = prostate()
@@ -414,6 +420,14 @@ INPUTS: Mapping[str, Faulty] = {
         truth=by_simple_header,
         rule="values",
         said="holds values up to 4.29497e+09",
+    ),
+    "lf_as_scan": Faulty(
+        kind="10",
+        what="segmentation of 3D Slicer in the place of the scan",
+        make=segmentation_as_scan,
+        truth=by_plain_bytes(),
+        rule="format",
+        said="is a label map whose header names its values",
     ),
     "lf_against_site": Faulty(
         kind="10",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from client.data.case import Case
 from client.data.entries import case_name, scan_files
 from client.data.errors import ScanError
+from client.data.image_io import read_grid, read_image
 from client.data.segment_names import Segment, read_segment_names
 from protocol.config.site import SiteConfig
 
@@ -213,3 +214,12 @@ def test_a_name_that_a_program_gave_is_none(name: str) -> None:
 @pytest.mark.parametrize("name", ["prostate", "Segment of rectum", "T2", "PTV 60", "Prostata1"])
 def test_other_names_are_names(name: str) -> None:
     assert Segment(name=name, value=1).named
+
+
+@pytest.mark.parametrize("name", ["lf_swapped", "lf_layers", "lf_mha", "lf_mitk", "lf_table"])
+def test_a_label_map_in_the_place_of_a_scan_is_refused(name: str, tmp_path: Path) -> None:
+    lf.INPUTS[name].make(place(tmp_path))
+    [path] = (tmp_path / "labelsTr").iterdir()
+    for read_it in (read_image, read_grid):
+        with pytest.raises(ScanError, match="is a label map whose header names its values"):
+            read_it(path, case="case_1")
