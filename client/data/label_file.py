@@ -60,9 +60,7 @@ def read_label_file(
     put_on_grid(label, scan, location=location)
     if any(segment.named or _reading(segment.name, mapping) for segment in names.segments):
         masks, drawn = _masks(label, names, mapping, location, note)
-        return mapping.combine(
-            masks, scan, case=case, location=location, drawn=drawn, note=note
-        )
+        return mapping.combine(masks, scan, case=case, location=location, drawn=drawn, note=note)
     if label.GetNumberOfComponentsPerPixel() > 1:
         raise ScanError(
             location,
@@ -193,7 +191,9 @@ def _layers(
         replace(each, layer=number if len(layers) > 1 else 0) if each.layer is None else each
         for number, each in enumerate(names.segments)
     ]
-    used = {(layer, v) for layer, part in enumerate(layers) for v in occurring_values(part) if v}
+    used: set[tuple[int | None, int]] = {
+        (layer, v) for layer, part in enumerate(layers) for v in occurring_values(part) if v
+    }
     return layers, segments, used
 
 

@@ -332,6 +332,14 @@ INPUTS: Mapping[str, Faulty] = {
         rule="values",
         said="holds 2 structures for prostate",
     ),
+    "lf_empty": Faulty(
+        kind="10",
+        what=".seg.nrrd with a segment for an organ that holds no voxel",
+        make=drawn(lambda: bladder().astype("u1"), segments("bladder", "prostate")),
+        truth=by_plain_bytes(),
+        rule="organ",
+        said="holds an empty structure for prostate",
+    ),
     "lf_fractional": Faulty(
         kind="10",
         what=".seg.nrrd with a fractional label map",

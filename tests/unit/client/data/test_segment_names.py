@@ -147,6 +147,21 @@ def test_an_organ_that_is_declared_as_not_drawn_may_not_be_there(tmp_path: Path)
         read(case(where, undrawn={"case_1": ["prostate"]}))
 
 
+def test_an_empty_segment_means_what_the_sites_file_says(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    lf.drawn(lf.bladder().astype("u1"), lf.segments("bladder", "prostate"))(where)
+    with pytest.raises(ScanError, match="holds an empty structure for prostate"):
+        read(case(where))
+    absent = case(where, empty_structures="absent")
+    assert read(absent)[0] == pytest.approx({"bladder": lf.BOTH_ML["bladder"], "prostate": 0})
+    assert absent.annotated(bad.ORGANS) == {"bladder", "prostate"}
+    undrawn = case(where, empty_structures="undrawn")
+    assert undrawn.annotated(bad.ORGANS) == {"bladder"}
+    assert read(undrawn)[1] == [
+        "prostate: its structure is empty, so it counts as not drawn in this case"
+    ]
+
+
 def test_a_plain_label_that_is_cropped_is_refused_as_before(tmp_path: Path) -> None:
     where = place(tmp_path)
     lf.drawn(lf.cropped, {}, ".nrrd", first_xyz=(3, 2, 1))(where)
@@ -181,7 +196,8 @@ def test_a_box_lands_where_its_corner_says(
         with pytest.raises(ScanError, match="is not on the image grid"):
             read(case(where))
         return
-    label = case(where).read_label(case(where).read_scan(), bad.ORGANS)
+    absent = case(where, empty_structures="absent")
+    label = absent.read_label(absent.read_scan(), bad.ORGANS)
     assert label.GetPixel(first) == 1 and label.GetPixel(last) == array.flat[-1]
     assert np.count_nonzero(sitk.GetArrayViewFromImage(label)) == min(2, array.size)
 
