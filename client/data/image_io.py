@@ -6,6 +6,7 @@ refused here, with what to do about it, so that nothing behind this door checks 
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ from client.data.geometry import (
 from client.data.integrity import check_header, check_integrity, header_reading
 from client.data.itk_reader import itk_quiet, open_image
 from client.data.names import check_name
+from client.data.nifti import clear_codes, is_nifti
 from client.data.notes import Note, unheard
 from client.data.readings import Reading, check_same
 from client.data.segment_names import read_segment_names
 from protocol.files import atomic_file
 
 _WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")  # one file each, so that it can be replaced
+_CODES = ("qform_code", "sform_code")  # ITK's keys of NIfTI's form codes
 _INTEGER_TOLERANCE = 1e-3  # a label stored with a slope comes back as 0.9999999
 
 
@@ -58,7 +61,7 @@ def read_image(
     """
     location = f"case {case}: image {path.name}"
     _check_is_scan(path, location)
-    image = sitk.Cast(_read(path, location, series_patterns, note), sitk.sitkFloat32)
+    image = _as_floats(_read(path, location, series_patterns, note))
     voxels = _finite_voxels(image, location)
     _check_thickness(image.GetSize(), location)
     check_plausible(ImageGrid.of(image, image.GetSize()), location=location)
@@ -83,6 +86,7 @@ def read_grid(path: Path, *, case: str, series_patterns: Sequence[str] = ()) -> 
     location = f"case {case}: image {path.name}"
     _check_is_scan(path, location)
     _check_there(path, location)
+    _check_is_scan(path, location)
     with itk_quiet():
         if is_dicom(path):
             series = find_series(path, location=location, patterns=series_patterns)
@@ -175,10 +179,37 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
     try:
         with atomic_file(path) as draft:
             sitk.WriteImage(image, str(draft), useCompression=True)
+            if unplaced(like) and is_nifti(path):
+                _clear_codes(draft)
     except (RuntimeError, OSError) as error:
         raise ScanError(
             location, "cannot be written; check its folder and the disk", rule="closed"
         ) from error
+
+
+def unplaced(scan: sitk.Image) -> bool:
+    """Whether a scan as `read_image` gives it is NIfTI without quaternion and matrix.
+
+    Readers then place it as they like, and what is made of it lies on it in all of them only if it
+    is written without them too.
+    """
+    return all(scan.HasMetaDataKey(key) and scan.GetMetaData(key) == "0" for key in _CODES)
+
+
+def _as_floats(stored: sitk.Image) -> sitk.Image:
+    image = sitk.Cast(stored, sitk.sitkFloat32)
+    for key in _CODES:
+        if stored.HasMetaDataKey(key):  # a cast drops them
+            image.SetMetaData(key, stored.GetMetaData(key))
+    return image
+
+
+def _clear_codes(path: Path) -> None:
+    content = path.read_bytes()
+    if path.name.lower().endswith(".gz"):
+        path.write_bytes(gzip.compress(clear_codes(gzip.decompress(content)), 6, mtime=0))
+    else:
+        path.write_bytes(clear_codes(content))
 
 
 def _read(

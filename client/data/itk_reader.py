@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,15 +69,15 @@ def open_image(
         ScanError: It has other dimensions or several channels, or ITK cannot read it.
     """
     suffix = suffix_of(path) or ""
-    with in_our_words(suffix, location), _plain_name(path, suffix) as name:
+    with in_our_words(suffix, location):
         try:
-            opened = OpenImage(reader=_reader(name, suffix))
+            opened = OpenImage(reader=_reader(path, suffix))
         except RuntimeError:
             if not is_nifti(path) or header is None or header.direction is None:
                 raise
             direction = tuple(nearest_rotation(header.direction).ravel().tolist())
             with _permissive():
-                opened = OpenImage(reader=_reader(name, suffix), direction=direction)
+                opened = OpenImage(reader=_reader(path, suffix), direction=direction)
                 _check_kind(opened.reader, location, layers=layers)
                 yield opened
             return
@@ -86,10 +85,10 @@ def open_image(
         yield opened
 
 
-def _reader(name: Path, suffix: str) -> sitk.ImageFileReader:
+def _reader(path: Path, suffix: str) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetImageIO(IMAGE_IO[suffix])
-    reader.SetFileName(str(name))
+    reader.SetFileName(str(path))
     reader.ReadImageInformation()
     return reader
 
@@ -117,18 +116,6 @@ def itk_quiet() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
-
-
-@contextmanager
-def _plain_name(path: Path, suffix: str) -> Iterator[Path]:
-    """A name that the NIfTI library takes: it refuses suffixes such as `.Nii.gz`."""
-    if not is_nifti(path) or path.name.endswith((suffix, suffix.upper())):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="asdnet-") as folder:
-        link = Path(folder) / f"scan{suffix}"
-        link.symlink_to(path.resolve())
-        yield link
 
 
 @contextmanager

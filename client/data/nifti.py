@@ -21,6 +21,7 @@ CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
 _HEADER = 348  # bytes; NIfTI-2, of 540, is nothing that ITK reads
 _OFFSET_LIMIT = 1 << 20  # bytes of header and extensions
 _FLOATS = {16: "f4", 64: "f8"}  # by NIfTI's code of the voxel type
+_CODES_AT = 252  # qform_code and sform_code, 2 bytes each
 _GZIP = b"\x1f\x8b"
 
 
@@ -85,6 +86,11 @@ def open_nifti(path: Path, *, location: str) -> NiftiFile:
             location, "is not a single-file NIfTI-1 image; convert it to .nii.gz", rule="format"
         )
     return parsed
+
+
+def clear_codes(content: bytes) -> bytes:
+    """A NIfTI file of little-endian bytes, its form codes set to 0: placed by voxel sizes alone."""
+    return content[:_CODES_AT] + bytes(4) + content[_CODES_AT + 4 :]
 
 
 def check_nifti_voxels(path: Path, file: NiftiFile, *, location: str) -> None:

@@ -43,11 +43,6 @@ def nifti_numbers(file: NiftiFile) -> tuple[float, ...]:
     return used
 
 
-def unplaced(file: NiftiFile) -> bool:
-    """Whether a header has neither a quaternion nor a matrix."""
-    return struct.unpack_from(file.byte_order + "2h", file.header, 252) == (0, 0)
-
-
 def nifti_reading(file: NiftiFile, *, location: str, note: Note) -> Reading:
     """The one geometry of a header.
 

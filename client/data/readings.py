@@ -74,7 +74,7 @@ def check_axes(reading: Reading, *, location: str) -> None:
     worst = int(np.abs(cosines).argmax())
     if abs(cosines[worst]) > _SAME_AXES:
         pair = ("first and second", "first and third", "second and third")[worst]
-        degrees = np.degrees(np.arccos(np.clip(cosines[worst], -1, 1)))
+        degrees = np.degrees(np.arccos(min(1.0, abs(cosines[worst]))))
         raise ScanError(
             location,
             f"is sheared: {degrees:.4g} degrees between its {pair} axis by {reading.source}, must"

@@ -26,8 +26,10 @@ from client.data.errors import ScanError
 from client.data.hashing import content_hash
 from client.data.image_io import (
     read_image,
+    unplaced,
     write_label_map,
 )
+from client.data.nifti import clear_codes
 from client.data.pseudonyms import Pseudonyms
 from client.segmenting.options import NOTICE, Options
 from client.segmenting.overview import draw_overview
@@ -167,7 +169,8 @@ def write_confidence(confidence_zyx: NDArray[np.float32], scan: sitk.Image, path
     finally:
         plain.unlink(missing_ok=True)
     struct.pack_into("<2f", content, _NIFTI_SLOPE, 1 / 255, 0.0)
-    path.write_bytes(gzip.compress(bytes(content), 6, mtime=0))  # and no file name in its header
+    packed = clear_codes(bytes(content)) if unplaced(scan) else bytes(content)
+    path.write_bytes(gzip.compress(packed, 6, mtime=0))  # and no file name in its header
 
 
 def software() -> str:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from client.data.errors import ScanError
-from client.data.image_io import load_numbers, read_grid, read_image
+from client.data.geometry import same_grid_error
+from client.data.image_io import load_numbers, read_grid, read_image, write_label_map
+from client.segmenting.results import write_confidence
 
 Array = NDArray[Any]
 SIZE = (9, 8, 7)
@@ -258,3 +260,34 @@ def test_bytes_in_the_other_order_say_the_same(tmp_path: Path) -> None:
     assert "voxels of (1.5, 1.5, 8) mm by its matrix (sform), of (1, 1, 1)" in refused(
         tmp_path / "b.nii"
     )
+
+
+OBLIQUE = affine((0.4, -0.3, 2.8), (1.5, 1.5, 8), (5, 6, 7))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("matrix", "quaternion"),
+    [(OBLIQUE, OBLIQUE), (OBLIQUE, None), (None, OBLIQUE), (None, None)],
+)
+def test_what_is_predicted_lies_on_the_scan_for_every_reader(
+    tmp_path: Path, matrix: Array | None, quaternion: Array | None, suffix: str
+) -> None:
+    known = {} if matrix is not None or quaternion is not None else {"sform_code": 0}
+    path = write(tmp_path / "scan.nii", THICK if known else matrix, quaternion, **known)
+    scan = read_image(path, case="014")
+    write_label_map(np.ones(SIZE[::-1], np.uint8), scan, tmp_path / f"label{suffix}")
+    write_confidence(np.ones(SIZE[::-1], np.float32), scan, tmp_path / "confidence.nii.gz")
+    placed = nib.load(path).affine
+    for name in (f"label{suffix}", "confidence.nii.gz"):
+        made = nib.load(tmp_path / name)
+        np.testing.assert_allclose(made.get_fdata(), 1, atol=1e-6)
+        # As far as two readers of one quaternion differ.
+        np.testing.assert_allclose(made.affine, placed, atol=0.03)
+        by_matrix, code = made.header.get_sform(coded=True)
+        by_quaternion, other_code = made.header.get_qform(coded=True)
+        assert code == other_code == (0 if known else 1)
+        if not known:
+            np.testing.assert_allclose(by_quaternion, by_matrix, atol=0.01)
+        numbers = load_numbers(tmp_path / name, "label") if "label" in name else None
+        assert numbers is None or same_grid_error(numbers, scan) is None
