@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import SimpleITK as sitk
 
+from client.data.described_labels import as_described
 from client.data.dicom.contents import drawn_structures
 from client.data.dicom.contours import read_structures
 from client.data.dicom.objects import dicom_files, is_dicom, label_kind, structure_names
@@ -68,8 +69,12 @@ class Case:
         return {} if label is None else organ_hashes(label, drawn)
 
     def how_it_is_read(self, organs: Mapping[str, int]) -> dict[str, Any]:
-        """What decides how its files are understood, for a key; equal where nothing differs."""
-        mapping = self.label_mapping(organs)
+        """What decides how its files are understood, for a key; equal where nothing differs.
+
+        Raises:
+            ScanError: The folder's dataset.json cannot be read, or contradicts the site's file.
+        """
+        mapping = self._numbered(self.label_mapping(organs))
         return {
             "organs": dict(organs),
             "values": {v: organ for v, organ in mapping.values.items() if organ in organs},
@@ -122,6 +127,7 @@ class Case:
         location = f"case {self.name}: label {self.label.name}"
         kind = label_kind(self.label, location=location)
         if kind is None:
+            mapping = self._numbered(mapping, note)
             return read_label_file(
                 self.label, scan, mapping, case=self.name, location=location, note=note
             )
@@ -172,6 +178,13 @@ class Case:
         if not is_dicom(self.label):
             return drawn_segments(self.label, location=location)
         return drawn_structures(dicom_files(self.label)[0], location=location)
+
+    def _numbered(self, mapping: LabelMapping, note: Note = unheard) -> LabelMapping:
+        """With what the dataset.json of the site's folder says of numbers, for a label map."""
+        if self.site is None or self.label is None or is_dicom(self.label):
+            return mapping
+        location = f"case {self.name}: label {self.label.name}"
+        return as_described(mapping, self.site.data, location=location, note=note)
 
     @property
     def _patterns(self) -> tuple[str, ...]:
