@@ -6,9 +6,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from protocol.config.presets import PresetName
-from simulation.layouts import StudyCase, read_cohort
+from simulation.errors import SplitError
+from simulation.experiment.preparation import faults_of
+from simulation.layouts import StudyCase, choose_cases, find_files, read_cohort
 from simulation.options import CommonOptions
-from simulation.split import deal_to_sites, refuse_duplicates
+from simulation.sites_file import assigned_cases, assignment_digest
+from simulation.split import deal_to_sites
 
 _PHANTOM_SEED = 2018
 _PHANTOM_VOXEL_MM: dict[PresetName, float] = {"smoke": 5.0, "quick": 1.5, "paper": 1.0}
@@ -17,23 +20,31 @@ _SMOKE_COUNTS = {"A": (4, 0), "B": (4, 0), "C": (4, 0), "D": (4, 1), "E": (4, 0)
 
 
 def find_cohort(options: CommonOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
-    """The cases with their sites, no scan twice, and the cohort's description for a result.
+    """The cases with their sites, and the cohort's description for a result.
 
     Raises:
-        SplitError, ScanError: If the folder cannot be used.
+        SplitError: If the folder or the file of sites cannot be used; with every mistake.
         CohortError: If the phantom cannot be made.
     """
     if options.data is None:
-        cases, cohort = _phantom(options, console)
-    else:
-        cohort = {"kind": "folder"}
-        cases = deal_to_sites(
-            read_cohort(options.data, options.labelled, options.unlabelled),
-            options.sites,
-            options.protocol.seed,
+        return _phantom(options, console)
+    files = find_files(options.data)
+    if files.passed_over:
+        console.print(
+            f"note: {options.data} holds {len(files.passed_over)} files that are no scan: "
+            f"{', '.join(files.passed_over[:5])}",
+            highlight=False,
+            soft_wrap=True,
         )
-    refuse_duplicates(cases)
-    return cases, cohort
+    if files.mistakes:
+        # Those cases that have their files are read too: every fault at once.
+        faults = faults_of(files.cases, options.protocol, options.workers, console)
+        raise SplitError("\n".join(dict.fromkeys([*files.mistakes, *faults])))
+    if options.sites_file is not None:
+        cases = assigned_cases(options.sites_file, files)
+        return cases, {"kind": "folder", "sites_file": assignment_digest(cases)}
+    cases = choose_cases(options.data, files, options.labelled, options.unlabelled)
+    return deal_to_sites(cases, options.sites, options.protocol.seed), {"kind": "folder"}
 
 
 def _phantom(options: CommonOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:

@@ -7,13 +7,16 @@ as it is downloaded, all scans and segmentations in one folder.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.data.case import Part
-from client.data.entries import scan_files
+from client.data.case import Case, Part
+from client.data.dataset_files import dataset_problems
+from client.data.dataset_json import read_dataset_json
+from client.data.entries import list_folder, scan_files
 from client.data.errors import ScanError
 from client.data.integrity import data_file
+from client.data.layout import survey_folder
 from simulation.errors import SplitError
 
 _PROMISE12 = re.compile(r"(Case[0-9]+)(_segmentation)?\.mhd", re.IGNORECASE)
@@ -26,7 +29,8 @@ class StudyCase:
     """One case of the simulation.
 
     `label` is what a reader drew, for training; `reference` what is scored against.  A withheld
-    case is unlabelled to its site, and only the simulation knows its reference.
+    case is unlabelled to its site, and only the simulation knows its reference.  The folds decide
+    the part of a labelled case, unless it is `fixed`; cases of one `group` get one part and fold.
     """
 
     name: str
@@ -35,50 +39,155 @@ class StudyCase:
     reference: Path | None
     site: str = ""
     part: Part = "labelled"
+    fixed: bool = False
+    group: str = ""
 
 
 def read_cohort(folder: Path, labelled: int | None, unlabelled: int | None) -> list[StudyCase]:
-    """The cases of a folder, labelled first.
+    """The cases of a folder, labelled first; as `find_files` and `choose_cases`.
+
+    Raises:
+        SplitError: With every mistake of the folder's files by their names, or too few cases.
+    """
+    files = find_files(folder)
+    if files.mistakes:
+        raise SplitError("\n".join(files.mistakes))
+    return choose_cases(folder, files, labelled, unlabelled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortFiles:
+    """The files of a folder by case.
+
+    Attributes:
+        images: Of the cases with labels.
+        labels: Of the same cases.
+        pool: Images without labels; {}: some of the labelled cases are to be withheld.
+        references: What is scored against where it is not the label.
+        withheld: Of the pool.
+        promise12: Whether the folder is PROMISE12's.
+        passed_over: Files in its folders that are no scan.
+        mistakes: What is wrong by names alone; the cases above are those without any.
+    """
+
+    images: Mapping[str, Path]
+    labels: Mapping[str, Path]
+    pool: Mapping[str, Path] = field(default_factory=dict)
+    references: Mapping[str, Path] = field(default_factory=dict)
+    withheld: Mapping[str, Path] = field(default_factory=dict)
+    promise12: bool = False
+    passed_over: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
+
+    @property
+    def cases(self) -> list[Case]:
+        """All of them, as a site would read them."""
+        labelled = [
+            Case(name=name, part="labelled", image=image, label=self.labels[name])
+            for name, image in self.images.items()
+        ]
+        return labelled + [
+            Case(name=name, part="unlabelled", image=image, label=self.withheld.get(name))
+            for name, image in self.pool.items()
+        ]
+
+
+def find_files(folder: Path) -> CohortFiles:
+    """The files of a folder by case, found and paired as the data check does it.
+
+    What is wrong with single cases is in `mistakes`: an image without label or a label without
+    image, a name twice or that cannot be read, files that dataset.json does not say.
 
     Args:
-        folder: With imagesTr/ and labelsTr/; cohort.json names sites; imagesUn/, or else the last
-            cases in name order, are the unlabelled pool.  Or PROMISE12's: CaseNN.mhd next to
-            CaseNN_segmentation.mhd.
-        labelled: How many labelled cases to use, in name order; None: 50, of PROMISE12 all that
-            are not unlabelled.
+        folder: With imagesTr/ and labelsTr/ (names may end in nnU-Net's `_0000`); imagesUn/ is the
+            unlabelled pool.  Or PROMISE12's: CaseNN.mhd next to CaseNN_segmentation.mhd.
+
+    Raises:
+        SplitError: There is no such folder, or no scan in it.
+    """
+    if is_promise12(folder):
+        return _promise12_files(folder)
+    if not (folder / "imagesTr").is_dir():
+        raise SplitError(
+            f"{folder / 'imagesTr'}: no such folder; wants imagesTr/ and labelsTr/ as in the "
+            "Medical Segmentation Decathlon, or PROMISE12's CaseNN.mhd"
+        )
+    survey = survey_folder(folder)
+    over = survey.passed_over
+    here = over.get("imagesTr", [])
+    if not list_folder(folder / "imagesTr").scans:
+        raise SplitError(
+            f"{folder / 'imagesTr'}: holds no scan that can be read (.nii.gz, .mha, .nrrd, DICOM)"
+            + (f", but {', '.join(here[:5])}" if here else "")
+        )
+    # What lies in imagesVal and imagesTs is not used here: folds validate and test.
+    mistakes = [
+        str(r.problem) for r in survey.refused if r.part in ("labelled", "unlabelled", None)
+    ]
+    of_part: dict[Part, list[Case]] = {"labelled": [], "unlabelled": []}
+    for case in survey.cases:
+        of_part.setdefault(case.part, []).append(case)
+    images = {case.name: case.image for case in of_part["labelled"]}
+    labels = {case.name: case.label for case in of_part["labelled"] if case.label is not None}
+    try:
+        described = read_dataset_json(folder)
+        if described is not None:
+            # A case that is refused is there; what is wrong with it has its own line.
+            refused = {r.case: folder for r in survey.refused if r.part == "labelled"}
+            mistakes += map(str, dataset_problems(described, refused | images, refused | labels))
+    except ScanError as error:
+        mistakes.append(str(error))
+    references = _references(folder / "labelsRef", mistakes)
+    withheld = _references(folder / "labelsUn", mistakes)
+    return CohortFiles(
+        images=images,
+        labels=labels,
+        pool={case.name: case.image for case in of_part["unlabelled"]},
+        references=references,
+        withheld=withheld,
+        passed_over=tuple(
+            f"{name}/{file}"
+            for name in ("imagesTr", "labelsTr", "imagesUn")
+            for file in over.get(name, [])
+        ),
+        mistakes=tuple(mistakes),
+    )
+
+
+def choose_cases(
+    folder: Path, files: CohortFiles, labelled: int | None, unlabelled: int | None
+) -> list[StudyCase]:
+    """So many cases of a folder, in name order, labelled first.
+
+    Args:
+        folder: Its cohort.json names sites.
+        files: Of the folder.  Without a pool the last labelled cases in name order are withheld.
+        labelled: How many labelled cases to use; None: 50, of PROMISE12 all that are not
+            unlabelled.
         unlabelled: How many unlabelled cases; None: 20, of PROMISE12 none.
 
     Raises:
-        SplitError: If a folder is missing or holds too few cases, or a file of a pair is missing.
-        ScanError: If two files of a folder claim one case.
+        SplitError: If there are too few.
     """
-    images, labels, labelled, unlabelled = _pairs_and_counts(folder, labelled, unlabelled)
-    pool = _files(folder / "imagesUn", required=False)
-    references = _files(folder / "labelsRef", required=False)
-    withheld = _files(folder / "labelsUn", required=False)
-    names = sorted(images)
+    usual = (max(1, len(files.images) - (unlabelled or 0)), 0)
+    usual = usual if files.promise12 else _DECATHLON_COUNTS
+    labelled = usual[0] if labelled is None else labelled
+    unlabelled = usual[1] if unlabelled is None else unlabelled
+    names = sorted(files.images)
+    pool, withheld = dict(files.pool), dict(files.withheld)
     if not pool and unlabelled:
         if len(names) < labelled + unlabelled:
             raise SplitError(
                 f"{folder}: holds {len(names)} cases, {labelled} labelled and "
                 f"{unlabelled} withheld are asked for; lower --labelled or --unlabelled"
             )
-        withheld_names = names[-unlabelled:]
-        pool = {name: images[name] for name in withheld_names}
-        withheld = {name: labels[name] for name in withheld_names}
+        last = names[-unlabelled:]
+        pool = {name: files.images[name] for name in last}
+        withheld = {name: files.labels[name] for name in last}
         names = names[:-unlabelled]
     _check_counts(folder, ("labelled", len(names), labelled), ("unlabelled", len(pool), unlabelled))
     sites = _made_sites(folder)
-    cases = [
-        StudyCase(
-            name=name,
-            image=images[name],
-            label=labels[name],
-            reference=references.get(name, labels[name]),
-            site=sites.get(name, ""),
-        )
-        for name in names[:labelled]
-    ]
+    cases = [labelled_case(files, name, sites.get(name, "")) for name in names[:labelled]]
     cases += [
         StudyCase(
             name=name,
@@ -93,21 +202,15 @@ def read_cohort(folder: Path, labelled: int | None, unlabelled: int | None) -> l
     return cases
 
 
-def _pairs_and_counts(
-    folder: Path, labelled: int | None, unlabelled: int | None
-) -> tuple[dict[str, Path], dict[str, Path], int, int]:
-    """Images, label maps, and how many labelled and unlabelled cases are meant."""
-    if is_promise12(folder):
-        images, labels = _promise12_pairs(folder)
-        unlabelled = unlabelled or 0
-        labelled = max(1, len(images) - unlabelled) if labelled is None else labelled
-        return images, labels, labelled, unlabelled
-    images = _files(folder / "imagesTr", required=True)
-    labels = _files(folder / "labelsTr", required=True)
-    _check_pairs(folder, images, labels)
-    labelled = _DECATHLON_COUNTS[0] if labelled is None else labelled
-    unlabelled = _DECATHLON_COUNTS[1] if unlabelled is None else unlabelled
-    return images, labels, labelled, unlabelled
+def labelled_case(files: CohortFiles, name: str, site: str) -> StudyCase:
+    """One of the cases with labels."""
+    return StudyCase(
+        name=name,
+        image=files.images[name],
+        label=files.labels[name],
+        reference=files.references.get(name, files.labels[name]),
+        site=site,
+    )
 
 
 def _check_counts(folder: Path, *counts: tuple[str, int, int]) -> None:
@@ -118,39 +221,26 @@ def _check_counts(folder: Path, *counts: tuple[str, int, int]) -> None:
             )
 
 
-def _files(folder: Path, *, required: bool) -> dict[str, Path]:
-    if not folder.is_dir():
-        if required:
-            raise SplitError(
-                f"{folder}: no such folder; wants imagesTr/ and labelsTr/ as in the Medical "
-                "Segmentation Decathlon, or PROMISE12's CaseNN.mhd"
-            )
+def _references(folder: Path, mistakes: list[str]) -> dict[str, Path]:
+    """Label maps by case; what is wrong is added to the mistakes."""
+    try:
+        return scan_files(folder) if folder.is_dir() else {}
+    except ScanError as error:
+        mistakes.append(str(error))
         return {}
-    files = scan_files(folder)
-    if required and not files:
-        raise SplitError(f"{folder}: holds no scan that can be read (.nii.gz, .mha, .nrrd, DICOM)")
-    return files
-
-
-def _check_pairs(folder: Path, images: Mapping[str, Path], labels: Mapping[str, Path]) -> None:
-    mistakes = [
-        f"{folder}: label {name} has no image in imagesTr; add the image or remove the label"
-        for name in sorted(set(labels) - set(images))
-    ]
-    mistakes += [
-        f"{folder}: image {name} has no label in labelsTr; add the label or move it to imagesUn"
-        for name in sorted(set(images) - set(labels))
-    ]
-    if mistakes:
-        raise SplitError("\n".join(mistakes))
 
 
 def _made_sites(folder: Path) -> dict[str, str]:
     manifest = folder / "cohort.json"
     if not manifest.exists():
         return {}
-    content = json.loads(manifest.read_text(encoding="utf-8"))
-    return {case["name"]: case["site"] for case in content["cases"]}
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        return {case["name"]: case["site"] for case in content["cases"]}
+    except (ValueError, KeyError, TypeError):
+        raise SplitError(
+            f"{manifest}: is no made cohort's; take it away, or make the cohort again"
+        ) from None
 
 
 def is_promise12(folder: Path) -> bool:
@@ -158,23 +248,31 @@ def is_promise12(folder: Path) -> bool:
     return folder.is_dir() and any(_PROMISE12.fullmatch(path.name) for path in folder.iterdir())
 
 
-def _promise12_pairs(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Image and segmentation of every case; one error lists all that is missing."""
+def _promise12_files(folder: Path) -> CohortFiles:
+    """Image and segmentation of every case, and all that is missing."""
     images: dict[str, Path] = {}
     labels: dict[str, Path] = {}
-    mistakes = []
+    mistakes: list[str] = []
+    faulty: set[str] = set()
     for path in sorted(folder.iterdir()):
         if matched := _PROMISE12.fullmatch(path.name):
             (labels if matched[2] else images)[matched[1]] = path
             try:
                 data_file(path, location=f"case {matched[1]}: {path.name}")
-            except ScanError as error:
-                mistakes.append(str(error))
+            except (ScanError, OSError) as error:
+                faulty.add(matched[1])
+                reason = getattr(error, "strerror", None)
+                where = f"case {matched[1]}: {path.name}"
+                mistakes.append(f"{where} cannot be opened: {reason}" if reason else str(error))
     for name in sorted(set(images) ^ set(labels)):
         missing = f"{name}{'_segmentation' if name in images else ''}.mhd"
         mistakes.append(
             f"{folder}: case {name} has no {missing}; add it, or take the case out of the folder"
         )
-    if mistakes:
-        raise SplitError("\n".join(mistakes))
-    return images, labels
+    pairs = sorted((images.keys() & labels.keys()) - faulty)
+    return CohortFiles(
+        images={name: images[name] for name in pairs},
+        labels={name: labels[name] for name in pairs},
+        promise12=True,
+        mistakes=tuple(mistakes),
+    )

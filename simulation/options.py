@@ -6,8 +6,6 @@ from pathlib import Path
 from protocol.config.presets import PresetName
 from protocol.config.study import StudyProtocol
 
-FOLDS = 5
-
 
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions:
@@ -19,6 +17,8 @@ class CommonOptions:
         fixed_grid: Whether spacing and patch stay as they are.
         data: Folder of scans; None: the phantom cohort of the preset, made in the cache.
         labelled: How many cases; None: what is usual for the folder's layout; unlabelled alike.
+        sites: Hospitals that cases are dealt to; None: six, or those of `sites_file`.
+        sites_file: CSV of case, site, split, group; None: cases are dealt to the sites.
         out: Result folder.
         workers: Processes.
         cache: Made cohorts and preprocessed scans.
@@ -30,7 +30,8 @@ class CommonOptions:
     data: Path | None
     labelled: int | None
     unlabelled: int | None
-    sites: int
+    sites: int | None
+    sites_file: Path | None
     out: Path
     device: str
     workers: int

@@ -1,4 +1,4 @@
-"""Splits cases into sites and folds, and writes each site's share as a hospital's folder.
+"""Splits cases into sites, and writes each site's share as a hospital's folder.
 
 The made cohort's cases know their site; those of other folders are dealt to sites in the made
 cohort's proportions.
@@ -16,20 +16,15 @@ import numpy as np
 import SimpleITK as sitk
 import yaml
 
-from client.data.case import (
-    Case,
-    Part,
-)
+from client.data.case import Case
+from client.data.entries import suffix_of
 from client.data.errors import ScanError
-from client.data.image_io import read_image
 from client.data.integrity import data_file
-from client.data.label_file import read_label_map
 from client.data.layout import LAYOUT
-from client.data.leakage import duplicate_mistakes
 from protocol.config.site import SiteConfig, read_site
 from simulation.errors import SplitError
+from simulation.folds import apportion
 from simulation.layouts import StudyCase
-from simulation.options import FOLDS
 from simulation.partial_labels import Hidden
 
 # (labelled, unlabelled) of the synthetic cohort; other numbers of cases are dealt in proportion.
@@ -45,21 +40,27 @@ _SITE_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FOLDERS = {part: (images, labels) for part, images, labels in LAYOUT}
 
 
-def deal_to_sites(cases: Sequence[StudyCase], sites: int, seed: int) -> list[StudyCase]:
+def deal_to_sites(cases: Sequence[StudyCase], sites: int | None, seed: int) -> list[StudyCase]:
     """A site for every case that has none, in the proportions of the made cohort.
 
     Cases of one kind are shuffled by the seed, then dealt in blocks.
+
+    Args:
+        cases: Of a folder.
+        sites: How many; None: those that the cases have, or six.
+        seed: Another one deals otherwise.
 
     Raises:
         SplitError: If there are fewer cases than sites.
     """
     if all(case.site for case in cases):
         present = len({case.site for case in cases})
-        if present != sites:
+        if sites not in (None, present):
             raise SplitError(
                 f"the cohort has {present} sites of its own, --sites is {sites}; leave it out"
             )
         return list(cases)
+    sites = len(SIX_SITES) if sites is None else sites
     if not 1 <= sites <= len(_SITE_NAMES):
         raise SplitError(f"--sites must be 1 to {len(_SITE_NAMES)}, not {sites}")
     shares = _shares(sites)
@@ -72,7 +73,7 @@ def deal_to_sites(cases: Sequence[StudyCase], sites: int, seed: int) -> list[Stu
     for kind, index in (("labelled", 0), ("unlabelled", 1)):
         of_kind = [case for case in cases if case.part == kind]
         order = rng.permutation(len(of_kind))
-        counts = _apportion(len(of_kind), [share[index] for share in shares.values()])
+        counts = apportion(len(of_kind), [share[index] for share in shares.values()])
         names = [s for s, n in zip(shares, counts, strict=True) for _ in range(n)]
         dealt += [replace(of_kind[i], site=name) for i, name in zip(order, names, strict=True)]
     empty = sorted(set(shares) - {case.site for case in dealt})
@@ -81,100 +82,6 @@ def deal_to_sites(cases: Sequence[StudyCase], sites: int, seed: int) -> list[Stu
             f"{len(cases)} cases leave site {empty[0]} without any; lower --sites to fit them"
         )
     return sorted(dealt, key=lambda case: (case.site, case.part, case.name))
-
-
-def choose_fold(cases: Sequence[StudyCase], fold: int, seed: int) -> list[StudyCase]:
-    """Parts of fold 1 to 5: a fifth of the labelled cases is tested on, half a fifth validated on.
-
-    Stratified by site: each site's shuffled cases are dealt to the folds in turn, and the next
-    site continues where the last one stopped, so folds differ by one case at most.
-    """
-    if not 1 <= fold <= FOLDS:
-        raise SplitError(f"--fold must be 1 to {FOLDS}, not {fold}")
-    rng = np.random.default_rng([seed, 11])
-    by_site: dict[str, list[StudyCase]] = defaultdict(list)
-    for case in cases:
-        if case.part == "labelled":
-            by_site[case.site].append(case)
-    folds: list[list[StudyCase]] = [[] for _ in range(FOLDS)]
-    turn = 0
-    for site in sorted(by_site):
-        for index in rng.permutation(len(by_site[site])):
-            folds[turn % FOLDS].append(by_site[site][index])
-            turn += 1
-    test = {case.name for case in folds[fold - 1]}
-    validation = {case.name for case in folds[fold % FOLDS][::2]}
-    for of_site in by_site.values():
-        # A site keeps a labelled case to train on: first what it validates on gives way.
-        names = sorted((case.name for case in of_site), key=lambda name: name in test)
-        if names and not set(names) - test - validation:
-            test.discard(names[0])
-            validation.discard(names[0])
-    parts: list[StudyCase] = []
-    for case in cases:
-        part: Part = case.part
-        if part == "labelled" and case.name in test:
-            part = "test"
-        elif part == "labelled" and case.name in validation:
-            part = "validation"
-        parts.append(replace(case, part=part))
-    return parts
-
-
-def keep_labels(cases: Sequence[StudyCase], count: int, fold: int, seed: int) -> list[StudyCase]:
-    """Only `count` training cases stay labelled; the others of a site become unlabelled ones.
-
-    Their references are withheld.  Sites keep labels in proportion to what they have, which may
-    leave a small one without any; test and validation cases stay as they are.
-
-    Args:
-        cases: With the parts of one fold.
-        count: Labelled training cases of all sites.
-        fold: Number of the fold; another fold draws anew.
-        seed: Another seed draws other cases.
-
-    Raises:
-        SplitError: If there are fewer training cases with labels.
-    """
-    by_site: dict[str, list[str]] = defaultdict(list)
-    for case in cases:
-        if case.part == "labelled":
-            by_site[case.site].append(case.name)
-    there = sum(len(names) for names in by_site.values())
-    if count > there:
-        raise SplitError(
-            f"fold {fold} has {there} labelled training cases, {count} are asked for; lower "
-            "--training-labels"
-        )
-    rng = np.random.default_rng([seed, fold, 13])
-    sites = sorted(by_site)
-    shares = _apportion(count, [len(by_site[site]) for site in sites])
-    kept: set[str] = set()
-    for site, share in zip(sites, shares, strict=True):
-        kept.update(rng.permutation(sorted(by_site[site]))[:share].tolist())
-    return [
-        replace(case, part="unlabelled", label=None)
-        if case.part == "labelled" and case.name not in kept
-        else case
-        for case in cases
-    ]
-
-
-def refuse_duplicates(cases: Sequence[StudyCase]) -> None:
-    """The same scan in two sites or two parts would be trained and tested on.
-
-    Raises:
-        SplitError: Naming every pair.
-    """
-    try:
-        mistakes = duplicate_mistakes(
-            (case.site, Case(name=case.name, part=case.part, image=case.image, label=None))
-            for case in cases
-        )
-    except ScanError as error:
-        raise SplitError(str(error)) from None
-    if mistakes:
-        raise SplitError("\n".join(mistakes))
 
 
 def write_sites(
@@ -240,7 +147,8 @@ def _write_partly(
     case: StudyCase, label: Path, folder: Path, hidden: Collection[str], organs: Mapping[str, int]
 ) -> None:
     """The label without the hidden organs, as if not annotated; never a link to the full label."""
-    full = read_label_map(label, read_image(case.image, case=case.name), organs, case=case.name)
+    whole = Case(name=case.name, part=case.part, image=case.image, label=label)
+    full = whole.read_label(whole.read_scan(), organs)
     array = sitk.GetArrayFromImage(full)
     for organ in hidden:
         array[array == organs[organ]] = 0
@@ -264,32 +172,31 @@ def _shares(sites: int) -> dict[str, tuple[int, int]]:
     return middle | {names[-2]: (1, 1), names[-1]: (0, 3)}
 
 
-def _apportion(total: int, shares: Sequence[int]) -> list[int]:
-    """Integers in proportion, largest remainders first (Hamilton's method)."""
-    if not total:
-        return [0] * len(shares)
-    exact = [total * share / sum(shares) for share in shares]
-    counts = [int(value) for value in exact]
-    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - exact[i], i))
-    for index in by_remainder[: total - sum(counts)]:
-        counts[index] += 1
-    return counts
-
-
 def _link(source: Path, folder: Path, name: str) -> None:
     """A symbolic link, or a copy where the file system has none; the name keeps its suffixes."""
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = "" if source.is_dir() else source.suffix
-    if source.name.lower().endswith(".nii.gz"):
-        suffix = source.name[-len(".nii.gz") :]
-    target = folder / f"{name}{suffix}"
-    _link_one(source, target)
-    voxels = None if source.is_dir() else data_file(source, location=f"case {name}")
+    length = len(suffix_of(source) or source.suffix)
+    suffix = "" if source.is_dir() else source.name[len(source.name) - length :]
+    _link_one(source, folder / f"{name}{suffix}")
+    try:
+        voxels = None if source.is_dir() else data_file(source, location=f"case {name}")
+    except (ScanError, OSError):
+        return  # The header alone: reading it says what is wrong.
     if voxels is not None:
-        _link_one(voxels, folder / voxels.name)
+        # The header names it by its path from the header.
+        target = Path(os.path.normpath(folder / os.path.relpath(voxels, source.parent)))
+        if not target.is_relative_to(folder):
+            raise SplitError(
+                f"case {name}: the file of its voxels, {voxels.name}, is not beside its header; "
+                "put it there, or save the scan as one file"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link_one(voxels, target)
 
 
 def _link_one(source: Path, target: Path) -> None:
+    if target.is_symlink() or target.exists():
+        return  # Voxels that two headers share; never written through a link.
     try:
         os.symlink(source.resolve(), target, target_is_directory=source.is_dir())
     except OSError:

@@ -184,8 +184,10 @@ def _key(case: Case, protocol: StudyProtocol) -> str:
             [protocol.spacing_mm, case.how_it_is_read(protocol.organs), requirements],
             sort_keys=True,
         ),
-        content_hash(case.image),
-        content_hash(case.label) if case.label else "",
+        content_hash(case.image, f"case {case.name}: image {case.image.name}"),
+        content_hash(case.label, f"case {case.name}: label {case.label.name}")
+        if case.label
+        else "",
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

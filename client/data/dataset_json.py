@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -26,13 +26,11 @@ from pydantic import (
 )
 
 from asdnet_models.organs import check_organs
-from client.data.entries import IMAGE_IO, case_name, suffix_of
-from client.data.errors import Problem, ScanError
+from client.data.errors import ScanError
 
 NAME = "dataset.json"
 _IGNORE = "ignore"  # nnU-Net's name for voxels that nobody has annotated
 _MAX_BYTES = 64 << 20
-_SHOWN = 10
 
 
 def _whole(value: Any) -> Any:
@@ -127,10 +125,11 @@ class DatasetJson(BaseModel):
                 or values that no organ may have.
         """
         mistakes = []
+        if not self.labels:
+            mistakes.append("has no `labels`, which say what the numbers in label maps are")
         if self.regions:
             mistakes.append(
-                "`labels` has regions of several values; an organ is one value: name each value by"
-                " itself"
+                "`labels` has regions of several values; an organ is one value: name each by itself"
             )
         if self.ignored is not None:
             mistakes.append(
@@ -138,13 +137,10 @@ class DatasetJson(BaseModel):
                 " an organ is annotated in a whole scan or not: take it out of the label maps and"
                 " of `labels`"
             )
-        organs: dict[str, int] = {}
-        for name, value in self.values.items():
-            if organs.setdefault(organ_name(name), value) != value:
-                mistakes.append("two of its labels are one name in a study; rename one")
-        if not self.labels:
-            mistakes.append("has no `labels`, which say what the numbers in label maps are")
-        elif not self.regions:
+        organs = {organ_name(name): value for name, value in self.values.items()}
+        if len(organs) < len(self.values):
+            mistakes.append("two of its labels are one name in a study; rename one")
+        if self.labels and not self.regions:
             try:
                 check_organs(organs)
             except ValueError as error:
@@ -152,6 +148,27 @@ class DatasetJson(BaseModel):
         if mistakes:
             raise ScanError(NAME, f": {'; '.join(mistakes)}", rule="values")
         return organs
+
+    def contradiction(self, organs: Mapping[str, int]) -> str | None:
+        """What it says of the labels where these organs are not its own; None where they are.
+
+        Of regions and of voxels to be ignored only the values count: organs may name their parts.
+        """
+        if not self.labels:
+            return None
+        if not self.regions:
+            said = {organ_name(name): value for name, value in self.values.items()}
+            if said == dict(organs):
+                return None
+        elif set(organs.values()) == {
+            v for value in self.labels.values() for v in _each(value) if v
+        }:
+            return None
+        return ", ".join(f"{name}={value}" for name, value in self.labels.items())
+
+
+def _each(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else value
 
 
 def organ_name(name: str) -> str:
@@ -187,97 +204,6 @@ def read_dataset_json(folder: Path) -> DatasetJson | None:
         raise ScanError(NAME, f": {_explained(error)}; correct it", rule="format") from None
 
 
-def dataset_problems(
-    described: DatasetJson, images: Mapping[str, Path], labels: Mapping[str, Path]
-) -> list[Problem]:
-    """Where the files of imagesTr and labelsTr, by case, are not what dataset.json says."""
-    problems = []
-    if len(described.channels) > 1:
-        problems.append(
-            Problem(
-                rule="dimensions",
-                location=NAME,
-                message=f": names {len(described.channels)} channels a case, one can be read; keep"
-                " the files of one channel, as case_0000, and name it alone",
-                detail=_some(described.channels),
-            )
-        )
-    problems += _ending_problems(described, [*images.values(), *labels.values()])
-    problems += _list_problems(described, images, labels)
-    return problems
-
-
-def _ending_problems(described: DatasetJson, files: list[Path]) -> Iterator[Problem]:
-    ending = described.file_ending
-    if ending is None:
-        return
-    if ending.lower() not in IMAGE_IO:
-        message = (
-            f": `file_ending` is {ending!r}, which cannot be read; convert the files to .nii.gz"
-        )
-        yield Problem(rule="format", location=NAME, message=message)
-        return
-    others = [p for p in files if p.is_file() and suffix_of(p) != ending.lower()]
-    if others:
-        yield Problem(
-            rule="format",
-            location=NAME,
-            message=f": `file_ending` is {ending!r}, but {len(others)} file(s) have another one;"
-            " take them away, or correct it",
-            detail=_some(f"{path.parent.name}/{path.name}" for path in others),
-        )
-
-
-def _list_problems(
-    described: DatasetJson, images: Mapping[str, Path], labels: Mapping[str, Path]
-) -> Iterator[Problem]:
-    listed = {
-        "imagesTr": {_listed_case(case.image) for case in described.training},
-        "labelsTr": {_listed_case(case.label) for case in described.training},
-    }
-    for folder, there in (("imagesTr", images), ("labelsTr", labels)):
-        # nnU-Net 1 lists case.nii.gz, whose file is case_0000.nii.gz.
-        absent = sorted(
-            name
-            for name in listed[folder]
-            if name not in there and name.removesuffix("_0000") not in there
-        )
-        if absent:
-            yield Problem(
-                rule="missing",
-                location=NAME,
-                message=f": `training` lists {len(absent)} case(s) that are not in {folder}; add"
-                " their files, or take them out of the list",
-                detail=_some(absent),
-            )
-    unlisted = sorted(
-        name
-        for name in images
-        if name not in listed["imagesTr"] and f"{name}_0000" not in listed["imagesTr"]
-    )
-    if described.training and unlisted:
-        yield Problem(
-            rule="pair",
-            location=NAME,
-            message=f": `training` does not list {len(unlisted)} case(s) that are in imagesTr; list"
-            " them, or take them out of the folder",
-            detail=_some(unlisted),
-        )
-    count = described.num_training
-    if not described.training and count is not None and count != len(images):
-        yield Problem(
-            rule="missing",
-            location=NAME,
-            message=f": `numTraining` is {count}, but imagesTr holds {len(images)} case(s); look"
-            " which are missing or too many, or correct it",
-        )
-
-
-def _listed_case(path: str) -> str:
-    """The case that a listed file is of; lists of Windows have backslashes."""
-    return case_name(Path(PurePosixPath(path.replace("\\", "/")).name))
-
-
 def _explained(error: ValidationError) -> str:
     """Every field that breaks a rule, and the rule, once."""
     lines = []
@@ -285,9 +211,3 @@ def _explained(error: ValidationError) -> str:
         rule = item["msg"].removeprefix("Value error, ")
         lines.append(f"`{item['loc'][0]}`: {rule[:1].lower()}{rule[1:]}" if item["loc"] else rule)
     return "; ".join(dict.fromkeys(lines))
-
-
-def _some(names: Iterable[str]) -> str:
-    shown = list(names)
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more

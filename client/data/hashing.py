@@ -13,7 +13,7 @@ from client.data.errors import ScanError
 from client.data.integrity import data_file
 
 
-def content_hash(path: Path) -> str:
+def content_hash(path: Path, location: str = "") -> str:
     """SHA-256 of a file's bytes; changes whenever what is read from it may change.
 
     Of a DICOM folder: all its files in the order of their paths. Of a .mhd or .nhdr header: it and
@@ -23,7 +23,7 @@ def content_hash(path: Path) -> str:
         ScanError: It is nothing that is read, as `check_entry` has it, or it or the file of its
             voxels cannot be opened.
     """
-    location = f"scan {path.name}"
+    location = location or f"scan {path.name}"
     check_entry(path, location)
     if path.is_dir():
         return hashlib.sha256("".join(map(_file_hash, dicom_files(path))).encode()).hexdigest()

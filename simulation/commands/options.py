@@ -1,7 +1,7 @@
 """Options that `run` and `tables` share, and what follows from them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,8 @@ class SharedOptions:
         str | None,
         typer.Option(
             metavar="NAME=VALUE,...",
-            help="Label values of a folder's label maps, as anterior=1,posterior=2.",
+            help="Label values of a folder's label maps, as anterior=1,posterior=2; else its "
+            "dataset.json's.",
         ),
     ] = None
     labelled: Annotated[
@@ -67,7 +68,18 @@ class SharedOptions:
     unlabelled: Annotated[
         int | None, typer.Option(min=0, help="Unlabelled cases; 20, or none of PROMISE12.")
     ] = None
-    sites: Annotated[int, typer.Option(min=1, max=26, help="Hospitals to simulate.")] = 6
+    sites: Annotated[
+        int | None,
+        typer.Option(min=1, max=26, help="Hospitals that cases are dealt to; 6."),
+    ] = None
+    sites_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of case,site,split,group: the hospital that each case of the folder is of, "
+            "instead of dealing; split (train, validation, test, unlabelled) and group may be "
+            "empty."
+        ),
+    ] = None
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
     ] = "auto"
@@ -93,12 +105,16 @@ class SharedOptions:
             seed: Instead of the preset's.
             start: What a preset's name stands for.
         """
+        self._refuse_contradictions(data, option)
+        organs = organs_of(data, self.organs, option)
+        if self.organs is None and organs is not None:
+            _refuse_other_organs(self.study, organs)
         return {
             "preset": self.preset,
             "protocol": base_protocol(
                 self.preset,
                 self.study,
-                organs_of(data, self.organs, option),
+                organs,
                 rounds=self.rounds,
                 steps=self.steps,
                 seed=seed,
@@ -109,10 +125,36 @@ class SharedOptions:
             "labelled": self.labelled,
             "unlabelled": self.unlabelled,
             "sites": self.sites,
+            "sites_file": self.sites_file,
             "device": self.device,
             "workers": self.workers or os.cpu_count() or 1,
             "cache": self.cache,
         }
+
+    def _refuse_contradictions(self, data: Path | None, option: str) -> None:
+        """Options that would have no effect beside others.
+
+        Raises:
+            ProtocolError: With all of them.
+        """
+        given = {
+            f"--{name.replace('_', '-')}": getattr(self, name)
+            for name in ("sites_file", "sites", "labelled", "unlabelled")
+        }
+        mistakes = []
+        if data is None:
+            needless = [name for name, value in given.items() if value is not None]
+            if self.preset != "smoke":
+                needless = [name for name in needless if name not in ("--labelled", "--unlabelled")]
+            mistakes += [f"{name}: goes with {option}; phantoms have theirs" for name in needless]
+        elif self.sites_file is not None:
+            mistakes += [
+                f"{name}: has no effect beside --sites-file, which says it; give one of the two"
+                for name, value in given.items()
+                if name != "--sites-file" and value is not None
+            ]
+        if mistakes:
+            raise ProtocolError("\n".join(mistakes))
 
 
 def base_protocol(
@@ -147,11 +189,17 @@ def base_protocol(
 
 
 def organs_of(data: Path | None, organs: str | None, option: str) -> dict[str, int] | None:
-    """The label values of a folder; None for the phantom, whose organs are fixed.
+    """The label values of a folder, by --organs, by its dataset.json, or PROMISE12's.
+
+    Returns:
+        None for the phantom, whose organs are fixed.
 
     Raises:
-        ProtocolError: If they are missing, not valid, or given for the phantom.
+        ProtocolError: If they are missing, not valid, given for the phantom, or others than
+            dataset.json says.
+        ScanError: If dataset.json is needed and says no organs.
     """
+    from client.data.dataset_json import read_dataset_json
     from simulation.layouts import PROMISE12_ORGANS, is_promise12
 
     if data is None:
@@ -160,12 +208,35 @@ def organs_of(data: Path | None, organs: str | None, option: str) -> dict[str, i
         return None
     if organs is None and is_promise12(data):
         return dict(PROMISE12_ORGANS)
+    described = read_dataset_json(data)
+    if organs is None and described is not None:
+        return described.organs()
     if organs is None:
         raise ProtocolError(
             f"{option}: needs --organs with the label values of that folder, as "
-            "anterior=1,posterior=2"
+            "anterior=1,posterior=2, or a dataset.json that says them"
         )
     try:
-        return parse_organs(organs)
+        given = parse_organs(organs)
     except ValueError as error:
         raise ProtocolError(f"--organs: {error}") from None
+    if described is not None and (said := described.contradiction(given)):
+        raise ProtocolError(
+            f"--organs: says {_listed(given)}, but {data / 'dataset.json'} says {said}; look into "
+            "the label maps, give --organs that are right, and correct dataset.json or take it away"
+        )
+    return given
+
+
+def _refuse_other_organs(study: Path | None, organs: dict[str, int]) -> None:
+    """A study's file may name the organs too; without --organs nobody has said which are meant."""
+    written = read_yaml(study, StudyProtocol) if study else None
+    if written and "organs" in written.model_fields_set and written.organs != organs:
+        raise ProtocolError(
+            f"{study}: organs are {_listed(written.organs)}, the folder's are {_listed(organs)}; "
+            "make them equal, or say by --organs which are meant"
+        )
+
+
+def _listed(organs: Mapping[str, int]) -> str:
+    return ",".join(f"{name}={value}" for name, value in organs.items())

@@ -35,7 +35,7 @@ from simulation.layouts import StudyCase
 from simulation.processes import all_results, spawned_pool
 
 Kind = Literal["malf", "ssae"]
-_EVERYONE = "pooled"
+_EVERYONE = ""  # no name of a site
 
 
 class BaselineError(ValueError):

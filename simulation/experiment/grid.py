@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from asdnet_models.catalogue import NETWORKS
-from client.data.image_io import read_image
+from client.data.entries import case_name
+from client.data.errors import ScanError
+from client.data.image_io import read_grid
+from client.data.layout import LayoutError
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol, explain
 from simulation.experiment.methods import Method, protocol_of
@@ -106,7 +108,7 @@ def plan_grid(name: PresetName, images: Sequence[Path], stride: int) -> tuple[Tr
     target = _TARGET_VOXELS[name]
     if target is None:
         return None
-    geometry = np.array([_geometry_lps(path) for path in images])
+    geometry = np.array(_geometries_lps(images))
     spacing = np.median(geometry[:, 0], axis=0)
     extent = np.median(geometry[:, 1], axis=0)
     grid = np.round(_coarsened(spacing, extent, target), 2)
@@ -115,21 +117,36 @@ def plan_grid(name: PresetName, images: Sequence[Path], stride: int) -> tuple[Tr
     return (x, y, z), (edges[0], edges[1], edges[2])
 
 
+def _geometries_lps(images: Sequence[Path]) -> list[tuple[Triple, Triple]]:
+    """Spacing and extent in mm along the patient's axes, of the scans whose headers can be read.
+
+    The others are refused with all other faults when the cases are checked (`preparation.py`).
+
+    Raises:
+        LayoutError: None of them can be read.
+    """
+    geometries, mistakes = [], []
+    for path in images:
+        try:
+            geometries.append(_geometry_lps(path))
+        except ScanError as error:
+            mistakes.append(str(error))
+    if not geometries:
+        raise LayoutError(mistakes)
+    return geometries
+
+
 def _geometry_lps(path: Path) -> tuple[Triple, Triple]:
-    """Spacing and extent in mm along the patient's axes."""
-    if path.is_dir():
-        image = read_image(path, case=path.name)
-        spacing, size, direction = image.GetSpacing(), image.GetSize(), image.GetDirection()
-    else:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        spacing, size = reader.GetSpacing()[:3], reader.GetSize()[:3]
-        direction = reader.GetDirection()
-    axes = np.abs(np.array(direction).reshape(len(size), -1)[:3, :3]).argmax(0)
+    """Spacing and extent in mm along the patient's axes.
+
+    Raises:
+        ScanError: The header is not that of a scan.
+    """
+    grid = read_grid(path, case=case_name(path))
+    axes = np.abs(np.array(grid.direction).reshape(3, 3)).argmax(0)
     placed = np.empty((2, 3))
-    placed[0, axes] = spacing
-    placed[1, axes] = np.multiply(spacing, size)
+    placed[0, axes] = grid.spacing_mm_xyz
+    placed[1, axes] = np.multiply(grid.spacing_mm_xyz, grid.size_xyz)
     return tuple(placed[0]), tuple(placed[1])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from protocol.config.study import ProtocolError
 from simulation.experiment.methods import METHODS, Method
 from simulation.experiment.store import SETTINGS, ExperimentInfo, RunKey, Setting
-from simulation.options import FOLDS
+from simulation.folds import FOLDS
 
 COMPARED_METHODS = ("ASDNet", "AttSVNet")
 TABLES = (1, 2)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from client.data.errors import ScanError
 from client.data.hashing import content_hash
 from protocol.config.study import ProtocolError, StudyProtocol
 from simulation.cohort import find_cohort
@@ -23,13 +24,14 @@ from simulation.experiment.folder import (
 from simulation.experiment.grid import fitted_protocol
 from simulation.experiment.methods import own_methods, protocol_of
 from simulation.experiment.options import ExperimentOptions
-from simulation.experiment.preparation import prepare_sites
+from simulation.experiment.preparation import check_cases
 from simulation.experiment.progress import Progress, label, report
 from simulation.experiment.store import CaseFiles, ExperimentInfo, RunKey, write_cases
 from simulation.experiment.worker_pool import run_jobs
+from simulation.folds import choose_fold, keep_labels, refuse_needless_folds
 from simulation.layouts import StudyCase
-from simulation.split import choose_fold, keep_labels, write_sites
 
+_UNREADABLE = ""
 _PAPER_FORM = (
     "The tables of Nie et al. are of a private clinical cohort: no figure of another cohort "
     "confirms or refutes them."
@@ -48,12 +50,17 @@ def run_experiment(options: ExperimentOptions, console: Console) -> bool:
         raise ProtocolError("--settings: no row can be trained in these; add another setting")
     refuse_foreign_folder(options.out)
     cases, cohort = _cohort(options, console)
+    refuse_needless_folds(cases, options.folds, "--folds")
     protocol = fitted_protocol(options, options.methods, cases)
     info = _info(options, protocol, cohort)
     jobs = [_job(options, protocol, cases, key) for key in options.runs]
+    parts = _parts(options, protocol.seed, cases, options.folds[0], options.seeds[0])
     with locked_experiment(options.out):
-        open_or_resume(options.out, info, console)
-        _prepare(options, protocol, cases, console)
+        # Files that cannot be opened have no digest; the check names them.
+        if cohort.get("sha256") != _UNREADABLE:
+            open_or_resume(options.out, info, console)
+        check = options.out / ".check"
+        check_cases(parts, check, protocol, options, console, every_fold=len(options.folds) > 1)
         write_cases(options.out, _files(cases))
         all_there = _train(options, protocol, jobs, console)
     report(options.out, console)
@@ -88,7 +95,11 @@ def _digest(cases: Sequence[StudyCase]) -> str:
     digest = hashlib.sha256()
     for case in sorted(cases, key=lambda case: case.name):
         files = [path for path in (case.image, case.label, case.reference) if path is not None]
-        digest.update(" ".join([case.name, case.site, *map(content_hash, files)]).encode())
+        try:
+            hashes = [content_hash(path) for path in files]
+        except (ScanError, OSError):
+            return _UNREADABLE
+        digest.update(" ".join([case.name, case.site, *hashes]).encode())
     return digest.hexdigest()
 
 
@@ -121,25 +132,6 @@ def _files(cases: Sequence[StudyCase]) -> dict[str, CaseFiles]:
         for case in cases
         if case.reference is not None
     }
-
-
-def _prepare(
-    options: ExperimentOptions,
-    protocol: StudyProtocol,
-    cases: Sequence[StudyCase],
-    console: Console,
-) -> None:
-    """Every scan is read and cached once before anything is trained; all mistakes at once."""
-    folder = options.out / ".check"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        parts = _parts(options, protocol.seed, cases, options.folds[0], options.seeds[0])
-        configs = write_sites(
-            parts, folder, options.cache / "scans", device=options.device, threads=1
-        )
-        prepare_sites(configs, protocol, options.workers, console)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _parts(

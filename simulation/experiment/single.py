@@ -24,15 +24,16 @@ from simulation.errors import StudyFolderError
 from simulation.experiment.grid import fitted_protocol
 from simulation.experiment.methods import Method
 from simulation.experiment.options import RunOptions
-from simulation.experiment.preparation import prepare_sites, threads_of_site
+from simulation.experiment.preparation import check_cases, prepare_sites, threads_of_site
 from simulation.experiment.scoring import Scores, best_model, score_model, score_sums
 from simulation.experiment.single_result import Outcome, result_json, write_tables
 from simulation.experiment.single_summary import print_summary
 from simulation.experiment.training import train_alone
+from simulation.folds import choose_fold, refuse_needless_folds
 from simulation.layouts import StudyCase
 from simulation.partial_labels import check_choice
 from simulation.processes import all_results, spawned_pool
-from simulation.split import choose_fold, write_sites
+from simulation.split import write_sites
 
 
 def run_single(options: RunOptions, console: Console) -> None:
@@ -53,6 +54,7 @@ def run_single(options: RunOptions, console: Console) -> None:
     protocol = fitted_protocol(options, {method: Method()}, cases, options.left_out)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
+        check_cases(cases, options.out / ".check", protocol, options, console)
         configs = write_sites(
             [case for case in cases if case.site not in options.left_out],
             options.out / "sites",
@@ -62,7 +64,8 @@ def run_single(options: RunOptions, console: Console) -> None:
             hidden=options.hidden,
             organs=protocol.organs,
         )
-        prepare_sites(configs, protocol, options.workers, console)
+        if options.hidden:
+            prepare_sites(configs, protocol, options.workers, console)
     except BaseException:
         shutil.rmtree(options.out)
         raise
@@ -99,6 +102,7 @@ def _cases(options: RunOptions, console: Console) -> tuple[list[StudyCase], dict
         cohort["left_out"] = sorted(options.left_out)
     sites = {case.site for case in cases}
     check_choice(options.hidden, options.left_out, sites, options.protocol.organ_names)
+    refuse_needless_folds(cases, [options.fold], "--fold")
     return choose_fold(cases, options.fold, options.protocol.seed), cohort
 
 

@@ -291,7 +291,7 @@ def _empty(folder: Path) -> None:
         (_constant, "A_003"),
         (_four_dimensional, "A_004"),
         (_duplicate, "B_001"),
-        (_orphan_label, "label B_002 has no image in imagesTr"),
+        (_orphan_label, "case B_002: labelsTr holds its label map, imagesTr no image"),
         (_empty, "holds no scan that can be read"),
     ],
 )

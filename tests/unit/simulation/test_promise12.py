@@ -13,8 +13,9 @@ from client.data.layout import find_cases
 from protocol.config.study import ProtocolError
 from simulation.commands.options import organs_of
 from simulation.errors import SplitError
+from simulation.folds import choose_fold
 from simulation.layouts import read_cohort
-from simulation.split import choose_fold, deal_to_sites, write_sites
+from simulation.split import deal_to_sites, write_sites
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from client.data.dataset_files import dataset_problems
 from client.data.dataset_json import (
     DatasetJson,
-    dataset_problems,
     organ_name,
     read_dataset_json,
 )

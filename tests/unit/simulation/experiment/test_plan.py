@@ -20,8 +20,8 @@ from simulation.experiment.plan import (
     settings_of,
 )
 from simulation.experiment.store import SETTINGS, ExperimentInfo, Setting
+from simulation.folds import choose_fold, keep_labels
 from simulation.layouts import StudyCase
-from simulation.split import choose_fold, keep_labels
 
 MakeProtocol = Callable[..., StudyProtocol]
 COUNTS = {"A": 15, "B": 12, "C": 10, "D": 8, "E": 5}

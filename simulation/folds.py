@@ -1,0 +1,140 @@
+"""Folds: which of the labelled cases are tested and validated on, and which keep their labels."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from client.data.case import Part
+from simulation.errors import SplitError
+from simulation.layouts import StudyCase
+
+FOLDS = 5
+
+
+def choose_fold(cases: Sequence[StudyCase], fold: int, seed: int) -> list[StudyCase]:
+    """Parts of fold 1 to 5: a fifth of the labelled cases is tested on, half a fifth validated on.
+
+    Stratified by site: each site's shuffled cases are dealt to the folds in turn, and the next
+    site continues where the last one stopped, so folds differ by one case at most.  A group of
+    cases is dealt as one, to the smallest fold.  Cases whose part is fixed keep it in every fold.
+    """
+    if not 1 <= fold <= FOLDS:
+        raise SplitError(f"--fold must be 1 to {FOLDS}, not {fold}")
+    by_site = _groups_by_site(cases)
+    folds = _dealt_to_folds(by_site, np.random.default_rng([seed, 11]))
+    test = {name for group in folds[fold - 1] for name in group}
+    validation = {name for group in folds[fold % FOLDS][::2] for name in group}
+    trained_on = {c.site for c in cases if c.fixed and c.part == "labelled"}
+    for site, groups in by_site.items():
+        # A site keeps a labelled case to train on: first what it validates on gives way.
+        ordered = sorted(groups, key=lambda group: group[0] in test)
+        if site not in trained_on and not {n for g in groups for n in g} - test - validation:
+            test.difference_update(ordered[0])
+            validation.difference_update(ordered[0])
+    parts: list[StudyCase] = []
+    for case in cases:
+        part: Part = case.part
+        if _is_dealt(case) and case.name in test:
+            part = "test"
+        elif _is_dealt(case) and case.name in validation:
+            part = "validation"
+        parts.append(replace(case, part=part))
+    return parts
+
+
+def refuse_needless_folds(cases: Sequence[StudyCase], folds: Sequence[int], option: str) -> None:
+    """Where every case has its part there is one fold; five of it are no five results.
+
+    Raises:
+        SplitError: More, or another one, is asked for.
+    """
+    if tuple(folds) != (1,) and not any(map(_is_dealt, cases)):
+        raise SplitError(
+            f"{option}: --sites-file says the split of every case, so there is one fold; give "
+            f"{option} 1, or leave splits empty"
+        )
+
+
+def _is_dealt(case: StudyCase) -> bool:
+    """Whether the folds decide what it is for."""
+    return case.part == "labelled" and not case.fixed
+
+
+def _groups_by_site(cases: Sequence[StudyCase]) -> dict[str, list[list[str]]]:
+    """By site, names of the cases that the folds decide on, in groups that stay together."""
+    by_site: dict[str, dict[tuple[str, str], list[str]]] = defaultdict(dict)
+    for case in cases:
+        if _is_dealt(case):
+            key = (case.group, "" if case.group else case.name)
+            by_site[case.site].setdefault(key, []).append(case.name)
+    return {site: list(groups.values()) for site, groups in by_site.items()}
+
+
+def _dealt_to_folds(
+    by_site: Mapping[str, Sequence[Sequence[str]]], rng: np.random.Generator
+) -> list[list[Sequence[str]]]:
+    """Groups by fold: each to the smallest fold, of equal ones to the next in turn."""
+    folds: list[list[Sequence[str]]] = [[] for _ in range(FOLDS)]
+    sizes = [0] * FOLDS
+    turn = 0
+    for site in sorted(by_site):
+        for index in rng.permutation(len(by_site[site])):
+            group = by_site[site][index]
+            smallest = min(range(FOLDS), key=lambda f: (sizes[f], (f - turn) % FOLDS))
+            folds[smallest].append(group)
+            sizes[smallest] += len(group)
+            turn = smallest + 1
+    return folds
+
+
+def keep_labels(cases: Sequence[StudyCase], count: int, fold: int, seed: int) -> list[StudyCase]:
+    """Only `count` training cases stay labelled; the others of a site become unlabelled ones.
+
+    Their references are withheld.  Sites keep labels in proportion to what they have, which may
+    leave a small one without any; test and validation cases stay as they are.
+
+    Args:
+        cases: With the parts of one fold.
+        count: Labelled training cases of all sites.
+        fold: Number of the fold; another fold draws anew.
+        seed: Another seed draws other cases.
+
+    Raises:
+        SplitError: If there are fewer training cases with labels.
+    """
+    by_site: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        if case.part == "labelled":
+            by_site[case.site].append(case.name)
+    there = sum(len(names) for names in by_site.values())
+    if count > there:
+        raise SplitError(
+            f"fold {fold} has {there} labelled training cases, {count} are asked for; lower "
+            "--training-labels"
+        )
+    rng = np.random.default_rng([seed, fold, 13])
+    sites = sorted(by_site)
+    shares = apportion(count, [len(by_site[site]) for site in sites])
+    kept: set[str] = set()
+    for site, share in zip(sites, shares, strict=True):
+        kept.update(rng.permutation(sorted(by_site[site]))[:share].tolist())
+    return [
+        replace(case, part="unlabelled", label=None)
+        if case.part == "labelled" and case.name not in kept
+        else case
+        for case in cases
+    ]
+
+
+def apportion(total: int, shares: Sequence[int]) -> list[int]:
+    """Integers in proportion, largest remainders first (Hamilton's method)."""
+    if not total:
+        return [0] * len(shares)
+    exact = [total * share / sum(shares) for share in shares]
+    counts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - exact[i], i))
+    for index in by_remainder[: total - sum(counts)]:
+        counts[index] += 1
+    return counts
