@@ -16,6 +16,7 @@ from client.data.notes import Note
 
 _REPORTS = ("1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.104.")
 _PRESENTATIONS = "1.2.840.10008.5.1.4.1.1.11."
+_ACQUISITION = "AcquisitionNumber"
 _LABELS = "with contours or segments"
 
 
@@ -54,16 +55,8 @@ def check_complete(headers: Sequence[Dataset], *, location: str, note: Note) -> 
     _check_parts(headers, location)
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         return
+    _check_counts(headers, location, note)
     found = len(headers)
-    for name in ("ImagesInAcquisition", "NumberOfSlices"):
-        counted = _common(headers, name)
-        if counted > found and counted % found and len(_values(headers, "AcquisitionNumber")) < 2:
-            raise ScanError(
-                location,
-                f": {found} slices, its headers count {counted} ({name}); copy all of them, or, if"
-                " it was cut on purpose, convert it to .nii.gz",
-                rule="slices",
-            )
     numbers = sorted(_number(header, "InstanceNumber") for header in headers)
     steps = {b - a for a, b in itertools.pairwise(numbers)}
     if len(steps) > 1 and 0 not in steps:
@@ -71,6 +64,26 @@ def check_complete(headers: Sequence[Dataset], *, location: str, note: Note) -> 
         note(f"{missing} of the numbers of its slices are missing; look whether it is whole")
     elif steps == {1} and numbers[0] > 0 and (numbers[0] - 1) % found:
         note(f"its slices are numbered from {numbers[0]}; look whether it is whole")
+
+
+def _check_counts(headers: Sequence[Dataset], location: str, note: Note) -> None:
+    found = len(headers)
+    for name in ("ImagesInAcquisition", "NumberOfSlices"):
+        counted = _common(headers, name)
+        if counted <= found or counted % found == 0 or len(_values(headers, _ACQUISITION)) > 1:
+            continue
+        if any("DERIVED" in text(header, "ImageType") for header in headers):
+            note(  # a reformatted series keeps the count of what it was made of
+                f"its headers count {counted} slices ({name}) of the scan that it derives from;"
+                f" look whether its {found} are whole"
+            )
+            continue
+        raise ScanError(
+            location,
+            f": {found} slices, its headers count {counted} ({name}); copy all of them, or, if"
+            " it was cut on purpose, convert it to .nii.gz",
+            rule="slices",
+        )
 
 
 def _check_parts(headers: Sequence[Dataset], location: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -142,7 +142,15 @@ def objects_of(folder: Path, location: str, tags: Sequence[str] = _TAGS) -> Obje
     Raises:
         ScanError: A DICOM file is damaged, unreadable or compressed by gzip.
     """
-    files = sorted(_walk(folder))
+    closed: list[OSError] = []
+    files = sorted(_walk(folder, closed.append))
+    if closed:
+        raise ScanError(
+            location,
+            f": a folder cannot be opened: {closed[0].strerror}; check its permissions",
+            rule="closed",
+            detail=Path(closed[0].filename).name,
+        )
     wanted = list(filter(_is_dicom, files))
     others = [file for file in files if file not in set(wanted)]
     _check_packed(wanted, location)
@@ -168,13 +176,19 @@ def objects_of(folder: Path, location: str, tags: Sequence[str] = _TAGS) -> Obje
     return Objects(headers=headers, others=len(others))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """The visible files of a tree in order; linked folders are followed, but never round."""
+def _walk(folder: Path, closed: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """The visible files of a tree in order; linked folders are followed, but never round.
+
+    Args:
+        folder: The tree's, or a file.
+        closed: Called with the error of each folder that cannot be listed.
+    """
     if folder.is_file():
         yield folder
+        return
     top = Path(os.path.realpath(folder))
     seen = {top}
-    for path, folders, files in os.walk(folder, followlinks=True):
+    for path, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         here = Path(os.path.realpath(path))
         folders[:] = [name for name in sorted(folders) if _is_new(here / name, top, seen)]
         for name in sorted(files):

@@ -73,6 +73,7 @@ _TAGS = [
     "InConcatenationTotalNumber",
     "InstanceNumber",
     "AcquisitionNumber",
+    "ImageType",
     *_IDENTIFIERS,
 ]
 

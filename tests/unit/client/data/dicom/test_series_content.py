@@ -11,12 +11,11 @@ import numpy as np
 import pydicom.uid as uids
 import pytest
 import SimpleITK as sitk
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import dcmwrite
 
 from client.data.dicom.objects import case_stem, is_dicom, is_dicom_folder
-from client.data.dicom.series import find_series
 from client.data.entries import scan_files
 from client.data.errors import ScanError
 from client.data.image_io import read_image
@@ -233,64 +232,19 @@ def test_contours_beside_the_slices_are_its_label(tmp_path: Path) -> None:
     assert read(tmp_path)[1] == []
 
 
-def counting(number: Callable[[int], int] = lambda z: z + 1, **values: Any) -> ph.Edit:
-    def edit(header: Dataset, z: int) -> None:
-        header.InstanceNumber = number(z)
-        for name, value in values.items():
-            setattr(header, name, value)
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"ImagesInAcquisition": 19}, ": 5 slices, its headers count 19 (ImagesInAcquisition);"),
-        ({"NumberOfSlices": 6}, ": 5 slices, its headers count 6 (NumberOfSlices);"),
-        ({"InConcatenationTotalNumber": 6}, ": 5 of the 6 files that it was split into"),
-    ],
-)
-def test_slices_missing_at_an_end(tmp_path: Path, values: dict[str, int], said: str) -> None:
-    problem = refusal(ph.write_classic(tmp_path, ph.phantom(), edit=counting(**values)))
-    assert problem.rule == "slices"
-    assert problem.message.startswith(said)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        counting(ImagesInAcquisition=5),
-        counting(ImagesInAcquisition=10),  # of two echoes, one kept
-        counting(ImagesInAcquisition=3),
-        counting(ImagesInAcquisition=""),
-        counting(lambda z: 2 * z + 1),  # echoes numbered in turn
-        counting(lambda z: z + 6),  # the second of two
-        counting(lambda z: 1),
-        counting(lambda z: 5 - z),
-        counting(lambda z: [1, 3, 5, 2, 4][z]),  # interleaved
-    ],
-)
-def test_numbers_that_tell_of_nothing_missing(tmp_path: Path, edit: ph.Edit) -> None:
-    assert read(ph.write_classic(tmp_path, ph.phantom(), edit=edit))[1] == []
-
-
-def test_acquisitions_of_their_own_count_for_themselves(tmp_path: Path) -> None:
-    def edit(header: Dataset, z: int) -> None:
-        header.ImagesInAcquisition, header.AcquisitionNumber = 8, z % 2 + 1
-
-    find_series(ph.write_classic(tmp_path, ph.phantom(), edit=edit), location="")
-
-
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [
-        (lambda z: z + 1 + (z > 2) * 3, "3 of the numbers of its slices are missing; look"),
-        (lambda z: z + 4, "its slices are numbered from 4; look"),
-    ],
-)
-def test_numbers_with_gaps_are_noted(
-    tmp_path: Path, number: Callable[[int], int], said: str
+def test_a_folder_that_cannot_be_listed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notes = read(ph.write_classic(tmp_path, ph.phantom(), edit=counting(number)))[1]
-    assert len(notes) == 1
-    assert notes[0].startswith(said)
+    ph.write_classic(tmp_path / "1" / "s", ph.phantom())
+    (tmp_path / "1" / "more").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "more":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    problem = refusal(tmp_path / "1")
+    assert (problem.rule, problem.detail) == ("closed", "more")
+    assert problem.message.startswith(": a folder cannot be opened: Permission denied; check")
