@@ -68,7 +68,8 @@ def check(
 ) -> None:
     """Check every case of this site against the study; exit status 1 if one is not used.
 
-    Nothing is sent.  Cases that the site's file excludes are no mistake.
+    Nothing is sent.  Cases that the site's file excludes are no mistake.  A study that this site's
+    limits forbid is exit status 1 too.
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
     from client.data.blocks import CohortFileError
@@ -79,7 +80,7 @@ def check(
     console = make_console(stderr=as_json or for_centre)
     with user_errors(ProtocolError, PseudonymKeyError, CohortFileError):
         config = open_site(configs / f"{site}.yaml")
-        agreed, which = _protocol(config, study)
+        agreed, which, asked = _protocol(config, study)
         pseudonyms = Pseudonyms(read_or_make_key(config.state / KEY_FILE))
         if who is not None:
             _print_who(who, config, pseudonyms)
@@ -104,19 +105,25 @@ def check(
             path = html or config.state / PAGE
             write_page(path, config.site, which, site_check, summary, agreed, pseudonyms)
             console.print(f"page: {path}")
-    raise typer.Exit(1 if site_check.refused else 0)
+    raise typer.Exit(1 if site_check.refused or (asked and _broken(config, agreed)) else 0)
 
 
-def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, str]:
-    """The study to check against, and what to call it."""
+def _broken(config: SiteConfig, agreed: StudyProtocol) -> list[str]:
+    from client.node.guard.data_limits import all_broken
+
+    return all_broken(config, agreed)
+
+
+def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, str, bool]:
+    """The study to check against, what to call it, and whether anybody has asked for it."""
     if study is not None:
         given = read_yaml(study, StudyProtocol)
-        return given, f"study {given.name}"
+        return given, f"study {given.name}", True
     last, note = last_study(config)
     if last is not None:
-        return last, f"study {last.name}, last heard of"
+        return last, f"study {last.name}, last heard of", True
     why = "what is kept of the last study is none" if note else "no study was heard of yet"
-    return preset("paper"), f"preset paper: {why}; --study names another"
+    return preset("paper"), f"preset paper: {why}; --study names another", False
 
 
 def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> None:
@@ -177,14 +184,13 @@ def _print_json(
     for_centre: bool,
 ) -> None:
     from client.datacheck.text import json_of
-    from client.node.guard.data_limits import all_broken
     from protocol.wire.messages import facts_metrics
 
     if for_centre:
         print(json.dumps(facts_metrics(site_check.facts, agreed), indent=2, sort_keys=True))
     else:
         content = json_of(site_check, summary, agreed, pseudonyms)
-        print(json.dumps(content | {"broken_limits": all_broken(config, agreed)}, indent=2))
+        print(json.dumps(content | {"broken_limits": _broken(config, agreed)}, indent=2))
 
 
 def _print_summary(
@@ -198,13 +204,12 @@ def _print_summary(
     from rich.text import Text
 
     from client.datacheck.text import summary_lines
-    from client.node.guard.data_limits import all_broken
 
     console.print()
     console.print(f"site {config.site}, against {which}", soft_wrap=True)
     for heading, text in summary_lines(site_check, summary, agreed):
         console.print(Text(f"{heading:21}", "bold") + printable(text), soft_wrap=True)
-    broken = all_broken(config, agreed)
+    broken = _broken(config, agreed)
     for line in broken or ["the study is within all of this site's"]:
         shown = printable(line)
         said = Text(f"BROKEN: {shown}", "bold red") if broken else Text(shown)

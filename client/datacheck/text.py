@@ -17,6 +17,7 @@ from protocol.config.study import StudyProtocol
 from protocol.escaping import printable
 
 _SHOWN = 4
+_PASSED_OVER_SHOWN = 100  # each by its name, since one may be a scan that nobody recognises
 
 
 def case_line(report: CaseReport, pseudonym: str) -> str:
@@ -63,7 +64,7 @@ def summary_lines(
     for folder, names in check.survey.passed_over.items():
         if names:
             where = "data folder" if folder == "." else folder
-            which = f"{len(names)} entries" if pseudonyms else _some(names)
+            which = f"{len(names)} entries" if pseudonyms else _some(names, _PASSED_OVER_SHOWN)
             yield "passed over", f"{where}: {which} (no scan, no label)"
     if summary.used.get("labelled"):
         drawn = ", ".join(f"{organ} {count}" for organ, count in summary.annotated.items())
@@ -161,6 +162,6 @@ def _counted(counts: Mapping[str, int]) -> str:
     return _some([f"{thing} ({count})" for thing, count in counts.items()])
 
 
-def _some(things: list[str]) -> str:
-    more = len(things) - _SHOWN
-    return ", ".join(things[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _some(things: list[str], shown: int = _SHOWN) -> str:
+    more = len(things) - shown
+    return ", ".join(things[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -213,10 +213,10 @@ def good_site(folder: Path, count: int = 2) -> None:
 
 
 def test_a_good_site_is_status_0(tmp_path: Path) -> None:
-    good_site(tmp_path)
+    good_site(tmp_path, 3)
     status, out, _ = run(tmp_path)
     assert status == 0
-    assert "in all: 2 used" in out
+    assert "in all: 3 used" in out
     assert "volume: bladder      0.063 to 0.063" in out
     assert (tmp_path / "state" / client.commands.check.PAGE).exists()
     assert not (tmp_path / "cache").exists()
@@ -224,19 +224,21 @@ def test_a_good_site_is_status_0(tmp_path: Path) -> None:
 
 def test_the_limits_that_a_study_breaks_are_told(tmp_path: Path) -> None:
     good_site(tmp_path)
-    out = run(tmp_path, "--no-page")[1]
+    status, out, _ = run(tmp_path, "--no-page")
+    assert status == 1
     line = "limits               BROKEN: limits.min_cases of A.yaml: an update would rest on 2"
     assert line in out
     assert len(json.loads(run(tmp_path, "--json")[1])["broken_limits"]) == 1
     write_files(
         tmp_path, {"name": "good", "organs": bad.ORGANS}, limits={"min_cases": 2, "max_width": 16}
     )
-    assert "limits               the study is within all of this site's" in run(tmp_path)[1]
+    status, out, _ = run(tmp_path)
+    assert status == 0 and "limits               the study is within all of this site's" in out
     assert json.loads(run(tmp_path, "--json")[1])["broken_limits"] == []
 
 
 def test_excluded_cases_are_told_and_no_mistake(tmp_path: Path) -> None:
-    good_site(tmp_path, 3)
+    good_site(tmp_path, 4)
     facts = {"exclude": {"c1": "metal hip"}}
     write_files(tmp_path, {"name": "good", "organs": bad.ORGANS}, **facts)
     status, out, _ = run(tmp_path, "--no-page")
@@ -248,7 +250,7 @@ def test_excluded_cases_are_told_and_no_mistake(tmp_path: Path) -> None:
 
 
 def test_what_is_no_scan_is_told(tmp_path: Path) -> None:
-    good_site(tmp_path)
+    good_site(tmp_path, 3)
     (tmp_path / "A" / "imagesTr" / "notes.txt").touch()
     (tmp_path / "A" / "old").mkdir()
     status, out, _ = run(tmp_path, "--no-page")
