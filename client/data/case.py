@@ -25,6 +25,7 @@ from client.data.label_map import (
     study_mapping,
 )
 from client.data.notes import Note, unheard
+from client.data.sparse import check_sparse
 from protocol.config.site import SiteConfig
 
 Part = Literal["labelled", "unlabelled", "validation", "test"]
@@ -128,9 +129,11 @@ class Case:
         kind = label_kind(self.label, location=location)
         if kind is None:
             mapping = self._numbered(mapping, note)
-            return read_label_file(
+            label = read_label_file(
                 self.label, scan, mapping, case=self.name, location=location, note=note
             )
+            check_sparse(label, organs, mapping.gaps, location=location, note=note)
+            return label
         file = dicom_files(self.label)[0]
         read = (
             partial(read_structures, gaps=mapping.gaps) if kind == "structures" else read_segments
@@ -144,9 +147,12 @@ class Case:
             note=note,
         )
         drawn = self._drawn or dict.fromkeys(structure_names(file, location=location), True)
-        return mapping.combine(
+        label = mapping.combine(
             masks, scan, case=self.name, location=location, drawn=drawn, note=note
         )
+        if kind == "segments":
+            check_sparse(label, organs, mapping.gaps, location=location, note=note)
+        return label
 
     def unused_structures(self, organs: Mapping[str, int]) -> list[str]:
         """Named structures of its label that are no organ of the study, nor ignored on purpose.

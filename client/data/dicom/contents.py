@@ -25,7 +25,9 @@ def drawn_structures(file: Path, *, location: str) -> dict[str, bool]:
     label = load(file, location=location, pixels=True)
     try:
         contours = text(label, "SOPClassUID") == STRUCTURES
-        named, drawn = _contours(label) if contours else _segments(label)
+        named, drawn = _contours(label) if contours else _segments(label, location)
+    except ScanError:
+        raise
     except Exception as error:  # of a parser or decoder; its words may hold values of the header
         raise ScanError(location, DAMAGED, rule="damaged", detail=file.name) from error
     holds: dict[str, bool] = {}
@@ -51,12 +53,12 @@ def _contours(label: Dataset) -> tuple[list[tuple[str, str]], set[str]]:
     return named, drawn
 
 
-def _segments(label: Dataset) -> tuple[list[tuple[int, str]], set[int]]:
+def _segments(label: Dataset, location: str) -> tuple[list[tuple[int, str]], set[int]]:
     named = [
         (int(each.SegmentNumber), name_of(each, "SegmentLabel"))
         for each in label.get("SegmentSequence") or ()
     ]
     drawn: set[int] = set()
-    for _, numbers, values in frames_of(label, text(label, "SegmentationType")):
+    for _, numbers, values in frames_of(label, text(label, "SegmentationType"), location):
         drawn |= numbers if values.any() else set()
     return named, drawn

@@ -44,7 +44,7 @@ def find_gaps(mask: NDArray[np.bool_]) -> Gaps:
     """
     drawn = np.flatnonzero(mask.any(axis=(1, 2))).tolist()
     steps = [high - low for low, high in pairwise(drawn)]
-    usual = _usual(steps)
+    usual = usual_step(steps)
     between: list[tuple[int, int]] = []
     unclear = apart = 0
     for low, high in pairwise(drawn):
@@ -63,6 +63,16 @@ def find_gaps(mask: NDArray[np.bool_]) -> Gaps:
     return Gaps(between=tuple(between), unclear=unclear, apart=apart)
 
 
+def usual_step(steps: list[int], least: int = 2) -> int:
+    """The step from one drawn slice to the next that occurs most, the smaller of two.
+
+    1, where it occurs fewer times than `least`: once is no habit.
+    """
+    counts = {step: steps.count(step) for step in sorted(set(steps))}
+    usual = max(counts, key=lambda step: counts[step], default=1)
+    return usual if counts.get(usual, 0) >= least else 1
+
+
 def filled(mask: NDArray[np.bool_], gaps: Gaps, voxel_mm: tuple[float, float]) -> None:
     """Fill a mask's sparse gaps in place, between the shapes on their two sides.
 
@@ -76,14 +86,6 @@ def filled(mask: NDArray[np.bool_], gaps: Gaps, voxel_mm: tuple[float, float]) -
         ends = mask[low, rows, columns], mask[high, rows, columns]
         for z, shape in enumerate(_between(*ends, high - low, voxel_mm), low + 1):
             mask[z, rows, columns] = shape
-
-
-def _usual(steps: list[int]) -> int:
-    """The step from one drawn slice to the next that occurs most, the smaller of two; once is no
-    habit."""
-    counts = {step: steps.count(step) for step in sorted(set(steps))}
-    usual = max(counts, key=lambda step: counts[step], default=1)
-    return usual if counts.get(usual, 0) > 1 else 1
 
 
 def _between(

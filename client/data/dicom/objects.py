@@ -12,6 +12,7 @@ from typing import Literal
 from pydicom import Dataset
 
 from client.data.dicom.headers import DAMAGED, load, quiet, text
+from client.data.dicom.names import name_of
 from client.data.dicom.sniff import Kind, may_be_damaged, sniff
 from client.data.errors import ScanError
 
@@ -100,8 +101,8 @@ def structure_names(file: Path, *, location: str) -> list[str]:
     header = load(file, location=location, tags=tags)
     regions = header.get("StructureSetROISequence") or ()
     segments = header.get("SegmentSequence") or ()
-    return [text(item, "ROIName") for item in regions] + [
-        text(item, "SegmentLabel") for item in segments if text(item, "SegmentNumber") != "0"
+    return [name_of(item, "ROIName") for item in regions] + [
+        name_of(item, "SegmentLabel") for item in segments if text(item, "SegmentNumber") != "0"
     ]
 
 

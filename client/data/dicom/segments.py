@@ -90,7 +90,7 @@ def _masks(
         if organ_of(name)
     }
     strays: set[int] = set()
-    for groups, numbers, values in frames_of(segmentation, kind):
+    for groups, numbers, values in frames_of(segmentation, kind, location):
         strays |= numbers - names.keys() - {int(text(segmentation, "PixelPaddingValue") or 0)}
         for number in numbers & masks.keys():
             drawn = values == number if kind == "LABELMAP" else values
@@ -103,11 +103,14 @@ def _masks(
 
 
 def frames_of(
-    segmentation: Dataset, kind: str
+    segmentation: Dataset, kind: str, location: str
 ) -> Iterator[tuple[list[Dataset], set[int], NDArray[Any]]]:
     """Of each frame its functional groups, the numbers of its segments, and what it holds.
 
     Of a label map these are numbers, otherwise whether a voxel is inside.
+
+    Raises:
+        ScanError: Fractions are over their maximum.
     """
     frames = segmentation.get("PerFrameFunctionalGroupsSequence") or ()
     if not frames and not int(text(segmentation, "NumberOfFrames") or 0):
@@ -122,7 +125,12 @@ def frames_of(
         else:
             number = int(_item(groups, "SegmentIdentification").ReferencedSegmentNumber)
             if values.max() > most:
-                raise ValueError("more than the maximum")
+                raise ScanError(
+                    location,
+                    f"holds fractions over its own maximum, {values.max()} of {most:g}; export it"
+                    " again as a binary segmentation",
+                    rule="values",
+                )
             yield groups, {number}, values >= most / 2
 
 

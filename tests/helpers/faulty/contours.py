@@ -1,5 +1,6 @@
 """Contours and segments that are doubled, sparse, empty, or beside others that nobody asked for."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,13 +157,13 @@ def segmented(
     return make
 
 
-def voxels(at_mm: tuple[float, float]) -> NDArray[np.uint8]:
+def voxels(at_mm: tuple[float, float], slices: Sequence[int] = DRAWN) -> NDArray[np.uint8]:
     """The disc of `column`, (Z, Y, X)."""
     rows, columns = np.mgrid[: SHAPE[1], : SHAPE[2]]
     x = columns * SPACING_MM[0] + ORIGIN_MM[0] - at_mm[0]
     y = rows * SPACING_MM[1] + ORIGIN_MM[1] - at_mm[1]
     mask = np.zeros(SHAPE, np.uint8)
-    mask[list(DRAWN)] = np.hypot(x, y) < RADIUS_MM
+    mask[list(slices)] = np.hypot(x, y) < RADIUS_MM
     return mask
 
 
@@ -236,6 +237,31 @@ def coronal(found: Dataset) -> None:
     for contour in found.ROIContourSequence[-1].ContourSequence:
         points = np.array(contour.ContourData, float).reshape(-1, 3)
         contour.ContourData = ph.numbers(points[:, [0, 2, 1]])
+
+
+def orphaned(found: Dataset) -> None:
+    found.ROIContourSequence[1].ReferencedROINumber = 99
+
+
+def renumbered(found: Dataset) -> None:
+    found.StructureSetROISequence[1].ROINumber = 1
+
+
+def japanese(found: Dataset) -> None:
+    found.SpecificCharacterSet = ["", "ISO 2022 IR 87", "ISO 2022 IR 149"]
+    for roi, name in zip(found.StructureSetROISequence[1:], ("前立腺 ", "전립선"), strict=True):
+        roi.ROIName = name
+
+
+def nowhere(found: Dataset) -> None:
+    contour = found.ROIContourSequence[1].ContourSequence[2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        contour.ContourData = ["NaN", *map(str, contour.ContourData[1:])]
+
+
+def halved(found: Dataset) -> None:
+    found.MaximumFractionalValue = 127
 
 
 def elsewhere(found: Dataset) -> None:
@@ -451,6 +477,60 @@ INPUTS: dict[str, Faulty] = {
         "has no contour on 4 slice(s) between others of prostate",
         rule="organ",
         site={"contour_gaps": "refuse"},
+    ),
+    "segments_every_second": contours(
+        "7b",
+        "a segment on every second slice",
+        segmented(("bladder", voxels(BLADDER)), ("prostate", voxels(PROSTATE, DRAWN[::2]))),
+        "holds prostate on one of 2 slices alone",
+        rule="organ",
+        truth=segments,
+    ),
+    "segments_over_maximum": contours(
+        "6",
+        "a fractional segmentation whose values are over its own maximum",
+        segmented(
+            ("bladder", voxels(BLADDER) * 1.0),
+            ("prostate", voxels(PROSTATE) * 1.0),
+            kind="FRACTIONAL",
+            fractional_type="PROBABILITY",
+            max_fractional_value=255,
+            edit=halved,
+        ),
+        "holds fractions over its own maximum, 255 of 127",
+        rule="values",
+        truth=segments,
+    ),
+    "contours_of_no_structure": contours(
+        "6",
+        "contours whose ROI number is nobody's",
+        spoilt(CENTRE, edit=orphaned),
+        "holds an empty structure for prostate",
+        rule="organ",
+    ),
+    "contours_numbers_doubled": contours(
+        "8",
+        "two structures of one number",
+        spoilt(CENTRE, edit=renumbered),
+        "has one number for several ROIs",
+        rule="values",
+        truth=others,
+    ),
+    "contours_named_in_japanese": contours(
+        "8",
+        "names in ISO 2022 IR 87 and filled up with blanks, beside one in Korean",
+        spoilt(column("prostate", PROSTATE), column("PTV", BLADDER), edit=japanese),
+        LEFT,
+        truth=others,
+        site={"labels": {"bladder": ["bladder"], "prostate": ["前立腺"]}},
+    ),
+    "contours_nowhere": contours(
+        "7",
+        "a contour with a point that is NaN",
+        spoilt(CENTRE, edit=nowhere),
+        "lacks a part or holds a wrong one",
+        rule="damaged",
+        truth=others,
     ),
     "contours_beside_couch": contours(
         "8",

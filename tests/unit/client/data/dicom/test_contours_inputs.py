@@ -1,8 +1,12 @@
 """Contours and segments that are doubled, sparse or empty, as a site meets them."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 from bad_cases import ORGANS, Place
 from faulty.contours import BLADDER, DRAWN, INPUTS, Roi, column, drawn
 
@@ -44,6 +48,27 @@ def test_input(tmp_path: Path, name: str) -> None:
     else:
         assert report.notes == ()
     assert name not in " ".join(report.notes)
+
+
+@pytest.mark.skipif(shutil.which("plastimatch") is None, reason="plastimatch not installed")
+@pytest.mark.parametrize(
+    "name", [n for n, e in INPUTS.items() if n.startswith("contours_") and not e.rule]
+)
+def test_plastimatch_finds_the_same_voxels(tmp_path: Path, name: str) -> None:
+    """Where it unites contours as we do: it has no holes, and interpolates nothing."""
+    case = made(tmp_path, name)
+    scan, notes = case.read_scan(), list[str]()
+    label = sitk.GetArrayFromImage(case.read_label(scan, ORGANS, notes.append))
+    sitk.WriteImage(scan, tmp_path / "scan.mha")
+    command = ["plastimatch", "convert", "--input", case.label, "--fixed", tmp_path / "scan.mha"]
+    command += ["--output-prefix", tmp_path / "masks", "--prefix-format", "nii"]
+    subprocess.run([str(part) for part in command], capture_output=True, check=True)
+    differ = "hole" in name or any("interpolated" in note for note in notes)
+    for file in (tmp_path / "masks").iterdir():
+        if value := ORGANS.get(file.stem):
+            mask = sitk.GetArrayFromImage(sitk.ReadImage(file)) > 0
+            same = np.array_equal(mask, label == value)
+            assert same == (not differ or file.stem == "bladder")
 
 
 def test_a_prediction_is_scored_as_it_was_drawn(tmp_path: Path) -> None:
