@@ -8,6 +8,7 @@ voxels that were never measured. An interrupted copy would then train a network.
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from client.data.errors import ScanError
-from client.data.nifti import CHUNK, check_nifti_voxels, is_nifti, open_nifti
+from client.data.nifti import CHUNK, check_length, check_nifti_voxels, is_nifti, open_nifti
 from client.data.nifti_geometry import nifti_numbers, nifti_reading
 from client.data.notes import Note, unheard
 from client.data.readings import Reading, check_axes
@@ -49,8 +50,7 @@ def check_header(path: Path, *, location: str) -> None:
 def check_integrity(path: Path, *, location: str) -> None:
     """Raise where the bytes of a file are fewer than, or other than, its header promises.
 
-    NIfTI: the length, the checksum of a compressed file, and NaN or infinite voxels. MetaImage
-    and NRRD: the checksum of compressed voxels (ITK itself checks the length of the others).
+    The length, the checksum of compressed voxels, and NaN or infinite voxels of NIfTI.
 
     Args:
         path: One file with a suffix of `IMAGE_IO`.
@@ -66,12 +66,12 @@ def check_integrity(path: Path, *, location: str) -> None:
             return
         header = read_text_header(path)
         data = _data_file(path, header, location)
+        promised = header.promised_bytes()
         with (data or path).open("rb") as stream:
             stream.seek(0 if data else header.end)
-            if header.encoding == "zlib":
-                _inflate(stream)
-            elif header.encoding == "gzip" and not header.skips:
-                _gunzip(stream)
+            length = _length(stream, header, location)
+        if length is not None and promised is not None:
+            check_length(length, *promised, location=location)
 
 
 def header_reading(path: Path, *, location: str, note: Note = unheard) -> Reading | None:
@@ -161,16 +161,36 @@ def _check_numbers(numbers: Iterable[float], location: str) -> None:
         )
 
 
-def _gunzip(stream: BinaryIO) -> None:
-    with gzip.GzipFile(fileobj=stream) as unpacked:
-        while unpacked.read(CHUNK):
-            pass
+def _length(stream: BinaryIO, header: TextHeader, location: str) -> int | None:
+    """Bytes of voxels from here on; None where others may be among them."""
+    if header.encoding == "zlib":
+        length, packed = _inflate(stream)
+        said = header.fields.get("compresseddatasize", "0")
+        # ITK inflates so many bytes, or the header too where it is not said; all in silence.
+        least = 0 if header.data_file and said == "0" else packed
+        if not said.isdecimal() or int(said) < least:
+            raise ScanError(
+                location,
+                f"has CompressedDataSize {said} in its header, must be {packed}; save it again",
+                rule="damaged",
+            )
+        return length
+    if header.skips:
+        return None
+    if header.encoding == "gzip":
+        with gzip.GzipFile(fileobj=stream) as unpacked:
+            return sum(len(chunk) for chunk in iter(lambda: unpacked.read(CHUNK), b""))
+    return os.fstat(stream.fileno()).st_size - stream.tell() if header.encoding == "raw" else None
 
 
-def _inflate(stream: BinaryIO) -> None:
+def _inflate(stream: BinaryIO) -> tuple[int, int]:
+    """Bytes that a stream inflates to, and those that it takes."""
     inflater = zlib.decompressobj(wbits=47)  # 47: zlib or gzip, as MetaIO accepts both
+    length = taken = 0
     while not inflater.eof:
         chunk = stream.read(CHUNK)
         if not chunk:
             raise EOFError
-        inflater.decompress(chunk)
+        length += len(inflater.decompress(chunk))
+        taken += len(chunk)
+    return length, taken - len(inflater.unused_data)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from nibabel.nifti1 import data_type_codes
 
 from client.data.errors import ScanError
 
 CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
 _HEADER = 348  # bytes; NIfTI-2, of 540, is nothing that ITK reads
+_FIRST_VOXEL = 352
 _OFFSET_LIMIT = 1 << 20  # bytes of header and extensions
 _FLOATS = {16: "f4", 64: "f8"}  # by NIfTI's code of the voxel type
 _CODES_AT = 252  # qform_code and sform_code, 2 bytes each
@@ -34,6 +36,7 @@ class NiftiFile:
         byte_order: `<` or `>`.
         offset: Where the voxels begin, in bytes.
         length: Bytes of voxels that the header promises.
+        slices: Along the last of three axes.
         floats: Their type, where they are floats.
     """
 
@@ -41,6 +44,7 @@ class NiftiFile:
     byte_order: str
     offset: int
     length: int
+    slices: int
     floats: np.dtype[np.floating] | None
 
     @property
@@ -85,6 +89,13 @@ def open_nifti(path: Path, *, location: str) -> NiftiFile:
         raise ScanError(
             location, "is not a single-file NIfTI-1 image; convert it to .nii.gz", rule="format"
         )
+    if parsed.offset < _FIRST_VOXEL:
+        raise ScanError(
+            location,
+            f"says that its voxels begin at byte {parsed.offset}, must be {_FIRST_VOXEL} or more:"
+            " readers begin at different ones; save it again",
+            rule="format",
+        )
     return parsed
 
 
@@ -110,17 +121,33 @@ def check_nifti_voxels(path: Path, file: NiftiFile, *, location: str) -> None:
                 values = np.frombuffer(kept, file.floats, len(kept) // file.floats.itemsize)
                 undefined += values.size - int(np.count_nonzero(np.isfinite(values)))
             length += len(chunk)
-    if length < file.length:
-        raise ScanError(
-            location,
-            f"is cut short: {length} of {file.length} bytes of voxels; copy or export it again",
-            rule="damaged",
-        )
+    check_length(length, file.length, file.length // file.slices, location=location)
     if undefined:
         raise ScanError(
             location,
             f"is NaN or infinite in {undefined} voxel(s); give them a value first",
             rule="undefined",
+        )
+
+
+def check_length(length: int, promised: int, per_slice: int, *, location: str) -> None:
+    """Raise where a file holds fewer bytes of voxels than promised, or a slice more.
+
+    Raises:
+        ScanError: It does.
+    """
+    if length < promised:
+        raise ScanError(
+            location,
+            f"is cut short: {length} of {promised} bytes of voxels; copy or export it again",
+            rule="damaged",
+        )
+    if length >= promised + max(1, per_slice):
+        raise ScanError(
+            location,
+            f"holds {length} bytes of voxels, its header says {promised}: size or type of voxels"
+            " are not those of the header; export it again",
+            rule="damaged",
         )
 
 
@@ -144,13 +171,16 @@ def _parsed(header: bytes) -> NiftiFile | None:
             break
         dim = struct.unpack_from(order + "8h", header, 40)
         kind, bits = struct.unpack_from(order + "2h", header, 70)
+        if kind in data_type_codes.code:  # which ITK goes by; bits may be others
+            bits = 8 * data_type_codes.dtype[kind].itemsize
         (offset,) = struct.unpack_from(order + "f", header, 108)
         if 1 <= dim[0] <= 7 and min(dim[1 : dim[0] + 1]) > 0 and 0 <= offset < _OFFSET_LIMIT:
             return NiftiFile(
                 header=header,
                 byte_order=order,
-                offset=max(int(offset), _HEADER),
+                offset=int(offset),
                 length=math.prod(dim[1 : dim[0] + 1]) * bits // 8,
+                slices=dim[3] if dim[0] >= 3 else 1,
                 floats=np.dtype(order + _FLOATS[kind]) if kind in _FLOATS else None,
             )
     return None

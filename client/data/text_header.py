@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,20 @@ _SPACES = {
     **dict.fromkeys(("left-anterior-superior", "las"), (1, -1, 1)),
 }
 _MILLIMETRES = ("mm", "millimeter", "millimetre", "millimeters", "millimetres", "", "?", "???")
+_SKIPS = ("line skip", "byte skip", "headersize")
 _SOURCE = "its header"
+_BYTES = {
+    **dict.fromkeys(("met_char", "met_uchar", "signed char", "int8", "int8_t", "char"), 1),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), 1),
+    **dict.fromkeys(("met_short", "met_ushort", "short", "short int", "signed short"), 2),
+    **dict.fromkeys(("signed short int", "int16", "int16_t", "ushort", "unsigned short"), 2),
+    **dict.fromkeys(("unsigned short int", "uint16", "uint16_t"), 2),
+    **dict.fromkeys(("met_int", "met_uint", "met_long", "met_ulong", "met_float"), 4),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t", "uint", "unsigned int"), 4),
+    **dict.fromkeys(("uint32", "uint32_t", "float"), 4),
+    **dict.fromkeys(("met_long_long", "met_ulong_long", "met_double", "double"), 8),
+    **dict.fromkeys(("longlong", "long long", "int64", "int64_t", "uint64", "uint64_t"), 8),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +94,20 @@ class TextHeader:
             return "text"
         return "zlib" if self.fields.get("compresseddata", "").lower() == "true" else "raw"
 
+    def promised_bytes(self) -> tuple[int, int] | None:
+        """Bytes of all voxels, and of a slice; None where it does not say, in words known here."""
+        kind = self.fields.get("type" if self.nrrd else "elementtype", "").lower()
+        words = _words(self.fields.get("sizes" if self.nrrd else "dimsize", ""))
+        channels = "1" if self.nrrd else self.fields.get("elementnumberofchannels", "1")
+        if kind not in _BYTES or not words or not all(w.isdecimal() for w in (*words, channels)):
+            return None
+        whole = math.prod(int(word) for word in (*words, channels)) * _BYTES[kind]
+        return whole, whole // max(1, int(words[-1]))
+
     @property
     def skips(self) -> bool:
         """Whether voxels begin behind lines or bytes that are to be skipped."""
-        return any(self.fields.get(name, "0") != "0" for name in ("line skip", "byte skip"))
+        return any(self.fields.get(name, "0") != "0" for name in _SKIPS)
 
 
 def read_text_header(path: Path) -> TextHeader:

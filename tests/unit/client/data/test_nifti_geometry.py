@@ -1,5 +1,6 @@
 """NIfTI geometry as nibabel has it: used where every reading agrees, refused elsewhere."""
 
+import gzip
 import itertools
 import struct
 import tempfile
@@ -40,10 +41,9 @@ def write(path: Path, matrix: Array | None, quaternion: Array | None, **fields: 
     image = nib.Nifti1Image(VOXELS, known)
     image.set_qform(quaternion if quaternion is not None else known, int(quaternion is not None))
     image.header.set_sform(matrix, int(matrix is not None))
-    for name, value in fields.items():
+    for name, value in {"vox_offset": 352, **fields}.items():
         image.header[name] = value
     image.header.set_slope_inter(1, 0)
-    image.header["vox_offset"] = 352
     path.write_bytes(image.header.binaryblock + bytes(4) + VOXELS.tobytes("F"))
     return path
 
@@ -291,3 +291,27 @@ def test_what_is_predicted_lies_on_the_scan_for_every_reader(
             np.testing.assert_allclose(by_quaternion, by_matrix, atol=0.01)
         numbers = load_numbers(tmp_path / name, "label") if "label" in name else None
         assert numbers is None or same_grid_error(numbers, scan) is None
+
+
+def test_where_voxels_begin_and_how_many_there_are(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii", THICK, THICK, vox_offset=0)  # 348 to ITK, 352 to nibabel
+    with pytest.raises(ScanError, match="its voxels begin at byte 0, must be 352 or more"):
+        read_image(path, case="014")
+    path = write(tmp_path / "b.nii", THICK, THICK, bitpix=8)
+    whole = path.read_bytes()
+    assert read_image(path, case="014").GetSize() == SIZE
+    for content, said in (
+        (whole[:-504], "is cut short: 504 of 1008 bytes of voxels"),
+        (whole + bytes(1008), "holds 2016 bytes of voxels, its header says 1008"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ScanError, match=said):
+            read_image(path, case="014")
+    path.write_bytes(gzip.compress(whole))
+    with pytest.raises(ScanError, match=r"is compressed, unlike its name; name it \.nii\.gz"):
+        read_image(path, case="014")
+    path.unlink()
+    packed = path.with_name("b.nii.gz")
+    packed.write_bytes(whole)
+    with pytest.raises(ScanError, match=r"is not compressed, unlike its name; name it \.nii"):
+        read_grid(packed, case="014")
