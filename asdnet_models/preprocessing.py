@@ -141,16 +141,15 @@ def probabilities_to_grid(
         GeometryError: The geometry of one of the two cannot be used.
     """
     study_grid, scan = usable_geometry(study_grid), usable_geometry(scan)
-    best: NDArray[np.float32] | None = None
-    label = np.zeros(scan.GetSize()[::-1], np.uint8)
-    for index, channel in enumerate(probabilities_xyz):
-        on_scan = map_to_grid(channel, study_grid, scan, outside=float(index == 0))
-        if best is None:
-            best = on_scan
-            continue
-        wins = on_scan > best
-        label[wins] = index
-        best[wins] = on_scan[wins]
+    best = map_to_grid(probabilities_xyz[0], study_grid, scan, outside=1.0)
+    label = np.zeros(best.shape, np.uint8)
+    for index, channel in enumerate(probabilities_xyz[1:], start=1):
+        resampled = _resampled(channel, study_grid, scan, 0.0)
+        # By slices, and of ITK's own voxels: two volumes are held, not four.
+        for z, values in enumerate(sitk.GetArrayViewFromImage(resampled)):
+            wins = values > best[z]
+            label[z][wins] = index
+            np.copyto(best[z], values, where=wins)
     return label
 
 
@@ -162,11 +161,18 @@ def map_to_grid(
     map_xyz: NDArray[np.float32], study_grid: sitk.Image, scan: sitk.Image, *, outside: float = 0.0
 ) -> NDArray[np.float32]:
     """A map on the study's grid, linearly on the scan's own, (Z, Y, X)."""
+    on_scan: NDArray[np.float32] = sitk.GetArrayFromImage(
+        _resampled(map_xyz, study_grid, scan, outside)
+    )
+    return on_scan
+
+
+def _resampled(
+    map_xyz: NDArray[np.float32], study_grid: sitk.Image, scan: sitk.Image, outside: float
+) -> sitk.Image:
     image = sitk.GetImageFromArray(np.ascontiguousarray(map_xyz.transpose(2, 1, 0)))
     image.CopyInformation(study_grid)
-    resampled = sitk.Resample(image, scan, sitk.Transform(), sitk.sitkLinear, outside)
-    on_scan: NDArray[np.float32] = sitk.GetArrayFromImage(resampled)
-    return on_scan
+    return sitk.Resample(image, scan, sitk.Transform(), sitk.sitkLinear, outside)
 
 
 def _smoothed(image: sitk.Image, spacing_mm: Triple) -> sitk.Image:

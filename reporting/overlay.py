@@ -190,12 +190,12 @@ def _plane_sizes(
 
 
 def _window(image_zyx: NDArray[Any]) -> tuple[float, float]:
-    voxels = image_zyx.reshape(-1)
-    # An odd stride does not run along one column of a grid of even size.
-    sample = voxels[:: max(1, voxels.size // _SAMPLE) | 1]
+    # An odd stride does not run along one column of a grid of even size. By `flat`, because a
+    # turned view of a scan would be copied whole.
+    sample = image_zyx.flat[:: max(1, image_zyx.size // _SAMPLE) | 1]
     low, high = np.percentile(sample, _WINDOW_PERCENTILES)
     if low == high:
-        low, high = voxels.min(), voxels.max()
+        low, high = image_zyx.min(), image_zyx.max()
     return float(low), float(high)
 
 

@@ -105,19 +105,14 @@ class SegmentationModel:
         scan = usable_geometry(_scan_of(image))
         if largest_component is None:
             largest_component = self.config.evaluation.largest_component
-        on_grid = preprocess_image(scan, self.config.spacing_mm)
-        array_xyz = sitk.GetArrayFromImage(on_grid).transpose(2, 1, 0).copy()
-        volume = torch.from_numpy(array_xyz)[None, None]
-        volume = volume.to(next(self.segmenter.parameters()).device)
-        predicted = segment_volume(self.segmenter, volume, self.config)
-        trust_xyz = self._confidence(predicted, volume)[0, 0].cpu().numpy()
-        maps_xyz = predicted[0].cpu().numpy()
+        maps_xyz, trust_xyz, on_grid = self._on_study_grid(scan)
         label_zyx = labels_on_scan(
             maps_xyz, self.config, on_grid, scan, largest_component=largest_component
         )
+        trust_zyx = map_to_grid(trust_xyz, on_grid, scan)
         return Segmentation(
             label=_like(image, label_zyx),
-            confidence=_like(image, np.clip(map_to_grid(trust_xyz, on_grid, scan), 0.0, 1.0)),
+            confidence=_like(image, np.clip(trust_zyx, 0.0, 1.0, out=trust_zyx)),
             probabilities=np.stack(
                 [
                     map_to_grid(channel, on_grid, scan, outside=float(index == 0))
@@ -127,6 +122,21 @@ class SegmentationModel:
             if probabilities
             else None,
         )
+
+    def _on_study_grid(
+        self, scan: sitk.Image
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], sitk.Image]:
+        """Probabilities (C, X, Y, Z), confidence (X, Y, Z), and an image of the grid's geometry."""
+        on_grid = preprocess_image(scan, self.config.spacing_mm)
+        array_xyz = sitk.GetArrayViewFromImage(on_grid).transpose(2, 1, 0).copy()
+        grid = sitk.Image(on_grid.GetSize(), sitk.sitkUInt8)  # a quarter of the memory
+        grid.CopyInformation(on_grid)
+        del on_grid
+        volume = torch.from_numpy(array_xyz)[None, None]
+        volume = volume.to(next(self.segmenter.parameters()).device)
+        predicted = segment_volume(self.segmenter, volume, self.config)
+        trust = self._confidence(predicted, volume)
+        return predicted[0].cpu().numpy(), trust[0, 0].cpu().numpy(), grid
 
     def _confidence(self, probabilities: Tensor, volume: Tensor) -> Tensor:
         """M, or the maximum softmax where there is no D, (1, 1, X, Y, Z) on the study's grid."""
@@ -151,9 +161,11 @@ def _scan_of(image: sitk.Image) -> sitk.Image:
         raise ValueError("image: has complex voxels; give their magnitude")
     if min(image.GetSize()) < 2:
         raise ValueError(f"image: has {image.GetSize()} voxels; give at least two along each axis")
-    scan = sitk.Cast(image, sitk.sitkFloat32)
+    # What is in 32 bits already is not copied: nothing below writes into it.
+    in_floats = image.GetPixelID() == sitk.sitkFloat32
+    scan = image if in_floats else sitk.Cast(image, sitk.sitkFloat32)
     voxels = sitk.GetArrayViewFromImage(scan)
-    undefined = voxels.size - np.count_nonzero(np.isfinite(voxels))
+    undefined = voxels.size - sum(int(np.count_nonzero(np.isfinite(part))) for part in voxels)
     if undefined:
         raise ValueError(f"image: is NaN or infinite in {undefined} voxel(s); give them a value")
     if voxels.min() == voxels.max():

@@ -108,21 +108,20 @@ def predict_confidence(
     Returns:
         (1, 1, X, Y, Z) in [0, 1].
     """
-    classes = probabilities.shape[1]
     run = confidence if windows == "all" else _in_layout(confidence)
 
-    def predicted(batch: Tensor) -> Tensor:
-        maps, seen = batch[:, :classes], batch[:, classes:]
+    def predicted(seen: Tensor, maps: Tensor) -> Tensor:
         # D may give one logit a patch; MONAI weighs in place, which a view would refuse.
         logits = run(maps, seen).float().expand_as(seen).contiguous()
         return confidence_map(logits, maps, softmax_prior=softmax_prior)
 
-    volume = torch.cat((probabilities, image), 1)
     with _evaluating(confidence):
         if windows == "all":
-            return _slide(predicted, volume, patch_voxels, overlap, 1)
+            return _slide(predicted, image, patch_voxels, overlap, 1, beside=probabilities)
         background = probabilities[:, _BACKGROUND, None]
-        return _slide_some(predicted, volume, patch_voxels, overlap, windows, background)
+        return _slide_some(
+            predicted, image, patch_voxels, overlap, windows, background, beside=probabilities
+        )
 
 
 @contextmanager
@@ -157,12 +156,14 @@ def _in_layout(network: nn.Module) -> Callable[..., Tensor]:
 
 
 def _slide_some(
-    network: Callable[[Tensor], Tensor],
+    network: Callable[..., Tensor],
     volume: Tensor,
     patch_voxels: tuple[int, int, int],
     overlap: float,
     windows: Windows,
     background: Tensor | Literal["in_air"],
+    *,
+    beside: Tensor | None = None,
 ) -> Tensor:
     """Windows of "body" or "organs"; channel 0 is 1 where there are none: background, or M."""
     with _autocast(volume):
@@ -173,26 +174,33 @@ def _slide_some(
             overlap=overlap,
             in_air=_BACKGROUND,
             background=background if windows == "organs" else None,
+            beside=beside,
         )
 
 
 def _slide(
-    network: Callable[[Tensor], Tensor],
+    network: Callable[..., Tensor],
     volume: Tensor,
     patch_voxels: tuple[int, int, int],
     overlap: float,
     windows_at_once: int,
+    *,
+    beside: Tensor | None = None,
 ) -> Tensor:
+    def predicted(batch: Tensor, condition: Tensor | None = None) -> Tensor:
+        return network(batch) if condition is None else network(batch, condition)
+
     with _autocast(volume):
         mean = sliding_window_inference(
             volume,
             patch_voxels,
             windows_at_once,
-            network,
+            predicted,
             overlap=overlap,
             mode="gaussian",
             padding_mode="constant",
-            cval=float(volume[:, -1].min()),
+            cval=float(volume.min()),
+            condition=beside,  # MONAI cuts and pads it as the volume
         )
     assert isinstance(mean, Tensor)
     return mean

@@ -35,13 +35,14 @@ Place = tuple[slice, ...]
 
 
 def slide(
-    network: Callable[[Tensor], Tensor],
+    network: Callable[..., Tensor],
     volume: Tensor,
     patch_voxels: Triple,
     *,
     overlap: float,
     in_air: int,
     background: Tensor | Literal["in_air"] | None = None,
+    beside: Tensor | None = None,
     at_once: int = WINDOWS_AT_ONCE,
 ) -> Tensor:
     """Mean of a network's windows with Gaussian weights; windows without body are not computed.
@@ -53,19 +54,24 @@ def slide(
     weights, and one pass of the network.
 
     Args:
-        network: Windows (B, K, x, y, z) to (B, C, x, y, z); its result may be written over.
-        volume: (1, K, X, Y, Z); the last channel is the normalised image, in which air is lowest.
+        network: Windows (B, 1, x, y, z) to (B, C, x, y, z); its result may be written over.
+        volume: (1, 1, X, Y, Z), the normalised image, in which air is lowest.
         patch_voxels: The window; a shorter edge of the volume is padded with its lowest value.
         overlap: Least fraction of a window that the next one shares, [0, 1).
         in_air: The channel that is 1 where no window was computed; the others are 0 there.
         background: (1, 1, X, Y, Z) in [0, 1], under `ORGAN_BELOW` where a voxel is an organ's;
             "in_air": what the result has so far in that channel.
+        beside: (1, K, X, Y, Z), whose windows the network is given too; not put together with the
+            volume, which would hold both a second time.
         at_once: Windows in one pass.
 
     Returns:
         (1, C, X, Y, Z); where there is no body at all, every voxel counts as body.
     """
-    padded, inside = _padded(volume, patch_voxels)
+    padded, inside = _padded(volume, patch_voxels, volume)
+    volumes = [padded]
+    if beside is not None:
+        volumes.append(_padded(beside, patch_voxels, volume)[0])
     edges = list(zip(padded.shape[2:], patch_voxels, strict=True))
     axes = [_starts(n, edge, overlap) for n, edge in edges]
     waiting = list(_places(axes, patch_voxels))
@@ -76,11 +82,12 @@ def slide(
         patch_voxels, mode="gaussian", sigma_scale=_SIGMA, device=volume.device
     )
     mean = _WeightedMean(padded.shape[2:], weight)
-    blocks, wanted = body_blocks(volume[:, -1:]), first
+    blocks, wanted = body_blocks(volume), first
     while wanted := [at for at in wanted if _holds(blocks, at, inside)]:
         for number in range(0, len(wanted), at_once):
             places = wanted[number : number + at_once]
-            mean.add(places, network(torch.stack([_cut(padded, at) for at in places])))
+            shown = (torch.stack([_cut(part, at) for at in places]) for part in volumes)
+            mean.add(places, network(*shown))
         if background is None:
             break
         done = {_corner(at) for at in wanted}
@@ -191,8 +198,13 @@ def _places(axes: Iterable[Sequence[int]], patch_voxels: Triple) -> Iterator[Pla
         yield tuple(slice(a, a + edge) for a, edge in zip(corner, patch_voxels, strict=True))
 
 
-def _padded(volume: Tensor, patch_voxels: Triple) -> tuple[Tensor, tuple[slice, ...]]:
-    """The volume, nowhere shorter than a window, and where in it the volume lies."""
+def _padded(
+    volume: Tensor, patch_voxels: Triple, image: Tensor
+) -> tuple[Tensor, tuple[slice, ...]]:
+    """The volume, nowhere shorter than a window, and where in it the volume lies.
+
+    Padded with the image's lowest value.
+    """
     missing = [max(0, e - n) for e, n in zip(patch_voxels, volume.shape[2:], strict=True)]
     inside = tuple(
         slice(m // 2, m // 2 + n) for m, n in zip(missing, volume.shape[2:], strict=True)
@@ -200,7 +212,7 @@ def _padded(volume: Tensor, patch_voxels: Triple) -> tuple[Tensor, tuple[slice, 
     if not any(missing):
         return volume, inside
     sides = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
-    return functional.pad(volume, sides, value=float(volume[:, -1].min())), inside
+    return functional.pad(volume, sides, value=float(image.min())), inside
 
 
 def _starts(length: int, edge: int, overlap: float) -> list[int]:

@@ -16,6 +16,7 @@ from client.segmenting.prediction import LOW_CONFIDENCE
 from reporting.figure_layout import stacked
 from reporting.overlay import Contours, UncertaintyOverlay, Voxel, three_planes
 
+_PATIENT_AXES = ("LR", "PA", "SI")
 _NEAR_MM = 3.0
 _MARGIN_MM = 25.0
 _WHOLE_PX, _CLOSE_PX = 280, 360
@@ -40,7 +41,7 @@ def draw_overview(
     if not label.any():
         return whole
     confidence, _ = _oriented(prediction.confidence)
-    near = _near(label > 0, spacing_mm_xyz)
+    near = _near(label, spacing_mm_xyz)
     close = three_planes(
         image,
         spacing_mm_xyz,
@@ -66,22 +67,50 @@ def least_confident_place(
 
     A neighbourhood, because single voxels are unsure along every boundary.
     """
-    uncertainty = np.where(near_zyx, 1 - confidence_zyx, 0).astype(np.float32)
+    box = _box(near_zyx, (0, 0, 0))
+    near = near_zyx[box]
+    # One volume, written over step by step: outside the box there is nothing to be unsure of.
+    uncertainty = np.zeros(near.shape, np.float32)
+    np.subtract(1, confidence_zyx[box], out=uncertainty, where=near)
     size = [max(1, round(2 * _NEAR_MM / mm)) | 1 for mm in reversed(spacing_mm_xyz)]
-    smooth = ndimage.uniform_filter(uncertainty, size, mode="constant")
-    best = np.where(near_zyx, smooth, -1).argmax()
-    z, y, x = (int(index) for index in np.unravel_index(best, near_zyx.shape))
+    ndimage.uniform_filter(uncertainty, size, output=uncertainty, mode="constant")
+    np.copyto(uncertainty, -1, where=~near)
+    best = np.unravel_index(uncertainty.argmax(), near.shape)
+    z, y, x = (part.start + int(index) for part, index in zip(box, best, strict=True))
     return z, y, x
 
 
 def _oriented(image: sitk.Image) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """Voxels with their axes turned to LPS, (Z, Y, X), and the spacing (x, y, z) in mm."""
-    turned = sitk.DICOMOrient(image, "LPS")
-    return sitk.GetArrayFromImage(turned), turned.GetSpacing()
+    """Voxels with their axes turned to LPS, (Z, Y, X), and the spacing (x, y, z) in mm.
+
+    As `SimpleITK.DICOMOrient` has it, but a view: no scan is held twice for a picture.
+    """
+    letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    # The image's axis along each of the patient's, and whether it runs against it.
+    axes = [next(i for i, letter in enumerate(letters) if letter in pair) for pair in _PATIENT_AXES]
+    against = [letters[axis] == pair[1] for axis, pair in zip(axes, _PATIENT_AXES, strict=True)]
+    voxels_zyx = sitk.GetArrayViewFromImage(image)
+    turned = voxels_zyx.transpose([2 - axis for axis in reversed(axes)])
+    steps = tuple(slice(None, None, -1 if flip else 1) for flip in reversed(against))
+    return turned[steps], tuple(image.GetSpacing()[axis] for axis in axes)
 
 
-def _near(organs_zyx: NDArray[np.bool_], spacing_mm_xyz: Sequence[float]) -> NDArray[np.bool_]:
+def _near(label_zyx: NDArray[np.uint8], spacing_mm_xyz: Sequence[float]) -> NDArray[np.bool_]:
     """The organs and some mm around them."""
-    size = [2 * round(_NEAR_MM / mm) + 1 for mm in reversed(spacing_mm_xyz)]
-    near: NDArray[np.bool_] = ndimage.maximum_filter(organs_zyx, size)
+    margins = [round(_NEAR_MM / mm) for mm in reversed(spacing_mm_xyz)]
+    box = _box(label_zyx, margins)
+    near = np.zeros(label_zyx.shape, np.bool_)
+    size = [2 * margin + 1 for margin in margins]
+    ndimage.maximum_filter(label_zyx[box] > 0, size, output=near[box])
     return near
+
+
+def _box(drawn_zyx: NDArray[Any], margins: Sequence[int]) -> tuple[slice, ...]:
+    """The part that holds all that is drawn, and so many voxels around it; all where none is."""
+    box = []
+    for axis, margin in enumerate(margins):
+        others = tuple(other for other in range(3) if other != axis)
+        holding = np.flatnonzero(drawn_zyx.any(axis=others))
+        first, last = (holding[0], holding[-1]) if holding.size else (0, drawn_zyx.shape[axis] - 1)
+        box.append(slice(max(0, int(first) - margin), int(last) + 1 + margin))
+    return tuple(box)

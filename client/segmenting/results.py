@@ -160,7 +160,10 @@ def write_confidence(confidence_zyx: NDArray[np.float32], scan: sitk.Image, path
         scan: Whose geometry the file gets.
         path: A .nii.gz file.
     """
-    image = sitk.GetImageFromArray(np.rint(confidence_zyx * 255).astype(np.uint8))
+    as_bytes = np.empty(confidence_zyx.shape, np.uint8)
+    for out, values in zip(as_bytes, confidence_zyx, strict=True):  # no copy of the whole in floats
+        out[...] = np.rint(values * 255)
+    image = sitk.GetImageFromArray(as_bytes)
     image.CopyInformation(scan)
     plain = path.with_name(f".{uuid.uuid4().hex}.nii")
     try:

@@ -41,13 +41,13 @@ def write_segments(path: Path, drawing: Drawing) -> None:
     location = f"segments {path.name}"
     source = source_of(drawing, location=location)
     label, organs, model = drawing.label, drawing.organs, drawing.model
-    frames = np.zeros((*label.shape, len(organs)), np.uint8)
     images = frames_as_slices(source, drawing.image) if source.frames else list(source.headers)
-    for number, value in enumerate(organs.values()):
-        frames[..., number] = label == value
+    number_of = np.zeros(256, np.uint8)
+    number_of[list(organs.values())] = range(1, len(organs) + 1)
     segmentation = hd.seg.Segmentation(
         source_images=images,
-        pixel_array=frames,
+        # Segments side by side would be a volume each, and highdicom sums them in 64 bits.
+        pixel_array=number_of[label],
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=_descriptions(organs, model),
         series_instance_uid=hd.UID(),
