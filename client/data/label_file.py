@@ -18,10 +18,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.data.errors import ScanError
-from client.data.geometry import put_on_grid, same_grid_error
+from client.data.geometry import put_on_grid
 from client.data.image_io import load_numbers
 from client.data.label_map import LabelMapping, folded, occurring_values, some, study_mapping
 from client.data.notes import Note, unheard
+from client.data.segment_box import unboxed
 from client.data.segment_names import Segment, SegmentNames, read_segment_names
 
 Masks = dict[str, NDArray[np.bool_]]
@@ -56,7 +57,7 @@ def read_label_file(
     if scan is None:
         scan = label
     elif names.boxed:
-        label = _unboxed(label, scan)
+        label = unboxed(label, scan, location=location)
     put_on_grid(label, scan, location=location)
     if any(segment.named or _reading(segment.name, mapping) for segment in names.segments):
         masks, drawn = _masks(label, names, mapping, location, note)
@@ -124,36 +125,6 @@ def structures_of(path: Path, mapping: LabelMapping, *, location: str) -> list[s
     segments = read_segment_names(path, location=location).segments
     by_name = any(segment.named or _reading(segment.name, mapping) for segment in segments)
     return [segment.name for segment in segments] if by_name else []
-
-
-def _unboxed(label: sitk.Image, scan: sitk.Image) -> sitk.Image:
-    """A box of the scan's voxels put where it is in the scan; anything else as it is.
-
-    Segments that reach out of the scan are another grid's, so they stay as they are too.
-    """
-    first = scan.TransformPhysicalPointToContinuousIndex(label.GetOrigin())
-    start = [round(index) for index in first]
-    box = sitk.Image(label.GetSize(), sitk.sitkUInt8)
-    box.SetSpacing(scan.GetSpacing())
-    box.SetDirection(scan.GetDirection())
-    box.SetOrigin(scan.TransformContinuousIndexToPhysicalPoint([float(index) for index in start]))
-    if same_grid_error(label, box) is not None:
-        return label
-    voxels = sitk.GetArrayViewFromImage(label)
-    size = label.GetSize()
-    kept, placed = [], []
-    for at, length, whole in zip(start, size, scan.GetSize(), strict=True):
-        low, high = max(0, -at), min(length, whole - at)
-        kept.append(slice(low, max(low, high)))
-        placed.append(slice(at + low, max(at + low, at + high)))
-    inside = voxels[tuple(kept[::-1])]
-    if np.count_nonzero(inside) != np.count_nonzero(voxels):
-        return label
-    whole_grid = np.zeros((*scan.GetSize()[::-1], *voxels.shape[3:]), voxels.dtype)
-    whole_grid[tuple(placed[::-1])] = inside
-    image = sitk.GetImageFromArray(whole_grid, isVector=voxels.ndim > 3)
-    image.CopyInformation(scan)
-    return image
 
 
 def _masks(
@@ -248,7 +219,7 @@ def _check_values(
         if len(names) > 1 and {_reading(name, mapping) for name in names} & set(mapping.organs):
             raise ScanError(
                 location,
-                f"gives the value {value} {len(names)} names; keep one",
+                f"has {len(names)} names for its value {value}; keep one",
                 rule="values",
                 detail=", ".join(sorted(names)),
             )

@@ -290,7 +290,7 @@ INPUTS: Mapping[str, Faulty] = {
         make=drawn(grown, segments("prostate", "bladder")),
         truth=by_plain_bytes(),
         rule="grid",
-        said="is not on the image grid: size (18, 14, 7) against (18, 14, 5)",
+        said="is not on the image grid: 64 of its voxels lie outside the scan",
     ),
     "lf_off_voxel": Faulty(
         kind="10",
@@ -298,7 +298,7 @@ INPUTS: Mapping[str, Faulty] = {
         make=drawn(cropped, segments("prostate", "bladder"), spacing=(0.25, 0.35, 3.0)),
         truth=by_plain_bytes(),
         rule="grid",
-        said="is not on the image grid",
+        said="is not on the image grid: spacing (0.25, 0.35, 3) mm against (0.5, 0.7, 3) mm",
     ),
     "lf_other_name": Faulty(
         kind="10",
@@ -322,7 +322,7 @@ INPUTS: Mapping[str, Faulty] = {
         make=drawn(swapped, segments("prostate", "bladder", "rectum", LabelValue=(1, 2, 2))),
         truth=by_plain_bytes(),
         rule="values",
-        said="gives the value 2 2 names",
+        said="has 2 names for its value 2",
     ),
     "lf_double": Faulty(
         kind="10",

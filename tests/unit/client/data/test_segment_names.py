@@ -1,6 +1,9 @@
 """Names inside label files decide over numbers; what contradicts is refused with both readings."""
 
+import gzip
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import bad_cases as bad
@@ -17,6 +20,8 @@ from client.data.errors import ScanError
 from client.data.image_io import read_grid, read_image
 from client.data.segment_names import Segment, read_segment_names
 from protocol.config.site import SiteConfig
+
+Make = Callable[[bad.Place], None]
 
 
 def site(**facts: object) -> SiteConfig:
@@ -239,3 +244,86 @@ def test_a_label_map_in_the_place_of_a_scan_is_refused(name: str, tmp_path: Path
     for read_it in (read_image, read_grid):
         with pytest.raises(ScanError, match="is a label map whose header names its values"):
             read_it(path, case="case_1")
+
+
+def spoilt(edit: Callable[[bytes, bytes], bytes], suffix: str = ".seg.nrrd") -> Make:
+    """The two layers with another header, or other voxels."""
+
+    def make(where: bad.Place) -> None:
+        layered(where)
+        head, _, body = where.label(".seg.nrrd").read_bytes().partition(b"\n\n")
+        where.label(".seg.nrrd").unlink()
+        where.label(suffix).write_bytes(edit(head, gzip.decompress(body)))
+
+    return make
+
+
+def layered(where: bad.Place) -> None:
+    lf.drawn(lf.rim, lf.segments("prostate", "bladder", LabelValue=(1, 1), Layer=(0, 1)))(where)
+
+
+def list_last(head: bytes, body: bytes) -> bytes:
+    """As pynrrd writes it where the layers are the last axis."""
+    head = head.replace(b"sizes: 2 18 14 5", b"sizes: 18 14 5 2")
+    head = head.replace(b"list domain domain domain", b"domain domain domain list")
+    head = re.sub(rb"space directions: none (.*)", rb"space directions: \1 none", head)
+    voxels = np.moveaxis(np.frombuffer(body, "u1").reshape(*bad.SHAPE, 2), 3, 0)
+    return head + b"\n\n" + gzip.compress(np.ascontiguousarray(voxels).tobytes())
+
+
+def detached(head: bytes, body: bytes) -> bytes:
+    return head.replace(b"gzip", b"raw") + b"\ndata file: voxels.raw\n\n"
+
+
+def as_right_anterior(head: bytes, body: bytes) -> bytes:
+    head = head.replace(b"left-posterior-superior", b"right-anterior-superior")
+    head = head.replace(b"(0.5,0.0,0.0) (0.0,0.7,0.0)", b"(-0.5,0,0) (0,-0.7,0)")
+    head = head.replace(b"(-10.0,20.0,5.0)", b"(10.0,-20.0,5.0)")
+    return head + b"\n\n" + gzip.compress(body)
+
+
+def by_simpleitk(suffix: str) -> Make:
+    def make(where: bad.Place) -> None:
+        layered(where)
+        image = sitk.ReadImage(str(where.label(".seg.nrrd")))
+        where.label(".seg.nrrd").unlink()
+        bad.save(image, where.label(suffix))
+
+    return make
+
+
+ENCODINGS: dict[str, Make] = {
+    "layers last": spoilt(list_last),
+    "vector": spoilt(
+        lambda head, body: head.replace(b"list", b"vector") + b"\n\n" + gzip.compress(body)
+    ),
+    "RAS": spoilt(as_right_anterior),
+    "CRLF": spoilt(
+        lambda head, body: head.replace(b"\n", b"\r\n") + b"\r\n\r\n" + gzip.compress(body)
+    ),
+    "raw": spoilt(lambda head, body: head.replace(b"gzip", b"raw") + b"\n\n" + body),
+    "upper case": spoilt(lambda head, body: head + b"\n\n" + gzip.compress(body), ".SEG.NRRD"),
+    "floats": lf.drawn(
+        lambda: lf.rim().astype(float),
+        lf.segments("prostate", "bladder", LabelValue=(1, 1), Layer=(0, 1)),
+    ),
+    "mha": by_simpleitk(".mha"),
+    "mhd": by_simpleitk(".mhd"),
+    "nrrd": by_simpleitk(".nrrd"),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_layers_are_read_alike_in_every_encoding(encoding: str, tmp_path: Path) -> None:
+    ENCODINGS[encoding](place(tmp_path))
+    volumes_ml, notes = read(case(place(tmp_path)))
+    assert volumes_ml == pytest.approx({"bladder": 59 * lf.VOXEL_ML, "prostate": 25 * lf.VOXEL_ML})
+    assert notes == []
+
+
+def test_a_header_beside_its_voxels(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    spoilt(detached, ".seg.nhdr")(where)
+    body = np.ascontiguousarray(lf.rim()).tobytes()
+    (where.label().parent / "voxels.raw").write_bytes(body)
+    assert read(case(where))[0]["bladder"] == pytest.approx(59 * lf.VOXEL_ML)
