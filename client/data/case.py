@@ -106,7 +106,11 @@ class Case:
         Raises:
             ScanError: It cannot be used.
         """
-        return read_image(self.image, case=self.name, series_patterns=self._patterns, note=note)
+        scan = read_image(self.image, case=self.name, series_patterns=self._patterns, note=note)
+        labels = self.series.labels if self.series else ()
+        if aside := [label for label in labels if label != self.label]:
+            note(f"{len(aside)} file(s) with contours or segments in its folder are not its label")
+        return scan
 
     def read_label(
         self, scan: sitk.Image, organs: Mapping[str, int], note: Note = unheard

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydicom import Dataset
 
 from client.data.dicom.headers import text
-from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, STRUCTURES, Objects
+from client.data.dicom.objects import RADIOTHERAPY, Objects, is_label
 from client.data.errors import ScanError
 from client.data.notes import Note
 
@@ -117,7 +117,7 @@ def _number(header: Dataset, name: str) -> int:
 
 def _kind(header: Dataset) -> str:
     kind = text(header, "SOPClassUID")
-    if kind == STRUCTURES or kind in SEGMENTATIONS:
+    if is_label(header):
         return _LABELS
     if kind.startswith(RADIOTHERAPY):
         return "of radiotherapy"

@@ -117,9 +117,13 @@ def label_objects(folder: Path, *, location: str) -> tuple[Path, ...]:
     Raises:
         ScanError: A DICOM file is damaged or unreadable.
     """
-    wanted = (STRUCTURES, *SEGMENTATIONS)
     headers = objects_of(folder, location).headers
-    return tuple(file for file, header in headers if text(header, "SOPClassUID") in wanted)
+    return tuple(file for file, header in headers if is_label(header))
+
+
+def is_label(header: Dataset) -> bool:
+    """Whether an object holds contours or segments."""
+    return text(header, "SOPClassUID") in (STRUCTURES, *SEGMENTATIONS)
 
 
 def another_scan(location: str, what: str) -> ScanError:

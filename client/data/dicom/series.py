@@ -16,7 +16,7 @@ from pydicom.uid import UID
 from client.data.dicom.completeness import check_complete, left_out_line
 from client.data.dicom.frames import frames_grid, read_frames
 from client.data.dicom.headers import quiet, text
-from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, objects_of
+from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, is_label, objects_of
 from client.data.dicom.pixels import read_slices, slices_grid
 from client.data.dicom.slices import Grid
 from client.data.errors import ScanError
@@ -95,6 +95,7 @@ class DicomSeries:
         modality: Such as MR.
         description: SeriesDescription.
         multiframe: Whether its files are of many frames, or of one as multi-frame files have it.
+        labels: Files with contours or segments in the same folder.
         identified: Names of the header's attributes that hold an identifier; none where
             PatientIdentityRemoved is YES.
     """
@@ -110,6 +111,7 @@ class DicomSeries:
     modality: str
     description: str
     multiframe: bool
+    labels: tuple[Path, ...]
     identified: tuple[str, ...]
 
 
@@ -140,7 +142,8 @@ def find_series(
     for file, header in objects.headers:
         if _is_image(header):
             groups.setdefault(text(header, "SeriesInstanceUID"), []).append((file, header))
-    candidates = [_series(group) for group in groups.values()]
+    labels = tuple(file for file, header in objects.headers if is_label(header))
+    candidates = [_series(group, labels) for group in groups.values()]
     wanted = [series for series in candidates if _fits(series.description, patterns)]
     if len(wanted) == 1:
         for file in wanted[0].files:
@@ -210,7 +213,7 @@ def _is_image(header: Dataset) -> bool:
     return "Rows" in header and kind not in SEGMENTATIONS and not kind.startswith(RADIOTHERAPY)
 
 
-def _series(group: Sequence[tuple[Path, Dataset]]) -> DicomSeries:
+def _series(group: Sequence[tuple[Path, Dataset]], labels: tuple[Path, ...]) -> DicomSeries:
     headers = [header for _, header in group]
     order = sorted(range(len(group)), key=lambda index: (_depth(headers[index]), group[index][0]))
     first = headers[0]
@@ -226,6 +229,7 @@ def _series(group: Sequence[tuple[Path, Dataset]]) -> DicomSeries:
         modality=text(first, "Modality"),
         description=text(first, "SeriesDescription"),
         multiframe=any(_is_multiframe(header) for header in headers),
+        labels=labels,
         identified=_identified(headers),
     )
 

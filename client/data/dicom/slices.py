@@ -219,13 +219,22 @@ def _check_upright(
     """No image grid can hold a sheared stack, and ITK would read it as an upright one."""
     drift_mm = float(np.linalg.norm(lateral_mm - lateral_mm[0], axis=1).max())
     voxel_mm = min(spacing_mm)
-    rounded_mm = min(2 * float(np.linalg.norm(rounding_mm)), _MOST_ROUNDED * voxel_mm)
-    if drift_mm > _DRIFT_TOLERANCE * voxel_mm + rounded_mm:
+    allowed_mm = _DRIFT_TOLERANCE * voxel_mm
+    rounded_mm = 2 * float(np.linalg.norm(rounding_mm))
+    if drift_mm <= allowed_mm + min(rounded_mm, _MOST_ROUNDED * voxel_mm):
+        return
+    if drift_mm <= allowed_mm + rounded_mm:
         raise _refuse(
             location,
-            f": its slices are shifted sideways against each other by up to {drift_mm:.3g} mm"
-            " (a tilted gantry); resample the series first",
+            f": its slices' positions are rounded to {2 * rounding_mm.max():.3g} mm, too coarse for"
+            f" voxels of {voxel_mm:.3g} mm to tell whether they are shifted sideways; export it"
+            " with more digits",
         )
+    raise _refuse(
+        location,
+        f": its slices are shifted sideways against each other by up to {drift_mm:.3g} mm"
+        " (a tilted gantry); resample the series first",
+    )
 
 
 def _refuse(location: str, message: str) -> ScanError:

@@ -15,6 +15,7 @@ from pydicom import dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import dcmwrite
 
+from client.data.case import Case
 from client.data.dicom.objects import case_stem, is_dicom, is_dicom_folder
 from client.data.entries import scan_files
 from client.data.errors import ScanError
@@ -25,7 +26,7 @@ SYNTAXES = {
     "explicit": uids.ExplicitVRLittleEndian,
     "big": uids.ExplicitVRBigEndian,
 }
-REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
+STRUCTURES, REPORT = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.88.11"
 
 
 def bare(file: Path, syntax: str = "implicit", meta: bool = False) -> Path:
@@ -213,7 +214,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     ph.write_classic(tmp_path / "s", made)
     ph.write_classic(tmp_path / "l", ph.phantom((2, 14, 18), description="localizer"))
     ph.write_other(tmp_path / "SR1", made, REPORT, "SR")
-    ph.write_other(tmp_path / "RS", made, "1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT")
+    ph.write_other(tmp_path / "RS", made, STRUCTURES, "RTSTRUCT")
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "VERSION").write_text("1")
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
@@ -225,11 +226,17 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     ]
 
 
-def test_contours_beside_the_slices_are_its_label(tmp_path: Path) -> None:
+def test_contours_beside_the_slices_are_its_label_or_said(tmp_path: Path) -> None:
     made = ph.phantom()
-    ph.write_classic(tmp_path, made)
-    ph.write_other(tmp_path / "RS", made, "1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT")
-    assert read(tmp_path)[1] == []
+    ph.write_classic(tmp_path / "1", made)
+    label = ph.write_other(tmp_path / "1" / "RS", made, STRUCTURES, "RTSTRUCT")
+    assert read(tmp_path / "1")[1] == []
+    said = "1 file(s) with contours or segments in its folder are not its label"
+    for drawn, expected in ((label, []), (None, [said]), (tmp_path / "1.nii.gz", [said])):
+        notes: list[str] = []
+        case = Case(name="1", part="labelled", image=tmp_path / "1", label=drawn)
+        case.read_scan(notes.append)
+        assert notes == expected
 
 
 def test_a_folder_that_cannot_be_listed_is_told(

@@ -150,3 +150,14 @@ def test_rounding_of_an_oblique_stack_is_no_tilt(tmp_path: Path) -> None:
     assert np.ptp(np.diff(depths)) > 0.08  # steps of 2.95 to 3.05 mm
     series = find_series(folder, location="")
     assert series_grid(series, location="").spacing_mm[2] == pytest.approx(3.0, abs=0.02)
+
+
+def test_rounding_that_is_too_coarse_to_see_a_tilt(tmp_path: Path) -> None:
+    made = ph.phantom((12, 14, 18), direction=OBLIQUE, spacing_mm=(0.5, 0.5, 30.0))
+
+    def edit(header: Dataset, z: int) -> None:
+        header.ImagePositionPatient = [f"{mm:.0f}" for mm in made.position_mm(z)]
+
+    series = find_series(ph.write_classic(tmp_path, made, edit=edit), location="")
+    with pytest.raises(ScanError, match=r"rounded to 1 mm, too coarse for voxels of 0.5 mm"):
+        series_grid(series, location="")
