@@ -21,6 +21,7 @@ from client.data.case import (
     Case,
     Part,
 )
+from client.data.channels import several_channels, without_channel
 from client.data.dicom.objects import label_objects
 from client.data.entries import (
     check_entry,
@@ -41,7 +42,6 @@ LAYOUT: tuple[tuple[Part, str, str | None], ...] = (
     ("validation", "imagesVal", "labelsVal"),
     ("test", "imagesTs", "labelsTs"),
 )
-_CHANNEL = "_0000"  # the decathlon's later tools append the channel to an image's name
 
 
 class LayoutError(ValueError):
@@ -159,7 +159,9 @@ def _part_cases(
     labels_of = _entries(folder / labels, part, survey) if labels else {}
     if images_of is None or labels_of is None:  # of a folder that is not read no pair is missed
         return []
-    images_of = _without_channel(images_of, labels_of if labels else None)
+    named = labels_of if labels else None
+    images_of = _without_several_channels(folder / images, images_of, named, part, survey)
+    images_of = without_channel(images_of, named)
     image_of = _usable(folder / images, images_of, part, survey, "image")
     if labels is None:
         return [
@@ -274,18 +276,23 @@ def _usable(
     return usable
 
 
-def _without_channel(
-    images_of: Mapping[str, list[Path]], labels_of: Mapping[str, object] | None
+def _without_several_channels(
+    folder: Path,
+    images_of: dict[str, list[Path]],
+    labels_of: Mapping[str, object] | None,
+    part: Part,
+    survey: Survey,
 ) -> dict[str, list[Path]]:
-    """Case names with the channel suffix taken off, where it is one and not part of the name.
-
-    It is one where the label has the shorter name or, without labels, where all images bear it.
-    """
-    named: dict[str, list[Path]] = {}
-    every = all(name.endswith(_CHANNEL) for name in images_of)
-    for name, paths in images_of.items():
-        short = name.removesuffix(_CHANNEL)
-        is_channel = every if labels_of is None else name not in labels_of and short in labels_of
-        # Where case and case_0000 are both there, each keeps its name and one lacks its label.
-        named[short if is_channel and short and short not in images_of else name] = paths
-    return named
+    """The images of cases of one channel; the others are refused, a line for each case."""
+    several = several_channels(images_of, labels_of)
+    for case, names in several.items():
+        message = (
+            f": {folder.name} holds {len(names)} channels of it, one can be read; keep the files of"
+            " one channel, as case_0000"
+        )
+        problem = Problem(
+            rule="dimensions", location=f"case {case}", message=message, detail=", ".join(names)
+        )
+        survey.refused.append(Refusal(case=case, part=part, problem=problem))
+    taken = {name for names in several.values() for name in names}
+    return {name: paths for name, paths in images_of.items() if name not in taken}
