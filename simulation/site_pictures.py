@@ -1,86 +1,131 @@
 """A scan of each site with both contours: reference solid, the model's prediction dashed."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from PIL.Image import Image
+from torch import nn
 
 from client.data.cache import cached_case
-from client.data.case import Case
+from client.data.case import Case, Part
 from client.data.entries import scan_files
-from client.data.image_io import read_image
-from client.data.label_file import read_label_map
+from client.data.errors import ScanError
 from client.data.layout import find_cases
 from client.training.evaluation import load_segmenter, predict_label_map
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
+from protocol.files import atomic_file
 from protocol.model_io import load_model
 from reporting.figure_layout import side_by_side, stacked
 from reporting.overlay import Contours, organ_centre, three_planes
 
 _HEIGHT_PX, _COLUMNS = 220, 2
+# What a site has the case for, where it is not a test case.
+_WORDS: Mapping[Part, str] = {
+    "test": "",
+    "unlabelled": ", an unlabelled case",
+    "validation": ", a validation case",
+    "labelled": ", a training case",
+}
 
 
-def draw_sites(result: Path, out: Path, withheld: Path | None) -> None:
+def draw_sites(result: Path, out: Path, withheld: Path | None) -> list[str]:
     """Three planes a site with reference and predicted contours.
 
+    Args:
+        result: Folder of a simulated study.
+        out: PNG to write.
+        withheld: Labels of unlabelled cases, for sites without any label.
+
+    Returns:
+        Sites that are not drawn, because they have no label; a line each.
+
     Raises:
-        ValueError: If a site has neither a test case nor an unlabelled one with a label.
+        ValueError: If none can be drawn, or the folder is no result.
+        ScanError: If a scan or a label cannot be read; with all of them.
     """
+    if not (result / "model" / "best").is_dir() or not (result / "sites").is_dir():
+        raise ValueError(f"{result}: is no result of a simulation (model/best, sites)")
     protocol, weights, _ = load_model(result / "model" / "best")
     configs = [read_site(path) for path in sorted((result / "sites").glob("*.yaml"))]
-    pictures = []
-    for number, config in enumerate(configs):
-        segmenter = load_segmenter(config, protocol, weights)
-        case = _case(config, withheld)
-        scan = read_image(case.image, case=case.name)
-        assert case.label is not None
-        reference = read_label_map(case.label, scan, protocol.organs, case=case.name)
-        cached = cached_case(case, config.cache, protocol)
-        predicted = sitk.GetImageFromArray(predict_label_map(segmenter, protocol, cached, scan))
-        predicted.CopyInformation(scan)
-        image, truth, prediction = (
-            sitk.GetArrayFromImage(sitk.DICOMOrient(item, "LPS"))
-            for item in (scan, reference, predicted)
-        )
-        _, y, x = organ_centre(truth)
-        pictures.append(
-            three_planes(
-                image,
-                sitk.DICOMOrient(scan, "LPS").GetSpacing(),
-                [
-                    Contours(label_zyx=truth, name="reference"),
-                    Contours(label_zyx=prediction, style="dashed", name="federated ASDNet"),
-                ],
-                protocol.organs,
-                height_px=_HEIGHT_PX,
-                title=f"site {config.site}",
-                centre_zyx=(_slice(truth, protocol), y, x),
-                legend=number >= len(configs) - _COLUMNS,
-            )
-        )
+    drawn = [(config, case) for config in configs if (case := _case(config, withheld))]
+    left = [
+        f"site {config.site} has no case with a label; give --withheld the folder of labels of its"
+        " unlabelled cases"
+        for config in configs
+        if config.site not in {of.site for of, _ in drawn}
+    ]
+    if not drawn:
+        raise ValueError("\n".join(left) or f"{result}: holds no site")
+    pictures, mistakes = [], []
+    for number, (config, case) in enumerate(drawn):
+        legend = number >= len(drawn) - _COLUMNS
+        try:
+            segmenter = load_segmenter(config, protocol, weights)
+            pictures.append(_picture(config, case, segmenter, protocol, legend=legend))
+        except ScanError as error:
+            mistakes.append(f"site {config.site}: {error}")
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
     lines = [pictures[start : start + _COLUMNS] for start in range(0, len(pictures), _COLUMNS)]
     heights = [max(picture.height for picture in line) for line in lines]
     rows = [side_by_side(*pair, "", []) for pair in zip(lines, heights, strict=True)]
-    stacked(rows).save(out, optimize=True)
+    with atomic_file(out) as draft:
+        stacked(rows).save(draft, "PNG", optimize=True)
+    return left
 
 
-def _case(config: SiteConfig, withheld: Path | None) -> Case:
-    cases = find_cases(config.data, config)
-    for case in cases:
-        if case.part == "test":
-            return case
-    if withheld is None:
-        raise ValueError(f"site {config.site} has no test case; give --withheld")
-    labels = scan_files(withheld)
-    for case in cases:
-        if case.part == "unlabelled" and case.name in labels:
-            return Case(name=case.name, part="test", image=case.image, label=labels[case.name])
-    raise ValueError(
-        f"site {config.site} has neither a test case nor an unlabelled one whose label is in"
-        f" {withheld}; give --withheld the folder of such labels, or a result with test cases"
+def _picture(
+    config: SiteConfig,
+    case: Case,
+    segmenter: nn.Module,
+    protocol: StudyProtocol,
+    *,
+    legend: bool,
+) -> Image:
+    """Three planes of one case, titled with its site and what the site has it for."""
+    scan = case.read_scan()
+    reference = case.read_label(scan, protocol.organs)
+    cached = cached_case(case, config.cache, protocol)
+    predicted = sitk.GetImageFromArray(predict_label_map(segmenter, protocol, cached, scan))
+    predicted.CopyInformation(scan)
+    image, truth, prediction = (
+        sitk.GetArrayFromImage(sitk.DICOMOrient(item, "LPS"))
+        for item in (scan, reference, predicted)
     )
+    _, y, x = organ_centre(truth)
+    return three_planes(
+        image,
+        sitk.DICOMOrient(scan, "LPS").GetSpacing(),
+        [
+            Contours(label_zyx=truth, name="reference"),
+            Contours(label_zyx=prediction, style="dashed", name="federated ASDNet"),
+        ],
+        protocol.organs,
+        height_px=_HEIGHT_PX,
+        title=f"site {config.site}{_WORDS[case.part]}",
+        centre_zyx=(_slice(truth, protocol), y, x),
+        legend=legend,
+    )
+
+
+def _case(config: SiteConfig, withheld: Path | None) -> Case | None:
+    """A test case, else an unlabelled one with a withheld label, else one that is trained with."""
+    cases = find_cases(config.data, config)
+    of_part = {part: [case for case in cases if case.part == part] for part in get_args(Part)}
+    if of_part["test"]:
+        return of_part["test"][0]
+    labels = scan_files(withheld) if withheld else {}
+    for case in of_part["unlabelled"]:
+        if case.name in labels:
+            return replace(case, label=labels[case.name], site=None)
+    others = [*of_part["validation"], *of_part["labelled"]]
+    return others[0] if others else None
 
 
 def _slice(truth: NDArray[np.uint8], protocol: StudyProtocol) -> int:

@@ -1,7 +1,8 @@
 """`asdnet-sim picture RESULT OUT.png`: a scan of each site with both contours.
 
-Three planes of one test case a site (an unlabelled case where the site has none), the axial one
-where it shows most organs: reference solid, the model's prediction dashed.
+Three planes of one test case a site, the axial one where it shows most organs: reference solid, the
+model's prediction dashed.  Where a site has none: an unlabelled case whose label is withheld,
+else one that it validates or trains on, which the title says.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from reporting.terminal import user_errors
+from reporting.terminal import make_console, user_errors
 
 
 def picture(
@@ -23,4 +24,5 @@ def picture(
     from simulation.site_pictures import draw_sites
 
     with user_errors(ValueError):
-        draw_sites(result, out, withheld)
+        for line in draw_sites(result, out, withheld):
+            make_console().print(f"note: {line}")
