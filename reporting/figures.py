@@ -1,7 +1,8 @@
 """Figures of a report: one style, colours for the colour-blind, no state of pyplot."""
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,6 +20,7 @@ _STROKES = ("-", "--", "-.", ":")
 _CSS_PX, _DPI = 96, 160
 # A figure of this width fills a telephone, and three of them a screen.
 CARD_INCHES = 4.0
+_LEGEND_ROWS, _LEGEND_ROW_INCHES = 2, 0.18  # a longer legend makes a figure higher
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -90,7 +92,9 @@ def line_panels(
     """
     there = {line: None for lines in panels.values() for line in lines}
     strokes = {line: stroke(number) for number, line in enumerate(dict.fromkeys([*order, *there]))}
-    size = (CARD_INCHES, 1.6 * len(panels) + 0.75)
+    legend_rows = math.ceil(len(there) / _legend_columns(there))
+    further = _LEGEND_ROW_INCHES * max(0, legend_rows - _LEGEND_ROWS)
+    size = (CARD_INCHES, 1.6 * len(panels) + 0.75 + further)
     figure, axes = new_figure(len(panels), 1, size, sharex=True)
     with report_style():
         for axis, (title, lines) in zip(axes[:, 0], panels.items(), strict=True):
@@ -129,6 +133,9 @@ def _plot(axis: Axes, points: Sequence[tuple[float, float]], how: Mapping[str, A
 
 def _legend(figure: Any, strokes: Mapping[str, Mapping[str, Any]]) -> None:
     handles = [Line2D([], [], linewidth=1.8, label=name, **how) for name, how in strokes.items()]
-    longest = max((len(name) for name in strokes), default=1)
-    columns = max(1, min(len(handles), int(46 / (longest + 6))))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(strokes))
+
+
+def _legend_columns(names: Collection[str]) -> int:
+    longest = max((len(name) for name in names), default=1)
+    return max(1, min(len(names), int(46 / (longest + 6))))

@@ -204,7 +204,7 @@ def _round(
         loss_adversarial=0.9 if key.method in ("ASDNet", "AttSVNet+FCN") else None,
         loss_region=0.3 if semi else None,
         loss_confidence=1.2 if labelled and key.method in ("ASDNet", "AttSVNet+FCN") else None,
-        trusted_fraction=min(1.0, 0.3 + 0.4 * done + 0.02 * ord(site) % 0.1) if semi else None,
+        trusted_fraction=min(1.0, 0.3 + 0.4 * done + 0.02 * ord(site[0]) % 0.1) if semi else None,
         validation_dsc=level * (1 - np.exp(-4 * done)) if number % 2 == 0 else None,
     )
 

@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from client.data.case import Case
 from client.data.errors import ScanError
-from client.data.image_io import read_image
-from client.data.label_file import read_label_map
 from reporting.blocks import Gallery, Picture, Section, Text
 from reporting.figure_layout import stacked
 from reporting.figures import small_png
@@ -119,10 +118,11 @@ def _read(results: Results, files: CaseFiles, key: CaseKey) -> Volume:
         ScanError: If a file cannot be read or is on another grid.
     """
     organs = _organs(results)
-    scan = read_image(files.image, case=key.case)
+    case = Case(name=key.case, part="test", image=files.image, label=files.reference)
+    scan = case.read_scan()
     paths = {m: _prediction(results, m, key) for m in results.methods_of("federated")}
     labels = {
-        method: read_label_map(path, scan, organs, case=key.case)
+        method: replace(case, label=path).read_label(scan, organs)
         for method, path in {"": files.reference, **paths}.items()
         if path is not None
     }

@@ -210,3 +210,22 @@ def test_headers_are_read_without_voxels(
     assert fitted_protocol(options, {}, more).spacing_mm == planned.spacing_mm
     with pytest.raises(LayoutError, match=r"case zero: image zero\.nii\.gz"):
         fitted_protocol(options, {}, more[-1:])
+
+
+def test_the_cohort_of_a_result_says_what_the_file_of_sites_said(options: CommonOptions) -> None:
+    """study.json and result.json hold it, so another file does not continue an experiment."""
+    assert options.data is not None
+    good_cases(options.data, 4)
+    path = options.data / "sites.csv"
+    path.write_text("case,site\n" + "".join(f"good_{n},{'AB'[n > 1]}\n" for n in range(4)))
+    chosen = replace(options, sites=None, sites_file=path)
+    cases, cohort = find_cohort(chosen, QUIET)
+    assert {case.name: case.site for case in cases} == {
+        "good_0": "A", "good_1": "A", "good_2": "B", "good_3": "B",
+    }  # fmt: skip
+    path.write_text(path.read_text().replace("good_1,A", "good_1,B"))
+    _, other = find_cohort(chosen, QUIET)
+    assert cohort["kind"] == other["kind"] == "folder"
+    assert cohort["sites_file"] != other["sites_file"]
+    _, dealt = find_cohort(replace(options, labelled=4), QUIET)
+    assert dealt == {"kind": "folder"}
