@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from client.data.errors import (
     Problem,
     ScanError,
 )
-from client.data.hashing import voxel_hash
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError
 
@@ -139,31 +138,6 @@ def _series(case: Case) -> DicomSeries | None:
 def _birthday(series: DicomSeries) -> str:
     birth = series.patient_birth
     return "" if _NOBODY.fullmatch(birth) or birth in _NO_BIRTHDAY else birth
-
-
-def duplicate_mistakes(cases: Iterable[tuple[str, Case]]) -> list[str]:
-    """Scans that are there twice, in one site or in two, by what they show and not by name.
-
-    A test scan that is also trained on makes every score of it worthless. Copies are found
-    where they were renamed, compressed or converted (`voxel_hash`). Cases that cannot be
-    read are passed over; they are refused on their own.
-
-    Args:
-        cases: Pairs of site and case.
-    """
-    mistakes = []
-    first_with: dict[str, str] = {}
-    for site, case in cases:
-        here = f"site {site}, {case.part} case {case.name}"
-        try:
-            shown = voxel_hash(case.read_scan())
-        except ScanError:
-            continue
-        if shown in first_with:
-            mistakes.append(f"{here}: is the same scan as {first_with[shown]}; keep one of the two")
-        else:
-            first_with[shown] = here
-    return mistakes
 
 
 def read_patients(path: Path) -> dict[str, str]:

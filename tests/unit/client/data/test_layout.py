@@ -13,7 +13,6 @@ from client.data.layout import (
     LayoutError,
     find_cases,
 )
-from client.data.leakage import duplicate_mistakes
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -110,32 +109,6 @@ def test_error_survives_the_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(LayoutError(["one", "two"])))
     assert error.mistakes == ("one", "two")
     assert str(error) == "one\ntwo"
-
-
-def test_copies_are_found_within_and_between_sites(tmp_path: Path) -> None:
-    def site(name: str, **seeds: int) -> list[tuple[str, Case]]:
-        for case, seed in seeds.items():
-            part = "imagesTs" if case.startswith("test") else "imagesUn"
-            suffix = ".mha" if case.endswith("copy") else ".nii.gz"
-            save_scan(tmp_path / name / part / f"{case}{suffix}", seed)
-            if part == "imagesTs":
-                save_label(tmp_path / name / "labelsTs" / f"{case}.mha", 1)
-        return [(name, case) for case in find_cases(tmp_path / name)]
-
-    cases = site("A", one=1, two=2, two_copy=2, test_one=1) + site("B", three=3, other_copy=2)
-    assert duplicate_mistakes(cases) == [
-        "site A, unlabelled case two_copy: is the same scan as site A, unlabelled case two;"
-        " keep one of the two",
-        "site A, test case test_one: is the same scan as site A, unlabelled case one;"
-        " keep one of the two",
-        "site B, unlabelled case other_copy: is the same scan as site A, unlabelled case two;"
-        " keep one of the two",
-    ]
-
-
-def test_unreadable_cases_are_no_duplicates(tmp_path: Path) -> None:
-    touch(tmp_path, "imagesUn/a.mha", "imagesUn/b.mha")
-    assert duplicate_mistakes([("A", case) for case in find_cases(tmp_path)]) == []
 
 
 def test_content_hash_changes_with_whatever_would_be_read(tmp_path: Path) -> None:
