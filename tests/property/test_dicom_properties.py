@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from client.data.dicom.contours import read_structures
 from client.data.dicom.derived import Drawing
+from client.data.dicom.nesting import nested
 from client.data.dicom.outlines import inside, outlines
 from client.data.dicom.segment_writing import write_segments
 from client.data.dicom.segments import read_segments
@@ -37,6 +38,21 @@ def test_outlines_hold_what_they_were_drawn_around(
     for outline in outlines(mask):
         found ^= inside(outline, mask.shape)
     np.testing.assert_array_equal(found, mask)
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 10**6), st.integers(1, 24), st.integers(1, 24), st.integers(1, 3))
+def test_contours_hold_as_much_however_often_and_in_whatever_order(
+    seed: int, rows: int, columns: int, times: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((rows, columns)) < rng.choice([0.1, 0.5, 0.9])
+    drawn = [outline[:: rng.choice([-1, 1])] for outline in outlines(mask) for _ in range(times)]
+    order = rng.permutation(len(drawn))
+    region = nested([drawn[place] for place in order], mask.shape, (0.5, 0.5))
+    np.testing.assert_array_equal(region.mask, mask)
+    assert region.united == (times > 1 and mask.any())
+    assert not region.unclear
 
 
 @settings(max_examples=25)

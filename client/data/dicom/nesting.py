@@ -51,11 +51,16 @@ class _Contour:
 
 
 def excluded(outlines: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> Region:
-    """What lies within an odd number of outlines, as those of type XOR want it."""
+    """What lies within an odd number of outlines, as those of type XOR want it.
+
+    One that is there twice would undo itself: that is unclear.
+    """
+    masks = [inside(outline, shape) for outline in outlines]
     mask = np.zeros(shape, np.bool_)
-    for outline in outlines:
-        mask ^= inside(outline, shape)
-    return Region(mask=mask)
+    for each in masks:
+        mask ^= each
+    drawn = [np.packbits(each).tobytes() for each in masks if each.any()]
+    return Region(mask=mask, unclear=len(set(drawn)) < len(drawn))
 
 
 def nested(

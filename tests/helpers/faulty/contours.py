@@ -181,17 +181,21 @@ def areas(name: str) -> Callable[[Place], str]:
     def truth(place: Place) -> str:
         found = dcmread(place.label(".dcm"))
         numbers = {roi.ROINumber for roi in found.StructureSetROISequence if roi.ROIName == name}
-        heights: dict[float, list[float]] = {}
+        areas: dict[float, list[str]] = {}
         for item in found.ROIContourSequence:
             for contour in item.get("ContourSequence", []):
                 points = np.array(contour.ContourData, float).reshape(-1, 3)
-                if item.ReferencedROINumber in numbers:
-                    heights.setdefault(points[0, 2], []).append(shoelace_mm2(points[:, :2]))
-        sums = sorted({round(sum(each)) for each in heights.values()})
-        most = max((len(each) for each in heights.values()), default=0)
+                closed = contour.ContourGeometricType != "POINT" and len(points) > 2
+                if item.ReferencedROINumber in numbers and closed:
+                    area = f"{shoelace_mm2(points[:, :2]):.0f}"
+                    areas.setdefault(points[0, 2], []).append(area)
+        if not areas:
+            return "pydicom: no closed contour of it"
+        each = sorted({" + ".join(of_slice) for of_slice in areas.values()})
+        steps = sorted({f"{mm:g}" for mm in np.diff(sorted(areas)).round(3)}, key=float)
         return (
-            f"pydicom: {len(heights)} slices with up to {most} contour(s), by the shoelace formula"
-            f" {'/'.join(map(str, sums)) or 0} mm2 in sum on one"
+            f"pydicom: contours on {len(areas)} slices, {' and '.join(steps)} mm apart; by the"
+            f" shoelace formula {' or '.join(each)} mm2 on each"
         )
 
     return truth

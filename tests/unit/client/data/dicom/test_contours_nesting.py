@@ -106,6 +106,14 @@ def test_what_nobody_can_tell(second: Outline) -> None:
     assert area_mm2(region.mask) < shoelace_mm2(A)
 
 
+def test_of_the_type_xor_what_is_twice_undoes_itself() -> None:
+    assert excluded([A, A], SHAPE).unclear
+    assert excluded([A, circle(12), A[::-1]], SHAPE).unclear
+    region = excluded([A, B], SHAPE)
+    assert area_mm2(region.mask) == pytest.approx(shoelace_mm2(A, B) - 2 * LENS_MM2, rel=0.01)
+    assert not region.unclear
+
+
 def test_a_hole_in_two_pieces_across_each_other() -> None:
     region = nested([A, B, circle(2, (57.0, 40.0))], SHAPE, VOXEL_MM)
     expected = shoelace_mm2(A, B) - LENS_MM2 - shoelace_mm2(circle(2))
