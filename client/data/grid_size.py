@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from client.data.case import Case
 from client.data.dicom.series import series_grid
 from client.data.errors import ScanError
+from client.data.geometry import ImageGrid, check_plausible
 from client.data.image_io import read_grid
 from protocol.config.limits import SiteLimits, limit_line
 from protocol.config.site import SiteConfig
@@ -104,7 +105,14 @@ def size_and_spacing(case: Case) -> tuple[Sequence[int], Sequence[float]] | None
         series = case.series
         if series is not None:  # parsed already
             grid = series_grid(series, location="")
-            return [int(n) for n in grid.shape[::-1]], [float(mm) for mm in grid.spacing_mm]
+            found = ImageGrid(
+                size_xyz=grid.shape[::-1],
+                spacing_mm_xyz=grid.spacing_mm,
+                origin_mm=grid.origin_mm,
+                direction=grid.direction,
+            )
+            check_plausible(found, location="")
+            return found.size_xyz, found.spacing_mm_xyz
         header = read_grid(case.image, case=case.name)
     except (OSError, ScanError):
         return None

@@ -61,7 +61,7 @@ def read_image(
     """
     location = f"case {case}: image {path.name}"
     _check_is_scan(path, location)
-    image = _as_floats(_read(path, location, series_patterns, note))
+    image = _as_floats(_read(path, location, "scan", series_patterns, note))
     voxels = _finite_voxels(image, location)
     _check_thickness(image.GetSize(), location)
     check_plausible(ImageGrid.of(image, image.GetSize()), location=location)
@@ -119,7 +119,7 @@ def load_numbers(
     Raises:
         ScanError: It cannot be read, or holds values that are not integers.
     """
-    image = _read(path, location, note=note, layers=layers)
+    image = _read(path, location, "label", note=note, layers=layers)
     check_plausible(ImageGrid.of(image, image.GetSize()), location=location, whole=False)
     if "float" not in image.GetPixelIDTypeAsString():
         return image
@@ -215,6 +215,7 @@ def _clear_codes(path: Path) -> None:
 def _read(
     path: Path,
     location: str,
+    what: str,
     patterns: Sequence[str] = (),
     note: Note = unheard,
     *,
@@ -226,7 +227,9 @@ def _read(
         if is_dicom(path):
             image = read_series(path, location=location, patterns=patterns, note=note)
         else:
-            image = _read_file(path, location, note, layers=layers)
+            image = _read_file(
+                path, location, lambda line: note(f"its {what} {line}"), layers=layers
+            )
     return _usable(image, image.GetSize(), location)
 
 

@@ -54,12 +54,14 @@ class TextHeader:
     Attributes:
         nrrd: Whether it is NRRD's; else MetaImage's.
         fields: By name in lower case.
+        doubled: Names of fields that are there with several values.
         end: Where the header ends, in bytes.
         complete: Whether it is there to its end.
     """
 
     nrrd: bool
     fields: Mapping[str, str]
+    doubled: frozenset[str]
     end: int
     complete: bool
 
@@ -119,6 +121,7 @@ def read_text_header(path: Path) -> TextHeader:
     nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
     complete = path.suffix.lower() == ".nhdr"
     fields: dict[str, str] = {}
+    doubled: set[str] = set()
     with path.open("rb") as stream:
         while stream.tell() < _LIMIT and (line := stream.readline(_LONGEST_LINE)):
             text = line.decode("latin-1").strip()
@@ -130,11 +133,19 @@ def read_text_header(path: Path) -> TextHeader:
             name, *value = re.split(":=?" if nrrd else "[=:]", text, maxsplit=1)
             name = name.strip().lower()
             if value:
+                if fields.setdefault(name, value[0].strip()) != value[0].strip():
+                    doubled.add(name)
                 fields[name] = value[0].strip()
             if name == "elementdatafile":
                 complete = True
                 break
-        return TextHeader(nrrd=nrrd, fields=fields, end=stream.tell(), complete=complete)
+        return TextHeader(
+            nrrd=nrrd,
+            fields=fields,
+            doubled=frozenset(doubled),
+            end=stream.tell(),
+            complete=complete,
+        )
 
 
 def text_reading(header: TextHeader, *, location: str, note: Note) -> Reading:
@@ -143,6 +154,13 @@ def text_reading(header: TextHeader, *, location: str, note: Note) -> Reading:
     Raises:
         ScanError: It has no voxel size, another unit than mm, or two values of one thing.
     """
+    for name in (*_SPACING, *_MATRIX, *_ORIGIN, "dimsize", "elementtype"):
+        if name in header.doubled and not header.nrrd:  # the NRRD library refuses it
+            raise ScanError(
+                location,
+                f"has {name} twice in its header, with two values; keep the right one",
+                rule="geometry",
+            )
     return _nrrd(header, location, note) if header.nrrd else _meta(header, location, note)
 
 

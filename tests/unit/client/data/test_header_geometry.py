@@ -5,6 +5,7 @@ import re
 import zlib
 from pathlib import Path
 
+import dicom_phantoms as ph
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -159,11 +160,15 @@ TEXT_FAULTS = {
         },
         "Offset = 1 2 3": {
             "Offset = 1 2": r"has offset \(1 2\) in its header, must be 3 numbers",
+            "Offset = 1 2 3\nOffset = 9 9 9": "has offset twice in its header",
             "Offset = 1 2 3\nPosition = 9 9 9": r"offset \(1, 2, 3\), position \(9, 9, 9\)",
         },
         "BinaryData = True": {"BinaryData = False": "has its voxels written as text"},
     },
     "NRRD": {
+        "space origin: (1,2,3)": {
+            "space origin: (1,2,3)\nspace origin: (9,9,9)": "cannot be read as .nrrd",
+        },
         "space: LPS\n": {
             'space: LPS\nspace units: "m" "m" "m"\n': "has the unit m in its header",
         },
@@ -257,3 +262,26 @@ def test_sizes_of_no_person(tmp_path: Path, spacing_mm: tuple[float, ...], said:
             assert said in str(caught.value)
             assert str(caught.value).endswith("; write millimetres")
         assert size_and_spacing(Case(name="1", part="test", image=path, label=None)) is None
+
+
+def test_a_series_has_the_grid_of_its_scan_or_none(tmp_path: Path) -> None:
+    made = ph.Phantom(voxels=sitk.GetArrayFromImage(scan()).astype(np.uint16))
+    ph.write_classic(tmp_path / "a", made)
+    image, grid = (read(tmp_path / "a", case="014") for read in (read_image, read_grid))
+    assert grid.size_xyz == image.GetSize() == (9, 8, 7)
+    assert grid.spacing_mm_xyz == image.GetSpacing()
+    assert grid.direction == image.GetDirection()
+    case = Case(name="014", part="unlabelled", image=tmp_path / "a", label=None)
+    assert size_and_spacing(case) == (grid.size_xyz, grid.spacing_mm_xyz)
+
+    def in_micrometres(header: ph.Dataset, _: int) -> None:
+        header.PixelSpacing = ["700", "500"]
+
+    ph.write_classic(tmp_path / "b", made, edit=in_micrometres)
+    for read in (read_image, read_grid):
+        with pytest.raises(
+            ScanError, match=r"has voxels of \(500, 700, 3\) mm, a scan of a person"
+        ):
+            read(tmp_path / "b", case="014")
+    case = Case(name="014", part="unlabelled", image=tmp_path / "b", label=None)
+    assert size_and_spacing(case) is None
