@@ -10,6 +10,8 @@ from client.data.geometry import put_on_grid
 def unboxed(label: sitk.Image, scan: sitk.Image, *, location: str) -> sitk.Image:
     """A box of the scan's voxels, put where it is in the scan; outside of it there is nothing.
 
+    Its axes may be in another order or sense than the scan's, as of a scan that was converted.
+
     Args:
         label: Numbers of segments, or several layers of them.
         scan: What they were drawn on.
@@ -18,6 +20,7 @@ def unboxed(label: sitk.Image, scan: sitk.Image, *, location: str) -> sitk.Image
     Raises:
         ScanError: Its voxels are others than the scan's, or it has segments outside the scan.
     """
+    label = _turned(label, scan)
     first = scan.TransformPhysicalPointToContinuousIndex(label.GetOrigin())
     start = [round(index) for index in first]
     box = sitk.Image(label.GetSize(), sitk.sitkUInt8)
@@ -45,3 +48,13 @@ def unboxed(label: sitk.Image, scan: sitk.Image, *, location: str) -> sitk.Image
     image = sitk.GetImageFromArray(whole_grid, isVector=voxels.ndim > 3)
     image.CopyInformation(scan)
     return image
+
+
+def _turned(label: sitk.Image, scan: sitk.Image) -> sitk.Image:
+    """The same voxels at the same places, by the scan's axes where these are the label's too."""
+    axes = np.reshape(scan.GetDirection(), (3, 3)).T @ np.reshape(label.GetDirection(), (3, 3))
+    order = np.abs(axes).argmax(axis=1)
+    if sorted(order) != [0, 1, 2]:
+        return label
+    permuted = sitk.PermuteAxes(label, order.tolist())
+    return sitk.Flip(permuted, [bool(axes[axis, order[axis]] < 0) for axis in range(3)])

@@ -327,3 +327,33 @@ def test_a_header_beside_its_voxels(tmp_path: Path) -> None:
     body = np.ascontiguousarray(lf.rim()).tobytes()
     (where.label().parent / "voxels.raw").write_bytes(body)
     assert read(case(where))[0]["bladder"] == pytest.approx(59 * lf.VOXEL_ML)
+
+
+@given(
+    order=st.permutations([0, 1, 2]),
+    flips=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    layers=st.booleans(),
+)
+def test_axes_in_another_order_or_sense_are_the_same_voxels(
+    order: list[int],
+    flips: tuple[bool, bool, bool],
+    layers: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    where = place(tmp_path_factory.mktemp("axes"))
+    if layers:
+        layered(where)
+    else:
+        fields = lf.segments("prostate", "bladder")
+        lf.drawn(lf.cropped, fields, first_xyz=(3, 2, 1))(where)
+    image = sitk.ReadImage(str(where.label(".seg.nrrd")))
+    scan = case(where).read_scan()
+    upright = sitk.GetArrayFromImage(case(where).read_label(scan, bad.ORGANS))
+    sitk.WriteImage(sitk.Flip(sitk.PermuteAxes(image, order), flips), str(where.label(".seg.nrrd")))
+    written = where.label(".seg.nrrd").read_bytes()
+    if b"Segment0_Name" not in written:  # filters lose what is said beside the voxels
+        lost = lf.segments("prostate", "bladder", **({"LabelValue": (1, 1)} if layers else {}))
+        told = "\n".join(f"{key}:={value}" for key, value in lost.items()).encode()
+        where.label(".seg.nrrd").write_bytes(written.replace(b"\n\n", b"\n" + told + b"\n\n", 1))
+    turned = sitk.GetArrayFromImage(case(where).read_label(scan, bad.ORGANS))
+    assert np.array_equal(turned, upright)
