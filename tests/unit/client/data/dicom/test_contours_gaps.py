@@ -1,12 +1,18 @@
 """Slices without a contour: volumes of shapes whose volume a formula gives."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_cases import real, real_gland
 from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
 
+from client.data.dicom.contours import read_structures
+from client.data.dicom.derived import Drawing
 from client.data.dicom.gaps import filled, find_gaps
+from client.data.dicom.structures import write_structures
 
 SHAPE = (25, 100, 90)
 VOXEL_MM = (1.0, 0.8, 0.8)  # z, y, x
@@ -113,3 +119,27 @@ def test_two_contours_far_from_each_other_are_no_habit() -> None:
 def test_no_gap(drawn: list[int]) -> None:
     gaps = find_gaps(stack(dict.fromkeys(drawn, 10.0)))
     assert (gaps.sparse, gaps.unclear, gaps.apart) == (0, 0, 0)
+
+
+@real
+@pytest.mark.parametrize(("step", "share", "dice"), [(2, 0.97, 0.97), (3, 0.88, 0.92)])
+def test_a_real_gland(tmp_path: Path, step: int, share: float, dice: float) -> None:
+    """Of which every second or third contour is left; its last slices are lost with them."""
+    image, series, label = real_gland()
+    gland, path = label == 1, tmp_path / "rt.dcm"
+    write_structures(path, Drawing(label, image, series, {"prostate": 1}, model="none"))
+    found = dcmread(path)
+    first = int(np.flatnonzero(gland.any(axis=(1, 2)))[0])
+
+    def kept(contour: Dataset) -> bool:
+        point = [float(mm) for mm in contour.ContourData[:3]]
+        z = round(image.TransformPhysicalPointToContinuousIndex(point)[2])
+        return (z - first) % step == 0
+
+    contours = found.ROIContourSequence[0].ContourSequence
+    found.ROIContourSequence[0].ContourSequence = list(filter(kept, contours))
+    found.save_as(path)
+    read = read_structures(path, image, location="it", series=series)["prostate"]
+    both = np.count_nonzero(read & gland)
+    assert share < np.count_nonzero(read) / np.count_nonzero(gland) < 1.01
+    assert 2 * both / (np.count_nonzero(read) + np.count_nonzero(gland)) > dice

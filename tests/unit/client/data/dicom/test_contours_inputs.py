@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from bad_cases import ORGANS, Place
 from faulty.contours import BLADDER, DRAWN, INPUTS, Roi, column, drawn
 
 from client.commands.score import score_files
+from client.data.cache import cached_case
 from client.data.case import Case
+from client.data.declaration import count_annotated, is_boxed
 from client.data.errors import ScanError
 from client.datacheck.inspection import inspect_case
 from protocol.config.site import SiteConfig
@@ -19,6 +22,7 @@ from protocol.config.study import StudyProtocol
 
 
 def made(root: Path, name: str) -> Case:
+    root.mkdir(exist_ok=True)
     place = Place(root=root, name=name, seed=7)
     INPUTS[name].make(place)
     facts = {"data": root, "cache": root, "state": root} | dict(INPUTS[name].site)
@@ -99,3 +103,16 @@ def test_what_is_annotated_is_known_without_the_scan(tmp_path: Path) -> None:
         case = made(tmp_path, name)
         assert case.annotated(ORGANS) == organs
         assert case.how_it_is_read(ORGANS)["annotated"] == ["bladder", "prostate"]
+
+
+def test_an_undrawn_organ_is_unknown_to_training(tmp_path: Path) -> None:
+    case = made(tmp_path / "site", "contours_none_undrawn")
+    cached = cached_case(case, tmp_path / "cache", StudyProtocol(organs=ORGANS))
+    assert cached.annotated == set(cached.organ_hashes) == {"bladder"}
+    facts = {"bladder": 1, "prostate": 0}
+    assert count_annotated([cached], ORGANS) == facts
+    assert not is_boxed(cached, ORGANS)
+    # Another word of the site's file on the same files is another entry.
+    other = replace(case, site=case.site.model_copy(update={"empty_structures": "absent"}))
+    again = cached_case(other, tmp_path / "cache", StudyProtocol(organs=ORGANS))
+    assert again.annotated == set(ORGANS) and again.key != cached.key
