@@ -114,7 +114,7 @@ def _data_file(path: Path, header: TextHeader, location: str) -> Path | None:
         return None
     if named.upper().startswith("LIST") or "%" in named:
         raise ScanError(location, f": {_SEVERAL_FILES}", rule="format")
-    data = path.parent / named
+    data = path.parent / os.fsdecode(named.encode("latin-1"))  # bytes, as the file system has them
     if not data.is_file():
         raise ScanError(
             location,

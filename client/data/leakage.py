@@ -15,6 +15,7 @@ from client.data.errors import (
     Problem,
     ScanError,
 )
+from client.data.names import same_name
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError
 
@@ -154,7 +155,7 @@ def read_patients(path: Path) -> dict[str, str]:
         raise ProtocolError(f"{path}: cannot be read ({reason}); correct `patients`") from None
     if not rows or not {"case", "patient"} <= set(rows[0]):
         raise ProtocolError(f"{path}: must have the columns case and patient, and a row")
-    table = {row["case"]: row["patient"] for row in rows}
+    table = {same_name(row["case"]): row["patient"] for row in rows}
     if len(table) < len(rows):
         raise ProtocolError(f"{path}: names a case twice; keep one row for each case")
     return table

@@ -43,7 +43,7 @@ MEANING: Mapping[Rule, str] = {
     "undefined": "no voxel is NaN or infinite; the geometry leads from index to mm and back",
     "constant": "a scan shows something",
     "pair": "a labelled scan has one label, a label one scan",
-    "name": "a case has a name of its own",
+    "name": "a case has a name of its own, in UTF-8",
     "series": "a case is one DICOM series",
     "slices": "the slices of a series are parallel, evenly spaced, none missing, none twice",
     "modality": "scans are of the study's modality",

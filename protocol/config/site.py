@@ -1,8 +1,9 @@
 """The site's file: paths, device, labels of one hospital.  Nothing that changes the results."""
 
 import re
+import unicodedata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
@@ -14,6 +15,7 @@ SITE_CONFIGS = Path("site_configs")
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_Fact = TypeVar("_Fact")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # What slices without a contour, between others of a structure, mean.
 GapRule = Literal["interpolate", "refuse", "keep"]
@@ -92,6 +94,15 @@ class SiteConfig(Frozen):
     limits: SiteLimits = Field(
         SiteLimits(), description="what a study gets at most, and what an update rests on at least"
     )
+
+    @field_validator("undrawn", "exclude")
+    @classmethod
+    def _letters_are_composed(cls, of_case: dict[str, _Fact]) -> dict[str, _Fact]:
+        """By names as they are compared: macOS takes letters apart (NFD), an editor does not."""
+        composed = {unicodedata.normalize("NFC", name): fact for name, fact in of_case.items()}
+        if len(composed) < len(of_case):
+            raise ValueError("names a case twice, its letters composed and taken apart (Unicode)")
+        return composed
 
     @field_validator("centre")
     @classmethod

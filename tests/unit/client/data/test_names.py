@@ -20,11 +20,14 @@ from client.data.dicom.series import find_series
 from client.data.errors import ScanError
 from client.data.hashing import content_hash
 from client.data.image_io import read_grid, read_image, write_label_map
+from client.data.integrity import data_file
 from client.data.layout import survey_folder
+from client.data.leakage import read_patients
 from client.data.names import is_utf8
 from client.data.pseudonyms import Pseudonyms
 from client.datacheck.inspection import CaseReport
 from client.datacheck.text import case_line
+from protocol.config.site import SiteConfig
 
 CAFE = "caf\udce9"  # how Python keeps the bytes of café in Latin-1
 VOXELS = np.random.default_rng(4).normal(size=(4, 5, 6)).astype(np.float32)
@@ -188,3 +191,43 @@ def test_nibabel_reads_what_a_suffix_of_two_kinds_of_letters_keeps_from_itk(tmp_
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(read_image(plain, case="a")), truth.astype(np.float32)
     )
+
+
+@pytest.mark.parametrize("name", ["M\u00fcller", "Mu\u0308ller", CAFE, "a b", "\U0001f600", "a'b"])
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+def test_the_file_of_voxels_may_have_any_name(tmp_path: Path, name: str, suffix: str) -> None:
+    image = sitk.GetImageFromArray(VOXELS)
+    sitk.WriteImage(image, str(tmp_path / f"plain{suffix}"))
+    [voxels] = [path for path in tmp_path.iterdir() if path.suffix != suffix]
+    header = (tmp_path / f"plain{suffix}").read_bytes()
+    assert voxels.name.encode() in header
+    renamed = voxels.rename(tmp_path / f"{name}{voxels.suffix}")
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(header.replace(voxels.name.encode(), os.fsencode(renamed.name)))
+    assert data_file(path, location="") == renamed
+    read = read_image(path, case="a")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read), VOXELS)
+    before = content_hash(path)
+    renamed.write_bytes(bytes(len(renamed.read_bytes())))
+    assert content_hash(path) != before
+    renamed.unlink()
+    assert "the file of its voxels is missing" in str(refusal(path))
+
+
+@pytest.mark.parametrize("key", ["exclude", "undrawn"])
+def test_a_site_s_file_names_a_case_however_its_letters_are_written(key: str) -> None:
+    facts = {"site": "A", "data": "a", "cache": "b", "state": "c"}
+    fact: object = "why" if key == "exclude" else ["bladder"]
+    config = SiteConfig.model_validate(facts | {key: {"Mu\u0308ller": fact}})
+    assert list(getattr(config, key)) == ["M\u00fcller"]
+    with pytest.raises(ValueError, match="names a case twice, its letters composed"):
+        SiteConfig.model_validate(facts | {key: {"Mu\u0308ller": fact, "M\u00fcller": fact}})
+
+
+def test_so_does_the_table_of_patients(tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\nMu\u0308ller,7\n", encoding="utf-8")
+    assert read_patients(table) == {"M\u00fcller": "7"}
+    table.write_text("case,patient\nMu\u0308ller,7\nM\u00fcller,8\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="names a case twice"):
+        read_patients(table)
