@@ -239,7 +239,7 @@ def _check_tree(folder: Path, location: str) -> None:
         raise ScanError(
             location, "is an empty folder; copy its files again, or remove it", rule="missing"
         )
-    for file in sorted(files):
+    for file in sorted(file for file in files if _kind(file) != "special"):
         if suffix_of(file) is not None:
             raise ScanError(
                 location,
@@ -249,18 +249,21 @@ def _check_tree(folder: Path, location: str) -> None:
                 detail=file.name,
             )
         with suppress(OSError):
-            _check_format(file, location)
+            if (found := unread(file)) is not None:
+                raise ScanError(
+                    location, f"holds what {found.message}", rule=found.rule, detail=file.name
+                )
 
 
 def _check_format(path: Path, location: str) -> None:
     try:
-        found = None if _kind(path) == "special" else unread(path)
+        found = unread(path)
     except OSError as error:
         raise ScanError(
             location, f"cannot be opened: {error.strerror}; check its permissions", rule="closed"
         ) from error
     if found is not None:
-        raise ScanError(location, found.message, rule=found.rule, detail=path.name)
+        raise ScanError(location, found.message, rule=found.rule)
 
 
 def _is_hidden_scan(name: str) -> bool:

@@ -84,7 +84,6 @@ def read_grid(path: Path, *, case: str, series_patterns: Sequence[str] = ()) -> 
         ScanError: `read_image` would raise the same, for what the header alone shows.
     """
     location = f"case {case}: image {path.name}"
-    _check_is_scan(path, location)
     _check_there(path, location)
     _check_is_scan(path, location)
     with itk_quiet():

@@ -48,7 +48,6 @@ def check_name(path: Path, location: str) -> None:
             "has a suffix of small and capital letters, which the NIfTI library does not take;"
             " rename it, with .nii or .nii.gz",
             rule="name",
-            detail=path.name,
         )
 
 
@@ -62,7 +61,7 @@ def utf8_problem(path: Path, location: str) -> Problem | None:
         rule="name",
         location=location,
         message=f"{what} is not UTF-8; rename it, for instance with convmv",
-        detail=foreign,
+        detail="" if foreign == path.name else foreign,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import struct
 import zlib
@@ -81,7 +82,7 @@ def read_segment_names(path: Path, *, location: str) -> SegmentNames:
         ScanError: The names cannot be read, or it is a fractional label map.
     """
     suffix = suffix_of(path)
-    if suffix is None:
+    if suffix is None or not os.path.isfile(path):  # a pipe would never end
         return SegmentNames()
     try:
         if suffix.startswith(".nii"):

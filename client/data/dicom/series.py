@@ -147,7 +147,7 @@ def find_series(
     wanted = [series for series in candidates if _fits(series.description, patterns)]
     if len(wanted) == 1:
         for file in wanted[0].files:
-            check_name(file, location)
+            check_name(file, f"{location}: file {file.name}")
         if left_out := left_out_line(objects, wanted[0].files):
             note(left_out)
         group = groups[wanted[0].series_uid]

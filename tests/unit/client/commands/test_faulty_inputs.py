@@ -9,6 +9,7 @@ import faulty_site
 import pytest
 from faulty_site import Checked
 
+from client.data.names import same_name
 from protocol.config.rules import RULES
 from protocol.escaping import printable
 
@@ -70,7 +71,7 @@ def test_none_stops_the_others_and_none_is_in_silence(checked: list[Checked]) ->
         assert f"in all: {', '.join(counts)}" in each.rest
         said = "\n".join([*each.lines, each.rest])
         for path in entries(next(iter(each.places.values())).root):
-            name = printable(path.name)
+            name = printable(same_name(path.name))
             case = name.removesuffix("_0000").split(".")[0] or name
             assert case in said, f"{path} is not told"
 

@@ -291,7 +291,9 @@ def test_folders_that_hold_no_series_are_told_apart(tmp_path: Path) -> None:
     refused = said(tmp_path)
     assert "format: case deep: image deep is a folder without DICOM files" in refused["deep"]
     assert refused["empty"].startswith("missing: case empty: image empty is an empty folder")
-    assert "format: case packed: image packed is an archive; unpack it" in refused["packed"]
+    assert (
+        "format: case packed: image packed holds what is an archive; unpack it" in refused["packed"]
+    )
 
 
 # ---- names that are nearly the same -------------------------------------------------------------

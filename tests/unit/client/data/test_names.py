@@ -59,7 +59,7 @@ def test_a_latin_1_name_is_refused_with_its_remedy(tmp_path: Path) -> None:
     assert error.problem.rule == "name"
     assert str(error) == (
         r"case caf\xe9.nii.gz: image caf\xe9.nii.gz has a name that is not UTF-8; rename it, for"
-        r" instance with convmv (caf\xe9.nii.gz)"
+        r" instance with convmv"
     )
     assert error.problem.anonymous.isascii()
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
@@ -77,7 +77,7 @@ def test_a_dicom_file_of_a_latin_1_name_is_refused_in_a_good_folder(tmp_path: Pa
     first = sorted((tmp_path / "a").iterdir())[0]
     first.rename(tmp_path / "a" / f"{CAFE}.dcm")
     assert refusal(tmp_path / "a").problem.rule == "name"
-    with pytest.raises(ScanError, match=r"has a name that is not UTF-8.*caf\\xe9.dcm"):
+    with pytest.raises(ScanError, match=r"file caf\\xe9.dcm has a name that is not UTF-8"):
         find_series(tmp_path / "a", location="case a")
 
 
