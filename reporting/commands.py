@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 from typer.utils import get_params_from_function
 
 from reporting.terminal import error_text, print_errors
-from reporting.unexpected import STATUS, keep_log_in, note_unexpected, threads_told
+from reporting.unexpected import STATUS, keep_log_in, note_unexpected, personal_folder, threads_told
 
 _PRIVATE = 0o077
 _INTERRUPTED = 128 + signal.SIGINT
@@ -117,11 +117,12 @@ class CommandGroup(click.Group):
         _show_all_letters()
         extra.setdefault("prog_name", self.name)
         mask = os.umask(_PRIVATE) if self._private else None
-        keep_log_in(None)
+        keep_log_in(personal_folder())
         try:
             with threads_told():
                 status = self._status(args, extra | {"standalone_mode": False})
         finally:
+            keep_log_in(None)
             if mask is not None:
                 os.umask(mask)
         sys.exit(status)

@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,9 +35,19 @@ _folder: Path | None = None
 
 
 def keep_log_in(folder: Path | None) -> None:
-    """From now on, this process writes what it did not expect here; None: below the user's home."""
+    """From now on, this process writes what it did not expect here; None: as each caller says."""
     global _folder
     _folder = folder
+
+
+def log_folder() -> Path | None:
+    """Where this process writes it, for the processes that it starts."""
+    return _folder
+
+
+def personal_folder() -> Path:
+    """Where it is written if no site is known; `~` stands for the user's home."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "asdnet"
 
 
 @contextmanager
@@ -54,7 +65,7 @@ def note_unexpected(error: BaseException, folder: Path | None = None) -> str:
 
     Args:
         error: What nobody expected.
-        folder: Of the log; None: as `keep_log_in` has it.
+        folder: Of the log, unless `keep_log_in` has named one.
 
     Returns:
         One line for the screen of whoever runs this, without the error's text; it holds the path
@@ -68,6 +79,11 @@ def note_unexpected(error: BaseException, folder: Path | None = None) -> str:
             f"memory ran out{at} ({place}): close other programs, work on fewer things at the same"
             f" time, or take a machine with more memory; {where}"
         )
+    if isinstance(error, BrokenExecutor):
+        return printable(
+            f"a process that worked for this command has ended{at}, as happens where memory runs"
+            f" out: close other programs, or work on fewer things at the same time; {where}"
+        )
     return printable(
         f"something went wrong that this program did not expect{at} ({place}); {where}; please"
         " report it"
@@ -79,8 +95,8 @@ def log_unexpected(error: BaseException, folder: Path | None = None) -> str:
     if os.environ.get(DEBUG):
         click.echo(_details(error), err=True)
     try:
-        return f"the details are in {_write(error, folder or _folder or _home())}"
-    except (OSError, RuntimeError) as failure:  # RuntimeError: the user has no home
+        return f"the details are in {_write(error, _folder or folder or personal_folder())}"
+    except (OSError, RuntimeError) as failure:
         reason = getattr(failure, "strerror", None) or "no folder for them"
         return f"its details could not be written ({reason.lower()}), {DEBUG}=1 shows them here"
 
@@ -124,11 +140,6 @@ def _notes(error: BaseException) -> list[str]:
     return [str(note) for note in getattr(error, "__notes__", ())]
 
 
-def _home() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "asdnet"
-
-
 def _details(error: BaseException) -> str:
     """The traceback, without variables; of a very long one, beginning and end."""
     text = "".join(traceback.format_exception(error))
@@ -143,7 +154,9 @@ def _write(error: BaseException, folder: Path) -> Path:
 
     Raises:
         OSError: It cannot be written.
+        RuntimeError: The user has no home.
     """
+    folder = folder.expanduser()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / LOG
     with suppress(FileNotFoundError):

@@ -1,9 +1,14 @@
 """Processes side by side: spawned, because a forked child of a process with threads may hang."""
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
+
+from reporting.unexpected import keep_log_in, log_folder
 
 Result = TypeVar("Result")
 
@@ -13,7 +18,17 @@ def spawned_pool(
 ) -> ProcessPoolExecutor:
     """So many processes; None: one a core."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=initializer)
+    begin = partial(_begin, log_folder(), initializer)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=begin)
+
+
+def _begin(log: Path | None, initializer: Callable[[], None] | None) -> None:
+    # Ctrl-C reaches every process of a terminal; these end quietly, and the command says it.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    keep_log_in(log)
+    if initializer is not None:
+        initializer()
 
 
 def all_results(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Set
+from functools import partial
 from pathlib import Path
 
 from client.data.case import (
@@ -34,6 +35,7 @@ from client.data.errors import (
 )
 from client.data.names import core_of, same_name, utf8_problem
 from client.data.survey import Refusal, Survey
+from client.data.unexpected import attempt_at
 from protocol.config.site import SiteConfig
 
 LAYOUT: tuple[tuple[Part, str, str | None], ...] = (
@@ -226,10 +228,10 @@ def _labels_in_trees(
     for name, image in image_of.items():
         if name in label_of or not image.is_dir():
             continue
-        try:
-            objects = label_objects(image, location=f"case {name}: image {image.name}")
-        except ScanError as error:
-            survey.refused.append(Refusal(case=name, part=part, problem=error.problem))
+        location = f"case {name}: image {image.name}"
+        objects = attempt_at(location, partial(label_objects, image, location=location))
+        if isinstance(objects, ScanError):
+            survey.refused.append(Refusal(case=name, part=part, problem=objects.problem))
             continue
         if len(objects) == 1:
             tree_label_of[name] = objects[0]
@@ -265,12 +267,12 @@ def _usable(
         if len(paths) > 1:
             problem = double_problem(folder, case, paths)
         else:
-            try:
-                check_entry(paths[0], f"case {case}: {what} {paths[0].name}")
+            location = f"case {case}: {what} {paths[0].name}"
+            refusal = attempt_at(location, partial(check_entry, paths[0], location))
+            if refusal is None:
                 usable[case] = paths[0]
                 continue
-            except ScanError as error:
-                problem = error.problem
+            problem = refusal.problem
         if case not in refused:
             survey.refused.append(Refusal(case=case, part=part, problem=problem))
     return usable

@@ -36,6 +36,13 @@ def attempt(case: Case, read: Callable[[], Result]) -> Result | ScanError:
     Raises:
         CacheError: As it came: it is about the machine.
     """
+    return attempt_at(f"case {case.name}", read, case.site.state if case.site else None)
+
+
+def attempt_at(
+    location: str, read: Callable[[], Result], state: Path | None = None
+) -> Result | ScanError:
+    """`attempt`, where there is no case yet; the log is in the folder `state`, or the command's."""
     try:
         return read()
     except CacheError:
@@ -43,7 +50,7 @@ def attempt(case: Case, read: Callable[[], Result]) -> Result | ScanError:
     except ScanError as error:
         return error
     except Exception as error:
-        return _refusal(error, f"case {case.name}", case.site.state if case.site else None)
+        return _refusal(error, location, state)
 
 
 def _refusal(error: Exception, location: str, state: Path | None) -> ScanError:

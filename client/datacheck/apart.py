@@ -12,11 +12,13 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import cast
 
 from client.data.case import Case
 from client.data.errors import Problem
 from client.datacheck.inspection import CaseReport
+from reporting.unexpected import keep_log_in, log_folder
 
 Look = Callable[[Case], CaseReport]
 # A server that has imported everything forks each process: that takes a moment, where one that
@@ -68,7 +70,7 @@ class _Reader:
     def give(self, number: int, case: Case) -> None:
         if self._process is None:
             self.connection, theirs = _context.Pipe()
-            self._process = _context.Process(target=_serve, args=(theirs, self._look))
+            self._process = _context.Process(target=_serve, args=(theirs, self._look, log_folder()))
             self._process.start()
             theirs.close()
         self.number = number
@@ -97,7 +99,8 @@ class _Reader:
         return status
 
 
-def _serve(connection: Connection, look: Look) -> None:
+def _serve(connection: Connection, look: Look, log: Path | None) -> None:
+    keep_log_in(log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command, which hears it too, ends this
     with suppress(EOFError, OSError):
         while True:

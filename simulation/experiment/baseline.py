@@ -24,6 +24,7 @@ from protocol.config.schedule import OrganBox, mean_box
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.weights import Weights
+from reporting.unexpected import working_on
 from simulation.baselines import malf, ssae
 from simulation.baselines.encoder import SiteScans, train_encoder
 from simulation.baselines.malf import MalfOptions
@@ -182,6 +183,11 @@ def _train(
 
 
 def _segment_and_score(job: _Job) -> list[CaseRow]:
+    with working_on(f"case {job.target.name}"):
+        return _scores_of(job)
+
+
+def _scores_of(job: _Job) -> list[CaseRow]:
     case = job.scan.on_study_grid(job.protocol)
     target, classes = volume_of(case), job.protocol.classes
     atlases = [atlas_of(scan.on_study_grid(job.protocol)) for scan in job.atlases]

@@ -4,7 +4,9 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +16,9 @@ from client.data.cache import cached_case
 from client.data.case import Case, Part
 from client.data.dataset import SiteData, prepare_site
 from client.data.errors import ScanError
-from client.data.layout import LayoutError
+from client.data.layout import LayoutError, survey_folder
+from client.data.unexpected import attempt
+from client.datacheck.apart import reports_apart
 from client.datacheck.inspection import inspect_case
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
@@ -79,6 +83,10 @@ def check_cases(
             cache = options.cache / "scans"
             references = [pool.submit(_check_reference, case, cache, protocol) for case in others]
             found = all_results([*sites, *references])
+    except BrokenExecutor as error:  # a file, or too little memory, has ended a process: which one?
+        surveys = [survey_folder(config.data, config) for config in configs.values()]
+        faults = faults_of([c for s in surveys for c in s.cases], protocol, 1, console)
+        raise (LayoutError(faults) if faults else error) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     names = [*configs, *(case.site for case in others)]
@@ -97,8 +105,9 @@ def faults_of(
     cases: Sequence[Case], protocol: StudyProtocol, workers: int, console: Console
 ) -> list[str]:
     """What the data check says against each of these cases, where there is no run to prepare."""
-    with console.status("checking the scans"), spawned_pool(workers) as pool:
-        reports = all_results([pool.submit(inspect_case, case, protocol) for case in cases])
+    with console.status("checking the scans"):
+        look = partial(inspect_case, protocol=protocol)
+        reports = list(reports_apart(look, cases, workers))
     return [str(report.problem) for report in reports if report.problem]
 
 
@@ -154,11 +163,8 @@ def _other_references(cases: Sequence[StudyCase], *, every_fold: bool) -> list[S
 def _check_reference(case: StudyCase, cache: Path, protocol: StudyProtocol) -> _Checked:
     """No site reads it; a fault in it would show when everything is trained."""
     scored = Case(name=case.name, part="test", image=case.image, label=case.reference)
-    try:
-        cached_case(scored, cache, protocol)
-    except ScanError as error:
-        return _Checked(mistakes=(str(error),), shown={})
-    return _Checked(shown={})
+    cached = attempt(scored, partial(cached_case, scored, cache, protocol))
+    return _Checked(mistakes=(str(cached),) if isinstance(cached, ScanError) else (), shown={})
 
 
 def _duplicates(sites: Iterable[tuple[str, _Checked]]) -> list[str]:

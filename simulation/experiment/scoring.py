@@ -34,6 +34,7 @@ from client.training.evaluation import (
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.weights import Weights
+from reporting.unexpected import working_on
 from server.rounds.record import StudyRecord
 from simulation.experiment.store import CaseRow, ConfidenceRow
 from simulation.layouts import StudyCase
@@ -127,6 +128,11 @@ def _sum(rows: Iterable[CaseRow], organ: str, score: str) -> ScoreSum:
 
 
 def _score_one(model: Model, study_case: StudyCase, predictions: Path | None) -> Scored:
+    with working_on(f"case {study_case.name}"):
+        return _scores_of(model, study_case, predictions)
+
+
+def _scores_of(model: Model, study_case: StudyCase, predictions: Path | None) -> Scored:
     protocol = model.protocol
     case = Case(
         name=study_case.name, part="test", image=study_case.image, label=study_case.reference

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import client.data.layout
 from client.data.case import Case
 from client.data.hashing import content_hash
 from client.data.layout import (
     LayoutError,
     find_cases,
+    survey_folder,
 )
 
 
@@ -127,3 +129,26 @@ def test_content_hash_changes_with_whatever_would_be_read(tmp_path: Path) -> Non
     assert content_hash(tmp_path / "series") == changed
     with pytest.raises(ValueError, match="does not exist"):
         content_hash(tmp_path / "nowhere.mha")
+
+
+def test_an_entry_that_breaks_its_reader_is_refused_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "log"))
+    for name in ("a.mha", "b.mha"):
+        (tmp_path / "imagesUn").mkdir(exist_ok=True)
+        (tmp_path / "imagesUn" / name).touch()
+    check = client.data.layout.check_entry
+
+    def breaks(path: Path, location: str) -> None:
+        if path.name == "b.mha":
+            raise KeyError("Doe^Jane")
+        check(path, location)
+
+    monkeypatch.setattr(client.data.layout, "check_entry", breaks)
+    survey = survey_folder(tmp_path)
+    assert [case.name for case in survey.cases] == ["a"]
+    (refusal,) = survey.refused
+    assert (refusal.case, refusal.problem.rule) == ("b", "unexpected")
+    assert "for a reason that this program did not expect (KeyError in" in str(refusal.problem)
+    assert "Doe" not in str(refusal.problem)

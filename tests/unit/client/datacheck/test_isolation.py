@@ -80,10 +80,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, "client.cli", *arguments, "--site", "A", "--configs", str(folder))
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    found = {"PYTHONPATH": f"{folder / 'code'}:{ROOT}", "XDG_STATE_HOME": str(folder / "xdg")}
     return subprocess.run(
-        [sys.executable, "-m", "client.cli", *arguments, "--site", "A", "--configs", str(folder)],
+        [sys.executable, "-m", *arguments], env=os.environ | found,
         check=False, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=240,
-        env=os.environ | {"PYTHONPATH": f"{folder / 'code'}:{ROOT}"},
     )  # fmt: skip
 
 
@@ -116,3 +120,16 @@ def test_what_is_passed_on_names_no_file(folder: Path) -> None:
     reasons = [case["reason"] or "" for case in json.loads(done.stdout)["cases"]]
     assert len([reason for reason in reasons if reason]) == len(SAID)
     assert not [r for r in reasons if str(folder) in r or "unexpected.log" in r or "scan.nii" in r]
+
+
+def test_a_simulation_names_them_too(folder: Path) -> None:
+    options = ("--preset", "smoke", "--labelled", "8", "--unlabelled", "2", "--workers", "2")
+    organs = ",".join(f"{organ}={value}" for organ, value in bad.ORGANS.items())
+    where = ("--data", "A", "--out", "out", "--cache", "simulated")
+    paths = [str(folder / word) if word[0] != "-" else word for word in where]
+    done = run(folder, "simulation.cli", "run", *options, "--organs", organs, *paths)
+    assert done.returncode == 2, done.stderr
+    for name, said in SAID.items():
+        assert re.search(rf"^error: case {name}.* {re.escape(said)}", done.stderr, re.M), name
+    assert str(folder / "xdg" / "asdnet" / "unexpected.log") in done.stderr
+    assert "Traceback" not in done.stderr and "Doe" not in done.stderr
