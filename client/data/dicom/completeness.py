@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from pydicom import Dataset
 
 from client.data.dicom.headers import text
@@ -17,6 +18,7 @@ from client.data.notes import Note
 _REPORTS = ("1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.104.")
 _PRESENTATIONS = "1.2.840.10008.5.1.4.1.1.11."
 _ACQUISITION = "AcquisitionNumber"
+_SAME_STEP = 0.01  # of the step
 _LABELS = "with contours or segments"
 
 
@@ -56,6 +58,7 @@ def check_complete(headers: Sequence[Dataset], *, location: str, note: Note) -> 
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         return
     _check_counts(headers, location, note)
+    _check_spacing(headers, note)
     found = len(headers)
     numbers = sorted(_number(header, "InstanceNumber") for header in headers)
     steps = {b - a for a, b in itertools.pairwise(numbers)}
@@ -83,6 +86,32 @@ def _check_counts(headers: Sequence[Dataset], location: str, note: Note) -> None
             f": {found} slices, its headers count {counted} ({name}); copy all of them, or, if"
             " it was cut on purpose, convert it to .nii.gz",
             rule="slices",
+        )
+
+
+def depth_mm(header: Dataset) -> float:
+    """A slice's position along its normal; reading refuses a slice that has none."""
+    try:
+        cosines = np.asarray(header.ImageOrientationPatient, np.float64)
+        position_mm = np.asarray(header.ImagePositionPatient, np.float64)
+        return float(np.cross(cosines[:3], cosines[3:]) @ position_mm)
+    except (AttributeError, ValueError, TypeError):
+        return 0.0
+
+
+def _check_spacing(headers: Sequence[Dataset], note: Note) -> None:
+    """Every second slice alone is an even stack; what the header says of its steps tells of it."""
+    try:
+        told_mm = float(text(headers[0], "SpacingBetweenSlices") or 0)
+    except ValueError:
+        return
+    depths_mm = [depth_mm(header) for header in headers]
+    step_mm = (max(depths_mm) - min(depths_mm)) / max(1, len(headers) - 1)
+    times = round(step_mm / told_mm) if told_mm > 0 else 0
+    if times > 1 and abs(step_mm - times * told_mm) < _SAME_STEP * step_mm:
+        note(
+            f"its slices are {step_mm:.4g} mm apart, its headers say {told_mm:.4g} mm; look whether"
+            " it is whole"
         )
 
 

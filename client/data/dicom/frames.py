@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
 
-from client.data.dicom.headers import DAMAGED, load
-from client.data.dicom.pixels import check_pixels, decode, rescale, slice_of
+from client.data.dicom.decoding import rescale, stored
+from client.data.dicom.headers import load
+from client.data.dicom.pixels import check_pixels, slice_of
 from client.data.dicom.slices import Grid, Slice, stack
 from client.data.errors import ScanError
 
@@ -31,18 +29,6 @@ _GROUPS = (
     "MREchoSequence",
     "MRDiffusionSequence",
     "MRImageFrameTypeSequence",
-)
-_PIXELS = (
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelData",
 )
 
 
@@ -63,7 +49,7 @@ def read_frames(files: Sequence[Path], *, location: str) -> sitk.Image:
     places = np.argsort(grid.order).tolist()  # of each frame along z
     frames = zip(groups, places, strict=True)
     for header, file in zip(headers, files, strict=True):
-        for values in _stored(header, file, location):
+        for values in stored(header, file, location=location):
             group, z = next(frames)
             slope, intercept = rescale(group, location=location)
             np.multiply(values, slope, out=voxels[z])
@@ -137,30 +123,3 @@ def _frames(header: Dataset) -> int:
 
 def _items(group: Dataset) -> list[Dataset]:
     return [item for name in _GROUPS for item in group.get(name) or ()]
-
-
-def _stored(header: Dataset, file: Path, location: str) -> NDArray[np.float32]:
-    """Stored values of all frames, (frames, rows, columns), in the order of the file."""
-    size = (_frames(header), int(header.Rows), int(header.Columns))
-    if not header.file_meta.TransferSyntaxUID.is_compressed:
-        try:
-            return header.pixel_array.astype(np.float32).reshape(size)
-        except (AttributeError, ValueError, TypeError) as error:
-            raise ScanError(location, DAMAGED, rule="damaged", detail=file.name) from error
-    # GDCM knows every compression, and would rescale by what it finds: it gets pixels alone.
-    bare = Dataset()
-    for name in _PIXELS:
-        if name in header:
-            bare[name] = header[name]
-    bare.SOPClassUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
-    bare.SOPInstanceUID = generate_uid()
-    bare.file_meta = header.file_meta
-    bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID
-    bare.file_meta.MediaStorageSOPInstanceUID = bare.SOPInstanceUID
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "frames.dcm")
-        bare.save_as(path, enforce_file_format=True)
-        try:
-            return decode(path, size, location=location)
-        except ScanError as error:
-            raise ScanError(location, DAMAGED, rule="damaged", detail=file.name) from error

@@ -68,6 +68,13 @@ def load(
             raise EOFError
         if "TransferSyntaxUID" not in dataset.file_meta:  # a data set without the file's facts
             dataset.file_meta.TransferSyntaxUID = _syntax(dataset)
+    except FileNotFoundError as error:
+        raise ScanError(
+            location,
+            ": a file is a link to what is not there; copy the files themselves",
+            rule="missing",
+            detail=file.name,
+        ) from error
     except OSError as error:
         raise ScanError(
             location,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pydicom.uid as uids
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from pydicom import Dataset
 
-from client.data.dicom.headers import DAMAGED, load, text
+from client.data.dicom.decoding import decode, rescale
+from client.data.dicom.headers import load, text
 from client.data.dicom.slices import Grid, Slice, stack
 from client.data.errors import ScanError
 
@@ -31,8 +31,6 @@ _DECODED = (
     uids.JPEG2000Lossless,
     uids.JPEG2000,
 )
-# OverlayBitPosition of each group: graphics in the bits above a pixel's value (retired in 2004).
-_OVERLAY_BITS = tuple((group << 16) + 0x0102 for group in range(0x6000, 0x6020, 2))
 # What distinguishes slices of one position, by its name in a message.
 _ACQUIRED = {
     "EchoTime": "echo time",
@@ -154,30 +152,6 @@ def _check_bits(header: Dataset, location: str) -> None:
         )
 
 
-def rescale(groups: Sequence[Dataset], *, location: str) -> tuple[np.float32, np.float32]:
-    """Slope and intercept of a slice, from the first of the data sets that has them.
-
-    Raises:
-        ScanError: A slope of 0, one of the two alone (some readers use it, some do not), or
-            what is no number.
-    """
-    names = ("RescaleSlope", "RescaleIntercept")
-    found = [[text(group, name) for name in names] for group in groups]
-    given = next((each for each in found if any(each)), ["1", "0"])
-    try:
-        slope, intercept = (np.float32(value) for value in given)
-    except ValueError:
-        slope, intercept = np.float32("nan"), np.float32("nan")
-    if slope == 0 or not np.isfinite([slope, intercept]).all():
-        raise ScanError(
-            location,
-            ": a slice's rescale slope is 0, or slope and intercept are not two numbers; export it"
-            " again",
-            rule="undefined",
-        )
-    return slope, intercept
-
-
 def slice_of(header: Dataset, groups: Sequence[Dataset], *, location: str) -> Slice:
     """Where a slice lies, from the first of the data sets that has it.
 
@@ -229,34 +203,3 @@ def _rounding_mm(groups: Sequence[Dataset]) -> tuple[float, ...]:
     position = next(g["ImagePositionPatient"].value for g in groups if "ImagePositionPatient" in g)
     exponents = (Decimal(str(value)).as_tuple().exponent for value in position)
     return tuple(0.5 * 10.0 ** int(exponent) for exponent in exponents)
-
-
-def decode(file: Path, size: tuple[int, ...], *, location: str) -> NDArray[np.float32]:
-    """The grey values of one file, rescaled by its header, in the shape of `size`.
-
-    Raises:
-        ScanError: It is damaged, or holds another number of pixels.
-    """
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    reader.SetFileName(str(file))
-    try:
-        values: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute()).reshape(size)
-    except (RuntimeError, ValueError) as error:
-        header = load(file, location=location, pixels=True)
-        if any(header.get(tag) for tag in _OVERLAY_BITS):  # which GDCM does not read
-            return _without_overlay(header, size, location)
-        # ITK's own words hold paths and addresses.
-        raise ScanError(location, DAMAGED, rule="damaged", detail=f"first: {file.name}") from error
-    return values
-
-
-def _without_overlay(header: Dataset, size: tuple[int, ...], location: str) -> NDArray[np.float32]:
-    """Grey values without the graphics that lie in their unused bits, as pydicom masks them."""
-    slope, intercept = rescale((header,), location=location)
-    try:
-        values = header.pixel_array.astype(np.float32).reshape(size)
-    except (AttributeError, ValueError, TypeError) as error:
-        raise ScanError(location, DAMAGED, rule="damaged") from error
-    return values * slope + intercept

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from client.data.dicom.completeness import check_complete, left_out_line
+from client.data.dicom.completeness import check_complete, depth_mm, left_out_line
 from client.data.dicom.frames import frames_grid, read_frames
 from client.data.dicom.headers import quiet, text
 from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, is_label, objects_of
@@ -74,6 +73,7 @@ _TAGS = [
     "InstanceNumber",
     "AcquisitionNumber",
     "ImageType",
+    "SpacingBetweenSlices",
     *_IDENTIFIERS,
 ]
 
@@ -155,15 +155,20 @@ def find_series(
         return wanted[0]
     if not candidates:
         message = "holds no readable DICOM series; export the scan again"
+    elif len(wanted) > 1 and len({series.description for series in wanted}) == 1:
+        message = (
+            f"holds {len(wanted)} DICOM series of one description; keep exactly one series in a"
+            " folder, or, where they are parts of one scan, export it as one series"
+        )
     elif not patterns:
         message = (
             f"holds {len(candidates)} DICOM series; keep exactly one series in a folder, or name it"
-            f" by a pattern of its description in {setting}"
+            " by a pattern of its description in `series` of the site's file"
         )
     else:
         message = (
             f"holds {len(candidates)} DICOM series, of which {len(wanted)} fit the patterns in"
-            f" {setting}; change these so that exactly one does"
+            " `series` of the site's file; change these so that exactly one does"
         )
     described = sorted(series.description for series in wanted or candidates)
     raise ScanError(location, message, rule="series", detail=", ".join(described))
@@ -215,7 +220,7 @@ def _is_image(header: Dataset) -> bool:
 
 def _series(group: Sequence[tuple[Path, Dataset]], labels: tuple[Path, ...]) -> DicomSeries:
     headers = [header for _, header in group]
-    order = sorted(range(len(group)), key=lambda index: (_depth(headers[index]), group[index][0]))
+    order = sorted(range(len(group)), key=lambda index: (depth_mm(headers[index]), group[index][0]))
     first = headers[0]
     return DicomSeries(
         files=tuple(group[index][0] for index in order),
@@ -237,16 +242,6 @@ def _series(group: Sequence[tuple[Path, Dataset]], labels: tuple[Path, ...]) -> 
 def _is_multiframe(header: Dataset) -> bool:
     kind = UID(text(header, "SOPClassUID")).name
     return int(header.get("NumberOfFrames") or 1) > 1 or any(name in kind for name in _MULTIFRAME)
-
-
-def _depth(header: Dataset) -> float:
-    """Position along the slice's normal; reading refuses a slice that has none."""
-    try:
-        cosines = np.asarray(header.ImageOrientationPatient, np.float64)
-        position_mm = np.asarray(header.ImagePositionPatient, np.float64)
-        return float(np.cross(cosines[:3], cosines[3:]) @ position_mm)
-    except (AttributeError, ValueError, TypeError):
-        return 0.0
 
 
 def _identified(headers: Iterable[Dataset]) -> tuple[str, ...]:

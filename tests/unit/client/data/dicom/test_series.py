@@ -112,6 +112,14 @@ def test_not_one_series(tmp_path: Path, patterns: list[str], message: str) -> No
     assert "localizer" not in caught.value.problem.message
 
 
+@pytest.mark.parametrize("patterns", [(), ["t2*"]])
+def test_a_scan_in_two_series_is_not_to_be_halved(tmp_path: Path, patterns: list[str]) -> None:
+    for number in range(2):
+        ph.write_classic(tmp_path / str(number), ph.phantom())
+    with pytest.raises(ScanError, match="or, where they are parts of one scan, export it as one"):
+        find_series(tmp_path, location="case 1", patterns=patterns)
+
+
 def test_folder_without_dicom(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b.txt").write_text("x" * 200)

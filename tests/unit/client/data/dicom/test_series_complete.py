@@ -90,3 +90,19 @@ def test_numbers_with_gaps_are_noted(
     notes = notes_of(ph.write_classic(tmp_path, ph.phantom(), edit=counting(number)))
     assert len(notes) == 1
     assert notes[0].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("told_mm", "said"),
+    [
+        ("1.5", ["its slices are 3 mm apart, its headers say 1.5 mm; look whether it is whole"]),
+        ("1", ["its slices are 3 mm apart, its headers say 1 mm; look whether it is whole"]),
+        ("3", []),
+        ("3.3", []),
+        ("0", []),
+        ("", []),
+    ],
+)
+def test_every_second_slice(tmp_path: Path, told_mm: str, said: list[str]) -> None:
+    edit = counting(SpacingBetweenSlices=told_mm)
+    assert notes_of(ph.write_classic(tmp_path, ph.phantom(), edit=edit)) == said

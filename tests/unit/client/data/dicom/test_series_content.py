@@ -161,7 +161,9 @@ def test_a_file_that_is_not_there_is_missed(tmp_path: Path) -> None:
     folder = ph.write_classic(tmp_path, ph.phantom())
     (folder / "IM0003").unlink()
     (folder / "IM0003").symlink_to(tmp_path / "nowhere")
-    assert refusal(folder).rule == "closed"
+    problem = refusal(folder)
+    assert problem.rule == "missing"
+    assert problem.message.startswith(": a file is a link to what is not there; copy")
 
 
 def link_to_series(case: Path, series: Path) -> None:

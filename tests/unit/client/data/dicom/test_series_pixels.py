@@ -109,6 +109,8 @@ READ: dict[str, tuple[ph.Edit, type, tuple[int, int]]] = {
     "padding": (whole(PixelPaddingValue=5), np.uint16, (0, 9)),
     "window": (whole(WindowCenter="9", WindowWidth="5"), np.uint16, (0, 4000)),
     "real_world": (real_world, np.uint16, (0, 4000)),
+    "no_spacing": (whole(SpacingBetweenSlices="0"), np.uint16, (0, 4000)),
+    "backwards": (whole(SpacingBetweenSlices="-3"), np.uint16, (0, 4000)),
     "excess": (lambda h, z: setattr(h, "PixelData", h.PixelData + bytes(64)), np.uint16, (0, 99)),
 }
 
@@ -128,6 +130,16 @@ def test_grey_values_are_those_of_pydicom(tmp_path: Path, name: str) -> None:
     expected = np.stack([apply_modality_lut(each.pixel_array, each) for each in headers])
     read = sitk.GetArrayFromImage(read_series(series, location=""))
     np.testing.assert_allclose(read, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("syntax", ["rle", "jpeg-ls", "jpeg", "jpeg2000"])
+def test_a_spacing_of_0_is_no_damage(tmp_path: Path, syntax: str) -> None:
+    """GDCM refuses it; the positions say how far apart slices are."""
+    edit = whole(SpacingBetweenSlices="0", RescaleSlope="2", RescaleIntercept="-3")
+    made = ph.phantom()
+    image = read_series(ph.write_classic(tmp_path, made, syntax=syntax, edit=edit), location="")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), made.voxels * 2.0 - 3)
+    assert image.GetSpacing() == pytest.approx(made.spacing_mm)
 
 
 def test_odd_numbers_of_bytes(tmp_path: Path) -> None:

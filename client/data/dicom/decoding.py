@@ -1,0 +1,117 @@
+"""Grey values of DICOM files: decoded by GDCM, rescaled by slope and intercept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
+
+from client.data.dicom.headers import DAMAGED, load, text
+from client.data.errors import ScanError
+
+_PIXELS = (
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelData",
+)
+
+
+def decode(file: Path, size: tuple[int, ...], *, location: str) -> NDArray[np.float32]:
+    """The grey values of a file of one slice, rescaled by its header, in the shape of `size`.
+
+    Raises:
+        ScanError: It is damaged, or holds another number of pixels.
+    """
+    try:
+        return _by_gdcm(file, size)
+    except (RuntimeError, ValueError):
+        # GDCM also stumbles over what is no matter of pixels: a slice's own spacing of 0, graphics
+        # in unused bits. Without these the pixels are read, or they are damaged.
+        header = load(file, location=location, pixels=True)
+        slope, intercept = rescale((header,), location=location)
+        values = stored(header, file, location=location).reshape(size)
+        return values * slope + intercept
+
+
+def stored(header: Dataset, file: Path, *, location: str) -> NDArray[np.float32]:
+    """Stored values of all frames, (frames, rows, columns), in the order of the file.
+
+    Args:
+        header: Of the file, with its pixels.
+        file: For messages.
+        location: How a message begins.
+
+    Raises:
+        ScanError: It is damaged, or holds another number of pixels.
+    """
+    size = (int(header.get("NumberOfFrames") or 1), int(header.Rows), int(header.Columns))
+    try:
+        if not header.file_meta.TransferSyntaxUID.is_compressed:
+            return header.pixel_array.astype(np.float32).reshape(size)
+        return _decompressed(header, size)
+    except (AttributeError, ValueError, TypeError, RuntimeError) as error:
+        # ITK's own words hold paths and addresses.
+        raise ScanError(location, DAMAGED, rule="damaged", detail=f"first: {file.name}") from error
+
+
+def rescale(groups: Sequence[Dataset], *, location: str) -> tuple[np.float32, np.float32]:
+    """Slope and intercept of a slice, from the first of the data sets that has them.
+
+    Raises:
+        ScanError: A slope of 0, one of the two alone (some readers use it, some do not), or
+            what is no number.
+    """
+    names = ("RescaleSlope", "RescaleIntercept")
+    found = [[text(group, name) for name in names] for group in groups]
+    given = next((each for each in found if any(each)), ["1", "0"])
+    try:
+        slope, intercept = (np.float32(value) for value in given)
+    except ValueError:
+        slope, intercept = np.float32("nan"), np.float32("nan")
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        raise ScanError(
+            location,
+            ": a slice's rescale slope is 0, or slope and intercept are not two numbers; export it"
+            " again",
+            rule="undefined",
+        )
+    return slope, intercept
+
+
+def _decompressed(header: Dataset, size: tuple[int, ...]) -> NDArray[np.float32]:
+    """GDCM knows every compression, and would rescale by what it finds: it gets pixels alone."""
+    bare = Dataset()
+    for name in _PIXELS:
+        if name in header:
+            bare[name] = header[name]
+    bare.SOPClassUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+    bare.SOPInstanceUID = generate_uid()
+    bare.file_meta = header.file_meta
+    bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID
+    bare.file_meta.MediaStorageSOPInstanceUID = bare.SOPInstanceUID
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "frames.dcm")
+        bare.save_as(path, enforce_file_format=True)
+        return _by_gdcm(path, size)
+
+
+def _by_gdcm(file: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    reader.SetFileName(str(file))
+    values: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute()).reshape(size)
+    return values
