@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from asdnet_models.geometry import format_numbers
 from client.data.errors import ScanError
 
+FORM_CODES = ("qform_code", "sform_code")  # ITK's keys of NIfTI's form codes
 _SAME_MM = 1e-3
 _SAME_COSINE = 3e-4
 # Of MR and CT of people: from ex-vivo microscopy to the gaps of a localiser, from a crop of a
@@ -97,6 +98,15 @@ def check_plausible(grid: ImageGrid, *, location: str, whole: bool = True) -> No
         )
 
 
+def unplaced(scan: sitk.Image) -> bool:
+    """Whether a scan or label, as `image_io` reads it, is NIfTI without quaternion and matrix.
+
+    Readers then place it as they like, and what is made of it lies on it in all of them only if it
+    is written without them too.
+    """
+    return all(scan.HasMetaDataKey(key) and scan.GetMetaData(key) == "0" for key in FORM_CODES)
+
+
 def put_on_grid(label: sitk.Image, image: sitk.Image, *, location: str) -> None:
     """Give a label map exactly the geometry of its image, from which it may differ by rounding.
 
@@ -105,9 +115,12 @@ def put_on_grid(label: sitk.Image, image: sitk.Image, *, location: str) -> None:
     """
     difference = same_grid_error(label, image)
     if difference is not None:
+        hint = "resample it with nearest neighbour"
+        if unplaced(label) != unplaced(image):  # resampled, it would lie elsewhere
+            hint = "one of the two has form codes of 0, and no certain place; export both again"
         raise ScanError(
             location,
-            f"is not on the image grid: {difference}; resample it with nearest neighbour",
+            f"is not on the image grid: {difference}; {hint}",
             rule="grid",
         )
     label.CopyInformation(image)

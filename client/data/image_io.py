@@ -25,9 +25,11 @@ from client.data.entries import (
 )
 from client.data.errors import ScanError
 from client.data.geometry import (
+    FORM_CODES,
     ImageGrid,
     check_plausible,
     same_grid_error,
+    unplaced,
 )
 from client.data.integrity import check_header, check_integrity, header_reading
 from client.data.itk_reader import itk_quiet, open_image
@@ -39,7 +41,6 @@ from client.data.segment_names import read_segment_names
 from protocol.files import atomic_file
 
 _WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")  # one file each, so that it can be replaced
-_CODES = ("qform_code", "sform_code")  # ITK's keys of NIfTI's form codes
 _INTEGER_TOLERANCE = 1e-3  # a label stored with a slope comes back as 0.9999999
 
 
@@ -186,18 +187,9 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
         ) from error
 
 
-def unplaced(scan: sitk.Image) -> bool:
-    """Whether a scan as `read_image` gives it is NIfTI without quaternion and matrix.
-
-    Readers then place it as they like, and what is made of it lies on it in all of them only if it
-    is written without them too.
-    """
-    return all(scan.HasMetaDataKey(key) and scan.GetMetaData(key) == "0" for key in _CODES)
-
-
 def _as_floats(stored: sitk.Image) -> sitk.Image:
     image = sitk.Cast(stored, sitk.sitkFloat32)
-    for key in _CODES:
+    for key in FORM_CODES:
         if stored.HasMetaDataKey(key):  # a cast drops them
             image.SetMetaData(key, stored.GetMetaData(key))
     return image

@@ -23,10 +23,10 @@ from asdnet_models.config import Frozen
 from asdnet_models.preprocessing import PREPROCESSING_VERSION
 from client.data.dicom.series import DicomSeries, find_series
 from client.data.errors import ScanError
+from client.data.geometry import unplaced
 from client.data.hashing import content_hash
 from client.data.image_io import (
     read_image,
-    unplaced,
     write_label_map,
 )
 from client.data.nifti import clear_codes

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from client.data.errors import ScanError
-from client.data.geometry import same_grid_error
+from client.data.geometry import put_on_grid, same_grid_error
 from client.data.image_io import load_numbers, read_grid, read_image, write_label_map
 from client.segmenting.results import write_confidence
 
@@ -315,3 +315,18 @@ def test_where_voxels_begin_and_how_many_there_are(tmp_path: Path) -> None:
     packed.write_bytes(whole)
     with pytest.raises(ScanError, match=r"is not compressed, unlike its name; name it \.nii"):
         read_grid(packed, case="014")
+
+
+@pytest.mark.parametrize("of_scan", [True, False])
+def test_a_label_with_a_place_on_a_scan_without_one(tmp_path: Path, of_scan: bool) -> None:
+    """Resampling, the hint elsewhere, would put it on other voxels than it was drawn on."""
+    without = write(tmp_path / "a.nii", THICK, THICK, qform_code=0, sform_code=0)
+    centred = affine((0, 0, 0), (1.5, 1.5, 8), nib.load(without).affine[:3, 3])
+    placed = write(tmp_path / "b.nii", centred, centred)
+    scan, label = (without, placed) if of_scan else (placed, without)
+    read = read_image(scan, case="014")
+    with pytest.raises(ScanError) as caught:
+        put_on_grid(load_numbers(label, "case 014: label"), read, location="case 014: label")
+    assert caught.value.problem.rule == "grid"
+    assert str(caught.value).endswith("form codes of 0, and no certain place; export both again")
+    put_on_grid(load_numbers(scan, "case 014: label"), read, location="case 014: label")
