@@ -4,7 +4,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from client.data.errors import ScanError
-from client.data.geometry import put_on_grid
+from client.data.geometry import put_on_grid, same_grid_error
 
 
 def unboxed(label: sitk.Image, scan: sitk.Image, *, location: str) -> sitk.Image:
@@ -20,6 +20,8 @@ def unboxed(label: sitk.Image, scan: sitk.Image, *, location: str) -> sitk.Image
     Raises:
         ScanError: Its voxels are others than the scan's, or it has segments outside the scan.
     """
+    if same_grid_error(label, scan) is None:
+        return label
     label = _turned(label, scan)
     first = scan.TransformPhysicalPointToContinuousIndex(label.GetOrigin())
     start = [round(index) for index in first]
@@ -54,7 +56,7 @@ def _turned(label: sitk.Image, scan: sitk.Image) -> sitk.Image:
     """The same voxels at the same places, by the scan's axes where these are the label's too."""
     axes = np.reshape(scan.GetDirection(), (3, 3)).T @ np.reshape(label.GetDirection(), (3, 3))
     order = np.abs(axes).argmax(axis=1)
-    if sorted(order) != [0, 1, 2]:
+    back = [bool(axes[axis, order[axis]] < 0) for axis in range(3)]
+    if sorted(order) != [0, 1, 2] or (list(order) == [0, 1, 2] and not any(back)):
         return label
-    permuted = sitk.PermuteAxes(label, order.tolist())
-    return sitk.Flip(permuted, [bool(axes[axis, order[axis]] < 0) for axis in range(3)])
+    return sitk.Flip(sitk.PermuteAxes(label, order.tolist()), back)

@@ -207,6 +207,22 @@ def test_a_box_lands_where_its_corner_says(
     assert np.count_nonzero(sitk.GetArrayViewFromImage(label)) == min(2, array.size)
 
 
+@given(
+    values=st.lists(st.integers(1, 255), min_size=3, max_size=3, unique=True),
+    order=st.permutations(["bladder", "prostate", "colon"]),
+)
+def test_no_number_ever_exchanges_two_organs(
+    values: list[int], order: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    where = place(tmp_path_factory.mktemp("numbers"))
+    value_of = dict(zip(("bladder", "prostate", "colon"), values, strict=True))
+    array = lf.bladder() * value_of["bladder"] + lf.prostate() * value_of["prostate"]
+    array[0, 0, 0] = value_of["colon"]
+    named = lf.segments(*order, LabelValue=[value_of[name] for name in order])
+    lf.drawn(array.astype("u1"), named)(where)
+    assert read(case(where))[0] == pytest.approx(lf.BOTH_ML)
+
+
 def test_names_of_other_files_are_none(tmp_path: Path) -> None:
     for suffix in (".nii", ".nii.gz", ".mha", ".nrrd"):
         path = tmp_path / f"a{suffix}"
