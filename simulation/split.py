@@ -21,6 +21,7 @@ from client.data.entries import suffix_of
 from client.data.errors import ScanError
 from client.data.integrity import data_file
 from client.data.layout import LAYOUT
+from client.data.names import check_name
 from protocol.config.site import SiteConfig, read_site
 from simulation.errors import SplitError
 from simulation.folds import apportion
@@ -104,7 +105,11 @@ def write_sites(
         threads: Of every site.
         hidden: By site, organs that it has not drawn: its labels are written without them.
         organs: The study's label values, where organs are hidden.
+
+    Raises:
+        ScanError: The folder's name is not UTF-8.
     """
+    check_name(folder.absolute(), f"folder {folder}:")
     hidden, organs = hidden or {}, organs or {}
     by_site: dict[str, list[StudyCase]] = defaultdict(list)
     for case in cases:

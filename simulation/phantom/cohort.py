@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
+from client.data.names import check_name
 from protocol.files import atomic_folder
 from simulation.errors import CohortError
 from simulation.phantom.acquisition import ORGANS, Acquired, acquire
@@ -77,11 +78,13 @@ def make_cohort(
     Raises:
         CohortError: If the folder holds another cohort or something else, or no cohort can be
             made of these numbers.
+        ScanError: The folder's name is not UTF-8.
     """
     if counts is None:
         counts = {name: (site.labelled, site.unlabelled) for name, site in SITES.items()}
     wanted = dict(counts)
     _check(voxel_mm, wanted)
+    check_name(folder.absolute(), f"folder {folder}:")
     if folder.exists():
         return _reused(folder, seed, voxel_mm, wanted)
     with atomic_folder(folder, overwrite=False, durable=False) as draft:

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter, label
 
+from client.data.errors import ScanError
 from simulation.errors import CohortError
 from simulation.phantom import acquisition, anatomy, shapes
 from simulation.phantom.cohort import CohortManifest, acquire_case, make_cohort, read_manifest
@@ -267,3 +268,9 @@ def test_distances_by_hand() -> None:
     assert rod.ravel() == pytest.approx([-2, -2, 0, 3], abs=1e-5)
     assert shapes.box_around(points, (4, -1, -1), (11, 1, 1))[2] == slice(1, 3)
     assert not x[shapes.box_around(points, (4, 1, -1), (11, 2, 1))].size
+
+
+def test_a_cohort_goes_to_no_folder_that_libraries_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match=r"whose name is not UTF-8.*\(M\\xfcller\)"):
+        make_cohort(tmp_path / "M\udcfcller" / "cohort", voxel_mm=4.0, workers=1)
+    assert not list(tmp_path.iterdir())
