@@ -33,6 +33,7 @@ _SPACES = {
 _MILLIMETRES = ("mm", "millimeter", "millimetre", "millimeters", "millimetres", "", "?", "???")
 _SKIPS = ("line skip", "byte skip", "headersize")
 _SOURCE = "its header"
+_NO_ORIGIN = "has no origin in its header; its first voxel is put at 0 mm"
 _BYTES = {
     **dict.fromkeys(("met_char", "met_uchar", "signed char", "int8", "int8_t", "char"), 1),
     **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), 1),
@@ -177,14 +178,19 @@ def _meta(header: TextHeader, location: str, note: Note) -> Reading:
     found = spacing if spacing is not None else size
     if found is None:
         raise _no_spacing(location, "ElementSpacing")
+    if spacing is None:
+        note("has no ElementSpacing in its header; its ElementSize is used")
     matrix = _one(fields, _MATRIX, 9, location)
+    origin = _one(fields, _ORIGIN, 3, location)
     if matrix is None:
         note("is placed by its voxel sizes alone: its header has no TransformMatrix")
+    elif origin is None:
+        note(_NO_ORIGIN)
     return Reading(
         source=_SOURCE,
         spacing_mm_xyz=_positive(found, location),
         direction=None if matrix is None else matrix.reshape(3, 3).T,  # a row is an axis
-        origin_mm=_one(fields, _ORIGIN, 3, location),
+        origin_mm=origin,
     )
 
 
@@ -209,6 +215,8 @@ def _nrrd(header: TextHeader, location: str, note: Note) -> Reading:
     turned = np.diag(signs or (1, 1, 1)) @ axes.reshape(3, 3).T  # a vector is an axis
     lengths = _positive(np.linalg.norm(turned, axis=0), location)
     origin = _one(fields, ("space origin",), 3, location)
+    if origin is None:
+        note(_NO_ORIGIN)
     return Reading(
         source=_SOURCE,
         spacing_mm_xyz=lengths,

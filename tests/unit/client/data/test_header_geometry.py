@@ -285,3 +285,35 @@ def test_a_series_has_the_grid_of_its_scan_or_none(tmp_path: Path) -> None:
             read(tmp_path / "b", case="014")
     case = Case(name="014", part="unlabelled", image=tmp_path / "b", label=None)
     assert size_and_spacing(case) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "said"),
+    [
+        ("a.mha", "ElementSpacing", "ElementSize", "no ElementSpacing in its header; its Element"),
+        (
+            "a.mha",
+            "ElementSp",
+            "ElementSize = 1 1 1\nElementSp",
+            "has ElementSize (1, 1, 1) mm beside",
+        ),
+        ("a.mha", "TransformMatrix = 1 0 0 0 1 0 0 0 1\n", "", "has no TransformMatrix"),
+        ("a.mha", "Offset = 1 2 3\n", "", "has no origin in its header; its first voxel is put"),
+        ("a.nrrd", "space origin: (1,2,3)\n", "", "has no origin in its header"),
+    ],
+)
+def test_what_a_text_header_leaves_open_is_noted(
+    tmp_path: Path, kind: str, old: str, new: str, said: str
+) -> None:
+    made = META.format(packed="False", size="9 8 7")
+    if kind == "a.nrrd":
+        made = NRRD.format(packed="raw", size="9 8 7")
+    assert old in made
+    (tmp_path / kind).write_bytes(
+        made.replace(old, new, 1).encode() + sitk.GetArrayFromImage(scan()).tobytes()
+    )
+    notes: list[str] = []
+    read = read_image(tmp_path / kind, case="014", note=notes.append)
+    assert read.GetSpacing() == (0.5, 0.75, 3.0)
+    [line] = notes
+    assert line.startswith("its scan ") and said in line
