@@ -19,9 +19,10 @@ class RunCommand(SharedOptions):
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder in the Medical Segmentation Decathlon's layout (imagesTr/, labelsTr/, "
-            "optionally imagesUn/), or PROMISE12's as downloaded (CaseNN.mhd), with --organs. "
-            "Without it a cohort of pelvic phantoms is made."
+            help="Folder in the layout of the Medical Segmentation Decathlon or nnU-Net "
+            "(imagesTr/, labelsTr/, optionally imagesUn/), with a dataset.json or --organs, or "
+            "PROMISE12's as downloaded (CaseNN.mhd). Without it a cohort of pelvic phantoms is "
+            "made."
         ),
     ] = None
     hide: Annotated[
