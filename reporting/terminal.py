@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from protocol.escaping import printable, printable_lines, printable_text
+from reporting.unexpected import is_of_a_library
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +75,8 @@ def fail(message: str) -> NoReturn:
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     """End the command with status 2, without a traceback, on one of these or an OSError.
 
-    These are what a user can correct; anything else is a bug, told by `unexpected`.
+    These are what a user can correct; anything else is a bug, told by `unexpected`.  So is a plain
+    ValueError that a library raised: nobody wrote its words for a user.
     """
     expected: tuple[type[Exception], ...] = (OSError, *kinds)
     try:
@@ -82,6 +84,8 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output has closed it
         raise
     except expected as error:
+        if not isinstance(error, OSError) and is_of_a_library(error):
+            raise
         fail(error_text(error))
 
 

@@ -108,11 +108,29 @@ def unexpected_place(error: BaseException) -> str:
     if text := getattr(error.__cause__, "tb", None):
         frames += [(name, int(line)) for name, line in _FRAME.findall(str(text))]
     for name, line in reversed(frames):
-        with suppress(ValueError):
-            own = Path(name).relative_to(_ROOT)
-            if not own.parts[0].startswith(".") and "site-packages" not in own.parts:
-                return f"{type(error).__name__} in {own}:{line}"
+        if (own := _own(name)) is not None:
+            return f"{type(error).__name__} in {own}:{line}"
     return type(error).__name__
+
+
+def is_of_a_library(error: BaseException) -> bool:
+    """Whether neither the error's class nor the line that raised it is of this program."""
+    frames = traceback.extract_tb(error.__traceback__)
+    defined = sys.modules.get(type(error).__module__)
+    return not (
+        _own(frames[-1].filename if frames else "")
+        or _own(getattr(defined, "__file__", None) or "")
+    )
+
+
+def _own(file: str) -> Path | None:
+    """A file of this program, from its root; None for any other."""
+    try:
+        path = Path(file).relative_to(_ROOT)
+    except ValueError:
+        return None
+    hidden = path.parts[0].startswith(".") or "site-packages" in path.parts
+    return None if hidden else path
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,14 +1,19 @@
 """Folds: which of the labelled cases are tested and validated on, and which keep their labels."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from client.data.case import Part
 from simulation.errors import SplitError
-from simulation.layouts import StudyCase
+
+if TYPE_CHECKING:  # --help and a plan of runs do without the readers of scans
+    from client.data.case import Part
+    from simulation.layouts import StudyCase
 
 FOLDS = 5
 

@@ -1,6 +1,7 @@
 """What several rooms' tests share: a tiny study, tiny hospitals, Flower's task identity."""
 
 import locale
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ FOLDERS = {
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_log_at_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a test makes go wrong is not logged below the home of whoever runs it."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from client.segmenting.results import CaseResult, made_from, make_result, read_r
 from client.segmenting.sources import Source
 from protocol.files import write_text
 from protocol.keys import PUBLIC_MODE
+from reporting.unexpected import log_unexpected, unexpected_place
 
 SUMMARY_FILE = "summary.csv"
 
@@ -28,7 +29,7 @@ class Failure:
     """Why a case has no result.
 
     Attributes:
-        rule: The rule that it breaks; `error` for anything else.
+        rule: The rule that it breaks; `error` for what the machine lacks.
         message: Rule, value and hint, without a name of the site's.
         full: The whole message, for the site's own screen.
     """
@@ -149,6 +150,9 @@ def _failure(error: Exception) -> Failure:
             f"a file cannot be read or written ({error.strerror}); check the disk and its rights"
         )
         return Failure(rule="error", message=message, full=f"{message}: {error}")
-    # Its words may hold a path, so that they are for the site's own screen alone.
-    message = f"{type(error).__name__}: this should not happen; please report it"
-    return Failure(rule="error", message=message, full=f"{message}: {error}")
+    # Its words may hold a path or a header's text, so that they are in the log alone.
+    message = (
+        f"something went wrong that this program did not expect ({unexpected_place(error)});"
+        " please report it"
+    )
+    return Failure(rule="unexpected", message=message, full=f"{message} ({log_unexpected(error)})")

@@ -1,14 +1,17 @@
 """Names that somebody else chose, in everything that a command shows."""
 
 import io
+import json
 import logging
 
+import click
 import pytest
 from rich.table import Table
 
+from protocol.config.study import ProtocolError
 from reporting.blocks import Facts, Section
 from reporting.render import render_page
-from reporting.terminal import PlainFormatter, make_console, print_errors
+from reporting.terminal import PlainFormatter, make_console, print_errors, user_errors
 
 HOSTILE = "Doe\x1b[2J\x1b]0;owned\x07\x9b1m\u202egnp.exe\u2066[red]x[/red]\ud800\x00:AB:"
 SHOWN = r"Doe\x1b[2J\x1b]0;owned\x07\u009b1m\u202egnp.exe\u2066[red]x[/red]\ud800\x00:AB:"
@@ -72,3 +75,12 @@ def test_a_page_shows_a_hostile_name_as_what_it_is() -> None:
     assert clean(page)
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
     assert r"\u202egnp.exe" in page
+
+
+def test_a_library_s_words_are_no_mistake_of_the_user() -> None:
+    with pytest.raises(json.JSONDecodeError), user_errors(ValueError):
+        json.loads("{")
+    with pytest.raises(click.exceptions.Exit), user_errors(ValueError):
+        raise ValueError("case 014: is odd")
+    with pytest.raises(click.exceptions.Exit), user_errors(ProtocolError):
+        raise ProtocolError("A.yaml: is odd")
