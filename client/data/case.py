@@ -80,7 +80,8 @@ class Case:
             "organs": dict(organs),
             "values": {v: organ for v, organ in mapping.values.items() if organ in organs},
             "names": {n: organ for n, organ in mapping.names.items() if organ in organs},
-            "numbered": mapping.numbered,
+            # Numbers of the site's file contradict names within a label, or they decide nothing.
+            "numbered": mapping.numbered and bool(self._names_in_map(mapping)),
             "ignored": [str(entry) for entry in mapping.ignored],
             # By the site's file alone: for what its label says of that, the label's hash stands.
             "annotated": sorted(mapping.annotated_in(self.name) if self.label else ()),
@@ -167,12 +168,10 @@ class Case:
         if self.label is None:
             return []
         mapping = self.label_mapping(organs)
+        if not is_dicom(self.label):
+            return mapping.unused(self._names_in_map(mapping))
         location = f"case {self.name}: label {self.label.name}"
-        if is_dicom(self.label):
-            names = structure_names(dicom_files(self.label)[0], location=location)
-        else:
-            names = structures_of(self.label, mapping, location=location)
-        return mapping.unused(names)
+        return mapping.unused(structure_names(dicom_files(self.label)[0], location=location))
 
     @cached_property
     def _drawn(self) -> Mapping[str, bool]:
@@ -188,6 +187,13 @@ class Case:
         if not is_dicom(self.label):
             return drawn_segments(self.label, location=location)
         return drawn_structures(dicom_files(self.label)[0], location=location)
+
+    def _names_in_map(self, mapping: LabelMapping) -> list[str]:
+        """Those by which a label map is read; none of other labels, or where it has none."""
+        if self.label is None or is_dicom(self.label):
+            return []
+        location = f"case {self.name}: label {self.label.name}"
+        return structures_of(self.label, mapping, location=location)
 
     def _numbered(self, mapping: LabelMapping, note: Note = unheard) -> LabelMapping:
         """With what the dataset.json of the site's folder says of numbers, for a label map."""
