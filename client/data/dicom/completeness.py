@@ -95,7 +95,7 @@ def depth_mm(header: Dataset) -> float:
         cosines = np.asarray(header.ImageOrientationPatient, np.float64)
         position_mm = np.asarray(header.ImagePositionPatient, np.float64)
         return float(np.cross(cosines[:3], cosines[3:]) @ position_mm)
-    except (AttributeError, ValueError, TypeError):
+    except (AttributeError, IndexError, ValueError, TypeError):
         return 0.0
 
 

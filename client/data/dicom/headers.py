@@ -19,6 +19,17 @@ from pydicom.uid import (
 
 from client.data.errors import ScanError
 
+# Whole numbers on which reading stands; where one is none, nothing of the file can be read.
+_COUNTS = (
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
 DAMAGED = "cannot be read; copy or export the series again"
 
 
@@ -64,8 +75,11 @@ def load(
         )
         kind = UID(dataset.get("SOPClassUID") or dataset.file_meta.MediaStorageSOPClassUID)
         cut = "SOPClassUID" not in dataset and kind != MediaStorageDirectoryStorage
-        if cut or ("Image Storage" in kind.name and "Rows" not in dataset):
+        empty = "Columns" in dataset and not dataset.Columns
+        if cut or empty or ("Image Storage" in kind.name and not dataset.get("Rows")):
             raise EOFError
+        for name in _COUNTS:
+            int(dataset.get(name) or 0)
         if "TransferSyntaxUID" not in dataset.file_meta:  # a data set without the file's facts
             dataset.file_meta.TransferSyntaxUID = _syntax(dataset)
     except FileNotFoundError as error:
@@ -95,6 +109,9 @@ def _syntax(dataset: Dataset) -> UID:
 
 
 def text(header: Dataset, name: str) -> str:
-    """A value of the header as text; empty where there is none."""
-    value = header.get(name)
+    """A value of the header as text; empty where there is none, or none that can be read."""
+    try:
+        value = header.get(name)
+    except Exception:  # of whatever parser of its kind of value
+        return ""
     return "" if value is None else str(value).strip()

@@ -180,22 +180,31 @@ def slice_of(header: Dataset, groups: Sequence[Dataset], *, location: str) -> Sl
         return tuple(values.tolist())
 
     depths = (
-        group.get(name) for name in ("SpacingBetweenSlices", "SliceThickness") for group in groups
+        _size_mm(group, name)
+        for name in ("SpacingBetweenSlices", "SliceThickness")
+        for group in groups
     )
     return Slice(
         position_mm=numbers("ImagePositionPatient", 3),
         cosines=numbers("ImageOrientationPatient", 6),
         spacing_mm=numbers("PixelSpacing", 2),
         size=(int(header.Rows), int(header.Columns)),
-        thickness_mm=next((abs(float(depth)) for depth in depths if depth), 1.0),
+        thickness_mm=next((depth for depth in depths if depth), 1.0),
         rounding_mm=_rounding_mm(groups),
         acquired={
-            shown: str(group[name].value)
+            shown: text(group, name)
             for name, shown in _ACQUIRED.items()
             for group in groups
             if name in group
         },
     )
+
+
+def _size_mm(group: Dataset, name: str) -> float:
+    try:
+        return abs(float(text(group, name) or 0))
+    except ValueError:
+        return 0.0
 
 
 def _rounding_mm(groups: Sequence[Dataset]) -> tuple[float, ...]:
