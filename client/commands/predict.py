@@ -54,9 +54,13 @@ class PredictCommand:
         list[str] | None,
         typer.Option(help="Pattern of SeriesDescription, where a case holds several series."),
     ] = None
-    formats: Annotated[str, typer.Option(metavar="NAME,...", help="Formats of the results.")] = (
-        ",".join(FORMATS)
-    )
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help=f"Formats of the results; by default all that can be made: {','.join(FORMATS)}.",
+        ),
+    ] = None
     largest_component: Annotated[
         bool | None,
         typer.Option(
@@ -81,8 +85,8 @@ class PredictCommand:
 def predict(given: PredictCommand) -> None:
     """Segment scans (files, DICOM folders, folders of many), each on its own grid.
 
-    Exit status 0: every case has its result; 1: at least one failed, the others have theirs;
-    2: the command cannot begin.
+    Exit status 0: every case has its result; 1: at least one failed, or has no file of a format
+    that --formats asks for, though it is a DICOM series; 2: the command cannot begin.
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
     from client.data.names import check_name
@@ -93,7 +97,7 @@ def predict(given: PredictCommand) -> None:
     with user_errors(ValueError):  # every mistake of a command is one of these
         config = open_site(given.configs / f"{given.site}.yaml") if given.site else None
         options = Options(
-            formats=_formats(given.formats),
+            formats=_formats(given.formats) if given.formats is not None else frozenset(FORMATS),
             largest_component=given.largest_component,
             series=tuple(given.series or (config.series if config else ())),
             series_setting="--series or `series` of the site's file" if config else "--series",
@@ -112,7 +116,9 @@ def predict(given: PredictCommand) -> None:
     names = given.names or console.is_terminal
     _print_passed_over(console, found.passed_over, names=names)
     _print_summary(console, outcomes, sources, options, given.out)
-    raise typer.Exit(1 if failed else 0)
+    asked = given.formats is not None
+    unmade = asked and any(o.result is not None and o.result.unmade for o in outcomes)
+    raise typer.Exit(1 if failed or unmade else 0)
 
 
 def _run(
@@ -162,7 +168,7 @@ def _line(outcome: "Outcome", *, names: bool) -> str:
         for organ, measures in outcome.result.organs.items()
     )
     took = "there already" if outcome.status == "kept" else f"{outcome.result.seconds:.1f} s"
-    return f"{location}: {organs}; {took}"
+    return "; ".join((f"{location}: {organs}", took, *outcome.result.remarks))
 
 
 def _print_passed_over(console: "Console", paths: Sequence[Path], *, names: bool) -> None:

@@ -95,6 +95,7 @@ def write_summary(out: Path, outcomes: Sequence[Outcome], organs: Iterable[str])
     """
     named = list(organs)
     columns = ["case", "status", "failed_rule", "lowest_mean_confidence", "organs_not_found"]
+    columns += ["not_written"]
     columns += [f"{organ}_{what}" for organ in named for what in _MEASURES]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [*columns, "model_sha256"], lineterminator="\n")
@@ -124,6 +125,7 @@ def _row(outcome: Outcome, organs: Sequence[str]) -> Mapping[str, Any]:
     if outcome.result is None:
         return row
     row["model_sha256"] = outcome.result.model_sha256
+    row["not_written"] = " ".join(outcome.result.unmade)
     measures = outcome.result.organs
     row["organs_not_found"] = " ".join(o for o in organs if measures[o].mean_confidence is None)
     if not row["organs_not_found"]:

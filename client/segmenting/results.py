@@ -36,17 +36,26 @@ from client.segmenting.overview import draw_overview
 from client.segmenting.prediction import LOW_CONFIDENCE, Model, OrganMeasures, measure
 from client.segmenting.sources import Source
 from protocol.files import atomic_folder
+from reporting.unexpected import log_unexpected
 
 RESULT_FILE = "result.json"
+_NO_SERIES = "the scan is no DICOM series, whose header it would need"
 
 # Raise it whenever the files of the same prediction would change: older results are made anew.
-_LAYOUT_VERSION = 1
+_LAYOUT_VERSION = 2
 _NIFTI_SLOPE = 112  # byte of scl_slope, which scl_inter follows (nifti1.h)
 _PNG_LEVEL = 1  # a scan is noise, of which a higher level saves 5 % in five times the time
 
 
 class CaseResult(Frozen):
-    """`result.json`."""
+    """`result.json`.
+
+    Attributes:
+        not_written: By format, why it is not there.
+        left_out: Keywords of the scan's attributes that the DICOM files were to have, and that are
+            not valid.
+        notes: What is usable in the scan's file, but seldom meant.
+    """
 
     notice: str = NOTICE
     case: str
@@ -61,7 +70,25 @@ class CaseResult(Frozen):
     organs: dict[str, OrganMeasures]
     files: tuple[str, ...]
     not_written: dict[str, str]
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     made_from: str
+
+    @property
+    def unmade(self) -> dict[str, str]:
+        """By format, why one is not there although the scan is a DICOM series."""
+        return {name: why for name, why in self.not_written.items() if why != _NO_SERIES}
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the result must know beside it, without a name or a value."""
+        told = [f"no {name}: {why}" for name, why in self.unmade.items()]
+        if self.left_out:
+            told.append(
+                "left out of the DICOM files, because the scan's header has no valid value:"
+                f" {', '.join(self.left_out)}"
+            )
+        return (*told, *(f"note: {line}" for line in self.notes))
 
     @property
     def least_confidence(self) -> float:
@@ -117,8 +144,11 @@ def make_result(
         ScanError: The scan cannot be used; nothing is written then, nor at any other exception.
     """
     started = time.perf_counter()
+    notes: list[str] = []
     series = _series(source, model, options)
-    scan = read_image(source.path, case=source.name, series_patterns=options.series)
+    scan = read_image(
+        source.path, case=source.name, series_patterns=options.series, note=notes.append
+    )
     keep_one = _largest_component(model, options)
     prediction = model.networks.predict(scan, largest_component=keep_one)
     label_zyx = sitk.GetArrayViewFromImage(prediction.label)
@@ -128,7 +158,7 @@ def make_result(
         if "nifti" in options.formats:
             write_label_map(label_zyx, scan, folder / "segmentation.nii.gz")
             write_confidence(confidence_zyx, scan, folder / "confidence.nii.gz")
-        not_written = _write_dicom(folder, series, scan, label_zyx, model, options)
+        not_written, left_out = _write_dicom(folder, series, scan, label_zyx, model, options)
         picture = draw_overview(scan, prediction, organs, f"{pseudonym}: {NOTICE}")
         picture.save(folder / "overview.png", compress_level=_PNG_LEVEL)
         result = CaseResult(
@@ -143,6 +173,8 @@ def make_result(
             organs=measure(label_zyx, confidence_zyx, scan.GetSpacing(), organs),
             files=tuple(sorted(path.name for path in folder.iterdir())),
             not_written=not_written,
+            left_out=left_out,
+            notes=tuple(dict.fromkeys(notes)),
             made_from=seal,
         )
         (folder / RESULT_FILE).write_text(f"{result.model_dump_json(indent=2)}\n", "utf-8")
@@ -220,19 +252,33 @@ def _write_dicom(
     label_zyx: NDArray[np.uint8],
     model: Model,
     options: Options,
-) -> dict[str, str]:
-    """The DICOM formats that are wanted; by format, why one was not written."""
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The DICOM formats that are wanted: none of them may cost the case its result.
+
+    Returns:
+        By format, why one was not written; and keywords of invalid attributes that were left out.
+    """
     wanted = [name for name in ("seg", "rtstruct") if name in options.formats]
     if series is None or not wanted:
-        return dict.fromkeys(wanted, "the scan is no DICOM series, whose header it would need")
+        return dict.fromkeys(wanted, _NO_SERIES), ()
     # Late, because they load DICOM libraries that other formats do without.
     from client.data.dicom.derived import Drawing
     from client.data.dicom.segment_writing import write_segments
     from client.data.dicom.structures import write_structures
 
     drawing = Drawing(label_zyx, scan, series, model.protocol.organs, model.title)
+    not_written: dict[str, str] = {}
+    left_out: set[str] = set()
     for name in wanted:
         write = write_segments if name == "seg" else write_structures
-        path = folder / f"segmentation.{name}.dcm"
-        write(path, drawing)
-    return {}
+        try:
+            left_out.update(write(folder / f"segmentation.{name}.dcm", drawing))
+        except ScanError as error:
+            not_written[name] = error.problem.anonymous
+        except Exception as error:  # of a library, at a header that nobody thought of
+            log_unexpected(error)
+            not_written[name] = (
+                "it could not be made from the scan's header, for a reason that this program did"
+                f" not expect ({type(error).__name__}); please report it"
+            )
+    return not_written, tuple(sorted(left_out))

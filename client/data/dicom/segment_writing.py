@@ -13,7 +13,14 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, Drawing, save, source_of
+from client.data.dicom.derived import (
+    MANUFACTURER,
+    NOT_CLINICAL,
+    Drawing,
+    character_set,
+    save,
+    source_of,
+)
 from client.data.dicom.headers import quiet
 from client.data.dicom.split_source import frames_as_slices, refer_to_frames
 
@@ -27,16 +34,19 @@ _ANATOMY = {
 
 
 @quiet()
-def write_segments(path: Path, drawing: Drawing) -> None:
+def write_segments(path: Path, drawing: Drawing) -> tuple[str, ...]:
     """Write a label map as a binary DICOM-SEG of the image's series, in one step.
 
     Args:
         path: The file, in a folder that exists.
         drawing: What is written; an organ that is not in its label is a segment without frames.
 
+    Returns:
+        Keywords of the scan's attributes that are not valid, and were left out.
+
     Raises:
-        ScanError: Label, image and series are not on one grid, the series has no frame of
-            reference, or the file cannot be written.
+        ScanError: Label, image and series are not on one grid, the series has no valid identifiers
+            (such as a frame of reference), or the file cannot be written.
     """
     location = f"segments {path.name}"
     source = source_of(drawing, location=location)
@@ -62,10 +72,12 @@ def write_segments(path: Path, drawing: Drawing) -> None:
         content_label="AI_NOT_CLINICAL",
         series_description=NOT_CLINICAL,
         transfer_syntax_uid=ExplicitVRLittleEndian,
+        specific_character_set=character_set(source.patient, drawing),
     )
     if source.frames:
         refer_to_frames(segmentation, images, source)
     save(segmentation, path, location=location)
+    return source.left_out
 
 
 def _descriptions(organs: Mapping[str, int], model: str) -> list[hd.seg.SegmentDescription]:

@@ -12,14 +12,22 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-from client.data.dicom.derived import MANUFACTURER, NOT_CLINICAL, Drawing, Source, save, source_of
+from client.data.dicom.copied import NEEDED
+from client.data.dicom.derived import (
+    MANUFACTURER,
+    NOT_CLINICAL,
+    Drawing,
+    Source,
+    character_set,
+    save,
+    source_of,
+)
 from client.data.dicom.headers import quiet
 from client.data.dicom.outlines import outlines
 from client.data.dicom.series import DicomSeries
 
 # Of the patient and the study, as the series has it (PS3.3, C.7.1.1 and C.7.2.1).
 _KEPT = (
-    "SpecificCharacterSet",
     "PatientName",
     "PatientID",
     "IssuerOfPatientID",
@@ -28,7 +36,6 @@ _KEPT = (
     "PatientIdentityRemoved",
     "DeidentificationMethod",
     "DeidentificationMethodCodeSequence",
-    "StudyInstanceUID",
     "StudyDate",
     "StudyTime",
     "StudyID",
@@ -36,36 +43,28 @@ _KEPT = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
-_NEEDED = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)  # must be there, and may be empty
 _COLOURS = ((230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180))
 
 
 @quiet()
-def write_structures(path: Path, drawing: Drawing) -> None:
+def write_structures(path: Path, drawing: Drawing) -> tuple[str, ...]:
     """Write a label map as an RTSTRUCT of the image's series; readers see the old file or the new.
 
     Args:
         path: The file, in a folder that exists.
         drawing: What is written; an organ that is not in its label is a ROI without contours.
 
+    Returns:
+        Keywords of the scan's attributes that are not valid, and were left out.
+
     Raises:
-        ScanError: Label, image and series are not on one grid, the series has no frame of
-            reference, or the file cannot be written.
+        ScanError: Label, image and series are not on one grid, the series has no valid identifiers
+            (such as a frame of reference), or the file cannot be written.
     """
     location = f"structures {path.name}"
     source = source_of(drawing, location=location)
     series, model = drawing.series, drawing.model
-    dataset = _structure_set(source, series, model)
+    dataset = _structure_set(source, drawing)
     dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
     dataset.RTROIObservationsSequence = []
     for number, (name, value) in enumerate(drawing.organs.items(), start=1):
@@ -82,14 +81,17 @@ def write_structures(path: Path, drawing: Drawing) -> None:
             _contours(number, drawing.label == value, drawing.image, source)
         )
     save(dataset, path, location=location)
+    return tuple(name for name in source.left_out if name in _KEPT)
 
 
-def _structure_set(source: Source, series: DicomSeries, model: str) -> Dataset:
-    header, now = source.headers[0], datetime.now()
-    dataset = _items(**dict.fromkeys(_NEEDED, ""))
+def _structure_set(source: Source, drawing: Drawing) -> Dataset:
+    series, model, now = drawing.series, drawing.model, datetime.now()
+    dataset = _items(**dict.fromkeys(NEEDED, ""))
+    if encoding := character_set(source.patient, drawing):
+        dataset.SpecificCharacterSet = encoding
     for name in _KEPT:
-        if name in header:
-            dataset[name] = header[name]
+        if name in source.patient:
+            dataset[name] = source.patient[name]
     dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, generate_uid()
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = series.study_uid, generate_uid()
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = series.frame_uid, ""
