@@ -163,12 +163,12 @@ def find_series(
     elif not patterns:
         message = (
             f"holds {len(candidates)} DICOM series; keep exactly one series in a folder, or name it"
-            " by a pattern of its description in `series` of the site's file"
+            f" by a pattern of its description in {setting}"
         )
     else:
         message = (
             f"holds {len(candidates)} DICOM series, of which {len(wanted)} fit the patterns in"
-            " `series` of the site's file; change these so that exactly one does"
+            f" {setting}; change these so that exactly one does"
         )
     described = sorted(series.description for series in wanted or candidates)
     raise ScanError(location, message, rule="series", detail=", ".join(described))
