@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from bad_cases import Place, labelled_dicom
 
 from client.data.image_io import read_image
 from client.data.label_file import read_label_map
@@ -115,3 +116,27 @@ def test_a_site_gets_nothing_of_what_it_has_not_drawn(tmp_path: Path) -> None:
     assert {*np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(cases[0].reference))))} == {
         0, 1, 2, 7,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["contours", "segments"])
+def test_hidden_organs_of_a_dicom_label(tmp_path: Path, kind: str) -> None:
+    """A label of any format loses them: a site that hides an organ never has the full one."""
+    place = Place(root=tmp_path / "data", name="case", seed=1)
+    place.root.mkdir()
+    labelled_dicom(kind, lambda *_: None)(place)
+    [whole] = find_cases(place.root)
+    case = StudyCase(
+        name="case", image=whole.image, label=whole.label, reference=whole.label, site="A"
+    )
+    organs = {"bladder": 1, "prostate": 2}
+    configs = write_sites(
+        [case], tmp_path / "sites", tmp_path / "cache", device="cpu", threads=1,
+        hidden={"A": frozenset({"bladder"})}, organs=organs,
+    )  # fmt: skip
+    [partly] = find_cases(configs["A"].data, configs["A"])
+    scan = partly.read_scan()
+    label = sitk.GetArrayFromImage(partly.read_label(scan, organs))
+    full = sitk.GetArrayFromImage(whole.read_label(scan, organs))
+    assert {*np.unique(full)} == {0, 1, 2}
+    assert np.array_equal(label, np.where(full == 1, 0, full))
+    assert not [*configs["A"].data.glob("labels*/*.dcm")]
