@@ -17,6 +17,7 @@ from client.data.case import Case, Part
 from client.data.dataset import SiteData, prepare_site
 from client.data.errors import ScanError
 from client.data.layout import LayoutError, survey_folder
+from client.data.survey import Refusal
 from client.data.unexpected import attempt
 from client.datacheck.apart import reports_apart
 from client.datacheck.inspection import inspect_case
@@ -135,7 +136,13 @@ def _check_site(config: SiteConfig, protocol: StudyProtocol) -> _Checked:
         data = prepare_site(config, protocol, strict=False)
     finally:
         log.removeFilter(_is_no_warning)
-    return _Checked(mistakes=tuple(str(r.problem) for r in data.refused), shown=_shown(data))
+    return _Checked(mistakes=tuple(map(_told, data.refused)), shown=_shown(data))
+
+
+def _told(refusal: Refusal) -> str:
+    """Here no site's file can say whose scans they are, and nobody chose the parts."""
+    remedy = "; in a simulation, one `group` of --sites-file keeps them together"
+    return f"{refusal.problem}{remedy if refusal.problem.rule == 'patient' else ''}"
 
 
 def _is_no_warning(record: logging.LogRecord) -> bool:

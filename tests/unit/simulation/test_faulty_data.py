@@ -193,6 +193,22 @@ def test_one_scan_at_two_sites(options: CommonOptions) -> None:
     )
 
 
+def test_scans_of_one_patient_in_two_parts_have_a_remedy_here(options: CommonOptions) -> None:
+    assert options.data is not None
+    good_cases(options.data, 3)
+    for number in range(2):
+        edit = bad.put(PatientID="4711", PatientBirthDate="19500203")
+        bad.dicom(edit)(Place(root=options.data, name=f"of_one_{number}", seed=50 + number))
+    cases = [with_site(case) for case in read_cohort(options.data, 5, 0)]
+    parts = [replace(c, part="test") if c.name == "of_one_1" else c for c in cases]
+    with pytest.raises(LayoutError) as caught:
+        check_cases(parts, options.out / ".check", options.protocol, options, QUIET)
+    [line] = caught.value.mistakes
+    assert line.startswith("site A: test case of_one_1: its patient is in training too")
+    assert line.endswith("in a simulation, one `group` of --sites-file keeps them together")
+    check_cases(cases, options.out / ".check", options.protocol, options, QUIET)
+
+
 def test_headers_are_read_without_voxels(
     options: CommonOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
