@@ -1,4 +1,4 @@
-"""DICOM series under whatever names, in several files, rounded, cut, or of doubtful pixels."""
+"""DICOM series under whatever names, in several files, or with slices missing."""
 
 import gzip
 from collections.abc import Callable, Sequence
@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import bad_cases as bad
 import dicom_phantoms as ph
 import numpy as np
 from bad_cases import Place
@@ -101,14 +100,6 @@ def linked(place: Place) -> None:
     place.good_label()
 
 
-def at(heights: Sequence[str], **values: Any) -> ph.Edit:
-    def edit(header: Dataset, z: int) -> None:
-        header.ImagePositionPatient = ["-10", "20", heights[z]]
-        put(**values)(header, z)
-
-    return edit
-
-
 def put(**values: Any) -> ph.Edit:
     def edit(header: Dataset, z: int) -> None:
         header.InstanceNumber = z + 1
@@ -116,18 +107,6 @@ def put(**values: Any) -> ph.Edit:
             setattr(header, name, value(z) if callable(value) else value)
 
     return edit
-
-
-def rounded(heights: Sequence[str], step_mm: float) -> Make:
-    """An even stack whose positions are rounded, its label on the steps before rounding."""
-
-    def make(place: Place) -> None:
-        place.dicom(edit=at(heights))
-        label = bad.on_grid(bad.organs())
-        label.SetSpacing((0.5, 0.7, step_mm))
-        bad.save(label, place.label())
-
-    return make
 
 
 def echo(number: int) -> ph.Edit:
@@ -177,15 +156,6 @@ def bytes_of(place: Place) -> str:
     heads = [file.read_bytes()[:132] for file in found]
     marked = sum(head[128:] == b"DICM" for head in heads)
     return f"bytes: {marked} of {len(heads)} files have DICM at byte 128"
-
-
-def pixels(place: Place) -> str:
-    header = dcmread(files(place)[0])
-    values = header.pixel_array
-    return (
-        f"pydicom: BitsStored {header.BitsStored}, HighBit {header.HighBit}, slope"
-        f" {header.get('RescaleSlope', 'none')}; stored {values.min()} to {values.max()}"
-    )
 
 
 def used(kind: str, what: str, make: Make, truth: Callable[[Place], str], said: str = "") -> Faulty:
@@ -278,53 +248,5 @@ INPUTS: dict[str, Faulty] = {
         of_headers("InConcatenationTotalNumber"),
         "slices",
         "1 of the 2 files that it was split into",
-    ),
-    "series_rounded": Faulty(
-        kind="5",
-        what="positions rounded to 0.1 mm",
-        make=rounded(("5", "8", "10.9", "13.9", "16.9"), 2.975),
-        truth=of_headers(),
-        rule="",
-        said="",
-        volumes_ml=dict.fromkeys(VOLUMES_ML, 0.063 * 2.975 / 3),
-    ),
-    "series_rounded_gap": refused(
-        "5",
-        "positions rounded to 0.1 mm, a slice missing",
-        slices(at(("5.0", "8.0", "10.9", "16.9", "19.9"))),
-        of_headers(),
-        "slices",
-        "unevenly spaced, 2.9 to 6 mm",
-    ),
-    "series_coarse": refused(
-        "5",
-        "steps of 0.5 mm, positions rounded to 1 mm",
-        slices(at(("5", "6", "6", "7", "7"))),
-        of_headers(),
-        "slices",
-        "rounded to 1 mm, too coarse for steps of 0.5 mm",
-    ),
-    "series_high_bit": refused(
-        "12",
-        "12 bits stored, the high bit 15",
-        slices(put(BitsStored=12, HighBit=15)),
-        pixels,
-        "format",
-        "has pixels of 12 bits up to bit 15 in 16",
-    ),
-    "series_slope_0": refused(
-        "12",
-        "a slice of slope 0",
-        slices(put(RescaleSlope=lambda z: str(int(z > 0)), RescaleIntercept="0")),
-        pixels,
-        "undefined",
-        "a slice's rescale slope is 0",
-    ),
-    "series_anonymous": used(
-        "12",
-        "PatientID ANONYMOUS",
-        slices(put(PatientID="ANONYMOUS", PatientName="ANONYMOUS", PatientBirthDate="")),
-        of_headers("PatientID"),
-        "its PatientID names nobody",
     ),
 }
