@@ -13,6 +13,7 @@ from typing import Literal
 
 from client.data.dicom.objects import SUFFIX, case_stem, is_dicom, is_dicom_folder
 from client.data.errors import (
+    NOT_THERE,
     Problem,
     ScanError,
 )
@@ -105,11 +106,7 @@ def check_entry(path: Path, location: str) -> None:
     if kind == "absent":
         raise ScanError(location, "does not exist; check the name and the folder", rule="missing")
     if kind == "broken":
-        raise ScanError(
-            location,
-            "is a link to what is not there; copy the scan itself, or mend the link",
-            rule="missing",
-        )
+        raise ScanError(location, NOT_THERE, rule="missing")
     if kind == "closed":
         raise ScanError(location, "cannot be opened; check the permissions", rule="closed")
     if kind == "special":

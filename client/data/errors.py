@@ -9,6 +9,9 @@ from typing import Any
 from protocol.config.rules import Rule
 from protocol.escaping import printable
 
+# Of a link that leads nowhere, or round.
+NOT_THERE = "is a link to what is not there; copy the scan itself, or mend the link"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:

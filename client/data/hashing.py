@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from client.data.dicom.objects import dicom_files
 from client.data.entries import check_entry
-from client.data.errors import ScanError
+from client.data.errors import NOT_THERE, ScanError
 from client.data.integrity import data_file
 
 
@@ -64,6 +64,8 @@ def _file_hash(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise ScanError(f"scan {path.name}", NOT_THERE, rule="missing") from error
     except OSError as error:
         raise ScanError(
             f"scan {path.name}",

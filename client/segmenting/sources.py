@@ -118,7 +118,7 @@ def _of_input(path: Path, leave_out: str, over: list[Path]) -> list[Source]:
         return [Source(name=_without_channel(same_name(case_name(path))), path=path)]
     try:
         visible = sorted(file for file in path.iterdir() if not file.name.startswith("."))
-        if any(_is_dicom_file(file) for file in visible):
+        if _is_one_case(visible):
             over += [file for file in visible if suffix_of(file) is not None]
             return [Source(name=same_name(own_name), path=path)]
         listing = list_folder(path)
@@ -157,6 +157,30 @@ def _real(path: Path) -> str:
 
 def _without_channel(name: str) -> str:
     return name.removesuffix(_CHANNEL) or name
+
+
+def _is_one_case(visible: Sequence[Path]) -> bool:
+    """Whether what lies in a folder are the DICOM files of one case, not a file or more each."""
+    files = [path for path in visible if _is_dicom_file(path)]
+    if not files:
+        return False
+    study = _study(files[0])
+    others = any(
+        suffix_of(path) is not None or (os.path.isdir(path) and _study(path) not in ("", study))
+        for path in visible
+        if path not in files
+    )
+    return not others or any(map(_is_slice, files))
+
+
+@quiet()
+def _is_slice(file: Path) -> bool:
+    """Whether a DICOM file is an image of one frame, so that others belong to it."""
+    try:
+        header = load(file, location="", tags=("SOPClassUID", "Rows", "NumberOfFrames"))
+    except ScanError:
+        return False
+    return "Rows" in header and text(header, "NumberOfFrames") in ("", "0", "1")
 
 
 def _is_dicom_file(file: Path) -> bool:

@@ -3,6 +3,8 @@
 import gzip
 import os
 import socket
+import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,8 @@ import dicom_phantoms as ph
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from client.data.entries import list_folder, scan_files
 from client.data.errors import ScanError
@@ -373,3 +377,52 @@ def test_a_channel_is_no_part_of_the_name_of_what_is_refused(tmp_path: Path) -> 
     (tmp_path / "imagesTr").mkdir()
     os.symlink("nowhere", tmp_path / "imagesTr" / "a_0000.nii.gz")
     assert list(said(tmp_path)) == ["a"]
+
+
+# ---- nothing is left unsaid ---------------------------------------------------------------------
+
+_STEM = st.sampled_from(["a", "b", "caf\udce9", NFC, NFD, " a", "A", "a_0000", "-", "\U0001f600"])
+_ENDS = [".nii.gz", ".Nii", ".mhd", ".raw", ".dcm", "", ".zip", ".img", ".hdr", ".txt", ".part"]
+_MADE: list[Callable[[Path], object]] = [
+    Path.touch,
+    Path.mkdir,
+    os.mkfifo,
+    lambda path: os.symlink("nowhere", path),
+    lambda path: os.symlink(path.name, path),
+    lambda path: os.symlink("..", path),
+    lambda path: path.write_bytes(bytes(344) + b"n+1\0"),
+    lambda path: path.write_bytes(bytes(128) + b"DICM"),
+]
+
+
+@settings(max_examples=150)
+@given(
+    st.dictionaries(
+        st.tuples(
+            st.sampled_from(["imagesTr", "labelsTr", "imagesUn"]), _STEM, st.sampled_from(_ENDS)
+        ),
+        st.sampled_from(_MADE),
+        max_size=8,
+    )
+)
+def test_every_entry_is_a_case_refused_or_passed_over(
+    made: dict[tuple[str, str, str], Callable[[Path], object]],
+) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        for folder in ("imagesTr", "labelsTr", "imagesUn"):
+            Path(root, folder).mkdir()
+        for (folder, stem, end), make in made.items():
+            make(Path(root, folder, stem + end))
+        found = survey_folder(Path(root))
+        names = {case.name for case in found.cases} | {one.case for one in found.refused}
+        for folder, stem, end in made:
+            told = {stem, stem + end, stem.removesuffix("_0000")}
+            assert names & {unicodedata.normalize("NFC", name) for name in told} or (
+                stem + end in found.passed_over[folder]
+            )
+        for one in found.refused:
+            assert str(one.problem).isprintable()
+            str(one.problem).encode()
+        for case in found.cases:
+            for path in (case.image, case.label):
+                assert path is None or path.exists()

@@ -19,7 +19,7 @@ def touch(path: Path) -> Path:
     return path
 
 
-def dicom(path: Path, study: str) -> None:
+def dicom(path: Path, study: str, frames: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -33,6 +33,8 @@ def dicom(path: Path, study: str) -> None:
     file.BitsAllocated = file.BitsStored = 8
     file.HighBit, file.PixelRepresentation, file.SamplesPerPixel = 7, 0, 1
     file.PhotometricInterpretation = "MONOCHROME2"
+    if frames > 1:
+        file.NumberOfFrames = frames
     file.PixelData = b"\0\0"
     file.save_as(path)
 
@@ -139,3 +141,15 @@ def test_a_name_is_the_same_however_its_letters_are_written(tmp_path: Path, name
     touch(tmp_path / f"{name}.nii.gz")
     assert list(found(tmp_path)) == ["M\u00fcller"]
     assert list(found(tmp_path / f"{name}.nii.gz")) == ["M\u00fcller"]
+
+
+def test_volumes_of_dicom_among_scan_files_are_cases_of_their_own(tmp_path: Path) -> None:
+    for name in ("a.dcm", "b.dcm"):
+        dicom(tmp_path / name, "1.2", frames=2)
+    touch(tmp_path / "c.nii.gz")
+    dicom(tmp_path / "d" / "1.dcm", "1.3")
+    assert list(found(tmp_path)) == ["a", "b", "c", "d"]
+    (tmp_path / "c.nii.gz").unlink()
+    assert list(found(tmp_path)) == ["a", "b", "d"]
+    dicom(tmp_path / "slice", "1.2")  # of one frame: the others belong to it
+    assert list(found(tmp_path)) == [tmp_path.name]
