@@ -5,7 +5,6 @@
 
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from click.testing import CliRunner
 from faulty import Faulty
 
 from client.cli import app
+from protocol.escaping import printable
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "faulty-inputs.md"
 BEGIN, END = "<!-- made by tests/helpers/faulty_site.py -->", "<!-- end -->"
@@ -118,7 +118,7 @@ def table(found: list[Checked]) -> str:
     place_of = {name: (c, place) for c in found for name, place in c.places.items()}
     for name, each in sorted(inputs.items(), key=lambda item: _kind_order(item[1].kind)):
         checked, place = place_of[name]
-        said = "<br>".join(_words(line, name) for line in checked.said_of(name))
+        said = " ".join(_words(line, name) for line in checked.said_of(name))
         if not said:
             said = _words(next((x for x in checked.rest.splitlines() if name in x), ""), name)
         site = f" (`{_shown(each.site)}`)" if each.site else ""
@@ -138,18 +138,19 @@ def _words(line: str, name: str) -> str:
         r"^(\w+) +\w+ +.*? \(case-[0-9a-f]+\): (?:rule (\w+): )?(?:case \S+: )?(.*)$", line
     )
     if not found:
-        return line
+        return re.sub(r"^(passed over) +", r"\1: ", line)
     how = f"{found[1]}, rule `{found[2]}`" if found[2] else found[1]
     return f"{how}: {found[3]}"
 
 
 def _shown(site: Mapping[str, Any]) -> str:
-    return json.dumps(dict(site))[1:-1]
+    return json.dumps(dict(site), ensure_ascii=False)[1:-1]
 
 
 def _cell(text: str, name: str) -> str:
-    text = re.sub(rf"\b{name}(?![a-z0-9_])", "014", text)
-    return text.replace("|", "/").replace("\n", " ").strip()
+    text = printable(re.sub(rf"\b{name}(?![a-z0-9_])", "014", text, flags=re.IGNORECASE))
+    text = text.replace("\N{REPLACEMENT CHARACTER}", "?").replace("<", "&lt;").replace("|", "/")
+    return text.strip()
 
 
 def write_page(made: str) -> None:
@@ -165,5 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()

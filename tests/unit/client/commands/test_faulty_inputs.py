@@ -20,6 +20,7 @@ ROUNDING = 0.005
 
 def test_every_input_has_a_name_of_its_own_and_a_known_rule() -> None:
     assert not INPUTS.keys() & {*bad.KINDS, *bad.GOOD}
+    assert len(INPUTS) >= 60
     for name, each in INPUTS.items():
         assert re.fullmatch(r"[a-z0-9_]+", name)
         assert each.rule in ("", *RULES), name
@@ -80,3 +81,9 @@ def entries(root: Path) -> list[Path]:
     """Everything in the folders of images and labels that is not hidden."""
     folders = [*root.glob("images*"), *root.glob("labels*")]
     return [p for folder in folders for p in folder.iterdir() if not p.name.startswith(".")]
+
+
+def test_the_page_is_what_is_said(checked: list[Checked]) -> None:
+    page = faulty_site.PAGE.read_text(encoding="utf-8")
+    # `python tests/helpers/faulty_site.py` writes it anew.
+    assert faulty_site.table(checked) in page
