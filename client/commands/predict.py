@@ -102,7 +102,7 @@ def predict(given: PredictCommand) -> None:
             series=tuple(given.series or (config.series if config else ())),
             series_setting="--series or `series` of the site's file" if config else "--series",
         )
-        check_name(given.out.absolute(), f"--out {given.out}:")
+        check_name(given.out, f"--out {given.out}:")
         found = find_sources(given.inputs, leave_out=given.out)
         sources = found.scans
         pseudonyms = _pseudonyms(given.key or _key_file(config), given.out, sources)

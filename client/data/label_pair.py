@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from client.data.dicom.objects import (
 )
 from client.data.dicom.segments import read_segments
 from client.data.dicom.series import DicomSeries
-from client.data.entries import suffix_of
+from client.data.entries import check_entry, suffix_of
 from client.data.errors import ScanError
 from client.data.geometry import same_grid_error
 from client.data.image_io import load_numbers
@@ -95,7 +96,7 @@ def _location(side: Side, kind: Kind) -> str:
 
 def _in_folder(side: Side) -> Side:
     """Of a case's folder, the contours or segments that lie beside its slices."""
-    if not side.path.is_dir():
+    if not os.path.isdir(side.path):
         return side
     objects = label_objects(side.path, location=_location(side, "segments"))
     return replace(side, path=objects[0]) if len(objects) == 1 else side
@@ -103,8 +104,7 @@ def _in_folder(side: Side) -> Side:
 
 def _kind(side: Side) -> Kind:
     location = _location(side, "map")
-    if not side.path.exists():
-        raise ScanError(location, "does not exist; check the name and the folder", rule="missing")
+    check_entry(side.path, location)
     kind = label_kind(side.path, location=_location(side, "segments"))
     if kind is not None:
         return kind

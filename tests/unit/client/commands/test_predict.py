@@ -430,6 +430,19 @@ def test_results_cannot_go_where_no_library_writes(bench: Bench) -> None:
     assert not bench.out.exists()
 
 
+def test_within_such_a_folder_relative_paths_are_used(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench.folder / "M\udcfcller"
+    here.mkdir()
+    shutil.move(bench.add("good.nii.gz"), here / "good.nii.gz")
+    monkeypatch.chdir(here)
+    bench.out = Path("out")
+    ran = bench.run("--formats", "nifti", inputs=(Path("good.nii.gz"),))
+    assert ran.exit_code == 0, ran.output
+    assert names(bench.case("good")) == FILES
+
+
 def test_a_model_of_such_a_name_is_one_line(bench: Bench) -> None:
     bench.add("good.nii.gz")
     bench.model = bench.model.rename(bench.folder / "caf\udce9")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,3 +231,31 @@ def test_two_boxes_of_one_scan_have_one_grid(tmp_path: Path) -> None:
     result = score(tmp_path / "a.seg.nrrd", tmp_path / "c.seg.nrrd")
     assert result.exit_code == 2
     assert "is not on the image grid" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("link.mha", "is a link to what is not there"),
+        ("packed.zip", "is an archive; unpack it"),
+        ("caf\udce9.mha", r"label map caf\xe9.mha has a name that is not UTF-8"),
+        ("pipe.nii.gz", "is a pipe, socket or device"),
+        ("hollow", "is an empty folder"),
+        ("none.mha", "does not exist"),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_no_label_is_one_line(tmp_path: Path, name: str, said: str, turned: bool) -> None:
+    path = tmp_path / name
+    {
+        "link.mha": lambda: os.symlink("nowhere", path),
+        "pipe.nii.gz": lambda: os.mkfifo(path),
+        "hollow": path.mkdir,
+        "none.mha": lambda: None,
+    }.get(name, path.touch)()
+    good = tmp_path / "good.mha"
+    bad.save(bad.on_grid(bad.organs()), good)
+    given = [str(good), str(path)] if turned else [str(path), str(good)]
+    ran = CliRunner().invoke(app, ["score", *given, "--organs", "bladder=1,prostate=2"])
+    assert ran.exit_code == 2
+    assert len(ran.stderr.splitlines()) == 1 and said in ran.stderr

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import bad_cases as bad
 import dicom_phantoms as ph
 import nibabel
 import numpy as np
@@ -231,3 +232,14 @@ def test_so_does_the_table_of_patients(tmp_path: Path) -> None:
     table.write_text("case,patient\nMu\u0308ller,7\nM\u00fcller,8\n", encoding="utf-8")
     with pytest.raises(ValueError, match="names a case twice"):
         read_patients(table)
+
+
+@pytest.mark.parametrize("kind", ["contours", "segments"])
+def test_a_dicom_label_may_have_any_name_in_its_folder(tmp_path: Path, kind: str) -> None:
+    place = bad.Place(root=tmp_path, name="a", seed=1)
+    bad.labelled_dicom(kind, lambda *_: None)(place)
+    place.label("").mkdir()
+    place.label(".dcm").rename(place.label("") / f"{CAFE}.dcm")
+    [case] = survey_folder(tmp_path).cases
+    label = case.read_label(case.read_scan(), bad.ORGANS)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(label), bad.organs())
