@@ -65,7 +65,8 @@ def summary_lines(
         if names:
             where = "data folder" if folder == "." else folder
             which = f"{len(names)} entries" if pseudonyms else _some(names, _PASSED_OVER_SHOWN)
-            yield "passed over", f"{where}: {which} (no scan, no label)"
+            why = "in no folder of cases" if folder == "." else "no scan, no label"
+            yield "passed over", f"{where}: {which} ({why})"
     if summary.used.get("labelled"):
         drawn = ", ".join(f"{organ} {count}" for organ, count in summary.annotated.items())
         yield "drawn in", f"{drawn} of {summary.used['labelled']} labelled cases"

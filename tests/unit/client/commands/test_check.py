@@ -253,10 +253,11 @@ def test_what_is_no_scan_is_told(tmp_path: Path) -> None:
     good_site(tmp_path, 3)
     (tmp_path / "A" / "imagesTr" / "notes.txt").touch()
     (tmp_path / "A" / "old").mkdir()
+    (tmp_path / "A" / "scan.nii.gz").touch()
     status, out, _ = run(tmp_path, "--no-page")
     assert status == 0
     assert "imagesTr: notes.txt (no scan, no label)" in out
-    assert "data folder: old (no scan, no label)" in out
+    assert "data folder: old, scan.nii.gz (in no folder of cases)" in out
 
 
 def test_an_empty_label_and_an_odd_volume_are_pointed_out(tmp_path: Path) -> None:
