@@ -25,6 +25,7 @@ from client.data.text_header import TextHeader, read_text_header, text_reading
 
 _LARGEST_NUMBER = 1e30  # the NRRD library's squares of larger ones overflow, and become 1 mm
 _SEVERAL_FILES = "its voxels are spread over several files; save it as one .mha or .nrrd file"
+_MOST_DIMENSIONS = 10
 _UNREAD = {"bzip2": "compressed by bzip2", "text": "written as text"}
 
 
@@ -42,6 +43,7 @@ def check_header(path: Path, *, location: str) -> None:
             _check_numbers(nifti_numbers(open_nifti(path, location=location)), location)
             return
         header = read_text_header(path)
+        _check_dimensions(header, location)
         _check_numbers(header.numbers(), location)
         _check_encoding(header, location)
         _data_file(path, header, location)
@@ -123,6 +125,18 @@ def _data_file(path: Path, header: TextHeader, location: str) -> Path | None:
             detail=data.name,
         )
     return data
+
+
+def _check_dimensions(header: TextHeader, location: str) -> None:
+    """MetaIO writes beyond its memory at more than ten dimensions: the process would end."""
+    count = header.fields.get("ndims", "3")
+    known = count.isdecimal() and 1 <= int(count) <= _MOST_DIMENSIONS
+    if not header.nrrd and (not known or "ndims" in header.doubled):
+        raise ScanError(
+            location,
+            f"has NDims {count[:20]} in its header, must be 3; copy or export it again",
+            rule="damaged",
+        )
 
 
 def _check_encoding(header: TextHeader, location: str) -> None:
