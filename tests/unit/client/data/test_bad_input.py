@@ -208,7 +208,7 @@ def cut_slice(folder: Path) -> Path:
 
 BAD_SERIES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty": (empty, "is an empty folder; copy its files again"),
-    "two_series": (two_series, "holds 2 DICOM series; keep exactly one"),
+    "two_series": (two_series, "holds 2 DICOM series of one description; keep exactly one"),
     "slice_missing": (
         lambda folder: save_series(folder, [0, 3, 9, 12]),
         "unevenly spaced, 3 to 6 mm; a slice is missing",
