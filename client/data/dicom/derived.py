@@ -26,6 +26,7 @@ MANUFACTURER = "asdnet-federated"
 _SHARED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _UIDS = (*_SHARED, "SOPClassUID", "SOPInstanceUID")
 _OF_IMAGES = (0x0018, 0x0020, 0x0028, 0x5200)  # groups: acquisition, position, pixels, frames
+_ROUNDED = ("ImageOrientationPatient", "PixelSpacing")
 _THICKNESSES = ("SliceThickness", "SpacingBetweenSlices")
 
 
@@ -106,6 +107,11 @@ def source_of(drawing: Drawing, *, location: str) -> Source:
     headers = [load(series.files[index], location=location) for index in order]
     _check_identity(headers, location)
     places = frame_places(headers) if series.multiframe else ()
+    for header in headers[1:]:
+        # Of one stack they are the same to the reader, which knows of rounding; highdicom does not.
+        for name in _ROUNDED:
+            if name in headers[0]:
+                header[name] = headers[0][name]
     patient, left_out = copied(headers[0])
     return Source(
         headers=tuple(_clean(header, patient, image.GetSpacing()[2]) for header in headers),

@@ -23,6 +23,7 @@ from client.data.dicom.derived import (
 )
 from client.data.dicom.headers import quiet
 from client.data.dicom.split_source import frames_as_slices, refer_to_frames
+from client.data.errors import ScanError
 
 _STRUCTURE = Code("123037004", "SCT", "Anatomical structure")
 _ANATOMY = {
@@ -50,6 +51,13 @@ def write_segments(path: Path, drawing: Drawing) -> tuple[str, ...]:
     """
     location = f"segments {path.name}"
     source = source_of(drawing, location=location)
+    if not source.frames and source.headers[0].SOPClassUID.is_private:
+        raise ScanError(
+            location,
+            ": its slices are a manufacturer's own kind of DICOM object, of which a DICOM-SEG"
+            " cannot be made; save contours or a label map",
+            rule="format",
+        )
     label, organs, model = drawing.label, drawing.organs, drawing.model
     images = frames_as_slices(source, drawing.image) if source.frames else list(source.headers)
     number_of = np.zeros(256, np.uint8)

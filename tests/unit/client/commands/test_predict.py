@@ -214,6 +214,37 @@ def test_a_dicom_source_gets_dicom_files_of_its_own_patient(bench: Bench) -> Non
         assert header.StudyInstanceUID == "1.2.3.4"
 
 
+def test_a_side_product_that_cannot_be_made_costs_a_status_only_where_it_was_asked_for(
+    bench: Bench,
+) -> None:
+    dicom_series(bench.scans / "014")
+    for file in (bench.scans / "014").iterdir():
+        header = pydicom.dcmread(file)
+        header.FrameOfReferenceUID = ""
+        header.save_as(file)
+    for options, status in ((), 0), (("--formats", "nifti,seg"), 1), (("--formats", "nifti"), 0):
+        ran = bench.run(*options, inputs=(bench.scans / "014",))
+        assert ran.exit_code == status, ran.output
+        assert names(bench.case("014")) == FILES
+        assert ("no seg: its series names no frame of reference" in ran.stderr) == (
+            options != ("--formats", "nifti")
+        )
+    assert bench.run("--formats", "seg,nifti", inputs=(bench.scans / "014",)).exit_code == 1
+    assert bench.summary()[0]["not_written"] == "seg"
+
+
+def test_what_is_seldom_meant_is_on_the_case_s_line_and_in_its_result(bench: Bench) -> None:
+    path = bench.add("014.nii.gz")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[252:256] = bytes(4)  # qform_code, sform_code (nifti1.h)
+    path.write_bytes(gzip.compress(bytes(content)))
+    ran = bench.run("--formats", "nifti", inputs=(path,))
+    assert ran.exit_code == 0, ran.output
+    (note,) = bench.result("014").notes
+    assert "codes" in note
+    assert f"note: {note}" in " ".join(ran.stderr.split())
+
+
 def test_another_modality_is_refused(bench: Bench) -> None:
     dicom_series(bench.scans / "014", modality="CT")
     ran = bench.run()

@@ -203,6 +203,19 @@ FAULTS = {
             )
         )
     ),
+    "numbers of more digits than there may be": Fault(
+        edit=stored(
+            PixelSpacing=b"0.70000000000000001\\0.50000000000000001",
+            SliceThickness=b"3." + b"0" * 20,
+        )
+    ),
+    "orientations that differ by rounding": Fault(
+        edit=each(
+            lambda header, z: setattr(
+                header, "ImageOrientationPatient", ["1", "0", f"{1e-7 * z:.9f}", "0", "1", "0"]
+            )
+        )
+    ),
     "no study": Fault(edit=without("StudyInstanceUID"), not_written="StudyInstanceUID is missing"),
     "an invalid study": Fault(
         edit=stored(StudyInstanceUID=b"1.2.study"), not_written="StudyInstanceUID is missing, or"
@@ -283,6 +296,16 @@ def test_result_json_tells_keywords_and_never_values(model: Model, tmp_path: Pat
     assert json.loads(content)["left_out"] == ["PatientName", "StudyTime"]
     for secret in ("stermann", "25:61", "4711", "Doe"):
         assert secret not in content
+
+
+def test_segments_of_a_private_kind_of_slice_are_refused_contours_are_not(
+    model: Model, tmp_path: Path
+) -> None:
+    outcome, made = predicted(tmp_path, model, put(SOPClassUID="1.3.12.2.1107.5.9.1"))
+    assert outcome.result is not None
+    assert set(outcome.result.files) == {*ALWAYS, RTSTRUCT}
+    assert "manufacturer's own kind" in outcome.result.not_written["seg"]
+    assert complaints(made / RTSTRUCT) == []
 
 
 def test_a_writer_that_fails_for_no_known_reason_costs_its_own_file_alone(
