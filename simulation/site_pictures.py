@@ -15,7 +15,7 @@ from client.data.cache import cached_case
 from client.data.case import Case, Part
 from client.data.entries import scan_files
 from client.data.errors import ScanError
-from client.data.layout import find_cases
+from client.data.layout import LayoutError, find_cases
 from client.training.evaluation import load_segmenter, predict_label_map
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
@@ -23,6 +23,7 @@ from protocol.files import atomic_file
 from protocol.model_io import load_model
 from reporting.figure_layout import side_by_side, stacked
 from reporting.overlay import Contours, organ_centre, three_planes
+from simulation.errors import StudyFolderError
 
 _HEIGHT_PX, _COLUMNS = 220, 2
 # What a site has the case for, where it is not a test case.
@@ -46,14 +47,22 @@ def draw_sites(result: Path, out: Path, withheld: Path | None) -> list[str]:
         Sites that are not drawn, because they have no label; a line each.
 
     Raises:
-        ValueError: If none can be drawn, or the folder is no result.
-        ScanError: If a scan or a label cannot be read; with all of them.
+        StudyFolderError: If none can be drawn, or the folder is no result.
+        LayoutError: If a scan or a label cannot be read; with all of them.
     """
     if not (result / "model" / "best").is_dir() or not (result / "sites").is_dir():
-        raise ValueError(f"{result}: is no result of a simulation (model/best, sites)")
+        raise StudyFolderError(f"{result}: is no result of a simulation (model/best, sites)")
     protocol, weights, _ = load_model(result / "model" / "best")
     configs = [read_site(path) for path in sorted((result / "sites").glob("*.yaml"))]
-    drawn = [(config, case) for config in configs if (case := _case(config, withheld))]
+    drawn, mistakes = [], []
+    for config in configs:
+        try:
+            if case := _case(config, withheld):
+                drawn.append((config, case))
+        except LayoutError as error:
+            mistakes += [f"site {config.site}: {mistake}" for mistake in error.mistakes]
+    if mistakes:
+        raise LayoutError(mistakes)
     left = [
         f"site {config.site} has no case with a label; give --withheld the folder of labels of its"
         " unlabelled cases"
@@ -61,8 +70,8 @@ def draw_sites(result: Path, out: Path, withheld: Path | None) -> list[str]:
         if config.site not in {of.site for of, _ in drawn}
     ]
     if not drawn:
-        raise ValueError("\n".join(left) or f"{result}: holds no site")
-    pictures, mistakes = [], []
+        raise StudyFolderError("\n".join(left) or f"{result}: holds no site")
+    pictures = []
     for number, (config, case) in enumerate(drawn):
         legend = number >= len(drawn) - _COLUMNS
         try:
@@ -71,7 +80,7 @@ def draw_sites(result: Path, out: Path, withheld: Path | None) -> list[str]:
         except ScanError as error:
             mistakes.append(f"site {config.site}: {error}")
     if mistakes:
-        raise ValueError("\n".join(mistakes))
+        raise LayoutError(mistakes)
     lines = [pictures[start : start + _COLUMNS] for start in range(0, len(pictures), _COLUMNS)]
     heights = [max(picture.height for picture in line) for line in lines]
     rows = [side_by_side(*pair, "", []) for pair in zip(lines, heights, strict=True)]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from reporting.terminal import make_console, user_errors
+from simulation.commands.options import simulation_errors
 
 
 def picture(
@@ -21,8 +22,9 @@ def picture(
     ] = None,
 ) -> None:
     """Draw three planes a site with reference and predicted contours."""
+    from asdnet_models.model_files import ModelFileError
     from simulation.site_pictures import draw_sites
 
-    with user_errors(ValueError):
+    with simulation_errors(), user_errors(ModelFileError):
         for line in draw_sites(result, out, withheld):
             make_console().print(f"note: {line}")

@@ -8,8 +8,10 @@ import pytest
 import SimpleITK as sitk
 
 import simulation.site_pictures
+from client.data.layout import LayoutError
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
+from simulation.errors import StudyFolderError
 from simulation.site_pictures import draw_sites
 
 
@@ -59,14 +61,14 @@ def test_a_site_without_a_case_to_draw_is_one_clear_error(
     monkeypatch.setattr(simulation.site_pictures, "load_model", lambda _: loaded)
     monkeypatch.setattr(simulation.site_pictures, "load_segmenter", lambda *_: None)
     out, withheld = tmp_path / "sites.png", tmp_path / "withheld"
-    with pytest.raises(ValueError, match="site A has no case with a label; give --withheld"):
+    with pytest.raises(StudyFolderError, match="site A has no case with a label; give --withheld"):
         draw_sites(tmp_path, out, None)
     withheld.mkdir()
     sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkUInt8), str(withheld / "another.nii.gz"))
-    with pytest.raises(ValueError, match="site A has no case with a label"):
+    with pytest.raises(StudyFolderError, match="site A has no case with a label"):
         draw_sites(tmp_path, out, withheld)
     assert not out.exists()
-    with pytest.raises(ValueError, match="is no result of a simulation"):
+    with pytest.raises(StudyFolderError, match="is no result of a simulation"):
         draw_sites(withheld, out, None)
 
 
@@ -101,7 +103,14 @@ def test_every_case_that_cannot_be_read_is_told(result: Callable[..., Path]) -> 
     folder = result({"A": {"test": 1, "labelled": 1}, "B": {"test": 1, "labelled": 1}})
     for path in folder.glob("hospital-*/imagesTs/*"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(LayoutError) as caught:
         draw_sites(folder, folder / "sites.png", None)
     assert [line[:7] for line in str(caught.value).splitlines()] == ["site A:", "site B:"]
     assert not (folder / "sites.png").exists()
+    for path in folder.glob("hospital-*/imagesTs/*"):
+        path.unlink()
+        path.symlink_to("/nowhere/scan.nii.gz")  # the scans have moved
+    with pytest.raises(LayoutError) as caught:
+        draw_sites(folder, folder / "sites.png", None)
+    assert [line[:7] for line in caught.value.mistakes] == ["site A:", "site B:"]
+    assert all("is a link to what is not there" in line for line in caught.value.mistakes)
