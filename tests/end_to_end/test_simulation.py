@@ -177,6 +177,42 @@ def test_a_site_with_one_drawn_organ_and_one_that_is_left_out(
         assert {*np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))} <= {0, 2}
 
 
+def test_cases_go_to_the_hospitals_that_a_file_names(
+    cohort: Path, study_file: Path, tmp_path: Path
+) -> None:
+    names = sorted(path.name.removesuffix(".nii.gz") for path in (cohort / "imagesTr").iterdir())
+    rows = [f"{name},{'Leiden' if n < 6 else 'Oslo-2'},," for n, name in enumerate(names)]
+    rows[0] += "twins"
+    rows[1] += "twins"
+    rows[9] = f"{names[9]},Oslo-2,test,"
+    pool = sorted(path.name.removesuffix(".nii.gz") for path in (cohort / "imagesUn").iterdir())
+    rows += [f"{name},Oslo-2,unlabelled," for name in pool]
+    path = tmp_path / "cases.csv"
+    path.write_text("\n".join(["case,site,split,group", *rows]) + "\n")
+    out = tmp_path / "out"
+    options = [
+        "--data", cohort, "--organs", "bladder=1,prostate=2,rectum=3", "--study", study_file,
+        "--cache", tmp_path / "cache", "--sites-file", path, "--no-local-only", "--out", out,
+    ]  # fmt: skip
+    done = run(*options)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((out / "result.json").read_text())
+    assert set(result["sites"]) == {"Leiden", "Oslo-2"}
+    assert len(result["cohort"]["sites_file"]) == 64
+    parts = {p.name: p.parent.name for p in (out / "sites").glob("*/images*/*")}
+    assert parts[f"{names[0]}.nii.gz"] == parts[f"{names[1]}.nii.gz"]
+    assert parts[f"{names[9]}.nii.gz"] == "imagesTs"
+    assert {parts[f"{name}.nii.gz"] for name in pool} == {"imagesUn"}
+    text = path.read_text().replace(f"{names[3]},Leiden", f"{names[3]},Lei den")
+    path.write_text(text.replace(",test,", ",tset,"))
+    done = run(*options[:-1], tmp_path / "other")
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 2
+    assert "line 5: site 'Lei den' is no name of a site" in done.stderr
+    assert "line 11: split 'tset' is none of" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_one_site_is_central_training(finished: tuple[Path, str], tmp_path: Path) -> None:
     """Federating one site with its optimiser kept equals training it without a server."""
     protocol = tiny_protocol()
