@@ -192,7 +192,8 @@ def _print_summary(
         status: sum(outcome.status == status for outcome in outcomes)
         for status in ("done", "kept", "failed")
     }
-    files = sum(not source.is_dicom for source in sources)
+    failed = {outcome.name for outcome in outcomes if outcome.status == "failed"}
+    files = sum(not source.is_dicom for source in sources if source.name not in failed)
     if files and options.formats - {"nifti"}:
         console.print(
             f"no {' nor '.join(sorted(options.formats - {'nifti'}))} for {files} case(s): these"

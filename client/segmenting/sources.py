@@ -140,14 +140,24 @@ def _of_input(path: Path, leave_out: str, over: list[Path]) -> list[Source]:
     if _are_series_of_one_study(every_path):
         return [Source(name=same_name(own_name), path=path)]
     return [
-        Source(
-            name=_without_channel(name),
-            path=paths[0],
-            problem=double_problem(path, name, paths) if len(paths) > 1 else None,
-        )
+        Source(name=_without_channel(name), path=paths[0], problem=_problem_of(path, name, paths))
         for name, paths in entries.items()
         if paths
     ]
+
+
+def _problem_of(folder: Path, name: str, paths: Sequence[Path]) -> Problem | None:
+    """What the names of a case's entries tell against it."""
+    if len(paths) > 1:
+        return double_problem(folder, name, paths)
+    if not os.path.isdir(paths[0]) or is_dicom_folder(paths[0]):
+        return None
+    try:
+        holds_scans = bool(list_folder(paths[0]).scans)
+    except ScanError:  # closed: segmenting it says so
+        return None
+    message = "is a folder of scans, not of DICOM slices; give it as an input of its own"
+    return Problem(rule="format", location=f"case {name}", message=message) if holds_scans else None
 
 
 def _real(path: Path) -> str:

@@ -153,3 +153,13 @@ def test_volumes_of_dicom_among_scan_files_are_cases_of_their_own(tmp_path: Path
     assert list(found(tmp_path)) == ["a", "b", "d"]
     dicom(tmp_path / "slice", "1.2")  # of one frame: the others belong to it
     assert list(found(tmp_path)) == [tmp_path.name]
+
+
+def test_a_folder_of_scans_in_a_folder_is_told_to_be_an_input(tmp_path: Path) -> None:
+    touch(tmp_path / "data" / "imagesTr" / "a.nii.gz")
+    touch(tmp_path / "data" / "b.nii.gz")
+    sources = {s.name: s for s in find_sources([tmp_path / "data"], leave_out=NOWHERE).scans}
+    assert list(sources) == ["b", "imagesTr"]
+    sources["b"].check()
+    with pytest.raises(ScanError, match="give it as an input of its own"):
+        sources["imagesTr"].check()
