@@ -1,6 +1,5 @@
 """One check of a site's machine or of its connection: a row of the preflight's table."""
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protocol.escaping import printable_text
-
-log = logging.getLogger(__name__)
+from reporting.unexpected import log_unexpected, unexpected_place
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 Result = tuple[Status, str, str]  # status, finding, hint
@@ -48,9 +46,8 @@ def run_check(name: str, step: Callable[[], Result]) -> Check:
         return Check(name=name, status="skipped", finding=str(reason))
     except Exception as error:
         # The text of an unforeseen error may name a case; its class does not.
-        log.debug("the check %r broke", name, exc_info=True)
-        status, finding = "failed", f"this check itself broke: {type(error).__name__}"
-        hint = "report it to the makers of this software"
+        status, finding = "failed", f"this check itself broke: {unexpected_place(error)}"
+        hint = f"report it to the makers of this software; {log_unexpected(error)}"
     return Check(name=name, status=status, finding=finding, hint=hint)
 
 
