@@ -92,6 +92,6 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
 def error_text(error: Exception) -> str:
     """What a user can correct, in the words of its error; of the system's, file and reason."""
     if isinstance(error, OSError) and error.strerror:
-        where = "" if error.filename is None else f"{error.filename}: "
-        return f"{where}{error.strerror.lower()}"
+        named = error.filename is not None
+        return f"{error.filename}: {error.strerror.lower()}" if named else error.strerror
     return str(error) or type(error).__name__
