@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from asdnet_models.geometry import format_numbers
 from client.data.errors import ScanError
 
 FORM_CODES = ("qform_code", "sform_code")  # ITK's keys of NIfTI's form codes
+_PATIENT_AXES = ("LR", "PA", "SI")
 _SAME_MM = 1e-3
 _SAME_COSINE = 3e-4
 # Of MR and CT of people: from ex-vivo microscopy to the gaps of a localiser, from a crop of a
@@ -124,3 +127,18 @@ def put_on_grid(label: sitk.Image, image: sitk.Image, *, location: str) -> None:
             rule="grid",
         )
     label.CopyInformation(image)
+
+
+def upright_view(image: sitk.Image) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Voxels with their axes turned to LPS, (Z, Y, X), and the spacing (x, y, z) in mm.
+
+    As `SimpleITK.DICOMOrient` has it, but a view: no scan is held twice for a picture.
+    """
+    letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    # The image's axis along each of the patient's, and whether it runs against it.
+    axes = [next(i for i, letter in enumerate(letters) if letter in pair) for pair in _PATIENT_AXES]
+    against = [letters[axis] == pair[1] for axis, pair in zip(axes, _PATIENT_AXES, strict=True)]
+    voxels_zyx = sitk.GetArrayViewFromImage(image)
+    turned = voxels_zyx.transpose([2 - axis for axis in reversed(axes)])
+    steps = tuple(slice(None, None, -1 if flip else 1) for flip in reversed(against))
+    return turned[steps], tuple(image.GetSpacing()[axis] for axis in axes)

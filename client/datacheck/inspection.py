@@ -26,6 +26,7 @@ from client.data.errors import (
     Problem,
     ScanError,
 )
+from client.data.geometry import upright_view
 from client.data.hashing import voxel_hash
 from client.data.organ_places import study_box
 from client.data.unexpected import attempt
@@ -210,14 +211,11 @@ def _volumes_ml(case: Case, label: sitk.Image | None, protocol: StudyProtocol) -
 
 
 def _picture(scan: sitk.Image, label: sitk.Image | None, protocol: StudyProtocol) -> bytes:
-    oriented = sitk.DICOMOrient(scan, "LPS")
-    contours = []
-    if label is not None:
-        turned = sitk.DICOMOrient(label, "LPS")
-        contours.append(Contours(label_zyx=sitk.GetArrayFromImage(turned)))
+    voxels, spacing_mm = upright_view(scan)
+    contours = [] if label is None else [Contours(label_zyx=upright_view(label)[0])]
     picture = three_planes(
-        sitk.GetArrayFromImage(oriented),
-        oriented.GetSpacing(),
+        voxels,
+        spacing_mm,
         contours,
         protocol.organs,
         height_px=_PICTURE_PX,

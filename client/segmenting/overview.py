@@ -12,11 +12,11 @@ from PIL import Image
 from scipy import ndimage
 
 from asdnet_models.inference.predictor import Segmentation
+from client.data.geometry import upright_view
 from client.segmenting.prediction import LOW_CONFIDENCE
 from reporting.figure_layout import stacked
 from reporting.overlay import Contours, UncertaintyOverlay, Voxel, three_planes
 
-_PATIENT_AXES = ("LR", "PA", "SI")
 _NEAR_MM = 3.0
 _MARGIN_MM = 25.0
 _WHOLE_PX, _CLOSE_PX = 280, 360
@@ -33,14 +33,14 @@ def draw_overview(
         organs: Value of each organ.
         title: The only text of the case in the picture.
     """
-    image, spacing_mm_xyz = _oriented(scan)
-    label, _ = _oriented(prediction.label)
+    image, spacing_mm_xyz = upright_view(scan)
+    label, _ = upright_view(prediction.label)
     whole = three_planes(
         image, spacing_mm_xyz, [Contours(label_zyx=label)], organs, height_px=_WHOLE_PX, title=title
     )
     if not label.any():
         return whole
-    confidence, _ = _oriented(prediction.confidence)
+    confidence, _ = upright_view(prediction.confidence)
     near = _near(label, spacing_mm_xyz)
     close = three_planes(
         image,
@@ -78,21 +78,6 @@ def least_confident_place(
     best = np.unravel_index(uncertainty.argmax(), near.shape)
     z, y, x = (part.start + int(index) for part, index in zip(box, best, strict=True))
     return z, y, x
-
-
-def _oriented(image: sitk.Image) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """Voxels with their axes turned to LPS, (Z, Y, X), and the spacing (x, y, z) in mm.
-
-    As `SimpleITK.DICOMOrient` has it, but a view: no scan is held twice for a picture.
-    """
-    letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-    # The image's axis along each of the patient's, and whether it runs against it.
-    axes = [next(i for i, letter in enumerate(letters) if letter in pair) for pair in _PATIENT_AXES]
-    against = [letters[axis] == pair[1] for axis, pair in zip(axes, _PATIENT_AXES, strict=True)]
-    voxels_zyx = sitk.GetArrayViewFromImage(image)
-    turned = voxels_zyx.transpose([2 - axis for axis in reversed(axes)])
-    steps = tuple(slice(None, None, -1 if flip else 1) for flip in reversed(against))
-    return turned[steps], tuple(image.GetSpacing()[axis] for axis in axes)
 
 
 def _near(label_zyx: NDArray[np.uint8], spacing_mm_xyz: Sequence[float]) -> NDArray[np.bool_]:

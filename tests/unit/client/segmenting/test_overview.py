@@ -8,7 +8,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from client.segmenting.overview import _near, _oriented, least_confident_place
+from client.data.geometry import upright_view
+from client.segmenting.overview import _near, least_confident_place
 
 TURNED = [
     (permutation, signs)
@@ -27,7 +28,7 @@ def test_a_view_is_turned_as_itk_turns_a_copy(degrees: float) -> None:
         image.SetSpacing((1.0, 2.0, 3.0))
         image.SetDirection((np.reshape(slant.GetMatrix(), (3, 3)) @ axes).ravel().tolist())
         expected = sitk.DICOMOrient(image, "LPS")
-        found, spacing_mm = _oriented(image)
+        found, spacing_mm = upright_view(image)
         np.testing.assert_array_equal(found, sitk.GetArrayFromImage(expected))
         assert spacing_mm == pytest.approx(expected.GetSpacing())
 
