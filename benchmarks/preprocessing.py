@@ -25,7 +25,7 @@ from asdnet_models import preprocessing
 from asdnet_models.preprocessing import _filled, preprocess_image  # one step is measured alone
 from benchmarks.common import Report, Row, Target, in_turn, replaced
 from benchmarks.scans import SIZE_XYZ, Once, once, phantom
-from client.data.image_io import read_image
+from client.data.files.image_io import read_image
 from client.datacheck.site import check_site
 from protocol.config.presets import preset
 from protocol.config.site import SiteConfig

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.data.case import Case, Part
-from client.data.dataset_files import dataset_problems
-from client.data.dataset_json import read_dataset_json
-from client.data.entries import list_folder, scan_files
 from client.data.errors import ScanError
-from client.data.integrity import data_file
-from client.data.layout import survey_folder
+from client.data.files.integrity import data_file
+from client.data.folder.dataset_files import dataset_problems
+from client.data.folder.dataset_json import read_dataset_json
+from client.data.folder.entries import list_folder, scan_files
+from client.data.folder.layout import survey_folder
 from simulation.errors import SplitError
 
 _PROMISE12 = re.compile(r"(Case[0-9]+)(_segmentation)?\.mhd", re.IGNORECASE)

@@ -13,9 +13,9 @@ from torch import nn
 
 from client.data.cache import cached_case
 from client.data.case import Case, Part
-from client.data.entries import scan_files
 from client.data.errors import ScanError
-from client.data.layout import LayoutError, find_cases
+from client.data.folder.entries import scan_files
+from client.data.folder.layout import LayoutError, find_cases
 from client.training.evaluation import load_segmenter, predict_label_map
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol

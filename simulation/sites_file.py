@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.data.case import Part
-from client.data.entries import case_name
-from client.data.names import same_name
+from client.data.folder.entries import case_name
+from client.data.folder.names import same_name
 from protocol.config.site import SITE_NAME
 from simulation.errors import SplitError
 from simulation.layouts import CohortFiles, StudyCase, labelled_case

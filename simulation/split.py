@@ -17,11 +17,11 @@ import SimpleITK as sitk
 import yaml
 
 from client.data.case import Case
-from client.data.entries import suffix_of
 from client.data.errors import ScanError
-from client.data.integrity import data_file
-from client.data.layout import LAYOUT
-from client.data.names import check_name
+from client.data.files.integrity import data_file
+from client.data.folder.entries import suffix_of
+from client.data.folder.layout import LAYOUT
+from client.data.folder.names import check_name
 from protocol.config.site import SiteConfig, read_site
 from simulation.errors import SplitError
 from simulation.folds import apportion

@@ -127,7 +127,7 @@ def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, st
 
 
 def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> None:
-    from client.data.layout import survey_folder
+    from client.data.folder.layout import survey_folder
 
     survey = survey_folder(config.data, config)
     names = {case.name for case in [*survey.cases, *survey.excluded]}

@@ -89,7 +89,7 @@ def predict(given: PredictCommand) -> None:
     that --formats asks for, though it is a DICOM series; 2: the command cannot begin.
     """
     # Late, so that --help and mistakes of usage do not wait for PyTorch.
-    from client.data.names import check_name
+    from client.data.folder.names import check_name
     from client.segmenting.prediction import open_model
     from client.segmenting.sources import find_sources
 

@@ -89,8 +89,8 @@ def score_files(
     import SimpleITK as sitk
 
     from asdnet_models.metrics import score_label_maps
-    from client.data.label_map import prediction_mapping, site_mapping, study_mapping
-    from client.data.label_pair import Side, read_pair
+    from client.data.labels.label_map import prediction_mapping, site_mapping, study_mapping
+    from client.data.labels.label_pair import Side, read_pair
 
     mapping = site_mapping(config, organs) if config else study_mapping(organs)
     annotated = {organ: value for organ, value in organs.items() if organ in mapping.annotated}

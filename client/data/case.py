@@ -10,22 +10,22 @@ from typing import Any, Literal
 
 import SimpleITK as sitk
 
-from client.data.described_labels import as_described
-from client.data.dicom.contents import drawn_structures
-from client.data.dicom.contours import read_structures
+from client.data.dicom.labels.contents import drawn_structures
+from client.data.dicom.labels.contours import read_structures
+from client.data.dicom.labels.segments import read_segments
 from client.data.dicom.objects import dicom_files, is_dicom, label_kind, structure_names
-from client.data.dicom.segments import read_segments
 from client.data.dicom.series import DicomSeries, find_series
+from client.data.files.image_io import read_image
 from client.data.hashing import organ_hashes
-from client.data.image_io import read_image
-from client.data.label_file import drawn_segments, read_label_file, structures_of
-from client.data.label_map import (
+from client.data.labels.described_labels import as_described
+from client.data.labels.label_file import drawn_segments, read_label_file, structures_of
+from client.data.labels.label_map import (
     LabelMapping,
     site_mapping,
     study_mapping,
 )
+from client.data.labels.sparse import check_sparse
 from client.data.notes import Note, unheard
-from client.data.sparse import check_sparse
 from protocol.config.site import SiteConfig
 
 Part = Literal["labelled", "unlabelled", "validation", "test"]

@@ -18,10 +18,10 @@ from client.data.errors import (
     Problem,
     ScanError,
 )
-from client.data.label_map import site_mapping
-from client.data.layout import LayoutError, survey_folder
+from client.data.folder.layout import LayoutError, survey_folder
+from client.data.folder.survey import Refusal
+from client.data.labels.label_map import site_mapping
 from client.data.leakage import LeakageCheck
-from client.data.survey import Refusal
 from protocol.config.schedule import OrganBox
 from protocol.config.site import SiteConfig
 from protocol.config.study import DataRequirements, StudyProtocol

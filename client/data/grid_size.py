@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from client.data.case import Case
 from client.data.dicom.series import series_grid
 from client.data.errors import ScanError
-from client.data.geometry import ImageGrid, check_plausible
-from client.data.image_io import read_grid
+from client.data.files.geometry import ImageGrid, check_plausible
+from client.data.files.image_io import read_grid
 from protocol.config.limits import SiteLimits, limit_line
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol

@@ -8,9 +8,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from client.data.dicom.objects import dicom_files
-from client.data.entries import check_entry
 from client.data.errors import NOT_THERE, ScanError
-from client.data.integrity import data_file
+from client.data.files.integrity import data_file
+from client.data.folder.entries import check_entry
 
 
 def content_hash(path: Path, location: str = "") -> str:

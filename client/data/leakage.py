@@ -15,7 +15,7 @@ from client.data.errors import (
     Problem,
     ScanError,
 )
-from client.data.names import same_name
+from client.data.folder.names import same_name
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError
 

@@ -26,7 +26,7 @@ from client.data.errors import (
     Problem,
     ScanError,
 )
-from client.data.geometry import upright_view
+from client.data.files.geometry import upright_view
 from client.data.hashing import voxel_hash
 from client.data.organ_places import study_box
 from client.data.unexpected import attempt

@@ -11,10 +11,10 @@ from client.data.blocks import Counted, Release, counted, plan_release
 from client.data.case import Case, Part
 from client.data.dataset import BOX, tolerable
 from client.data.declaration import count_rules, declare, is_boxed
-from client.data.label_map import site_mapping
-from client.data.layout import survey_folder
+from client.data.folder.layout import survey_folder
+from client.data.folder.survey import Refusal, Survey
+from client.data.labels.label_map import site_mapping
 from client.data.leakage import LeakageCheck
-from client.data.survey import Refusal, Survey
 from client.datacheck.apart import reports_apart
 from client.datacheck.inspection import CaseReport, Measures, inspect_case
 from protocol.config.site import SiteConfig

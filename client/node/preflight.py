@@ -25,11 +25,11 @@ from client.data.case import (
     Case,
     Part,
 )
-from client.data.grid_size import size_and_spacing
-from client.data.layout import (
+from client.data.folder.layout import (
     LayoutError,
     find_cases,
 )
+from client.data.grid_size import size_and_spacing
 from client.node.checks import Check, Result, Skip, joined, run_check
 from client.node.connection import connection_checks
 from client.node.guard.data_limits import all_broken

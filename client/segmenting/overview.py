@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from asdnet_models.inference.predictor import Segmentation
-from client.data.geometry import upright_view
+from client.data.files.geometry import upright_view
 from client.segmenting.prediction import LOW_CONFIDENCE
 from reporting.figure_layout import stacked
 from reporting.overlay import Contours, UncertaintyOverlay, Voxel, three_planes

@@ -23,13 +23,13 @@ from asdnet_models.config import Frozen
 from asdnet_models.preprocessing import PREPROCESSING_VERSION
 from client.data.dicom.series import DicomSeries, find_series
 from client.data.errors import ScanError
-from client.data.geometry import unplaced
-from client.data.hashing import content_hash
-from client.data.image_io import (
+from client.data.files.geometry import unplaced
+from client.data.files.image_io import (
     read_image,
     write_label_map,
 )
-from client.data.nifti import clear_codes
+from client.data.files.nifti import clear_codes
+from client.data.hashing import content_hash
 from client.data.pseudonyms import Pseudonyms
 from client.segmenting.options import NOTICE, Options
 from client.segmenting.overview import draw_overview
@@ -262,9 +262,9 @@ def _write_dicom(
     if series is None or not wanted:
         return dict.fromkeys(wanted, _NO_SERIES), ()
     # Late, because they load DICOM libraries that other formats do without.
-    from client.data.dicom.derived import Drawing
-    from client.data.dicom.segment_writing import write_segments
-    from client.data.dicom.structures import write_structures
+    from client.data.dicom.derived.drawing import Drawing
+    from client.data.dicom.derived.segment_writing import write_segments
+    from client.data.dicom.derived.structures import write_structures
 
     drawing = Drawing(label_zyx, scan, series, model.protocol.organs, model.title)
     not_written: dict[str, str] = {}

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from client.data.dicom.headers import load, quiet, text
 from client.data.dicom.objects import dicom_files, is_dicom, is_dicom_folder
-from client.data.entries import (
+from client.data.errors import Problem, ScanError
+from client.data.folder.entries import (
     case_name,
     double_problem,
     list_folder,
     suffix_of,
 )
-from client.data.errors import Problem, ScanError
-from client.data.names import same_name
+from client.data.folder.names import same_name
 
 _CHANNEL = "_0000"  # a channel's number is no part of a case's name (layout.py)
 _STUDY_UID = "StudyInstanceUID"

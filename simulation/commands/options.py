@@ -21,7 +21,7 @@ from simulation.errors import CohortError, SplitError, StudyFolderError
 def simulation_errors() -> Iterator[None]:
     """What a user of the simulation can mend."""
     from client.data.errors import ScanError
-    from client.data.layout import LayoutError
+    from client.data.folder.layout import LayoutError
     from server.rounds.errors import QuorumError
 
     with user_errors(
@@ -199,7 +199,7 @@ def organs_of(data: Path | None, organs: str | None, option: str) -> dict[str, i
             dataset.json says.
         ScanError: If dataset.json is needed and says no organs.
     """
-    from client.data.dataset_json import read_dataset_json
+    from client.data.folder.dataset_json import read_dataset_json
     from simulation.layouts import PROMISE12_ORGANS, is_promise12
 
     if data is None:

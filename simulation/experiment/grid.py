@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from asdnet_models.catalogue import NETWORKS
-from client.data.entries import case_name
 from client.data.errors import ScanError
-from client.data.image_io import read_grid
-from client.data.layout import LayoutError
+from client.data.files.image_io import read_grid
+from client.data.folder.entries import case_name
+from client.data.folder.layout import LayoutError
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol, explain
 from simulation.experiment.methods import Method, protocol_of

@@ -16,8 +16,8 @@ from client.data.cache import cached_case
 from client.data.case import Case, Part
 from client.data.dataset import SiteData, prepare_site
 from client.data.errors import ScanError
-from client.data.layout import LayoutError, survey_folder
-from client.data.survey import Refusal
+from client.data.folder.layout import LayoutError, survey_folder
+from client.data.folder.survey import Refusal
 from client.data.unexpected import attempt
 from client.datacheck.apart import reports_apart
 from client.datacheck.inspection import inspect_case

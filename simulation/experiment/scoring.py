@@ -18,7 +18,7 @@ from client.data.cache import (
     cached_case,
 )
 from client.data.case import Case
-from client.data.image_io import (
+from client.data.files.image_io import (
     read_image,
     write_label_map,
 )

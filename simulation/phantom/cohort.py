@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
-from client.data.names import check_name
+from client.data.folder.names import check_name
 from protocol.files import atomic_folder
 from simulation.errors import CohortError
 from simulation.phantom.acquisition import ORGANS, Acquired, acquire

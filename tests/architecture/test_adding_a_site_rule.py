@@ -14,7 +14,7 @@ import client.data.cache
 import protocol.config.rules
 from client.data.cache import cached_case
 from client.data.errors import ScanError
-from client.data.layout import find_cases
+from client.data.folder.layout import find_cases
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.metrics import allowed_metrics

@@ -18,7 +18,7 @@ import pytest
 import SimpleITK as sitk
 from click.testing import CliRunner
 
-from client.data.image_io import read_image
+from client.data.files.image_io import read_image
 from protocol.config.presets import preset
 from protocol.model_io import load_model
 from simulation.cli import app

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 
-from client.data.dicom.derived import Drawing
-from client.data.dicom.segment_writing import write_segments
+from client.data.dicom.derived.drawing import Drawing
+from client.data.dicom.derived.segment_writing import write_segments
+from client.data.dicom.derived.structures import write_structures
 from client.data.dicom.series import find_series
-from client.data.dicom.structures import write_structures
-from client.data.image_io import read_image
+from client.data.files.image_io import read_image
 
 ORGANS = {"bladder": 1, "prostate": 2}
 SHAPE = (5, 14, 18)

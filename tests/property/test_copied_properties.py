@@ -11,7 +11,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
-from client.data.dicom.copied import NEEDED, copied
+from client.data.dicom.derived.copied import NEEDED, copied
 from client.data.dicom.headers import quiet
 
 SETS = (

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from client.data.dataset_files import dataset_problems
-from client.data.dataset_json import read_dataset_json
 from client.data.errors import ScanError
+from client.data.folder.dataset_files import dataset_problems
+from client.data.folder.dataset_json import read_dataset_json
 from simulation.errors import SplitError
 from simulation.layouts import CohortFiles
 from simulation.sites_file import assigned_cases

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.data.dicom.contours import read_structures
-from client.data.dicom.derived import Drawing
-from client.data.dicom.nesting import nested
-from client.data.dicom.outlines import inside, outlines
-from client.data.dicom.segment_writing import write_segments
-from client.data.dicom.segments import read_segments
+from client.data.dicom.derived.drawing import Drawing
+from client.data.dicom.derived.segment_writing import write_segments
+from client.data.dicom.derived.structures import write_structures
+from client.data.dicom.labels.contours import read_structures
+from client.data.dicom.labels.nesting import nested
+from client.data.dicom.labels.outlines import inside, outlines
+from client.data.dicom.labels.segments import read_segments
 from client.data.dicom.series import find_series, read_series
-from client.data.dicom.structures import write_structures
-from client.data.geometry import same_grid_error
+from client.data.files.geometry import same_grid_error
 
 ORGANS = {"a": 1, "b": 2}
 spacings = st.floats(0.2, 6.0)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from asdnet_models.geometry import usable_geometry
 from asdnet_models.preprocessing import preprocess_label, probabilities_to_grid
 from client.data.case import Case
-from client.data.image_io import write_label_map
+from client.data.files.image_io import write_label_map
 
 EXTENT_MM = 36.0
 ORGANS = {"ball": 4}

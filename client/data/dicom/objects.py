@@ -12,7 +12,7 @@ from typing import Literal
 from pydicom import Dataset
 
 from client.data.dicom.headers import DAMAGED, load, quiet, text
-from client.data.dicom.names import name_of
+from client.data.dicom.labels.names import name_of
 from client.data.dicom.sniff import Kind, may_be_damaged, sniff
 from client.data.errors import ScanError
 

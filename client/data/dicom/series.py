@@ -19,7 +19,7 @@ from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, is_label, obj
 from client.data.dicom.pixels import read_slices, slices_grid
 from client.data.dicom.slices import Grid
 from client.data.errors import ScanError
-from client.data.names import check_name
+from client.data.folder.names import check_name
 from client.data.notes import Note, unheard
 
 # Attributes by which PS3.15 (table E.1-1) has a person found; dates and devices are left out.

@@ -1,7 +1,7 @@
 """Compares a study with this site's limits by what its folder holds: names, and scans' headers."""
 
+from client.data.folder.layout import survey_folder
 from client.data.grid_size import broken_by_scans
-from client.data.layout import survey_folder
 from client.node.guard.limits import broken_by_cases, broken_limits
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig

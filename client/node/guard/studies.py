@@ -190,7 +190,7 @@ def limits_broken_by(config: SiteConfig, study: Study) -> list[str]:
 def count_cases(config: SiteConfig) -> Counter[str] | None:
     """Cases by part, from file names alone; None where they cannot be counted."""
     # Late: it is of the commands alone, and reads scans' libraries.
-    from client.data.layout import LayoutError, find_cases
+    from client.data.folder.layout import LayoutError, find_cases
 
     try:
         return Counter(case.part for case in find_cases(config.data, config))

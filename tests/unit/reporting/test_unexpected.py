@@ -33,7 +33,7 @@ from {room}.cli import app
 app(sys.argv[2:])
 """
 COMMANDS = {
-    "client": ("client.data.layout:survey_folder", "check", "--site", "A"),
+    "client": ("client.data.folder.layout:survey_folder", "check", "--site", "A"),
     "server": ("server.commands.provision:create_centre", "init"),
     "simulation": ("simulation.cohort:find_cohort", "run"),
 }

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import simulation.experiment.preparation
 from client.data.case import Case
-from client.data.layout import LayoutError
+from client.data.folder.layout import LayoutError
 from client.datacheck.inspection import inspect_case
 from protocol.config.study import StudyProtocol
 from simulation.cohort import find_cohort

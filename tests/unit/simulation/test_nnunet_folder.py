@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from client.data.errors import ScanError
-from client.data.layout import find_cases
+from client.data.folder.layout import find_cases
 from protocol.config.study import ProtocolError, StudyProtocol
 from simulation.commands.options import SharedOptions, organs_of
 from simulation.errors import SplitError

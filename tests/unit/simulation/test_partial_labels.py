@@ -7,9 +7,9 @@ import pytest
 import SimpleITK as sitk
 from bad_cases import Place, labelled_dicom
 
-from client.data.image_io import read_image
-from client.data.label_file import read_label_map
-from client.data.layout import find_cases
+from client.data.files.image_io import read_image
+from client.data.folder.layout import find_cases
+from client.data.labels.label_file import read_label_map
 from simulation.errors import SplitError
 from simulation.layouts import StudyCase
 from simulation.partial_labels import check_choice, parse_hidden

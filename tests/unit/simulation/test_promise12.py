@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.data.image_io import read_image
-from client.data.label_file import read_label_map
-from client.data.layout import find_cases
+from client.data.files.image_io import read_image
+from client.data.folder.layout import find_cases
+from client.data.labels.label_file import read_label_map
 from protocol.config.study import ProtocolError
 from simulation.commands.options import organs_of
 from simulation.errors import SplitError

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 import simulation.site_pictures
-from client.data.layout import LayoutError
+from client.data.folder.layout import LayoutError
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from simulation.errors import StudyFolderError

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.data.image_io import read_image
-from client.data.layout import find_cases
+from client.data.files.image_io import read_image
+from client.data.folder.layout import find_cases
 from simulation.errors import SplitError
 from simulation.folds import FOLDS, choose_fold
 from simulation.layouts import StudyCase, read_cohort

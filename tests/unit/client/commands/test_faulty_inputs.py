@@ -9,7 +9,7 @@ import faulty_site
 import pytest
 from faulty_site import Checked
 
-from client.data.names import same_name
+from client.data.folder.names import same_name
 from protocol.config.rules import RULES
 from protocol.escaping import printable
 

@@ -23,10 +23,10 @@ import client.segmenting.batch
 import client.segmenting.results
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.cli import app
-from client.data.dicom.segments import read_segments
+from client.data.dicom.labels.segments import read_segments
 from client.data.dicom.series import find_series
-from client.data.geometry import same_grid_error
-from client.data.image_io import read_image
+from client.data.files.geometry import same_grid_error
+from client.data.files.image_io import read_image
 from client.data.pseudonyms import Pseudonyms, read_or_make_key
 from client.segmenting.results import CaseResult, read_result, write_confidence
 from protocol.config.study import StudyProtocol

@@ -9,10 +9,10 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.data.entries import scan_files
 from client.data.errors import ScanError
-from client.data.image_io import read_image, write_label_map
-from client.data.label_file import read_label_map
+from client.data.files.image_io import read_image, write_label_map
+from client.data.folder.entries import scan_files
+from client.data.labels.label_file import read_label_map
 
 ORGANS = {"bladder": 1, "prostate": 2}
 SUFFIXES = [".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"]

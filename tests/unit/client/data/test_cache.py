@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import client.data.cache
 from client.data.cache import CachedCase, cached_case
 from client.data.case import Case
-from client.data.layout import find_cases
+from client.data.folder.layout import find_cases
 from client.data.room import CacheError
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol

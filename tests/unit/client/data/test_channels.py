@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from client.data.channels import several_channels
-from client.data.layout import survey_folder
+from client.data.folder.channels import several_channels
+from client.data.folder.layout import survey_folder
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from client.data.dataset import (
     PatchSampler,
     prepare_site,
 )
-from client.data.layout import LayoutError
+from client.data.folder.layout import LayoutError
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 

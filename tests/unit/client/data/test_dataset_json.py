@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from client.data.dataset_files import dataset_problems
-from client.data.dataset_json import (
+from client.data.errors import ScanError
+from client.data.folder.dataset_files import dataset_problems
+from client.data.folder.dataset_json import (
     DatasetJson,
     organ_name,
     read_dataset_json,
 )
-from client.data.errors import ScanError
 
 NNUNET_2 = {
     "channel_names": {"0": "T2"},

@@ -16,12 +16,12 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.data.entries import list_folder, scan_files
 from client.data.errors import ScanError
+from client.data.files.image_io import read_grid, read_image
+from client.data.folder.entries import list_folder, scan_files
+from client.data.folder.layout import find_cases, survey_folder
+from client.data.folder.survey import Survey
 from client.data.hashing import content_hash
-from client.data.image_io import read_grid, read_image
-from client.data.layout import find_cases, survey_folder
-from client.data.survey import Survey
 from protocol.config.site import SiteConfig
 
 NFC, NFD = "M\u00fcller", "Mu\u0308ller"

@@ -9,9 +9,9 @@ from bad_cases import ORGANS, Place
 from faulty.geometry import INPUTS
 
 from client.data.case import Case
-from client.data.entries import scan_files
 from client.data.errors import ScanError
-from client.data.image_io import load_numbers, read_grid
+from client.data.files.image_io import load_numbers, read_grid
+from client.data.folder.entries import scan_files
 
 
 @pytest.mark.parametrize("name", INPUTS)

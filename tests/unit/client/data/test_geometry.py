@@ -11,8 +11,8 @@ import SimpleITK as sitk
 
 from client.data.case import Case
 from client.data.errors import ScanError
-from client.data.image_io import read_image
-from client.data.label_file import load_label_map
+from client.data.files.image_io import read_image
+from client.data.labels.label_file import load_label_map
 
 VOXELS = np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8)
 NAN, INFINITE = float("nan"), float("inf")

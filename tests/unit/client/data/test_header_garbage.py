@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.data.errors import ScanError
-from client.data.image_io import load_numbers, read_grid, read_image
+from client.data.files.image_io import load_numbers, read_grid, read_image
 
 
 def whole(suffix: str) -> bytes:

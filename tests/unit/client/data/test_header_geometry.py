@@ -12,8 +12,8 @@ import SimpleITK as sitk
 
 from client.data.case import Case
 from client.data.errors import ScanError
+from client.data.files.image_io import read_grid, read_image
 from client.data.grid_size import size_and_spacing
-from client.data.image_io import read_grid, read_image
 
 SUFFIXES = [".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"]
 

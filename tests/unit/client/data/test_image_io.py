@@ -10,12 +10,12 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.data.entries import scan_files
 from client.data.errors import ScanError
-from client.data.geometry import same_grid_error
+from client.data.files.geometry import same_grid_error
+from client.data.files.image_io import read_image, write_label_map
+from client.data.folder.entries import scan_files
 from client.data.hashing import voxel_hash
-from client.data.image_io import read_image, write_label_map
-from client.data.label_file import load_label_map, read_label_map
+from client.data.labels.label_file import load_label_map, read_label_map
 
 SUFFIXES = [".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"]
 ORGANS = {"bladder": 1, "prostate": 2, "rectum": 7}

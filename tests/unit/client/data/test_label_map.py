@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.data.errors import ScanError
-from client.data.label_map import (
+from client.data.labels.label_map import (
     LabelMapping,
     site_mapping,
     study_mapping,

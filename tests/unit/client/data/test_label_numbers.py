@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from client.data.errors import ScanError
-from client.data.label_file import load_label_map
+from client.data.labels.label_file import load_label_map
 
 ORGANS = {"bladder": 1, "prostate": 2}
 TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")

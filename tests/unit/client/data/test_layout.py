@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-import client.data.layout
+import client.data.folder.layout
 from client.data.case import Case
-from client.data.hashing import content_hash
-from client.data.layout import (
+from client.data.folder.layout import (
     LayoutError,
     find_cases,
     survey_folder,
 )
+from client.data.hashing import content_hash
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -138,14 +138,14 @@ def test_an_entry_that_breaks_its_reader_is_refused_alone(
     for name in ("a.mha", "b.mha"):
         (tmp_path / "imagesUn").mkdir(exist_ok=True)
         (tmp_path / "imagesUn" / name).touch()
-    check = client.data.layout.check_entry
+    check = client.data.folder.layout.check_entry
 
     def breaks(path: Path, location: str) -> None:
         if path.name == "b.mha":
             raise KeyError("Doe^Jane")
         check(path, location)
 
-    monkeypatch.setattr(client.data.layout, "check_entry", breaks)
+    monkeypatch.setattr(client.data.folder.layout, "check_entry", breaks)
     survey = survey_folder(tmp_path)
     assert [case.name for case in survey.cases] == ["a"]
     (refusal,) = survey.refused

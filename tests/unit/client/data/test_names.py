@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from client.data.case import Case
 from client.data.dicom.series import find_series
 from client.data.errors import ScanError
+from client.data.files.image_io import read_grid, read_image, write_label_map
+from client.data.files.integrity import data_file
+from client.data.folder.layout import survey_folder
+from client.data.folder.names import is_utf8
 from client.data.hashing import content_hash
-from client.data.image_io import read_grid, read_image, write_label_map
-from client.data.integrity import data_file
-from client.data.layout import survey_folder
 from client.data.leakage import read_patients
-from client.data.names import is_utf8
 from client.data.pseudonyms import Pseudonyms
 from client.datacheck.inspection import CaseReport
 from client.datacheck.text import case_line

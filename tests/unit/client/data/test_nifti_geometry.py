@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from client.data.errors import ScanError
-from client.data.geometry import put_on_grid, same_grid_error
-from client.data.image_io import load_numbers, read_grid, read_image, write_label_map
+from client.data.files.geometry import put_on_grid, same_grid_error
+from client.data.files.image_io import load_numbers, read_grid, read_image, write_label_map
 from client.segmenting.results import write_confidence
 
 Array = NDArray[Any]

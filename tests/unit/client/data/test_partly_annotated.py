@@ -25,7 +25,7 @@ from client.data.declaration import (
     annotated_boxes,
     count_annotated,
 )
-from client.data.layout import LayoutError
+from client.data.folder.layout import LayoutError
 from client.training.evaluation import evaluate_site
 from client.training.round import train_round
 from protocol.config.schedule import plan_round

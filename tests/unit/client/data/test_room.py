@@ -15,8 +15,8 @@ import client.data.cache
 from client.data.cache import cached_case
 from client.data.case import Case
 from client.data.dataset import prepare_site
+from client.data.folder.layout import find_cases
 from client.data.grid_size import broken_by_scans, most_bytes, study_voxels
-from client.data.layout import find_cases
 from client.data.room import GIB, CacheError, make_room
 from protocol.config.limits import SiteLimits
 from protocol.config.site import SiteConfig

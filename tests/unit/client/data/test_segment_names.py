@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.data.case import Case
-from client.data.entries import case_name, scan_files
 from client.data.errors import ScanError
-from client.data.image_io import read_grid, read_image
-from client.data.segment_names import Segment, read_segment_names
+from client.data.files.image_io import read_grid, read_image
+from client.data.folder.entries import case_name, scan_files
+from client.data.labels.segment_names import Segment, read_segment_names
 from protocol.config.site import SiteConfig
 
 Make = Callable[[bad.Place], None]

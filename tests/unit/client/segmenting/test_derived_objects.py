@@ -19,7 +19,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-import client.data.dicom.structures
+import client.data.dicom.derived.structures
 from asdnet_models.networks import build_confidence, build_segmenter
 from client.data.pseudonyms import Pseudonyms
 from client.segmenting.batch import Outcome, predict_all
@@ -316,7 +316,7 @@ def test_a_writer_that_fails_for_no_known_reason_costs_its_own_file_alone(
     def fails(*_: object) -> None:
         raise KeyError("Mustermann")
 
-    monkeypatch.setattr(client.data.dicom.structures, "outlines", fails)
+    monkeypatch.setattr(client.data.dicom.derived.structures, "outlines", fails)
     monkeypatch.setattr(
         "client.segmenting.prediction.SegmentationModel.predict", everything_is_an_organ(model)
     )

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from client.data.geometry import upright_view
+from client.data.files.geometry import upright_view
 from client.segmenting.overview import _near, least_confident_place
 
 TURNED = [

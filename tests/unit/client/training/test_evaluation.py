@@ -16,7 +16,7 @@ from asdnet_models.networks import build_segmenter
 from asdnet_models.reliability import LOWEST, STEP, Reliability
 from asdnet_models.sums import ScoreSum
 from client.data.dataset import prepare_site
-from client.data.image_io import read_image
+from client.data.files.image_io import read_image
 from client.training.evaluation import (
     evaluate_site,
     predict_label_map,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from client.data.layout import find_cases
+from client.data.folder.layout import find_cases
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.weights import Weights

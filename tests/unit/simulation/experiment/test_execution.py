@@ -16,7 +16,7 @@ from client.data.dataset import (
     SiteData,
     prepare_site,
 )
-from client.data.layout import find_cases
+from client.data.folder.layout import find_cases
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model

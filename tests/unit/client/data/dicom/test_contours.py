@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.data.dicom.contours import read_structures
-from client.data.dicom.derived import NOT_CLINICAL, Drawing
-from client.data.dicom.outlines import inside, outlines
+from client.data.dicom.derived.drawing import NOT_CLINICAL, Drawing
+from client.data.dicom.derived.structures import write_structures
+from client.data.dicom.labels.contours import read_structures
+from client.data.dicom.labels.outlines import inside, outlines
 from client.data.dicom.series import DicomSeries
-from client.data.dicom.structures import write_structures
 from client.data.errors import ScanError
 
 

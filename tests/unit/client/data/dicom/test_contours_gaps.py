@@ -9,10 +9,10 @@ from dicom_cases import real, real_gland
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
-from client.data.dicom.contours import read_structures
-from client.data.dicom.derived import Drawing
-from client.data.dicom.gaps import filled, find_gaps
-from client.data.dicom.structures import write_structures
+from client.data.dicom.derived.drawing import Drawing
+from client.data.dicom.derived.structures import write_structures
+from client.data.dicom.labels.contours import read_structures
+from client.data.dicom.labels.gaps import filled, find_gaps
 
 SHAPE = (25, 100, 90)
 VOXEL_MM = (1.0, 0.8, 0.8)  # z, y, x

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client.data.dicom.nesting import excluded, nested
-from client.data.dicom.outlines import outlines
+from client.data.dicom.labels.nesting import excluded, nested
+from client.data.dicom.labels.outlines import outlines
 
 Outline = NDArray[np.float64]
 SHAPE = (320, 360)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
-from client.data.dicom.derived import NOT_CLINICAL, Drawing
-from client.data.dicom.segment_writing import write_segments
-from client.data.dicom.segments import read_segments
+from client.data.dicom.derived.drawing import NOT_CLINICAL, Drawing
+from client.data.dicom.derived.segment_writing import write_segments
+from client.data.dicom.labels.segments import read_segments
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
 

@@ -14,8 +14,8 @@ from pydicom import Dataset, dcmread
 from client.data.dicom.objects import dicom_files, is_dicom_folder, label_objects
 from client.data.dicom.series import find_series, read_series, series_grid
 from client.data.errors import ScanError
-from client.data.geometry import same_grid_error
-from client.data.image_io import read_image
+from client.data.files.geometry import same_grid_error
+from client.data.files.image_io import read_image
 
 STRUCTURES, REPORT = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.88.11"
 SEGMENTS = "1.2.840.10008.5.1.4.1.1.66.4"

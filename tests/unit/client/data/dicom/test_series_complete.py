@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from client.data.dicom.series import find_series
 from client.data.errors import ScanError
-from client.data.image_io import read_image
+from client.data.files.image_io import read_image
 
 
 def notes_of(folder: Path) -> list[str]:

@@ -17,9 +17,9 @@ from pydicom.filewriter import dcmwrite
 
 from client.data.case import Case
 from client.data.dicom.objects import case_stem, is_dicom, is_dicom_folder
-from client.data.entries import scan_files
 from client.data.errors import ScanError
-from client.data.image_io import read_image
+from client.data.files.image_io import read_image
+from client.data.folder.entries import scan_files
 
 SYNTAXES = {
     "implicit": uids.ImplicitVRLittleEndian,

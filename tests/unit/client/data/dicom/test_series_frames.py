@@ -13,15 +13,15 @@ from dicom_cases import ORGANS
 from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedMRImageStorage
 
-from client.data.dicom.contours import read_structures
-from client.data.dicom.derived import Drawing
-from client.data.dicom.segment_writing import write_segments
-from client.data.dicom.segments import read_segments
+from client.data.dicom.derived.drawing import Drawing
+from client.data.dicom.derived.segment_writing import write_segments
+from client.data.dicom.derived.structures import write_structures
+from client.data.dicom.labels.contours import read_structures
+from client.data.dicom.labels.segments import read_segments
 from client.data.dicom.series import find_series, read_series, series_grid
-from client.data.dicom.structures import write_structures
 from client.data.errors import ScanError
-from client.data.geometry import same_grid_error
-from client.data.image_io import read_image
+from client.data.files.geometry import same_grid_error
+from client.data.files.image_io import read_image
 
 OBLIQUE = ph.rotation(7)
 SLOPES = [1.0, 0.5, 2.0, 0.25, 4.0]

@@ -17,8 +17,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.data.errors import ScanError
+from client.data.labels.organ_masks import merged
 from client.data.notes import Note, unheard
-from client.data.organ_masks import merged
 from protocol.config.site import EmptyRule, GapRule, SiteConfig
 from protocol.config.study import ProtocolError
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from client.data.dicom.headers import DAMAGED, load, quiet, text
-from client.data.dicom.names import OrganOf, any_structure, drawn_once, name_of
+from client.data.dicom.labels.names import OrganOf, any_structure, drawn_once, name_of
 from client.data.dicom.objects import SEGMENTATIONS, another_scan
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError

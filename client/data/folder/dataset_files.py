@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from client.data.dataset_json import NAME, DatasetJson
-from client.data.entries import IMAGE_IO, case_name, suffix_of
 from client.data.errors import Problem
+from client.data.folder.dataset_json import NAME, DatasetJson
+from client.data.folder.entries import IMAGE_IO, case_name, suffix_of
 
 _SHOWN = 10
 

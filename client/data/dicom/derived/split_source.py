@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.uid import MRImageStorage, generate_uid
 
-from client.data.dicom.derived import Source
+from client.data.dicom.derived.drawing import Source
 
 # Not copied, so that no element is shared whose value is set anew.
 _OF_FRAMES = (

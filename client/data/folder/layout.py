@@ -22,19 +22,19 @@ from client.data.case import (
     Case,
     Part,
 )
-from client.data.channels import several_channels, without_channel
 from client.data.dicom.objects import label_objects
-from client.data.entries import (
-    check_entry,
-    double_problem,
-    list_folder,
-)
 from client.data.errors import (
     Problem,
     ScanError,
 )
-from client.data.names import core_of, same_name, utf8_problem
-from client.data.survey import Refusal, Survey
+from client.data.folder.channels import several_channels, without_channel
+from client.data.folder.entries import (
+    check_entry,
+    double_problem,
+    list_folder,
+)
+from client.data.folder.names import core_of, same_name, utf8_problem
+from client.data.folder.survey import Refusal, Survey
 from client.data.unexpected import attempt_at
 from protocol.config.site import SiteConfig
 

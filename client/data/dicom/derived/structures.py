@@ -12,8 +12,8 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-from client.data.dicom.copied import NEEDED
-from client.data.dicom.derived import (
+from client.data.dicom.derived.copied import NEEDED
+from client.data.dicom.derived.drawing import (
     MANUFACTURER,
     NOT_CLINICAL,
     Drawing,
@@ -23,7 +23,7 @@ from client.data.dicom.derived import (
     source_of,
 )
 from client.data.dicom.headers import quiet
-from client.data.dicom.outlines import outlines
+from client.data.dicom.labels.outlines import outlines
 from client.data.dicom.series import DicomSeries
 
 # Of the patient and the study, as the series has it (PS3.3, C.7.1.1 and C.7.2.1).

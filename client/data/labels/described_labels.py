@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from client.data.dataset_json import NAME, DatasetJson, organ_name, read_dataset_json
 from client.data.errors import ScanError
-from client.data.label_map import LabelMapping, folded
+from client.data.folder.dataset_json import NAME, DatasetJson, organ_name, read_dataset_json
+from client.data.labels.label_map import LabelMapping, folded
 from client.data.notes import Note, unheard
 
 _IGNORED = "ignored"

@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.data.dicom.derived import (
+from client.data.dicom.derived.drawing import (
     MANUFACTURER,
     NOT_CLINICAL,
     Drawing,
@@ -21,8 +21,8 @@ from client.data.dicom.derived import (
     save,
     source_of,
 )
+from client.data.dicom.derived.split_source import frames_as_slices, refer_to_frames
 from client.data.dicom.headers import quiet
-from client.data.dicom.split_source import frames_as_slices, refer_to_frames
 from client.data.errors import ScanError
 
 _STRUCTURE = Code("123037004", "SCT", "Anatomical structure")

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from client.data.dicom.copied import copied, is_copied
+from client.data.dicom.derived.copied import copied, is_copied
 from client.data.dicom.frames import frame_places
 from client.data.dicom.headers import load, text
 from client.data.dicom.series import DicomSeries, series_grid
 from client.data.errors import ScanError
-from client.data.geometry import same_grid_error
+from client.data.files.geometry import same_grid_error
 from protocol.files import atomic_file
 
 NOT_CLINICAL = "AI-made, not for clinical use"

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from client.data.errors import ScanError
-from client.data.nifti import CHUNK, check_length, check_nifti_voxels, is_nifti, open_nifti
-from client.data.nifti_geometry import nifti_numbers, nifti_reading
+from client.data.files.nifti import CHUNK, check_length, check_nifti_voxels, is_nifti, open_nifti
+from client.data.files.nifti_geometry import nifti_numbers, nifti_reading
+from client.data.files.readings import Reading, check_axes
+from client.data.files.text_header import TextHeader, read_text_header, text_reading
 from client.data.notes import Note, unheard
-from client.data.readings import Reading, check_axes
-from client.data.text_header import TextHeader, read_text_header, text_reading
 
 _LARGEST_NUMBER = 1e30  # the NRRD library's squares of larger ones overflow, and become 1 mm
 _SEVERAL_FILES = "its voxels are spread over several files; save it as one .mha or .nrrd file"

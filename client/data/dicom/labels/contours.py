@@ -11,10 +11,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from client.data.dicom.gaps import filled, find_gaps
 from client.data.dicom.headers import load, quiet, text
-from client.data.dicom.names import OrganOf, any_structure, drawn_once, name_of
-from client.data.dicom.nesting import excluded, nested
+from client.data.dicom.labels.gaps import filled, find_gaps
+from client.data.dicom.labels.names import OrganOf, any_structure, drawn_once, name_of
+from client.data.dicom.labels.nesting import excluded, nested
 from client.data.dicom.objects import STRUCTURES, another_scan
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError

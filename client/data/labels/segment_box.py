@@ -4,7 +4,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from client.data.errors import ScanError
-from client.data.geometry import put_on_grid, same_grid_error
+from client.data.files.geometry import put_on_grid, same_grid_error
 
 
 def unboxed(label: sitk.Image, scan: sitk.Image, *, location: str) -> sitk.Image:

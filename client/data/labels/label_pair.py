@@ -14,8 +14,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from client.data.case import Case
-from client.data.dicom.contours import read_structures
 from client.data.dicom.headers import DAMAGED, load, quiet, text
+from client.data.dicom.labels.contours import read_structures
+from client.data.dicom.labels.segments import read_segments
 from client.data.dicom.objects import (
     another_scan,
     dicom_files,
@@ -23,16 +24,15 @@ from client.data.dicom.objects import (
     label_objects,
     structure_names,
 )
-from client.data.dicom.segments import read_segments
 from client.data.dicom.series import DicomSeries
-from client.data.entries import check_entry, suffix_of
 from client.data.errors import ScanError
-from client.data.geometry import same_grid_error
-from client.data.image_io import load_numbers
-from client.data.label_file import read_label_file
-from client.data.label_map import LabelMapping
+from client.data.files.geometry import same_grid_error
+from client.data.files.image_io import load_numbers
+from client.data.folder.entries import check_entry, suffix_of
+from client.data.labels.label_file import read_label_file
+from client.data.labels.label_map import LabelMapping
+from client.data.labels.segment_names import read_segment_names
 from client.data.notes import Note, unheard
-from client.data.segment_names import read_segment_names
 
 Kind = Literal["map", "segmentation", "structures", "segments"]
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from asdnet_models.geometry import format_numbers
 from client.data.errors import ScanError
-from client.data.nifti import NiftiFile
+from client.data.files.nifti import NiftiFile
+from client.data.files.readings import Reading, check_axes, check_same
 from client.data.notes import Note
-from client.data.readings import Reading, check_axes, check_same
 
 _CODES = range(6)  # 5 (template) since 2020
 _UNITS = {1: "metre", 3: "micrometre"}  # by the three low bits of xyzt_units

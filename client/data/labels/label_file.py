@@ -18,12 +18,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.data.errors import ScanError
-from client.data.geometry import put_on_grid
-from client.data.image_io import load_numbers
-from client.data.label_map import LabelMapping, folded, occurring_values, some, study_mapping
+from client.data.files.geometry import put_on_grid
+from client.data.files.image_io import load_numbers
+from client.data.labels.label_map import LabelMapping, folded, occurring_values, some, study_mapping
+from client.data.labels.segment_box import unboxed
+from client.data.labels.segment_names import Segment, SegmentNames, read_segment_names
 from client.data.notes import Note, unheard
-from client.data.segment_box import unboxed
-from client.data.segment_names import Segment, SegmentNames, read_segment_names
 
 Masks = dict[str, NDArray[np.bool_]]
 _IGNORED = "ignored"

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from client.data.dicom.gaps import usual_step
+from client.data.dicom.labels.gaps import usual_step
 from client.data.errors import ScanError
 from client.data.notes import Note
 from protocol.config.site import GapRule

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from asdnet_models.geometry import format_numbers
 from client.data.errors import ScanError
+from client.data.files.readings import Reading
 from client.data.notes import Note
-from client.data.readings import Reading
 
 _LIMIT = 1 << 20  # bytes; a text header longer than this is none
 _LONGEST_LINE = 1 << 16

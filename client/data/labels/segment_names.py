@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from client.data.entries import suffix_of
 from client.data.errors import ScanError
+from client.data.folder.entries import suffix_of
 
 _HEADER_LIMIT = 1 << 22  # bytes; a hundred segments with their codes of terminology take 70 kB
 _NIFTI_HEADER = 348

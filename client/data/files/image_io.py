@@ -18,26 +18,26 @@ from numpy.typing import NDArray
 from asdnet_models.geometry import GeometryError, format_numbers, usable_geometry
 from client.data.dicom.objects import is_dicom
 from client.data.dicom.series import find_series, read_series, series_grid
-from client.data.entries import (
-    IMAGE_IO,
-    check_entry,
-    suffix_of,
-)
 from client.data.errors import ScanError
-from client.data.geometry import (
+from client.data.files.geometry import (
     FORM_CODES,
     ImageGrid,
     check_plausible,
     same_grid_error,
     unplaced,
 )
-from client.data.integrity import check_header, check_integrity, header_reading
-from client.data.itk_reader import itk_quiet, open_image
-from client.data.names import check_name
-from client.data.nifti import clear_codes, is_nifti
+from client.data.files.integrity import check_header, check_integrity, header_reading
+from client.data.files.itk_reader import itk_quiet, open_image
+from client.data.files.nifti import clear_codes, is_nifti
+from client.data.files.readings import Reading, check_same
+from client.data.folder.entries import (
+    IMAGE_IO,
+    check_entry,
+    suffix_of,
+)
+from client.data.folder.names import check_name
+from client.data.labels.segment_names import read_segment_names
 from client.data.notes import Note, unheard
-from client.data.readings import Reading, check_same
-from client.data.segment_names import read_segment_names
 from protocol.files import atomic_file
 
 _WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")  # one file each, so that it can be replaced

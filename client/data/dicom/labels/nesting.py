@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.dicom.outlines import inside
+from client.data.dicom.labels.outlines import inside
 
 # Edges so near are those of one contour, drawn twice; nobody draws a wall under a millimetre.
 _DOUBLE_MM = 0.7

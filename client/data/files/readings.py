@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from asdnet_models.geometry import format_numbers
 from client.data.errors import ScanError
-from client.data.geometry import ImageGrid
+from client.data.files.geometry import ImageGrid
 
 # What rounding explains: nibabel and the NIfTI library read one quaternion of 32-bit floats, near
 # half a turn as most scans are, with up to 1.2e-3 rad between them.

@@ -7,9 +7,9 @@ from pathlib import Path
 from pydicom import Dataset
 
 from client.data.dicom.headers import DAMAGED, load, quiet, text
-from client.data.dicom.names import name_of
+from client.data.dicom.labels.names import name_of
+from client.data.dicom.labels.segments import frames_of
 from client.data.dicom.objects import STRUCTURES
-from client.data.dicom.segments import frames_of
 from client.data.errors import ScanError
 
 _LEAST_VALUES = 9  # of the three points that enclose something

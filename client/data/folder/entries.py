@@ -17,9 +17,9 @@ from client.data.errors import (
     Problem,
     ScanError,
 )
-from client.data.integrity import data_file
-from client.data.names import check_name, same_name
-from client.data.unread import is_beside_scans, unread
+from client.data.files.integrity import data_file
+from client.data.folder.names import check_name, same_name
+from client.data.folder.unread import is_beside_scans, unread
 from protocol.escaping import escape
 
 # ITK's reader by the suffix of a file.

@@ -11,10 +11,10 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from asdnet_models.geometry import format_numbers
-from client.data.entries import IMAGE_IO, suffix_of
 from client.data.errors import ScanError
-from client.data.nifti import is_nifti
-from client.data.readings import Reading, nearest_rotation
+from client.data.files.nifti import is_nifti
+from client.data.files.readings import Reading, nearest_rotation
+from client.data.folder.entries import IMAGE_IO, suffix_of
 
 # ITK refuses a NIfTI matrix whose axes are off their right angles by 1e-4.  With this it does not,
 # but turns the scan the wrong way round (ITK 5.4 transposes the rotation), so that the axes are

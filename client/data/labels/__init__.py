@@ -1,0 +1,1 @@
+"""What the numbers and names of a label mean in a study."""
