@@ -19,6 +19,7 @@ _REPORTS = ("1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.104.")
 _PRESENTATIONS = "1.2.840.10008.5.1.4.1.1.11."
 _ACQUISITION = "AcquisitionNumber"
 _SAME_STEP = 0.01  # of the step
+_SKIPPED = (2, 3)  # every second or third slice is there; less often than gaps are written
 _LABELS = "with contours or segments"
 
 
@@ -100,19 +101,37 @@ def depth_mm(header: Dataset) -> float:
 
 
 def _check_spacing(headers: Sequence[Dataset], note: Note) -> None:
-    """Every second slice alone is an even stack; what the header says of its steps tells of it."""
-    try:
-        told_mm = float(text(headers[0], "SpacingBetweenSlices") or 0)
-    except ValueError:
-        return
+    """Every second slice alone is an even stack; what the header says of its steps tells of it.
+
+    Some scanners write the gap between slices as their spacing: a step less the thickness, or
+    little against the step. Of that nothing is said.
+    """
+    told_mm, thick_mm = (
+        _size_mm(headers[0], n) for n in ("SpacingBetweenSlices", "SliceThickness")
+    )
     depths_mm = [depth_mm(header) for header in headers]
     step_mm = (max(depths_mm) - min(depths_mm)) / max(1, len(headers) - 1)
-    times = round(step_mm / told_mm) if told_mm > 0 else 0
-    if times > 1 and abs(step_mm - times * told_mm) < _SAME_STEP * step_mm:
+    thicker_mm = max(told_mm, thick_mm) if min(told_mm, thick_mm) > 0 else 0
+    whole = _times(step_mm, thicker_mm) > 1
+    is_gap = abs(told_mm + thick_mm - step_mm) < _SAME_STEP * step_mm
+    if whole or (_times(step_mm, told_mm) in _SKIPPED and not is_gap):
         note(
             f"its slices are {step_mm:.4g} mm apart, its headers say {told_mm:.4g} mm; look whether"
             " it is whole"
         )
+
+
+def _times(step_mm: float, told_mm: float) -> int:
+    """How often a step has another, where that is a whole number; else 0."""
+    times = round(step_mm / told_mm) if told_mm > 0 else 0
+    return times if abs(step_mm - times * told_mm) < _SAME_STEP * step_mm else 0
+
+
+def _size_mm(header: Dataset, name: str) -> float:
+    try:
+        return float(text(header, name) or 0)
+    except ValueError:
+        return 0.0
 
 
 def _check_parts(headers: Sequence[Dataset], location: str) -> None:

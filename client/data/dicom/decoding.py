@@ -28,6 +28,9 @@ _PIXELS = (
     "PixelData",
 )
 
+_RESCALE = ("RescaleSlope", "RescaleIntercept")
+_UNCHANGED = ("1", "0")  # what either is where a header has neither
+
 
 def decode(file: Path, size: tuple[int, ...], *, location: str) -> NDArray[np.float32]:
     """The grey values of a file of one slice, rescaled by its header, in the shape of `size`.
@@ -71,24 +74,41 @@ def rescale(groups: Sequence[Dataset], *, location: str) -> tuple[np.float32, np
     """Slope and intercept of a slice, from the first of the data sets that has them.
 
     Raises:
-        ScanError: A slope of 0, one of the two alone (some readers use it, some do not), or
-            what is no number.
+        ScanError: A slope of 0, what is no number, or one of the two alone (some readers use it,
+            some do not), unless it changes nothing.
     """
-    names = ("RescaleSlope", "RescaleIntercept")
-    found = [[text(group, name) for name in names] for group in groups]
-    given = next((each for each in found if any(each)), ["1", "0"])
-    try:
-        slope, intercept = (np.float32(value) for value in given)
-    except ValueError:
-        slope, intercept = np.float32("nan"), np.float32("nan")
-    if slope == 0 or not np.isfinite([slope, intercept]).all():
-        raise ScanError(
+    found = [[text(group, name) for name in _RESCALE] for group in groups]
+    given = next((each for each in found if any(each)), list(_UNCHANGED))
+    numbers = [_number(value or default) for value, default in zip(given, _UNCHANGED, strict=True)]
+    slope, intercept = numbers
+    if slope == 0 or not np.isfinite(numbers).all():
+        raise _undefined(location, "rescale slope is 0, or slope and intercept are not two numbers")
+    if not all(given) and not all(map(_changes_nothing, groups)):
+        there, lacking = _RESCALE if given[0] else reversed(_RESCALE)
+        raise _undefined(
             location,
-            ": a slice's rescale slope is 0, or slope and intercept are not two numbers; export it"
-            " again",
-            rule="undefined",
+            f"header has a {there} and no {lacking}, which some readers apply and others do not",
         )
     return slope, intercept
+
+
+def _changes_nothing(group: Dataset) -> bool:
+    """Whether slope and intercept are each not there, or 1 and 0; an empty one was lost."""
+    return all(
+        name not in group or _number(text(group, name)) == _number(default)
+        for name, default in zip(_RESCALE, _UNCHANGED, strict=True)
+    )
+
+
+def _number(value: str) -> np.float32:
+    try:
+        return np.float32(value)
+    except ValueError:
+        return np.float32("nan")
+
+
+def _undefined(location: str, why: str) -> ScanError:
+    return ScanError(location, f": a slice's {why}; export it again", rule="undefined")
 
 
 def _decompressed(header: Dataset, size: tuple[int, ...]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydicom import Dataset
 
+from client.data.dicom.beside import SliceNames, is_clutter
 from client.data.dicom.headers import DAMAGED, load, quiet, text
 from client.data.dicom.labels.names import name_of
 from client.data.dicom.sniff import Kind, may_be_damaged, sniff
@@ -32,7 +33,7 @@ class Objects:
 
     Attributes:
         headers: A part of the header of each DICOM file, indexes left out.
-        others: How many files are no DICOM.
+        others: How many files are no DICOM, those left aside that are plainly no image.
     """
 
     headers: list[tuple[Path, Dataset]]
@@ -160,7 +161,8 @@ def objects_of(folder: Path, location: str, tags: Sequence[str] = _TAGS) -> Obje
     others = [file for file in files if file not in set(wanted)]
     _check_packed(wanted, location)
     headers: list[tuple[Path, Dataset]] = []
-    damaged = [file for file in others if _is_damaged(file, {_suffix(each) for each in wanted})]
+    names = SliceNames(wanted)
+    damaged = [file for file in others if names.fit(file) and may_be_damaged(file)]
     for file in wanted:
         try:
             header = load(file, location=location, tags=tags)
@@ -178,7 +180,7 @@ def objects_of(folder: Path, location: str, tags: Sequence[str] = _TAGS) -> Obje
             rule="damaged",
             detail=f"first: {damaged[0].name}",
         )
-    return Objects(headers=headers, others=len(others))
+    return Objects(headers=headers, others=sum(not is_clutter(file) for file in others))
 
 
 def _walk(folder: Path, closed: Callable[[OSError], object] | None = None) -> Iterator[Path]:
@@ -229,17 +231,6 @@ def _kind(file: Path) -> Kind | None:
         return sniff(file)
     except OSError:  # it may be a slice; reading it says why it cannot be opened
         return "dicom"
-
-
-def _is_damaged(file: Path, suffixes: set[str]) -> bool:
-    """Whether a file that is no DICOM is named as the slices are, and no text."""
-    return _suffix(file) in suffixes and may_be_damaged(file)
-
-
-def _suffix(file: Path) -> str:
-    """In lower case; names that end in a number or a UID have none."""
-    suffix = file.suffix.lower()
-    return "" if suffix[1:].isdigit() else suffix
 
 
 def _check_packed(files: Sequence[Path], location: str) -> None:

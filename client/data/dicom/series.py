@@ -74,6 +74,7 @@ _TAGS = [
     "AcquisitionNumber",
     "ImageType",
     "SpacingBetweenSlices",
+    "SliceThickness",
     *_IDENTIFIERS,
 ]
 

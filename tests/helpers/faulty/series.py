@@ -193,7 +193,7 @@ INPUTS: dict[str, Faulty] = {
         "a report and a text beside the slices",
         slices(spoil=beside),
         of_headers(),
-        "2 of 7 files left out of the scan: 1 report, 1 that is no DICOM",
+        "1 of 6 files left out of the scan: 1 report",
     ),
     "series_packed": refused(
         "3",

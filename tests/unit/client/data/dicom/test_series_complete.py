@@ -93,6 +93,29 @@ def test_numbers_with_gaps_are_noted(
 
 
 @pytest.mark.parametrize(
+    ("told_mm", "thick_mm", "noted"),
+    [
+        ("0.3", "2.7", False),  # the gap, as some scanners write it
+        ("0.3", "3", False),
+        ("0.3", "", False),
+        ("1", "2", False),
+        ("1.5", "1.5", True),  # a gap as wide as a slice, or every second slice
+        ("0.3", "1.5", True),  # a gap, and twice the thickness from slice to slice
+        ("1.5", "3", True),  # slices that lay over each other
+        ("1", "1", True),
+        ("0", "1", False),  # nothing said
+    ],
+)
+def test_a_gap_written_as_the_spacing(
+    tmp_path: Path, told_mm: str, thick_mm: str, noted: bool
+) -> None:
+    edit = counting(SpacingBetweenSlices=told_mm, SliceThickness=thick_mm)
+    notes = notes_of(ph.write_classic(tmp_path, ph.phantom(), edit=edit))
+    assert len(notes) == noted
+    assert all(note.startswith("its slices are 3 mm apart, its headers say") for note in notes)
+
+
+@pytest.mark.parametrize(
     ("told_mm", "said"),
     [
         ("1.5", ["its slices are 3 mm apart, its headers say 1.5 mm; look whether it is whole"]),

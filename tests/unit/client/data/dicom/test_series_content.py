@@ -157,6 +157,79 @@ def test_a_slice_that_is_no_dicom_is_no_other_file(
     assert problem.message.startswith(": 1 of its DICOM files cannot be read")
 
 
+@pytest.mark.parametrize(
+    ("names", "lost"),
+    [
+        ("IM{:04d}", "IM0099"),
+        ("im_{}", "IM_12"),
+        ("1.2.840.113619.{}", "1.2.840.113619.12.4"),
+        ("MR.1.3.12.{}", "MR.1.3.12.99"),
+        ("{:08d}", "00000010"),
+        ("4A0F2{}C3", "9E01B7FD"),
+        ("0f8f{}c1e-5a6b-4c7d-8e9f-0a1b2c3d4e5f", "1f8fac1e-5b6b-4c7d-8e9f-0a1b2c3d4e5f"),
+        ("{:04d}.IMA", "lost.ima"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", bytes(700)])
+def test_named_as_the_slices_are(tmp_path: Path, names: str, lost: str, content: bytes) -> None:
+    """A slice that is damaged is none of the clutter that exports put beside slices."""
+    made = ph.phantom()
+    for z, file in enumerate(sorted(ph.write_classic(tmp_path, made).iterdir())):
+        file.rename(file.with_name(names.format(z)))
+    for name in ("LOCKFILE", "VERSION", "index", "viewer", "libview.so.1", "run.exe"):
+        (tmp_path / name).write_bytes(content)
+    image, notes = read(tmp_path)
+    same(image, made)
+    assert notes == ["4 of 9 files left out of the scan: 4 that are no DICOM"]
+    (tmp_path / lost).write_bytes(content)
+    assert refusal(tmp_path).rule == "damaged"
+
+
+def test_names_drawn_at_random(tmp_path: Path) -> None:
+    made = ph.phantom()
+    drawn = ("Q3X9ZK1P", "7PLMW2RT", "ZZ81QWER", "K4K4XY0O", "WERT5YUI")
+    for name, file in zip(drawn, sorted(ph.write_classic(tmp_path, made).iterdir()), strict=True):
+        file.rename(file.with_name(name))
+    for name in ("LOCKFILE", "VERSION"):
+        (tmp_path / name).touch()
+    same(read(tmp_path)[0], made)
+    (tmp_path / "U8IOPASD").touch()
+    assert refusal(tmp_path).rule == "damaged"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Thumbs.db",
+        ".DS_Store",
+        "desktop.ini",
+        "autorun.inf",
+        "DICOMDIR",
+        "LOCKFILE",
+        "README",
+        "Readme_first",
+        "a.json",
+        "a.JPG",
+        "a.png",
+        "a.txt",
+        "a.html",
+        "a.css",
+        "a.js",
+        "a.exe",
+        "a.dll",
+        "a.ico",
+        "a.xml",
+    ],
+)
+def test_clutter_is_no_news(tmp_path: Path, name: str) -> None:
+    made = ph.phantom()
+    folder = ph.write_classic(tmp_path, made)
+    (folder / name).write_bytes(b"\0" * 200)
+    image, notes = read(folder)
+    same(image, made)
+    assert notes == []
+
+
 def test_a_file_that_is_not_there_is_missed(tmp_path: Path) -> None:
     folder = ph.write_classic(tmp_path, ph.phantom())
     (folder / "IM0003").unlink()
@@ -223,7 +296,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     image, notes = read(tmp_path, series_patterns=["t2*"])
     same(image, made)
     assert notes == [
-        "6 of 11 files left out of the scan: 2 of another series, 1 report, 2 that are no DICOM,"
+        "5 of 10 files left out of the scan: 2 of another series, 1 report, 1 that is no DICOM,"
         " 1 with contours or segments"
     ]
 

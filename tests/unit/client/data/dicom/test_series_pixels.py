@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from pydicom import Dataset, dcmread
 from pydicom.pixels import apply_modality_lut
 
+from client.data.dicom.decoding import rescale
 from client.data.dicom.series import find_series, read_series, series_grid
 from client.data.errors import ScanError
 
@@ -169,8 +170,22 @@ REFUSED: dict[str, tuple[ph.Edit, str, str]] = {
         "undefined",
         ": a slice's rescale slope is 0",
     ),
-    "slope_alone": (whole(RescaleSlope="2"), "undefined", ": a slice's rescale slope is 0, or"),
-    "intercept_alone": (whole(RescaleIntercept="-1024"), "undefined", ": a slice's rescale"),
+    "slope_alone": (
+        whole(RescaleSlope="2"),
+        "undefined",
+        ": a slice's header has a RescaleSlope and no RescaleIntercept, which some readers apply",
+    ),
+    "intercept_alone": (
+        whole(RescaleIntercept="-1024"),
+        "undefined",
+        ": a slice's header has a RescaleIntercept and no RescaleSlope, which some readers apply",
+    ),
+    "slope_empty": (
+        whole(RescaleSlope="", RescaleIntercept="0"),
+        "undefined",
+        ": a slice's header has a RescaleIntercept and no RescaleSlope",
+    ),
+    "intercept_no_number": (whole(RescaleIntercept="nan"), "undefined", ": a slice's rescale"),
 }
 
 
@@ -222,3 +237,21 @@ def test_slope_of_a_whole_multiframe_file(tmp_path: Path) -> None:
     ph.save(header, path)
     read = sitk.GetArrayFromImage(read_series(tmp_path, location=""))
     np.testing.assert_array_equal(read, apply_modality_lut(dcmread(path).pixel_array, header))
+
+
+@pytest.mark.parametrize("syntax", ["", "rle", "jpeg-ls"])
+@pytest.mark.parametrize("values", [{"RescaleSlope": "1"}, {"RescaleIntercept": "0"}])
+def test_one_of_the_two_that_changes_nothing(
+    tmp_path: Path, values: dict[str, str], syntax: str
+) -> None:
+    made = ph.phantom()
+    folder = ph.write_classic(tmp_path, made, syntax=syntax, edit=whole(**values))
+    read = read_series(find_series(folder, location=""), location="")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read), made.voxels)
+
+
+def test_one_of_the_two_beside_another_of_the_file() -> None:
+    """A frame's slope of 1 beside the file's intercept: readers differ."""
+    groups = (item(RescaleSlope="1"), item(RescaleSlope="1", RescaleIntercept="-1024"))
+    refused(lambda: rescale(groups, location=""), "undefined", ": a slice's header has a Rescale")
+    assert rescale((item(RescaleSlope="1"), item()), location="") == (1, 0)
