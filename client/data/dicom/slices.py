@@ -68,6 +68,7 @@ class Grid:
         origin_mm: Of the first slice in this order.
         spacing_mm: Along x, y, z.
         direction: Nine cosines; a right-handed rotation.
+        positions_mm: Of each slice in this order, as its header has it, (Z, 3).
     """
 
     order: tuple[int, ...]
@@ -75,6 +76,16 @@ class Grid:
     origin_mm: tuple[float, ...]
     spacing_mm: tuple[float, ...]
     direction: tuple[float, ...]
+    positions_mm: tuple[tuple[float, ...], ...]
+
+    @property
+    def offsets(self) -> NDArray[np.float64]:
+        """How far slices' own positions are from this grid, (Z, 3), in voxels (x, y, z)."""
+        axes_mm = np.reshape(self.direction, (3, 3)) * self.spacing_mm
+        apart_mm = np.asarray(self.positions_mm) - self.origin_mm
+        offsets = np.asarray(np.linalg.solve(axes_mm, apart_mm.T).T, np.float64)
+        offsets[:, 2] -= np.arange(len(offsets))
+        return offsets
 
     def image(self, voxels: NDArray[Any]) -> sitk.Image:
         """The image of voxels, (Z, Y, X), that are in this grid's order."""
@@ -127,6 +138,7 @@ def stack(slices: Sequence[Slice], *, location: str) -> Grid:
         origin_mm=tuple(positions_mm[order[0]].tolist()),
         spacing_mm=(between_columns_mm, between_rows_mm, step_mm),
         direction=tuple(np.stack([row, column, normal], axis=1).ravel().tolist()),
+        positions_mm=tuple(slices[index].position_mm for index in order.tolist()),
     )
 
 

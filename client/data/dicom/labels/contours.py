@@ -15,6 +15,7 @@ from client.data.dicom.headers import load, quiet, text
 from client.data.dicom.labels.gaps import filled, find_gaps
 from client.data.dicom.labels.names import OrganOf, any_structure, drawn_once, name_of
 from client.data.dicom.labels.nesting import excluded, nested
+from client.data.dicom.labels.placing import contour_offsets, nearest
 from client.data.dicom.objects import STRUCTURES, another_scan
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
@@ -22,6 +23,7 @@ from client.data.notes import Note, unheard
 from protocol.config.site import GapRule
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
+_KIND = "ContourGeometricType"
 _OFF_SLICE = 0.25  # of a slice
 _OFF_EDGE = 1.0  # of a voxel; planning systems draw a body's outline on the image's border
 
@@ -75,8 +77,10 @@ def read_structures(
         wanted = _wanted(structures, organ_of, location, note)
         if series is not None:
             _check_reference(structures, wanted, series, location)
+        points = _one_of_each(wanted, image)
+        offsets = contour_offsets(points, image, series, location=location)
         masks = [
-            (each.name, _mask(each, image, location=location, gaps=gaps, note=note))
+            (each.name, _mask(each, image, offsets, location=location, gaps=gaps, note=note))
             for each in wanted
         ]
         return drawn_once(masks, location, what="ROI name")
@@ -120,17 +124,31 @@ def _wanted(structures: Dataset, organ_of: OrganOf, location: str, note: Note) -
     return [structure for structure in by_number.values() if structure]
 
 
+def _one_of_each(wanted: Collection[_Structure], image: sitk.Image) -> NDArray[np.float64]:
+    """The first point of each contour, as a continuous index (x, y, z), (N, 3)."""
+    contours = (each for of in wanted for item in of.items for each in _all(item, "Contour"))
+    drawn = [_points_mm(each) for each in contours if text(each, _KIND) in _CLOSED]
+    first = [points[:1] for points in drawn if len(points) > 2 and np.isfinite(points).all()]
+    return _voxels(np.concatenate([np.empty((0, 3)), *first]), image)
+
+
 def _mask(
-    structure: _Structure, image: sitk.Image, *, location: str, gaps: GapRule, note: Note
+    structure: _Structure,
+    image: sitk.Image,
+    offsets: NDArray[np.float64],
+    *,
+    location: str,
+    gaps: GapRule,
+    note: Note,
 ) -> NDArray[np.bool_]:
     outlines: dict[int, list[NDArray[np.float64]]] = {}
     exclusive = False
     for item in structure.items:
         for contour in _all(item, "Contour"):
-            outline = _outline(contour, image, location, structure.name)
+            outline = _outline(contour, image, offsets, location, structure.name)
             if outline is not None:
                 outlines.setdefault(outline[0], []).append(outline[1])
-                exclusive |= text(contour, "ContourGeometricType").endswith("XOR")
+                exclusive |= text(contour, _KIND).endswith("XOR")
     mask = np.zeros(image.GetSize()[::-1], np.bool_)
     spacing_mm = image.GetSpacing()
     united = 0
@@ -190,10 +208,10 @@ def _close_gaps(
 
 
 def _outline(
-    contour: Dataset, image: sitk.Image, location: str, name: str
+    contour: Dataset, image: sitk.Image, offsets: NDArray[np.float64], location: str, name: str
 ) -> tuple[int, NDArray[np.float64]] | None:
     """A contour's slice, and its points in voxels, (N, 2); None where it encloses nothing."""
-    kind = text(contour, "ContourGeometricType")
+    kind = text(contour, _KIND)
     if kind == "POINT":
         return None
     if kind not in _CLOSED:
@@ -203,17 +221,15 @@ def _outline(
             rule="format",
             detail=name,
         )
-    data = contour.get("ContourData") or ()
-    if isinstance(data, bytes):  # over 64 kB, with an explicit VR: written as UN
-        data = data.decode("ascii").split("\\")
-    points_mm = np.asarray(data, np.float64).reshape(-1, 3)
+    points_mm = _points_mm(contour)
     if not np.isfinite(points_mm).all():
         raise ValueError("a point is nowhere")
     if not len(points_mm) and int(text(contour, "NumberOfContourPoints") or 0):
         raise ValueError("points are missing")
     if len(points_mm) < 3:
         return None
-    x, y, z = _voxels(points_mm, image).T
+    voxels = _voxels(points_mm, image)
+    x, y, z = (voxels - offsets[nearest(float(voxels[:, 2].mean()), offsets)]).T
     at = int(np.rint(z.mean()))
     off = float(np.abs(z - at).max())
     if off > _OFF_SLICE:
@@ -234,6 +250,13 @@ def _outline(
             detail=name,
         )
     return at, np.stack([x, y], axis=1)
+
+
+def _points_mm(contour: Dataset) -> NDArray[np.float64]:
+    data = contour.get("ContourData") or ()
+    if isinstance(data, bytes):  # over 64 kB, with an explicit VR: written as UN
+        data = data.decode("ascii").split("\\")
+    return np.asarray(data, np.float64).reshape(-1, 3)
 
 
 def _voxels(points_mm: NDArray[np.float64], image: sitk.Image) -> NDArray[np.float64]:

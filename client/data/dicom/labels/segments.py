@@ -13,12 +13,11 @@ from pydicom import Dataset
 
 from client.data.dicom.headers import DAMAGED, load, quiet, text
 from client.data.dicom.labels.names import OrganOf, any_structure, drawn_once, name_of
+from client.data.dicom.labels.placing import FramePlaces
 from client.data.dicom.objects import SEGMENTATIONS, another_scan
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
 from client.data.notes import Note, unheard
-
-_OFF_VOXEL = 0.05  # of a voxel, at a frame's corners
 
 
 @quiet()
@@ -33,8 +32,9 @@ def read_segments(
 ) -> dict[str, NDArray[np.bool_]]:
     """The masks of a DICOM-SEG, (Z, Y, X) on the image's grid, by label of its segment.
 
-    Frames are placed by position and may be cropped, or have their axes in another order or
-    sense than the image. A fractional segment holds what has a half or more of its maximum.
+    Frames are placed by position, all on the image's grid or all at its slices' own positions, and
+    may be cropped, or have their axes in another order or sense than the image. A fractional
+    segment holds what has a half or more of its maximum.
 
     Args:
         path: The file: BINARY, FRACTIONAL or LABELMAP.
@@ -55,7 +55,8 @@ def read_segments(
     if series is not None:
         _check_reference(segmentation, series, location)
     try:
-        return _masks(segmentation, image, organ_of, location, note)
+        places = FramePlaces(image, series, location)
+        return _masks(segmentation, places, organ_of, location, note)
     except ScanError:
         raise
     except Exception as error:  # of a parser or decoder; its words may hold values of the header
@@ -73,7 +74,7 @@ def _check_reference(segmentation: Dataset, series: DicomSeries, location: str) 
 
 
 def _masks(
-    segmentation: Dataset, image: sitk.Image, organ_of: OrganOf, location: str, note: Note
+    segmentation: Dataset, places: FramePlaces, organ_of: OrganOf, location: str, note: Note
 ) -> dict[str, NDArray[np.bool_]]:
     described = [
         (int(each.SegmentNumber), name_of(each, "SegmentLabel"))
@@ -85,7 +86,7 @@ def _masks(
         raise ValueError("two segments have one number")
     kind = text(segmentation, "SegmentationType")
     masks = {
-        number: np.zeros(image.GetSize()[::-1], np.bool_)
+        number: np.zeros(places.image.GetSize()[::-1], np.bool_)
         for number, name in names.items()
         if organ_of(name)
     }
@@ -94,7 +95,7 @@ def _masks(
         strays |= numbers - names.keys() - {int(text(segmentation, "PixelPaddingValue") or 0)}
         for number in numbers & masks.keys():
             drawn = values == number if kind == "LABELMAP" else values
-            z, y, x = _indices(groups, drawn, image, location)
+            z, y, x = _indices(groups, drawn, places, location)
             masks[number][z, y, x] = True
     if strays:
         note(f"holds {len(strays)} number(s) that no segment describes; left aside")
@@ -135,9 +136,10 @@ def frames_of(
 
 
 def _indices(
-    groups: Sequence[Dataset], inside: NDArray[np.bool_], image: sitk.Image, location: str
+    groups: Sequence[Dataset], inside: NDArray[np.bool_], places: FramePlaces, location: str
 ) -> tuple[NDArray[np.intp], ...]:
     """Indices (z, y, x) in the image of the voxels that a frame, (rows, columns), has inside."""
+    image = places.image
     position = _item(groups, "PlanePosition").ImagePositionPatient
     cosines = np.asarray(_item(groups, "PlaneOrientation").ImageOrientationPatient, np.float64)
     spacing_mm = np.asarray(_item(groups, "PixelMeasures").PixelSpacing, np.float64)
@@ -146,11 +148,10 @@ def _indices(
     along = np.linalg.solve(
         axes_mm, np.stack([cosines[3:] * spacing_mm[0], cosines[:3] * spacing_mm[1]], axis=1)
     )
-    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (np.array(inside.shape) - 1)
-    exact, whole = first + corners @ along.T, np.rint(first) + corners @ np.rint(along).T
-    if np.abs(exact - whole).max() > _OFF_VOXEL:
+    whole = places.first_voxel(first, along, inside.shape)
+    if whole is None:
         raise _other_grid(location)
-    voxels = (np.rint(first) + np.argwhere(inside) @ np.rint(along).T).astype(np.intp)
+    voxels = (whole + np.argwhere(inside) @ np.rint(along).T).astype(np.intp)
     if voxels.size and (voxels.min() < 0 or (voxels >= image.GetSize()).any()):
         raise _other_grid(location)
     return tuple(voxels[:, ::-1].T)
