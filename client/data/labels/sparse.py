@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -22,6 +23,9 @@ def check_sparse(
 ) -> None:
     """Whether each organ has voxels on the slices between others, along every axis.
 
+    Only slices whose shapes lie over each other are of one organ: small lesions, each on a thick
+    slice or two, do not, wherever they are.
+
     Args:
         label: Of voxels that somebody drew; unlike between contours, nothing is interpolated.
         organs: Their values.
@@ -34,17 +38,27 @@ def check_sparse(
     """
     array = sitk.GetArrayViewFromImage(label)
     for organ, value in organs.items():
-        step = max(_step(drawn) for drawn in _drawn(array, value))
-        if step == 1:
-            continue
-        if gaps != "keep":
+        runs = [
+            steps
+            for axis, drawn in enumerate(_drawn(array, value))
+            for steps in _runs(np.moveaxis(array, axis, 0), value, drawn)
+        ]
+        step = max((_step(steps) for steps in runs), default=1)
+        often = max((usual_step(steps, _LEAST_STEPS) for steps in runs), default=1)
+        if step > 1 and gaps != "keep":
             raise ScanError(
                 location,
                 f"holds {organ} on one of {step} slices alone; fill the slices between, or say"
                 " `contour_gaps: keep` in the site's file",
                 rule="organ",
             )
-        note(f"{organ}: is on one of {step} slices alone; those between stay empty")
+        if step > 1:
+            note(f"{organ}: is on one of {step} slices alone; those between stay empty")
+        elif often > 1:
+            note(
+                f"{organ}: is in part on one of {often} slices alone; look whether those between"
+                " were forgotten"
+            )
 
 
 def _drawn(array: NDArray[np.uint8], value: int) -> tuple[NDArray[np.bool_], ...]:
@@ -58,6 +72,32 @@ def _drawn(array: NDArray[np.uint8], value: int) -> tuple[NDArray[np.bool_], ...
     return along_z, np.any(over, axis=1), np.any(over, axis=0)
 
 
-def _step(drawn: NDArray[np.bool_]) -> int:
-    slices = np.flatnonzero(drawn).tolist()
-    return usual_step([high - low for low, high in pairwise(slices)], _LEAST_STEPS)
+def _runs(slices: NDArray[np.uint8], value: int, drawn: NDArray[np.bool_]) -> Iterator[list[int]]:
+    """The steps from one drawn slice to the next, by run of slices that lie over each other.
+
+    Nothing where too few slices are left out for an organ to be sparse: the voxels are not read.
+    """
+    numbers = np.flatnonzero(drawn).tolist()
+    if sum(high - low > 1 for low, high in pairwise(numbers)) < _LEAST_STEPS:
+        return
+    run: list[int] = []
+    for low, high in pairwise(numbers):
+        if _over(slices[low] == value, slices[high] == value):
+            run.append(high - low)
+        else:
+            yield run
+            run = []
+    yield run
+
+
+def _over(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Whether half of the smaller of two shapes lies over the other: an organ ends in a tip."""
+    smaller = min(np.count_nonzero(first), np.count_nonzero(second))
+    return bool(2 * np.count_nonzero(first & second) >= smaller)
+
+
+def _step(steps: list[int]) -> int:
+    """The step of a run that is regular, but for forgotten slices; 1: it is not."""
+    step = min(steps, default=1)
+    regular = all(each % step == 0 for each in steps) and steps.count(step) >= _LEAST_STEPS
+    return step if regular else 1
