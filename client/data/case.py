@@ -18,12 +18,9 @@ from client.data.dicom.series import DicomSeries, find_series
 from client.data.files.image_io import read_image
 from client.data.hashing import organ_hashes
 from client.data.labels.described_labels import as_described
-from client.data.labels.label_file import drawn_segments, read_label_file, structures_of
-from client.data.labels.label_map import (
-    LabelMapping,
-    site_mapping,
-    study_mapping,
-)
+from client.data.labels.label_file import drawn_segments, read_label_file, unused_segments
+from client.data.labels.label_map import LabelMapping, site_mapping, study_mapping
+from client.data.labels.segment_meaning import mapping_of, structures_of
 from client.data.labels.sparse import check_sparse
 from client.data.notes import Note, unheard
 from protocol.config.site import SiteConfig
@@ -61,7 +58,11 @@ class Case:
         """
         if self.label is None:
             return frozenset()
-        return self.label_mapping(organs).annotated_in(self.name, self._drawn)
+        mapping = self.label_mapping(organs)
+        if self._drawn and not is_dicom(self.label):
+            location = f"case {self.name}: label {self.label.name}"
+            mapping = mapping_of(self.label, mapping, location=location)
+        return mapping.annotated_in(self.name, self._drawn)
 
     def organ_hashes(self, label: sitk.Image | None, organs: Mapping[str, int]) -> dict[str, str]:
         """`hashing.organ_hashes` of those that are annotated; of no label there are none."""
@@ -162,15 +163,17 @@ class Case:
     def unused_structures(self, organs: Mapping[str, int]) -> list[str]:
         """Named structures of its label that are no organ of the study, nor ignored on purpose.
 
+        In a label map's header are names of what is not in it: they are not counted.
+
         Raises:
             ScanError: The label cannot be read.
         """
         if self.label is None:
             return []
         mapping = self.label_mapping(organs)
-        if not is_dicom(self.label):
-            return mapping.unused(self._names_in_map(mapping))
         location = f"case {self.name}: label {self.label.name}"
+        if not is_dicom(self.label):
+            return unused_segments(self.label, mapping, location=location)
         return mapping.unused(structure_names(dicom_files(self.label)[0], location=location))
 
     @cached_property

@@ -18,21 +18,12 @@ from collections.abc import Iterable, Mapping, Set
 from functools import partial
 from pathlib import Path
 
-from client.data.case import (
-    Case,
-    Part,
-)
+from client.data.case import Case, Part
 from client.data.dicom.objects import label_objects
-from client.data.errors import (
-    Problem,
-    ScanError,
-)
+from client.data.errors import Problem, ScanError
 from client.data.folder.channels import several_channels, without_channel
-from client.data.folder.entries import (
-    check_entry,
-    double_problem,
-    list_folder,
-)
+from client.data.folder.dataset_json import NAME as DATASET_JSON
+from client.data.folder.entries import check_entry, double_problem, list_folder
 from client.data.folder.names import core_of, same_name, utf8_problem
 from client.data.folder.survey import Refusal, Survey
 from client.data.unexpected import attempt_at
@@ -113,7 +104,8 @@ def _look_beside(folder: Path, survey: Survey) -> None:
     """What lies beside the folders of the layout; a folder that is nearly called so is refused."""
     known = {name.lower(): name for _, *names in LAYOUT for name in names if name}
     beside = sorted(e.name for e in folder.iterdir() if e.name not in known.values())
-    survey.passed_over["."] = [name for name in beside if not name.startswith(".")]
+    unread = [name for name in beside if not name.startswith(".") and name != DATASET_JSON]
+    survey.passed_over["."] = unread
     for name in beside:
         meant = known.get(same_name(name).strip().lower())
         if meant is not None and (folder / name).is_dir():

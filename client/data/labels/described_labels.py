@@ -11,10 +11,9 @@ from pathlib import Path
 
 from client.data.errors import ScanError
 from client.data.folder.dataset_json import NAME, DatasetJson, organ_name, read_dataset_json
-from client.data.labels.label_map import LabelMapping, folded
+from client.data.labels.label_map import LabelMapping
+from client.data.labels.segment_meaning import IGNORED, reading
 from client.data.notes import Note, unheard
-
-_IGNORED = "ignored"
 
 
 def as_described(
@@ -28,7 +27,7 @@ def as_described(
         mapping: By the site's file and the study.
         folder: The site's data folder.
         location: How a message begins.
-        note: Called where the study's numbers are other ones.
+        note: Called where the study's numbers are other ones, or the site's are named otherwise.
 
     Raises:
         ScanError: dataset.json cannot be read, contradicts a number of the site's file, or lacks
@@ -37,12 +36,9 @@ def as_described(
     described = _read(folder)
     if described is None or not described.labels:
         return mapping
-    organ_of: dict[int, str] = {}
-    for name, value in described.values.items():
-        organ = mapping.names.get(folded(name)) or mapping.names.get(folded(organ_name(name)))
-        if organ is not None:
-            organ_of[value] = organ
-    other = {v: organ for v, organ in sorted(organ_of.items()) if _said(mapping, v) != organ}
+    meant = {v: _meant(name, mapping) for name, v in sorted(described.values.items(), key=_value)}
+    organ_of = {v: meaning for v, meaning in meant.items() if meaning and meaning != IGNORED}
+    other = {v: each for v, each in meant.items() if each and _said(mapping, v) != each}
     if mapping.numbered:
         for value, organ in other.items():
             by_file = _said(mapping, value)
@@ -53,6 +49,9 @@ def as_described(
                     f" {value} as {by_file}; correct one of the two",
                     rule="values",
                 )
+        unknown = {v: mapping.values.get(v) for v, meaning in meant.items() if meaning is None}
+        if said := ", ".join(f"{v} is {o}" for v, o in unknown.items() if o in mapping.organs):
+            note(f"{NAME} has names that the site's file does not know; its numbers decide: {said}")
         return mapping
     if lacking := sorted(mapping.annotated - set(organ_of.values())):
         raise ScanError(
@@ -68,8 +67,16 @@ def as_described(
     return replace(mapping, values=organ_of)
 
 
+def _meant(name: str, mapping: LabelMapping) -> str | None:
+    return reading(name, mapping) or reading(organ_name(name), mapping)
+
+
+def _value(label: tuple[str, int]) -> int:
+    return label[1]
+
+
 def _said(mapping: LabelMapping, value: int) -> str | None:
-    return mapping.values.get(value) or (_IGNORED if value in mapping.ignored else None)
+    return mapping.values.get(value) or (IGNORED if value in mapping.ignored else None)
 
 
 def _read(folder: Path) -> DatasetJson | None:

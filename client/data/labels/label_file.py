@@ -2,14 +2,14 @@
 
 A number alone is a convention, and the commonest mistake is another one; a name is what whoever
 drew the organ meant. So names of a file's header (`segment_names`) decide what its values are, and
-where the site's file says otherwise of a number, the case is refused with both readings.
+where the site's file says otherwise of a number, the case is refused with both readings. A name
+that nobody knows contradicts nothing: there a number of the site's file decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,18 @@ from client.data.files.geometry import put_on_grid
 from client.data.files.image_io import load_numbers
 from client.data.labels.label_map import LabelMapping, folded, occurring_values, some, study_mapping
 from client.data.labels.segment_box import unboxed
+from client.data.labels.segment_meaning import (
+    IGNORED,
+    are_names,
+    by_number,
+    have_numbers,
+    mapping_of,
+    reading,
+)
 from client.data.labels.segment_names import Segment, SegmentNames, read_segment_names
 from client.data.notes import Note, unheard
 
 Masks = dict[str, NDArray[np.bool_]]
-_IGNORED = "ignored"
 
 
 def read_label_file(
@@ -59,8 +66,18 @@ def read_label_file(
     elif names.boxed:
         label = unboxed(label, scan, location=location)
     put_on_grid(label, scan, location=location)
-    if any(segment.named or _reading(segment.name, mapping) for segment in names.segments):
+    if are_names(names.segments, mapping):
+        explained = by_number(names.segments, mapping)
+        mapping = replace(mapping, names={**mapping.names, **explained})
         masks, drawn = _masks(label, names, mapping, location, note)
+        told = {
+            each.value: explained[folded(each.name)]
+            for each in names.segments
+            if drawn[each.name] and explained.get(folded(each.name)) in mapping.organs
+        }
+        if told:
+            said = ", ".join(f"{value} is {organ}" for value, organ in sorted(told.items()))
+            note(f"has names that the site's file does not know; its numbers decide: {said}")
         return mapping.combine(masks, scan, case=case, location=location, drawn=drawn, note=note)
     if label.GetNumberOfComponentsPerPixel() > 1:
         raise ScanError(
@@ -103,6 +120,23 @@ def load_label_map(path: Path, organs: Mapping[str, int], *, case: str) -> sitk.
     return read_label_file(path, None, study_mapping(organs), case=case, location=location)
 
 
+def unused_segments(path: Path, mapping: LabelMapping, *, location: str) -> list[str]:
+    """Named segments with voxels that are no organ of the study, and not ignored on purpose.
+
+    Raises:
+        ScanError: It cannot be read.
+    """
+    segments = read_segment_names(path, location=location).segments
+    if not are_names(segments, mapping):
+        return []
+    ignored = mapping.ignored if have_numbers(segments) else ()
+    mapping = mapping_of(path, mapping, location=location)
+    if not (left := mapping.unused(s.name for s in segments if s.value not in ignored)):
+        return []
+    drawn = drawn_segments(path, location=location)
+    return [name for name in left if drawn[name]]
+
+
 def drawn_segments(path: Path, *, location: str) -> dict[str, bool]:
     """Whether the segments that a label map's header names hold anything, by name.
 
@@ -114,17 +148,6 @@ def drawn_segments(path: Path, *, location: str) -> dict[str, bool]:
         return {}
     _, segments, used = _layers(load_numbers(path, location, layers=True), names)
     return _drawn(segments, used)
-
-
-def structures_of(path: Path, mapping: LabelMapping, *, location: str) -> list[str]:
-    """The names by which a label map is read; none where it is read by numbers.
-
-    Raises:
-        ScanError: Its names cannot be read.
-    """
-    segments = read_segment_names(path, location=location).segments
-    by_name = any(segment.named or _reading(segment.name, mapping) for segment in segments)
-    return [segment.name for segment in segments] if by_name else []
 
 
 def _masks(
@@ -177,14 +200,6 @@ def _drawn(
     return drawn
 
 
-def _reading(name: str, mapping: LabelMapping) -> str | None:
-    """What the site says of a name: an organ, ignored, or nothing."""
-    if organ := mapping.names.get(folded(name)):
-        return organ
-    patterns = [pattern for pattern in mapping.ignored if isinstance(pattern, str)]
-    return _IGNORED if any(fnmatchcase(folded(name), pattern) for pattern in patterns) else None
-
-
 def _check_values(
     segments: Sequence[Segment],
     used: Collection[tuple[int | None, int]],
@@ -216,7 +231,7 @@ def _check_values(
             rule="values",
         )
     for (_, value), names in sorted(names_of.items()):
-        if len(names) > 1 and {_reading(name, mapping) for name in names} & set(mapping.organs):
+        if len(names) > 1 and {reading(name, mapping) for name in names} & set(mapping.organs):
             raise ScanError(
                 location,
                 f"has {len(names)} names for its value {value}; keep one",
@@ -233,14 +248,14 @@ def _check_numbers(
     Raises:
         ScanError: The site's file says of a number other than its name.
     """
-    if len({each.value for each in segments}) < len(segments):
+    if not have_numbers(segments):
         return
     other = {}
     for each in segments:
-        by_name = _reading(each.name, mapping)
+        by_name = reading(each.name, mapping)
         by_number = mapping.values.get(each.value)
         if by_number is None and each.value in mapping.ignored:
-            by_number = _IGNORED
+            by_number = IGNORED
         if by_name and by_number and by_name != by_number:
             other[each.value] = (by_name, by_number)
     other = {v: both for v, both in other.items() if set(both) & set(mapping.organs)}

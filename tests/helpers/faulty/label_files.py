@@ -39,6 +39,14 @@ def swapped() -> NDArray[np.uint8]:
     return (prostate() + 2 * bladder()).astype(np.uint8)
 
 
+def with_a_third() -> NDArray[np.uint8]:
+    """The prostate is 1, the bladder 3, and 2 something else."""
+    array = swapped()
+    array[array == 2] = 3
+    array[0, 0, :4] = 2
+    return array
+
+
 def segments(*named: str, **fields: Sequence[object]) -> dict[str, object]:
     """Fields of 3D Slicer's segments, values 1, 2, ... unless `LabelValue` says otherwise."""
     fields = {"Name": named, "LabelValue": range(1, len(named) + 1), **fields}
@@ -374,9 +382,7 @@ INPUTS: Mapping[str, Faulty] = {
     "lf_latin": Faulty(
         kind="10",
         what=".seg.nrrd with one name in Latin-1, of a structure that the study does not have",
-        make=drawn(
-            lambda: swapped() + (swapped() == 2), segments("prostate", "Dr\udcfcse", "bladder")
-        ),
+        make=drawn(with_a_third, segments("prostate", "Dr\udcfcse", "bladder")),
         truth=by_plain_bytes(),
         rule="",
         said="1 of its label's structures left aside",

@@ -65,7 +65,14 @@ def test_numbers_of_the_sites_file_stand_and_a_contradiction_says_both(tmp_path:
     assert caught.value.problem.rule == "values"
     assert "dataset.json has 1 as prostate, the site's file has 1 as bladder" in str(caught.value)
     foreign = {"labels": {"Blase": 2, "Prostata": 1}}
-    assert read(case(tmp_path, foreign, labels=right))[0] == {"bladder": 60, "prostate": 24}
+    voxels, notes = read(case(tmp_path, foreign, labels=right))
+    assert voxels == {"bladder": 60, "prostate": 24}
+    assert notes == [
+        "dataset.json has names that the site's file does not know; its numbers decide:"
+        " 1 is prostate, 2 is bladder"
+    ]
+    with pytest.raises(ScanError, match="has 2 as ignored, the site's file has 2 as bladder"):
+        read(case(tmp_path, foreign, labels=right, ignored_labels=["bla*"]))
 
 
 def test_the_sites_names_are_its_own(tmp_path: Path) -> None:

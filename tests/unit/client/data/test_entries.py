@@ -264,6 +264,13 @@ def test_content_tells_a_scan_whose_name_does_not(
     assert f"rename it to end in {right}" in refused["a"]
 
 
+def test_dataset_json_of_the_data_folder_is_read_and_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "imagesUn").mkdir()
+    for name in ("dataset.json", "plans.json"):
+        (tmp_path / name).write_text("{}")
+    assert survey(tmp_path).passed_over["."] == ["plans.json"]
+
+
 def test_what_lies_beside_scans_is_passed_over_and_named(tmp_path: Path) -> None:
     save(tmp_path / "a.nii.gz")
     for name in (

@@ -21,6 +21,7 @@ from client.data.folder.entries import case_name, scan_files
 from client.data.labels.segment_names import Segment, read_segment_names
 from protocol.config.site import SiteConfig
 
+UNKNOWN = "has names that the site's file does not know; its numbers decide"
 Make = Callable[[bad.Place], None]
 
 
@@ -89,11 +90,48 @@ def test_the_sites_names_count_and_numbers_that_agree_are_silent(tmp_path: Path)
     assert read(case(where, labels=numbered)) == (pytest.approx(lf.BOTH_ML), [])
 
 
-def test_numbers_of_the_sites_file_do_not_replace_a_name_that_it_lacks(tmp_path: Path) -> None:
+def test_numbers_of_the_sites_file_decide_where_it_does_not_know_a_name(tmp_path: Path) -> None:
     where = place(tmp_path)
     lf.drawn(lf.swapped, lf.segments("Prostata", "Blase"))(where)
-    with pytest.raises(ScanError, match=r"holds no structure for bladder.*Blase, Prostata"):
+    facts = {"labels": {"bladder": [2], "prostate": [1]}}
+    volumes_ml, notes = read(case(where, **facts))
+    assert volumes_ml == pytest.approx(lf.BOTH_ML)
+    assert notes == [f"{UNKNOWN}: 1 is prostate, 2 is bladder"]
+    # Beside them a name that it knows, at its number; a third of no meaning is left aside.
+    lf.drawn(lf.with_a_third, lf.segments("prostate", "Blase", "Harnblase"))(where)
+    volumes_ml, notes = read(case(where, labels={"bladder": [3], "prostate": [1]}))
+    assert volumes_ml == pytest.approx(lf.BOTH_ML)
+    assert notes == [f"{UNKNOWN}: 3 is bladder", "1 of its label's structures left aside"]
+    with pytest.raises(ScanError, match="names its value 1 prostate, the site's file has 1 as bl"):
+        read(case(where, labels={"bladder": [1], "prostate": [3]}))
+    with pytest.raises(ScanError, match=r"holds no structure for bladder; .*add its name"):
+        read(case(where))
+
+
+def test_numbers_of_layers_explain_no_name(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    lf.drawn(lf.rim, lf.segments("Blase", "Prostata", LabelValue=(1, 1), Layer=(0, 1)))(where)
+    with pytest.raises(ScanError, match="holds no structure for bladder"):
         read(case(where, labels={"bladder": [1], "prostate": [2]}))
+
+
+def test_what_the_numbers_explain_counts_as_drawn(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    lf.drawn(lambda: lf.bladder().astype("u1"), lf.segments("Blase", "Prostata"))(where)
+    labels = {"bladder": [1], "prostate": [2]}
+    one = case(where, labels=labels, empty_structures="undrawn")
+    assert read(one)[0] == pytest.approx({**lf.BOTH_ML, "prostate": 0})
+    assert one.annotated(bad.ORGANS) == {"bladder"}
+    with pytest.raises(ScanError, match="holds an empty structure for prostate"):
+        read(case(where, labels=labels))
+
+
+def test_names_of_what_is_not_in_the_file_are_not_counted(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    names = ("prostate", "PTV", "bladder", "colon", "liver", "spleen")
+    lf.drawn(lf.with_a_third, lf.segments(*names))(where)
+    assert case(where).unused_structures(bad.ORGANS) == ["PTV"]
+    assert case(where, ignored_labels=[2]).unused_structures(bad.ORGANS) == []
 
 
 @pytest.mark.parametrize(
