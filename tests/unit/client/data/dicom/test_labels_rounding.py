@@ -219,7 +219,7 @@ def test_segments_of_a_moved_grid_are_refused(
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
-@given(name=st.sampled_from(list(SCANS)), moved=_away(0.3, 0.5))
+@given(name=st.sampled_from(list(SCANS)), moved=_away(0.26, 0.5))
 def test_contours_of_a_moved_grid_are_refused(
     scans: dict[str, tuple[sitk.Image, DicomSeries]],
     tmp_path_factory: pytest.TempPathFactory,
