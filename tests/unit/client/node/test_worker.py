@@ -207,7 +207,11 @@ def test_an_exception_of_the_app_is_its_name(
         ask(worker, bundle("1"), do)
     assert str(caught.value) == name
     assert ask(worker, bundle("1"))["pid"] == pid
-    assert f"{name}: " in caplog.text  # the site's own log has the rest
+    # The site's own log has the rest, through a thread that reads what the process prints.
+    end = time.monotonic() + 60
+    while f"{name}: " not in caplog.text and time.monotonic() < end:
+        time.sleep(0.05)
+    assert f"{name}: " in caplog.text
 
 
 def test_a_stop_in_the_middle_of_a_message_ends_the_process(
