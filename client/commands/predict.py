@@ -101,6 +101,7 @@ def predict(given: PredictCommand) -> None:
             largest_component=given.largest_component,
             series=tuple(given.series or (config.series if config else ())),
             series_setting="--series or `series` of the site's file" if config else "--series",
+            incomplete=config.incomplete if config else None,
         )
         check_name(given.out, f"--out {given.out}:")
         found = find_sources(given.inputs, leave_out=given.out)

@@ -100,7 +100,12 @@ class Case:
         """
         if not is_dicom(self.image):
             return None
-        return find_series(self.image, location=f"case {self.name}: image", patterns=self._patterns)
+        return find_series(
+            self.image,
+            location=f"case {self.name}: image",
+            patterns=self._patterns,
+            cut=self._is_cut,
+        )
 
     def read_scan(self, note: Note = unheard) -> sitk.Image:
         """The scan, 32-bit floats; what is valid but seldom meant is told to `note`.
@@ -108,7 +113,13 @@ class Case:
         Raises:
             ScanError: It cannot be used.
         """
-        scan = read_image(self.image, case=self.name, series_patterns=self._patterns, note=note)
+        scan = read_image(
+            self.image,
+            case=self.name,
+            series_patterns=self._patterns,
+            note=note,
+            cut=self._is_cut,
+        )
         labels = self.series.labels if self.series else ()
         if aside := [label for label in labels if label != self.label]:
             note(f"{len(aside)} file(s) with contours or segments in its folder are not its label")
@@ -208,3 +219,7 @@ class Case:
     @property
     def _patterns(self) -> tuple[str, ...]:
         return self.site.series if self.site else ()
+
+    @property
+    def _is_cut(self) -> bool | None:
+        return self.name in self.site.incomplete if self.site else None

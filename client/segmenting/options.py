@@ -17,9 +17,15 @@ class Options:
         largest_component: Keep one component an organ; None: as in the study.
         series: Patterns of SeriesDescription, where a case holds several series.
         series_setting: What the user gives them by, for messages.
+        incomplete: Names of cases whose series were cut on purpose; None: no site's file says so.
     """
 
     formats: frozenset[Format] = frozenset(FORMATS)
     largest_component: bool | None = None
     series: tuple[str, ...] = ()
     series_setting: str = "--series"
+    incomplete: tuple[str, ...] | None = None
+
+    def is_cut(self, name: str) -> bool | None:
+        """Whether the site's file declares that a case's series was cut; None: there is none."""
+        return None if self.incomplete is None else name in self.incomplete

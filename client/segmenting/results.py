@@ -147,7 +147,11 @@ def make_result(
     notes: list[str] = []
     series = _series(source, model, options)
     scan = read_image(
-        source.path, case=source.name, series_patterns=options.series, note=notes.append
+        source.path,
+        case=source.name,
+        series_patterns=options.series,
+        note=notes.append,
+        cut=options.is_cut(source.name),
     )
     keep_one = _largest_component(model, options)
     prediction = model.networks.predict(scan, largest_component=keep_one)
@@ -232,7 +236,11 @@ def _series(source: Source, model: Model, options: Options) -> DicomSeries | Non
         return None
     location = f"case {source.name}"
     series = find_series(
-        source.path, location=location, patterns=options.series, setting=options.series_setting
+        source.path,
+        location=location,
+        patterns=options.series,
+        setting=options.series_setting,
+        cut=options.is_cut(source.name),
     )
     wanted = model.protocol.contract.modality
     if wanted and series.modality != wanted:

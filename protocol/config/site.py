@@ -71,6 +71,10 @@ class SiteConfig(Frozen):
     exclude: dict[str, str] = Field(
         {}, description="by case, why the site leaves it out of every study"
     )
+    incomplete: tuple[str, ...] = Field(
+        (),
+        description="cases whose DICOM series was cut on purpose: fewer slices than headers count",
+    )
     series: tuple[str, ...] = Field(
         (), description="patterns of SeriesDescription, such as t2_tse_tra*; []: the only series"
     )
@@ -103,6 +107,11 @@ class SiteConfig(Frozen):
         if len(composed) < len(of_case):
             raise ValueError("names a case twice, its letters composed and taken apart (Unicode)")
         return composed
+
+    @field_validator("incomplete")
+    @classmethod
+    def _names_are_composed(cls, cases: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(unicodedata.normalize("NFC", name) for name in cases)
 
     @field_validator("centre")
     @classmethod

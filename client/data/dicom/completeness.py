@@ -40,7 +40,9 @@ def left_out_line(objects: Objects, used: Sequence[Path]) -> str:
     return f"{count} of {count + len(of_scan)} files left out of the scan: {shown}"
 
 
-def check_complete(headers: Sequence[Dataset], *, location: str, note: Note) -> None:
+def check_complete(
+    headers: Sequence[Dataset], *, location: str, note: Note, cut: bool | None = None
+) -> None:
     """Whether the headers of a series count more slices than there are.
 
     Positions tell of a slice that is missing between others; of those at the ends only the headers
@@ -51,14 +53,17 @@ def check_complete(headers: Sequence[Dataset], *, location: str, note: Note) -> 
         headers: One of each file.
         location: How a message begins.
         note: Called with gaps in the numbers of the slices.
+        cut: Whether the site's file declares that slices were left out on purpose; None: there is
+            no such file.
 
     Raises:
-        ScanError: There are fewer than the headers count.
+        ScanError: There are fewer than the headers count, and it is not `cut`; or a part is
+            missing of an object that was split into several files.
     """
     _check_parts(headers, location)
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         return
-    _check_counts(headers, location, note)
+    _check_counts(headers, location, note, cut)
     _check_spacing(headers, note)
     found = len(headers)
     numbers = sorted(_number(header, "InstanceNumber") for header in headers)
@@ -70,7 +75,7 @@ def check_complete(headers: Sequence[Dataset], *, location: str, note: Note) -> 
         note(f"its slices are numbered from {numbers[0]}; look whether it is whole")
 
 
-def _check_counts(headers: Sequence[Dataset], location: str, note: Note) -> None:
+def _check_counts(headers: Sequence[Dataset], location: str, note: Note, cut: bool | None) -> None:
     found = len(headers)
     for name in ("ImagesInAcquisition", "NumberOfSlices"):
         counted = _common(headers, name)
@@ -82,10 +87,17 @@ def _check_counts(headers: Sequence[Dataset], location: str, note: Note) -> None
                 f" look whether its {found} are whole"
             )
             continue
+        if cut:
+            note(
+                f"{found} slices, its headers count {counted} ({name}): cut on purpose, as the"
+                " site's file says (`incomplete`)"
+            )
+            continue
+        declared = "name the case in `incomplete` of the site's file or " if cut is False else ""
         raise ScanError(
             location,
             f": {found} slices, its headers count {counted} ({name}); copy all of them, or, if"
-            " it was cut on purpose, convert it to .nii.gz",
+            f" it was cut on purpose, {declared}convert it to .nii.gz",
             rule="slices",
         )
 

@@ -124,6 +124,7 @@ def find_series(
     patterns: Sequence[str] = (),
     note: Note = unheard,
     setting: str = "`series` of the site's file",
+    cut: bool | None = None,
 ) -> DicomSeries:
     """The one image series of a folder's tree; contours, segments and reports are none.
 
@@ -134,6 +135,8 @@ def find_series(
             series must fit one of them.
         note: Called with what is valid but seldom meant, a line each.
         setting: What the patterns are given by, for messages.
+        cut: Whether the site's file declares that slices were left out on purpose; None: there is
+            no such file.
 
     Raises:
         ScanError: No series or several are left, or a DICOM file is damaged or unreadable.
@@ -152,7 +155,7 @@ def find_series(
         if left_out := left_out_line(objects, wanted[0].files):
             note(left_out)
         group = groups[wanted[0].series_uid]
-        check_complete([header for _, header in group], location=location, note=note)
+        check_complete([header for _, header in group], location=location, note=note, cut=cut)
         return wanted[0]
     if not candidates:
         message = "holds no readable DICOM series; export the scan again"
@@ -182,6 +185,7 @@ def read_series(
     location: str,
     patterns: Sequence[str] = (),
     note: Note = unheard,
+    cut: bool | None = None,
 ) -> sitk.Image:
     """Read one series as an upright volume of 32-bit floats, slices sorted by position.
 
@@ -190,13 +194,14 @@ def read_series(
         location: How a message begins, e.g. `case 014: image 014`.
         patterns: As for `find_series`.
         note: As for `find_series`.
+        cut: As for `find_series`.
 
     Raises:
         ScanError: As for `find_series`; or the pixels are coloured, inverted, damaged or
             compressed in an unknown way, or the slices are no stack, as `slices.stack` has it.
     """
     if isinstance(source, Path):
-        source = find_series(source, location=location, patterns=patterns, note=note)
+        source = find_series(source, location=location, patterns=patterns, note=note, cut=cut)
     if source.multiframe:
         return read_frames(source.files, location=location)
     return read_slices(source.files, location=location)

@@ -45,7 +45,12 @@ _INTEGER_TOLERANCE = 1e-3  # a label stored with a slope comes back as 0.9999999
 
 
 def read_image(
-    path: Path, *, case: str, series_patterns: Sequence[str] = (), note: Note = unheard
+    path: Path,
+    *,
+    case: str,
+    series_patterns: Sequence[str] = (),
+    note: Note = unheard,
+    cut: bool | None = None,
 ) -> sitk.Image:
     """Read a scan as a 3-D image of 32-bit floats.
 
@@ -55,6 +60,7 @@ def read_image(
         case: The case's name, for messages.
         series_patterns: Of the description of the DICOM series; (): the only one.
         note: Called with what is valid but seldom meant, a line each.
+        cut: As for `find_series`.
 
     Raises:
         ScanError: It is missing, damaged, cut short, not 3-D, of several channels, holds NaN or
@@ -62,7 +68,7 @@ def read_image(
     """
     location = f"case {case}: image {path.name}"
     _check_is_scan(path, location)
-    image = _as_floats(_read(path, location, "scan", series_patterns, note))
+    image = _as_floats(_read(path, location, "scan", series_patterns, note, cut=cut))
     voxels = _finite_voxels(image, location)
     _check_thickness(image.GetSize(), location)
     check_plausible(ImageGrid.of(image, image.GetSize()), location=location)
@@ -211,12 +217,13 @@ def _read(
     note: Note = unheard,
     *,
     layers: bool = False,
+    cut: bool | None = None,
 ) -> sitk.Image:
     """One file or series as ITK reads it, of three dimensions, of one channel but for layers."""
     _check_there(path, location)
     with itk_quiet():
         if is_dicom(path):
-            image = read_series(path, location=location, patterns=patterns, note=note)
+            image = read_series(path, location=location, patterns=patterns, note=note, cut=cut)
         else:
             image = _read_file(
                 path, location, lambda line: note(f"its {what} {line}"), layers=layers

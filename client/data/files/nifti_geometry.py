@@ -19,12 +19,18 @@ from numpy.typing import NDArray
 from asdnet_models.geometry import format_numbers
 from client.data.errors import ScanError
 from client.data.files.nifti import NiftiFile
-from client.data.files.readings import Reading, check_axes, check_same
+from client.data.files.readings import CONTRADICTION, Reading, check_axes, check_same
 from client.data.notes import Note
 
 _CODES = range(6)  # 5 (template) since 2020
 _UNITS = {1: "metre", 3: "micrometre"}  # by the three low bits of xyzt_units
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
+# SPM and others write where a scan was moved to into the matrix (code 2 and above), and leave the
+# quaternion as the scanner had it (code 1).
+_ALIGNED = (
+    "if it was aligned on purpose (as by SPM's Coregister), set qform_code to 0 or copy sform into"
+    " qform, in image and label alike; else set both to the right one, or export it again"
+)
 _UNPLACED = (
     "is placed by its voxel sizes alone, as its form codes are 0: which side is left or front is"
     " not known"
@@ -62,7 +68,10 @@ def nifti_reading(file: NiftiFile, *, location: str, note: Note) -> Reading:
     if quaternion is not None:
         if matrix is None:
             return quaternion
-        check_same(found, quaternion, location=location)
+        aligned = int(header["qform_code"]) == 1 and int(header["sform_code"]) > 1
+        check_same(
+            found, quaternion, location=location, remedy=_ALIGNED if aligned else CONTRADICTION
+        )
     if matrix is not None:
         return found
     note(_UNPLACED)

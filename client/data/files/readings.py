@@ -17,6 +17,7 @@ from client.data.files.geometry import ImageGrid
 _SAME_SPACING = 1e-3  # of the spacing
 _SAME_AXES = 1.5e-3  # rad; 0.3 mm at 200 mm
 _SAME_ORIGIN = 0.1  # of the shortest edge of a voxel
+CONTRADICTION = "set both to the right one, or export it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +91,14 @@ def check_axes(reading: Reading, *, location: str) -> None:
         )
 
 
-def check_same(one: Reading, other: Reading, *, location: str) -> None:
+def check_same(one: Reading, other: Reading, *, location: str, remedy: str = CONTRADICTION) -> None:
     """Raise where two readings of one header differ by more than rounding.
+
+    Args:
+        one: Of a header.
+        other: Of the same.
+        location: How a message begins.
+        remedy: How it ends.
 
     Raises:
         ScanError: They do; the message has both.
@@ -100,7 +107,7 @@ def check_same(one: Reading, other: Reading, *, location: str) -> None:
     if difference is not None:
         raise ScanError(
             location,
-            f"says two geometries: {difference}; set both to the right one, or export it again",
+            f"says two geometries: {difference}; {remedy}",
             rule="geometry",
         )
 

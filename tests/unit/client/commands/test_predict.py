@@ -18,6 +18,7 @@ import SimpleITK as sitk
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from pydicom import dcmread
 
 import client.segmenting.batch
 import client.segmenting.results
@@ -380,6 +381,27 @@ def test_a_site_s_file_gives_key_series_and_device(bench: Bench, tmp_path: Path)
     key = read_or_make_key(tmp_path / "state" / "pseudonym.key")
     assert (bench.out / Pseudonyms(key).of("a")).is_dir()
     assert not bench.key.exists()
+
+
+def test_a_site_s_file_says_what_was_cut_on_purpose(bench: Bench, tmp_path: Path) -> None:
+    for name in ("cut", "other"):
+        dicom_series(bench.scans / name)
+        for file in (bench.scans / name).iterdir():
+            header = dcmread(file)
+            header.ImagesInAcquisition = 99
+            header.save_as(file)
+    (tmp_path / "A.yaml").write_text(
+        "site: A\ndata: data\ncache: cache\nstate: state\nincomplete: [cut]\n"
+    )
+    without = bench.run(inputs=(bench.scans / "cut",))
+    assert without.exit_code == 1
+    assert "cut on purpose, convert it to .nii.gz" in " ".join(without.stderr.split())
+    both = (bench.scans / "cut", bench.scans / "other")
+    ran = bench.run("--site", "A", "--configs", str(tmp_path), inputs=both)
+    said = " ".join(ran.stderr.split())
+    assert "1 segmented, 0 there already, 1 failed" in said
+    assert "name the case in `incomplete` of the site's file or convert it to .nii.gz" in said
+    assert "as the site's file says (`incomplete`)" in said
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,25 @@ def test_a_matrix_that_contradicts_the_voxel_sizes_is_said_with_both(tmp_path: P
     )
 
 
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [((1, 2), True), ((1, 3), True), ((1, 4), True), ((1, 1), False), ((2, 2), False)],
+)
+def test_a_scan_that_was_aligned_on_purpose(
+    tmp_path: Path, codes: tuple[int, int], told: bool
+) -> None:
+    """As SPM writes it; either remedy of the message makes it one geometry."""
+    moved = affine((0, 0, 0.1), (1.5, 1.5, 8), (3, 0, 0))
+    fields = dict(zip(("qform_code", "sform_code"), codes, strict=True))
+    message = refused(write(tmp_path / "a.nii", moved, THICK, **fields))
+    assert ("set qform_code to 0 or copy sform into qform, in image and label" in message) == told
+    for quaternion, code in ((THICK, 0), (moved, codes[0])):
+        fields["qform_code"] = code
+        path = write(tmp_path / "a.nii", moved, quaternion, **fields)
+        np.testing.assert_allclose(nib.load(path).affine, moved, atol=1e-5)
+        assert read_image(path, case="014").GetOrigin()[0] == pytest.approx(-3)
+
+
 @pytest.mark.parametrize("forms", [(THICK, THICK), (THICK, None), (None, THICK)])
 @pytest.mark.parametrize(
     ("fields", "said"),

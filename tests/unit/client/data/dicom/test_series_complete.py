@@ -1,6 +1,7 @@
 """Slices that headers count and a folder lacks: at the ends nothing else tells of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import dicom_phantoms as ph
 import pytest
 from pydicom import Dataset
 
+from client.data.case import Case
 from client.data.dicom.series import find_series
 from client.data.errors import ScanError
 from client.data.files.image_io import read_image
+from protocol.config.site import SiteConfig
 
 
 def notes_of(folder: Path) -> list[str]:
@@ -43,6 +46,34 @@ def test_slices_missing_at_an_end(tmp_path: Path, values: dict[str, int], said: 
     problem = caught.value.problem
     assert problem.rule == "slices"
     assert problem.message.startswith(said)
+
+
+@pytest.mark.parametrize("name", ["ImagesInAcquisition", "NumberOfSlices"])
+def test_a_series_that_was_cut_on_purpose(tmp_path: Path, name: str) -> None:
+    images = tmp_path / "data" / "imagesTr"
+    for case in ("1", "caf\u00e9"):
+        ph.write_classic(images / case, ph.phantom(), edit=counting(**{name: 19}))
+    facts = {"data": tmp_path / "data", "cache": tmp_path, "state": tmp_path}
+    site = SiteConfig(site="A", incomplete=("cafe\u0301",), **facts)
+    cut = Case(
+        name="caf\u00e9", part="unlabelled", image=images / "caf\u00e9", label=None, site=site
+    )
+    notes: list[str] = []
+    assert cut.read_scan(notes.append).GetSize()[2] == 5
+    assert cut.series is not None
+    assert notes == [
+        f"5 slices, its headers count 19 ({name}): cut on purpose, as the site's file says"
+        " (`incomplete`)"
+    ]
+    with pytest.raises(ScanError, match="name the case in `incomplete` of the site's file"):
+        replace(cut, name="1", image=images / "1").read_scan()
+
+
+def test_a_part_of_a_split_object_is_missed_all_the_same(tmp_path: Path) -> None:
+    edit = counting(InConcatenationTotalNumber=6)
+    folder = ph.write_classic(tmp_path, ph.phantom(), edit=edit)
+    with pytest.raises(ScanError, match="files that it was split into"):
+        find_series(folder, location="", cut=True)
 
 
 @pytest.mark.parametrize(
