@@ -42,11 +42,17 @@ def score(
         str | None,
         typer.Option(help="Site whose file says what the reference's names and numbers mean."),
     ] = None,
+    both: Annotated[
+        bool,
+        typer.Option("--both", help="The prediction has the names and numbers of --site too."),
+    ] = False,
     configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Print DSC and ASD (mm) of every organ of two labels of one scan."""
     with user_errors(ValueError):  # ScanError, and mistakes in --organs and the site's file
+        if both and not site:
+            raise ValueError("--both: needs --site; give the site whose names and numbers they are")
         config = read_site(configs / f"{site}.yaml") if site else None
         scores = score_files(
             prediction,
@@ -54,6 +60,7 @@ def score(
             parse_organs(organs),
             scan=scan,
             config=config,
+            both=both,
             note=lambda line: typer.echo(f"note: {printable(line)}", err=True),
         )
     if as_json:
@@ -69,16 +76,19 @@ def score_files(
     *,
     scan: Path | None = None,
     config: SiteConfig | None = None,
+    both: bool = False,
     note: Note = unheard,
 ) -> "dict[str, OrganScore]":
     """Scores of every organ, distances in mm; of those that the reference's site annotates.
 
     Args:
-        prediction: A label map, RTSTRUCT or DICOM-SEG in the names and values of `organs`.
+        prediction: A label map, RTSTRUCT or DICOM-SEG in the names and values of `organs`; of
+            `config` too where `both` says so.
         reference: The same, in those of `config` where it is given.
         organs: Value of each organ in label maps.
         scan: The image that both were drawn on.
         config: The site's file.
+        both: Whether the prediction is in the site's names and numbers, as the reference is.
         note: Called with what is valid but seldom meant, a line each.
 
     Raises:
@@ -93,9 +103,10 @@ def score_files(
     from client.data.labels.label_pair import Side, read_pair
 
     mapping = site_mapping(config, organs) if config else study_mapping(organs)
+    drawn = prediction_mapping(organs, config if both else None)
     annotated = {organ: value for organ, value in organs.items() if organ in mapping.annotated}
     predicted, true = read_pair(
-        Side(role="prediction", path=prediction, mapping=prediction_mapping(organs)),
+        Side(role="prediction", path=prediction, mapping=drawn),
         Side(role="reference", path=reference, mapping=mapping),
         scan=scan,
         note=note,

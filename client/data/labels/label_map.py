@@ -208,9 +208,11 @@ def study_mapping(organs: Mapping[str, int]) -> LabelMapping:
     )
 
 
-def prediction_mapping(organs: Mapping[str, int]) -> LabelMapping:
-    """As `study_mapping`, of what a network drew: on every slice, and nothing of what is absent."""
-    return replace(study_mapping(organs), empty="absent", gaps="keep")
+def prediction_mapping(organs: Mapping[str, int], config: SiteConfig | None = None) -> LabelMapping:
+    """Of what a network drew: all organs, on every slice; by the study, or by a site's file."""
+    mapping = site_mapping(config, organs) if config else study_mapping(organs)
+    all_drawn = replace(mapping, annotated=frozenset(organs), unannotated={})
+    return replace(all_drawn, empty="absent", gaps="keep")
 
 
 def site_mapping(config: SiteConfig, organs: Mapping[str, int]) -> LabelMapping:

@@ -231,7 +231,7 @@ def _read(
     except ScanError as error:
         if error.problem.rule != "organ":
             raise
-        hint = "; --organs may leave it out, and --site names the file of the reference's site"
+        hint = "; --organs may leave it out, and --site names the site (--both: of both)"
         parts = vars(error.problem) | {"message": error.problem.message + hint}
         raise ScanError(**parts) from error
     if difference := same_grid_error(label, grid):

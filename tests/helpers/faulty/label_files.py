@@ -340,6 +340,16 @@ INPUTS: Mapping[str, Faulty] = {
         rule="values",
         said="holds 2 structures for prostate",
     ),
+    "lf_unknown_names": Faulty(
+        kind="10",
+        what=".seg.nrrd with names that the site's file does not know, and numbers that it does",
+        make=drawn(swapped, segments("Prostata", "Harnblase")),
+        truth=by_plain_bytes(),
+        rule="",
+        said="does not know; its numbers decide: 1 is prostate, 2 is bladder",
+        volumes_ml=BOTH_ML,
+        site={"labels": {"bladder": ["Blase", 2], "prostate": [1]}},
+    ),
     "lf_empty": Faulty(
         kind="10",
         what=".seg.nrrd with a segment for an organ that holds no voxel",

@@ -68,6 +68,28 @@ def test_mistakes_give_status_2_and_no_traceback(tmp_path: Path) -> None:
         assert not isinstance(result.exception, ValueError)
 
 
+def test_with_both_the_prediction_is_in_the_sites_numbers_too(tmp_path: Path) -> None:
+    label = save(tmp_path / "p.nii.gz", {(1, 1, 1): 21, (2, 2, 2): 22})
+    (tmp_path / "A.yaml").write_text(
+        "site: A\ndata: d\ncache: c\nstate: s\nlabels: {bladder: [21], prostate: [22]}\n"
+    )
+    command = ["score", str(label), str(label), "--organs", "bladder=1,prostate=2"]
+    site = ["--site", "A", "--configs", str(tmp_path)]
+    result = CliRunner().invoke(app, [*command, *site, "--both", "--json"])
+    assert result.exit_code == 0
+    assert {organ: score["dsc"] for organ, score in json.loads(result.stdout).items()} == {
+        "bladder": 1,
+        "prostate": 1,
+    }
+    for options, message in [
+        (site, "case prediction: label map p.nii.gz holds the values 21, 22"),
+        (["--both"], "--both: needs --site"),
+    ]:
+        result = CliRunner().invoke(app, [*command, *options])
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.split())
+
+
 def test_organs_are_parsed() -> None:
     assert parse_organs(" bladder=1, seminal_vesicle2 = 255 ,") == {
         "bladder": 1,
