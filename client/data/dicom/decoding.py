@@ -10,7 +10,11 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import (
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    RLELossless,
+    generate_uid,
+)
 
 from client.data.dicom.headers import DAMAGED, load, text
 from client.data.errors import ScanError
@@ -28,6 +32,7 @@ _PIXELS = (
     "PixelData",
 )
 
+_PADDING = 128  # bytes that may follow the pixels of a small slice
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 _UNCHANGED = ("1", "0")  # what either is where a header has neither
 
@@ -38,6 +43,8 @@ def decode(file: Path, size: tuple[int, ...], *, location: str) -> NDArray[np.fl
     Raises:
         ScanError: It is damaged, or holds another number of pixels.
     """
+    header = load(file, location=location, tags=("SOPClassUID", *_PIXELS), pixels=True)
+    check_length(header, file, location=location)
     try:
         return _by_gdcm(file, size)
     except (RuntimeError, ValueError):
@@ -60,6 +67,7 @@ def stored(header: Dataset, file: Path, *, location: str) -> NDArray[np.float32]
     Raises:
         ScanError: It is damaged, or holds another number of pixels.
     """
+    check_length(header, file, location=location)
     size = (int(header.get("NumberOfFrames") or 1), int(header.Rows), int(header.Columns))
     try:
         if not header.file_meta.TransferSyntaxUID.is_compressed:
@@ -67,6 +75,47 @@ def stored(header: Dataset, file: Path, *, location: str) -> NDArray[np.float32]
         return _decompressed(header, size)
     except (AttributeError, ValueError, TypeError, RuntimeError) as error:
         # ITK's own words hold paths and addresses.
+        raise ScanError(location, DAMAGED, rule="damaged", detail=f"first: {file.name}") from error
+
+
+def check_length(header: Dataset, file: Path, *, location: str) -> None:
+    """Whether there are as many pixels as the header counts: where they end early, GDCM takes for
+    the rest whatever was in memory, such as another slice.
+
+    Less than a row more is padding. Of compressed pixels GDCM finds by itself where
+    they end early, those of RLE aside.
+
+    Args:
+        header: With its pixels.
+        file: For messages.
+        location: How a message begins.
+
+    Raises:
+        ScanError: There are fewer, or more.
+    """
+    if "PixelData" not in header:
+        return
+    if header.file_meta.TransferSyntaxUID.is_compressed:
+        if header.file_meta.TransferSyntaxUID == RLELossless:
+            _check_runs(header, file, location)
+        return
+    row = int(header.Columns) * int(header.get("BitsAllocated") or 16) // 8
+    counted = int(header.get("NumberOfFrames") or 1) * int(header.Rows) * row
+    counted *= int(header.get("SamplesPerPixel") or 1)
+    found = len(header.PixelData or b"")
+    if not counted <= found < counted + max(row, _PADDING):
+        raise ScanError(
+            location,
+            f": a file holds {found} bytes of pixels, its header counts {counted}; it {DAMAGED}",
+            rule="damaged",
+            detail=f"first: {file.name}",
+        )
+
+
+def _check_runs(header: Dataset, file: Path, location: str) -> None:
+    try:
+        header.pixel_array  # noqa: B018
+    except Exception as error:  # whatever a decoder meets in bytes that are cut
         raise ScanError(location, DAMAGED, rule="damaged", detail=f"first: {file.name}") from error
 
 

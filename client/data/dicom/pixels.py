@@ -142,7 +142,7 @@ def _check_bits(header: Dataset, location: str) -> None:
             rule="format",
         )
     allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
-    high = int(header.get("HighBit") or stored - 1)
+    high = int(text(header, "HighBit") or stored - 1)
     if allocated not in (8, 16, 32) or not 0 < stored <= allocated or high != stored - 1:
         raise ScanError(
             location,

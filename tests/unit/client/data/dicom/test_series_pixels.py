@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_modality_lut
 
 from client.data.dicom.decoding import rescale
@@ -143,6 +144,36 @@ def test_a_spacing_of_0_is_no_damage(tmp_path: Path, syntax: str) -> None:
     assert image.GetSpacing() == pytest.approx(made.spacing_mm)
 
 
+@pytest.mark.parametrize("found", [0, 252, 464, 502, 504 + 128, 1008])
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_pixels_that_are_fewer_or_more_than_the_header_counts(
+    tmp_path: Path, found: int, multiframe: bool
+) -> None:
+    """GDCM took another slice's for those that are missing."""
+    file, counted = tmp_path / "IM0002", 504
+    if multiframe:
+        ph.write_enhanced(file, ph.phantom())
+        found, counted = 4 * 504 + found, 5 * 504
+    else:
+        ph.write_classic(tmp_path, ph.phantom())
+    header = dcmread(file)
+    header.PixelData = (header.PixelData * 3)[:found]
+    ph.save(header, file)
+    said = f": a file holds {found} bytes of pixels, its header counts {counted}; it cannot be read"
+    refused(lambda: read_series(tmp_path, location=""), "damaged", said)
+
+
+@pytest.mark.parametrize("syntax", ph.SYNTAXES)
+@pytest.mark.parametrize("lost", [4, 40, 200])
+def test_compressed_pixels_that_end_early(tmp_path: Path, syntax: str, lost: int) -> None:
+    ph.write_classic(tmp_path, ph.phantom(), syntax=syntax)
+    header = dcmread(tmp_path / "IM0002")
+    frame = next(generate_frames(header.PixelData, number_of_frames=1))
+    header.PixelData = encapsulate([frame[:-lost]])
+    ph.save(header, tmp_path / "IM0002")
+    refused(lambda: read_series(tmp_path, location=""), "damaged", "cannot be read; copy")
+
+
 def test_odd_numbers_of_bytes(tmp_path: Path) -> None:
     folder = series_of(tmp_path, bits(8, 8, 7), np.uint8, (0, 255), 13)
     for file in folder.iterdir():
@@ -159,6 +190,7 @@ REFUSED: dict[str, tuple[ph.Edit, str, str]] = {
     "high_bit_15": (bits(16, 12, 15), "format", "has pixels of 12 bits up to bit 15 in 16, which"),
     "high_bit_13": (bits(16, 12, 13), "format", "has pixels of 12 bits up to bit 13 in 16, which"),
     "more_bits": (bits(16, 24, 23), "format", "has pixels of 24 bits up to bit 23 in 16, which"),
+    "high_bit_0": (bits(16, 16, 0), "format", "has pixels of 16 bits up to bit 0 in 16, which"),
     "no_bits": (bits(16, 0, 0), "format", "has pixels of 0 bits"),
     "no_sign": (without("PixelRepresentation"), "format", "does not say how its pixels are stored"),
     "no_stored": (without("BitsStored"), "format", "does not say how its pixels are stored"),
