@@ -19,6 +19,7 @@ import yaml
 from client.data.case import Case
 from client.data.errors import ScanError
 from client.data.files.integrity import data_file
+from client.data.files.writing import write_image
 from client.data.folder.entries import suffix_of
 from client.data.folder.layout import LAYOUT
 from client.data.folder.names import check_name
@@ -161,7 +162,7 @@ def _write_partly(
     partly.CopyInformation(full)
     folder.mkdir(parents=True, exist_ok=True)
     # NRRD keeps the geometry to the last digit.
-    sitk.WriteImage(partly, str(folder / f"{case.name}.nrrd"), useCompression=True)
+    write_image(partly, folder / f"{case.name}.nrrd")
 
 
 def _shares(sites: int) -> dict[str, tuple[int, int]]:

@@ -55,3 +55,12 @@ class ScanError(ValueError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with every field."""
         return partial(ScanError, **vars(self.problem)), ()
+
+
+def not_written(location: str, error: Exception) -> ScanError:
+    """Of a file that could not be written: why, as the system says it, without a name."""
+    reason = getattr(error, "strerror", None)
+    why = f" ({reason.lower()})" if reason else ""
+    return ScanError(
+        location, f"cannot be written{why}; check its folder and the disk", rule="closed"
+    )

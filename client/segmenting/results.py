@@ -6,11 +6,8 @@ because they go back to where the scan came from.
 
 from __future__ import annotations
 
-import gzip
 import json
-import struct
 import time
-import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,12 +20,13 @@ from asdnet_models.config import Frozen
 from asdnet_models.preprocessing import PREPROCESSING_VERSION
 from client.data.dicom.series import DicomSeries, find_series
 from client.data.errors import ScanError
+from client.data.errors import not_written as unwritten
 from client.data.files.geometry import unplaced
 from client.data.files.image_io import (
     read_image,
     write_label_map,
 )
-from client.data.files.nifti import clear_codes
+from client.data.files.writing import write_image
 from client.data.hashing import content_hash
 from client.data.pseudonyms import Pseudonyms
 from client.segmenting.options import NOTICE, Options
@@ -43,7 +41,6 @@ _NO_SERIES = "the scan is no DICOM series, whose header it would need"
 
 # Raise it whenever the files of the same prediction would change: older results are made anew.
 _LAYOUT_VERSION = 2
-_NIFTI_SLOPE = 112  # byte of scl_slope, which scl_inter follows (nifti1.h)
 _PNG_LEVEL = 1  # a scan is noise, of which a higher level saves 5 % in five times the time
 
 
@@ -195,21 +192,20 @@ def write_confidence(confidence_zyx: NDArray[np.float32], scan: sitk.Image, path
         confidence_zyx: In [0, 1], on the scan's grid.
         scan: Whose geometry the file gets.
         path: A .nii.gz file.
+
+    Raises:
+        ScanError: It cannot be written.
     """
     as_bytes = np.empty(confidence_zyx.shape, np.uint8)
     for out, values in zip(as_bytes, confidence_zyx, strict=True):  # no copy of the whole in floats
         out[...] = np.rint(values * 255)
     image = sitk.GetImageFromArray(as_bytes)
     image.CopyInformation(scan)
-    plain = path.with_name(f".{uuid.uuid4().hex}.nii")
+    location = f"confidence map {path.name}"
     try:
-        sitk.WriteImage(image, str(plain))
-        content = bytearray(plain.read_bytes())
-    finally:
-        plain.unlink(missing_ok=True)
-    struct.pack_into("<2f", content, _NIFTI_SLOPE, 1 / 255, 0.0)
-    packed = clear_codes(bytes(content)) if unplaced(scan) else bytes(content)
-    path.write_bytes(gzip.compress(packed, 6, mtime=0))  # and no file name in its header
+        write_image(image, path, slope=1 / 255, unplaced=unplaced(scan))
+    except (RuntimeError, OSError) as error:
+        raise unwritten(location, error) from error
 
 
 def software() -> str:
@@ -282,6 +278,8 @@ def _write_dicom(
         try:
             left_out.update(write(folder / f"segmentation.{name}.dcm", drawing))
         except ScanError as error:
+            if error.problem.rule == "closed":  # the disk's fault: the case has no result then
+                raise
             not_written[name] = error.problem.anonymous
         except Exception as error:  # of a library, at a header that nobody thought of
             log_unexpected(error)

@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
+from client.data.files.writing import write_image
 from client.data.folder.names import check_name
 from protocol.files import atomic_folder
 from simulation.errors import CohortError
@@ -209,7 +210,7 @@ def acquire_case(seed: int, voxel_mm: float, site: str, number: int) -> Acquired
 
 
 def _write(image: sitk.Image, path: Path) -> None:
-    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+    write_image(image, path, level=1)
 
 
 def _digest(image: sitk.Image) -> str:

@@ -6,7 +6,6 @@ refused here, with what to do about it, so that nothing behind this door checks 
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from asdnet_models.geometry import GeometryError, format_numbers, usable_geometry
 from client.data.dicom.objects import is_dicom
 from client.data.dicom.series import find_series, read_series, series_grid
-from client.data.errors import ScanError
+from client.data.errors import ScanError, not_written
 from client.data.files.geometry import (
     FORM_CODES,
     ImageGrid,
@@ -28,8 +27,8 @@ from client.data.files.geometry import (
 )
 from client.data.files.integrity import check_header, check_integrity, header_reading
 from client.data.files.itk_reader import itk_quiet, open_image
-from client.data.files.nifti import clear_codes, is_nifti
 from client.data.files.readings import Reading, check_same
+from client.data.files.writing import write_image
 from client.data.folder.entries import (
     IMAGE_IO,
     check_entry,
@@ -38,7 +37,6 @@ from client.data.folder.entries import (
 from client.data.folder.names import check_name
 from client.data.labels.segment_names import read_segment_names
 from client.data.notes import Note, unheard
-from protocol.files import atomic_file
 
 _WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")  # one file each, so that it can be replaced
 _INTEGER_TOLERANCE = 1e-3  # a label stored with a slope comes back as 0.9999999
@@ -183,14 +181,9 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
     image = sitk.GetImageFromArray(as_bytes)
     image.CopyInformation(like)
     try:
-        with atomic_file(path) as draft:
-            sitk.WriteImage(image, str(draft), useCompression=True)
-            if unplaced(like) and is_nifti(path):
-                _clear_codes(draft)
+        write_image(image, path, unplaced=unplaced(like))
     except (RuntimeError, OSError) as error:
-        raise ScanError(
-            location, "cannot be written; check its folder and the disk", rule="closed"
-        ) from error
+        raise not_written(location, error) from error
 
 
 def _as_floats(stored: sitk.Image) -> sitk.Image:
@@ -199,14 +192,6 @@ def _as_floats(stored: sitk.Image) -> sitk.Image:
         if stored.HasMetaDataKey(key):  # a cast drops them
             image.SetMetaData(key, stored.GetMetaData(key))
     return image
-
-
-def _clear_codes(path: Path) -> None:
-    content = path.read_bytes()
-    if path.name.lower().endswith(".gz"):
-        path.write_bytes(gzip.compress(clear_codes(gzip.decompress(content)), 6, mtime=0))
-    else:
-        path.write_bytes(clear_codes(content))
 
 
 def _read(

@@ -16,7 +16,7 @@ from client.data.dicom.derived.copied import copied, is_copied
 from client.data.dicom.frames import frame_places
 from client.data.dicom.headers import load, text
 from client.data.dicom.series import DicomSeries, series_grid
-from client.data.errors import ScanError
+from client.data.errors import ScanError, not_written
 from client.data.files.geometry import same_grid_error
 from protocol.files import atomic_file
 
@@ -188,6 +188,4 @@ def save(dataset: Dataset, path: Path, *, location: str) -> None:
         with atomic_file(path) as draft:
             dataset.save_as(draft, enforce_file_format=True)
     except OSError as error:
-        raise ScanError(
-            location, "cannot be written; check its folder and the disk", rule="closed"
-        ) from error
+        raise not_written(location, error) from error
