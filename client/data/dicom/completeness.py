@@ -64,7 +64,7 @@ def check_complete(
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         return
     _check_counts(headers, location, note, cut)
-    _check_spacing(headers, note)
+    check_spacing(headers, note)
     found = len(headers)
     numbers = sorted(_number(header, "InstanceNumber") for header in headers)
     steps = {b - a for a, b in itertools.pairwise(numbers)}
@@ -112,7 +112,7 @@ def depth_mm(header: Dataset) -> float:
         return 0.0
 
 
-def _check_spacing(headers: Sequence[Dataset], note: Note) -> None:
+def check_spacing(headers: Sequence[Dataset], note: Note) -> None:
     """Every second slice alone is an even stack; what the header says of its steps tells of it.
 
     Some scanners write the gap between slices as their spacing: a step less the thickness, or

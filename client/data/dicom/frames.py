@@ -15,9 +15,11 @@ from pydicom import Dataset
 
 from client.data.dicom.decoding import rescale, stored
 from client.data.dicom.headers import load
+from client.data.dicom.one_scan import check_acquisition, note_frames
 from client.data.dicom.pixels import check_pixels, slice_of
 from client.data.dicom.slices import Grid, Slice, stack
 from client.data.errors import ScanError
+from client.data.notes import Note, unheard
 
 # The functional groups that are read here (PS3.3, C.7.6.16.2).
 _GROUPS = (
@@ -32,19 +34,22 @@ _GROUPS = (
 )
 
 
-def read_frames(files: Sequence[Path], *, location: str) -> sitk.Image:
+def read_frames(files: Sequence[Path], *, location: str, note: Note = unheard) -> sitk.Image:
     """The volume of all frames of files, sorted by position, each rescaled by its own slope.
 
     Args:
         files: Of one series: one of many frames, several, or one of each frame.
         location: How a message begins.
+        note: Called with what hints at frames that are missing, or of several scans.
 
     Raises:
         ScanError: Pixels that `check_pixels` or GDCM refuses, frames without a geometry, or
-            frames that are no one stack.
+            frames that are no one stack of one acquisition.
     """
     headers = [load(file, location=location, pixels=True) for file in files]
     groups, grid = _grid(headers, location)
+    check_acquisition(groups, location=location, note=note)
+    note_frames(groups, note=note)
     voxels = np.empty(grid.shape, np.float32)
     places = np.argsort(grid.order).tolist()  # of each frame along z
     frames = zip(groups, places, strict=True)
@@ -63,7 +68,9 @@ def frames_grid(files: Sequence[Path], *, location: str) -> Grid:
     Raises:
         ScanError: As for `read_frames`, the pixels left aside.
     """
-    return _grid([load(file, location=location) for file in files], location)[1]
+    groups, grid = _grid([load(file, location=location) for file in files], location)
+    check_acquisition(groups, location=location, note=unheard)
+    return grid
 
 
 def frame_places(headers: Sequence[Dataset]) -> tuple[tuple[int, int], ...]:

@@ -13,8 +13,10 @@ from pydicom import Dataset
 
 from client.data.dicom.decoding import decode, rescale
 from client.data.dicom.headers import load, text
+from client.data.dicom.one_scan import check_acquisition
 from client.data.dicom.slices import Grid, Slice, stack
 from client.data.errors import ScanError
+from client.data.notes import Note, unheard
 
 _DECODED = (
     uids.ImplicitVRLittleEndian,
@@ -35,7 +37,7 @@ _DECODED = (
 _ACQUIRED = {
     "EchoTime": "echo time",
     "EffectiveEchoTime": "echo time",
-    "EchoNumbers": "echo time",
+    "EchoNumbers": "echo number",
     "DiffusionBValue": "b-value",
     "TemporalPositionIdentifier": "temporal position",
     "TemporalPositionIndex": "temporal position",
@@ -65,20 +67,21 @@ _TAGS = (
 )
 
 
-def read_slices(files: Sequence[Path], *, location: str) -> sitk.Image:
+def read_slices(files: Sequence[Path], *, location: str, note: Note = unheard) -> sitk.Image:
     """The volume of a series' files, one slice each, in whatever order they are given.
 
     Raises:
-        ScanError: Pixels that `check_pixels` or GDCM refuses, or slices that are no stack.
+        ScanError: Pixels that `check_pixels` or GDCM refuses, or slices that are no stack of one
+            acquisition.
     """
-    grid = slices_grid(files, location=location)
+    grid = slices_grid(files, location=location, note=note)
     voxels = np.empty(grid.shape, np.float32)
     for at, index in enumerate(grid.order):
         voxels[at] = decode(files[index], grid.shape[1:], location=location)
     return grid.image(voxels)
 
 
-def slices_grid(files: Sequence[Path], *, location: str) -> Grid:
+def slices_grid(files: Sequence[Path], *, location: str, note: Note = unheard) -> Grid:
     """The grid of a series' files, by their headers; its order is of the files as given.
 
     Raises:
@@ -88,9 +91,11 @@ def slices_grid(files: Sequence[Path], *, location: str) -> Grid:
     for header in headers:
         check_pixels(header, location=location)
         rescale((header,), location=location)
-    return stack(
+    grid = stack(
         [slice_of(header, (header,), location=location) for header in headers], location=location
     )
+    check_acquisition([(header,) for header in headers], location=location, note=note)
+    return grid
 
 
 def check_pixels(header: Dataset, *, location: str) -> None:

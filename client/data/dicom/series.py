@@ -16,6 +16,7 @@ from client.data.dicom.completeness import check_complete, depth_mm, left_out_li
 from client.data.dicom.frames import frames_grid, read_frames
 from client.data.dicom.headers import quiet, text
 from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, is_label, objects_of
+from client.data.dicom.one_scan import check_shared
 from client.data.dicom.pixels import read_slices, slices_grid
 from client.data.dicom.slices import Grid
 from client.data.errors import ScanError
@@ -139,7 +140,8 @@ def find_series(
             no such file.
 
     Raises:
-        ScanError: No series or several are left, or a DICOM file is damaged or unreadable.
+        ScanError: No series or several are left, what is one series by its UID is of several
+            people, studies, frames or modalities, or a DICOM file is damaged or unreadable.
     """
     groups: dict[str, list[tuple[Path, Dataset]]] = {}
     objects = objects_of(folder, location, _TAGS)
@@ -154,8 +156,9 @@ def find_series(
             check_name(file, f"{location}: file {file.name}")
         if left_out := left_out_line(objects, wanted[0].files):
             note(left_out)
-        group = groups[wanted[0].series_uid]
-        check_complete([header for _, header in group], location=location, note=note, cut=cut)
+        headers = [header for _, header in groups[wanted[0].series_uid]]
+        check_shared(headers, location=location, note=note)
+        check_complete(headers, location=location, note=note, cut=cut)
         return wanted[0]
     if not candidates:
         message = "holds no readable DICOM series; export the scan again"
@@ -203,8 +206,8 @@ def read_series(
     if isinstance(source, Path):
         source = find_series(source, location=location, patterns=patterns, note=note, cut=cut)
     if source.multiframe:
-        return read_frames(source.files, location=location)
-    return read_slices(source.files, location=location)
+        return read_frames(source.files, location=location, note=note)
+    return read_slices(source.files, location=location, note=note)
 
 
 @quiet()
