@@ -29,6 +29,7 @@ from protocol.wire.messages import (
     read_run,
 )
 from protocol.wire.weights import MessageError, Weights
+from reporting.unexpected import log_unexpected
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,10 @@ def site_from_node_config(context: Context) -> SiteConfig:
     return read_site(Path(str(context.node_config["site-config"])))
 
 
-def filter_replies(site_of: SiteOf) -> Mod:
+def filter_replies(site_of: SiteOf, *, keep_log: bool = False) -> Mod:
     """A mod: what is not on the allow-list, and an exception's text, stay at the site.
+
+    With `keep_log`, the exception goes into `unexpected.log` as well.
 
     Behind a SuperNode the executor, which is never part of a bundle, does the same once more.
     """
@@ -54,14 +57,21 @@ def filter_replies(site_of: SiteOf) -> Mod:
         except Exception as error:
             kind = message.metadata.message_type
             log.exception("this site could not answer a %r message", kind)
+            if keep_log:
+                log_unexpected(error)
             return error_reply(message, type(error).__name__)
 
     return mod
 
 
-def build_client_app(site_of: SiteOf) -> ClientApp:
-    """The ClientApp of the hospital that `site_of` returns."""
-    app = ClientApp(mods=[filter_replies(site_of)])
+def build_client_app(site_of: SiteOf, *, keep_log: bool = False) -> ClientApp:
+    """The ClientApp of the hospital that `site_of` returns.
+
+    Args:
+        site_of: The site's file, by the context of a call.
+        keep_log: Write what goes wrong into `unexpected.log`; a SuperNode has a log of its own.
+    """
+    app = ClientApp(mods=[filter_replies(site_of, keep_log=keep_log)])
 
     @app.query()
     def query(message: Message, context: Context) -> Message:

@@ -185,5 +185,7 @@ def _write(error: BaseException, folder: Path) -> Path:
     entry = f"{head}, {printable(command)}: {unexpected_place(error)}\n    {_details(error)}\n"
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        with suppress(OSError):  # somebody else's, whom its mode is up to
+            os.fchmod(file.fileno(), 0o600)  # one that was there already, too
         file.write(entry.encode("utf-8", "replace"))
     return path

@@ -8,9 +8,12 @@ pinned.
 
 import logging
 import os
+import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import protocol.telemetry  # isort: skip
@@ -25,7 +28,9 @@ from flwr.simulation import run_simulation
 from client.app import build_client_app
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
+from reporting.unexpected import LOG, keep_log_in, log_folder, personal_folder
 from server.app import build_server_app
+from server.rounds.errors import QuorumError
 from server.rounds.loop import new_record, run_study
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
@@ -63,10 +68,13 @@ def simulate(
     level = flower.level
     flower.setLevel(logging.ERROR)
     resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus_per_site}
+    started = time.time()
     try:
         run_simulation(
             server_app=build_server_app(serve),
-            client_app=build_client_app(partial(_site_of_partition, dict(sites))),
+            client_app=build_client_app(
+                partial(_site_of_partition, dict(sites), log_folder()), keep_log=True
+            ),
             num_supernodes=len(sites),
             backend_config={
                 "client_resources": resources,
@@ -77,6 +85,8 @@ def simulate(
                 },
             },
         )
+    except QuorumError as error:
+        raise QuorumError(f"{error}{_log_since(started)}") from error
     finally:
         flower.setLevel(level)
     return records[0]
@@ -87,6 +97,18 @@ def gpu_share(device: str, sites_per_gpu: int) -> float:
     return int(10_000 / sites_per_gpu) / 10_000 if device == "cuda" else 0.0
 
 
-def _site_of_partition(sites: Mapping[str, SiteConfig], context: Context) -> SiteConfig:
+def _site_of_partition(
+    sites: Mapping[str, SiteConfig], log: Path | None, context: Context
+) -> SiteConfig:
     """Flower numbers its virtual nodes; the sites are taken in the order of their names."""
+    keep_log_in(log)  # of this worker, which is none of the command's own processes
     return sites[sorted(sites)[int(context.node_config["partition-id"])]]
+
+
+def _log_since(started: float) -> str:
+    """Where the simulated sites' log is, if they have written into it since then."""
+    with suppress(OSError, RuntimeError):  # there is none, or the user has no home
+        path = (log_folder() or personal_folder()).expanduser() / LOG
+        if path.stat().st_mtime >= started - 1:
+            return f", here {path}"
+    return ""

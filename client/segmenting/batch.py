@@ -30,7 +30,8 @@ class Failure:
 
     Attributes:
         rule: The rule that it breaks; `error` for what the machine lacks.
-        message: Rule, value and hint, without a name of the site's.
+        message: Rule, value and hint, without a name of the site's; of what nobody expected, the
+            path of the user's own log.
         full: The whole message, for the site's own screen.
     """
 
@@ -148,13 +149,14 @@ def _failure(error: Exception) -> Failure:
         )
         return Failure(rule="error", message=message, full=message)
     if isinstance(error, OSError):
+        reason = error.strerror or type(error).__name__
         message = (
-            f"a file cannot be read or written ({error.strerror}); check the disk and its rights"
+            f"a file cannot be read or written ({reason.lower()}); check the disk and its rights"
         )
         return Failure(rule="error", message=message, full=f"{message}: {error}")
     # Its words may hold a path or a header's text, so that they are in the log alone.
     message = (
         f"something went wrong that this program did not expect ({unexpected_place(error)});"
-        " please report it"
+        f" {log_unexpected(error)}; please report it"
     )
-    return Failure(rule="unexpected", message=message, full=f"{message} ({log_unexpected(error)})")
+    return Failure(rule="unexpected", message=message, full=message)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -282,3 +283,17 @@ def test_the_site_file_is_named_by_the_node(make_site: MakeSite, tmp_path: Any) 
     context = Context(2, 17, {"site-config": str(path)}, RecordDict(), {})
     found = site_from_node_config(context)
     assert (found.site, found.data) == ("North", (tmp_path / "d").resolve())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_goes_wrong_is_in_a_file_where_no_supernode_keeps_a_log(
+    make_site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    message = Message(RecordDict(), 17, MessageType.TRAIN)
+    message.metadata.__dict__["_message_id"] = "instruction-1"
+    context = Context(run_id=2, node_id=17, node_config={}, state=RecordDict(), run_config={})
+    config = make_site()
+    reply = build_client_app(lambda _: config, keep_log=kept)(message, context)
+    assert reply.has_error()
+    assert (tmp_path / "xdg" / "asdnet" / "unexpected.log").exists() == kept

@@ -69,6 +69,14 @@ def test_the_traceback_is_in_a_private_file_and_not_in_the_line(folder: Path) ->
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_a_log_that_others_could_read_is_closed_to_them(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / LOG).touch()
+    (folder / LOG).chmod(0o644)
+    note_unexpected(caught(KeyError("/data/Doe^Jane")))
+    assert stat.S_IMODE((folder / LOG).stat().st_mode) == 0o600
+
+
 def line_of(words: str) -> int:
     lines = Path(__file__).read_text(encoding="utf-8").splitlines()
     return next(number for number, line in enumerate(lines, 1) if line.strip() == words)

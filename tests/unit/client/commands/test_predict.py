@@ -327,10 +327,11 @@ def test_one_bad_case_stops_no_other(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(28, "No space left on device", "/home/x"), "(No space left on device)"),
+        (OSError(28, "No space left on device", "/home/x"), "(no space left on device)"),
         (MemoryError(), "out of memory: the scan is too large"),
         (torch.OutOfMemoryError("x"), "give --device cpu"),
         (KeyError("/home/x"), "this program did not expect (KeyError in "),
+        (KeyError("/home/x"), "unexpected.log; please report it"),
     ],
 )
 def test_nothing_half_written_stays_and_an_older_result_does(
