@@ -30,6 +30,7 @@ _LOG_BYTES, _ENTRY_CHARACTERS = 2**20, 2**15
 _FRAME = re.compile(r'^ *File "(.+?)", line (\d+)', re.MULTILINE)
 _AT = "while working on "
 _OUT_OF_MEMORY = "OutOfMemoryError"  # torch's, by name: most commands do without torch
+_NO_ROOM = ("failed to map segment", "cannot allocate memory")  # of glibc's loader
 
 _folder: Path | None = None
 
@@ -135,6 +136,10 @@ def _own(file: str) -> Path | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether there was too little memory, or too little of an accelerator's."""
+    if isinstance(error, ImportError):  # of a library that the loader found no room for
+        text = str(error).lower()
+        # A static TLS block is full for another reason: the order in which libraries were loaded.
+        return "static tls" not in text and any(words in text for words in _NO_ROOM)
     return isinstance(error, MemoryError) or type(error).__name__ == _OUT_OF_MEMORY
 
 

@@ -189,3 +189,19 @@ def test_developers_see_the_traceback(folder: Path, tmp_path: Path) -> None:
     done = run("server", "KeyError(patient)", tmp_path, **{DEBUG: "1"})
     assert done.stderr.startswith("Traceback (most recent call last):")
     assert "KeyError: 'Jane Doe'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "memory"),
+    [
+        ("libtorch_cpu.so: failed to map segment from shared object", True),
+        ("libtorch_cpu.so: cannot map zero-fill pages: Cannot allocate memory", True),
+        ("libgomp.so.1: cannot allocate memory in static TLS block", False),
+        ("No module named 'torch'", False),
+    ],
+)
+def test_a_library_that_finds_no_room_is_told_as_memory(
+    folder: Path, words: str, memory: bool
+) -> None:
+    line = note_unexpected(caught(ImportError(words)))
+    assert line.startswith("memory ran out") == memory
