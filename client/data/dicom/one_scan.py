@@ -83,7 +83,7 @@ def check_acquisition(slices: Sequence[Sequence[Dataset]], *, location: str, not
     Args:
         slices: Of each, the data sets that describe it, the nearest to it first.
         location: How a message begins.
-        note: Called with several temporal positions.
+        note: Called with several temporal positions, and with what some slices lack.
 
     Raises:
         ScanError: They differ in echo, b-value, or in what their values are (magnitude or phase,
@@ -99,6 +99,13 @@ def check_acquisition(slices: Sequence[Sequence[Dataset]], *, location: str, not
         if len(kinds) > 1:
             raise _mixed(location, f"image types, {' and '.join(sorted(kinds))}")
     _check_rescaled(slices, location)
+    for shown, names in (*_NUMBERS.items(), ("temporal position", _TIMES)):
+        lacking = sum(not _first(groups, names) for groups in slices)
+        if 0 < lacking < len(slices):
+            note(
+                f"{lacking} of its {len(slices)} slices {_have(lacking)} no {shown}, the others"
+                " have one; look whether they are one scan"
+            )
     times = {_first(groups, _TIMES) for groups in slices} - {""}
     if len(times) > 1:
         note(f"its slices are of {len(times)} temporal positions; look whether they are one scan")

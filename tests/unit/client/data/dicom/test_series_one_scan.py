@@ -95,8 +95,6 @@ def test_a_series_of_which_half_is_anonymised(tmp_path: Path) -> None:
     ("values", "rule", "said"),
     [
         ({"EchoTime": "20"}, "slices", "its slices are of several echo times, 20 to 100; keep"),
-        ({"EchoNumbers": 2}, "", ""),
-        ({"DiffusionBValue": 1000.0}, "", ""),
         ({"ImageType": ["DERIVED", "SECONDARY", "P"]}, "slices", "image types, magnitude and phas"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "P_FFE"]}, "slices", "image types, magnitude and p"),
         ({"RescaleSlope": "3", "RescaleIntercept": "0"}, "undefined", "3 of its 5 slices have no"),
@@ -155,6 +153,21 @@ def test_slices_of_several_times_are_noted(tmp_path: Path) -> None:
     made = ph.phantom()
     ph.write_classic(tmp_path, made, edit=in_turns(TemporalPositionIdentifier=(1, 2)))
     said = "its slices are of 2 temporal positions; look whether they are one scan"
+    assert notes_of(tmp_path, made.voxels) == [said]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"TemporalPositionIdentifier": 2}, "temporal position"),
+        ({"DiffusionBValue": 1000.0}, "b-value"),
+        ({"EchoNumbers": 2}, "echo number"),
+    ],
+)
+def test_what_some_slices_lack_is_noted(tmp_path: Path, values: dict[str, Any], shown: str) -> None:
+    made = ph.phantom()
+    ph.write_classic(tmp_path, made, edit=some(1, 3, **values))
+    said = f"3 of its 5 slices have no {shown}, the others have one; look whether they are one scan"
     assert notes_of(tmp_path, made.voxels) == [said]
 
 
