@@ -223,10 +223,6 @@ FAULTS = {
     "no frame of reference": Fault(
         edit=without("FrameOfReferenceUID"), not_written="names no frame of reference"
     ),
-    "two frames of reference": Fault(
-        edit=each(lambda header, z: setattr(header, "FrameOfReferenceUID", f"1.2.{z // 2}")),
-        not_written="FrameOfReferenceUID is not the same in all files",
-    ),
     "one identifier for all slices": Fault(
         edit=put(SOPInstanceUID="1.2.3"), not_written="SOPInstanceUID is the same in several"
     ),
