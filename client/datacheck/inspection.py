@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -141,8 +141,8 @@ def _measured(
     check_demands(case, scan, protocol.contract)
     label = case.read_label(scan, protocol.organs, notes.append) if case.label else None
     volumes_ml = _volumes_ml(case, label, protocol)
-    if label is not None and not any(volumes_ml.values()):
-        notes.append("its label holds no organ at all; look whether it is finished")
+    if label is not None:
+        notes += _absences(volumes_ml, notes)
     if unused := case.unused_structures(protocol.organs):
         notes.append(
             f"{len(unused)} of its label's structures left aside: no organ of the study, and not"
@@ -164,6 +164,18 @@ def _measured(
         organ_box=study_box(label, protocol) if box and label is not None else None,
         picture=_picture(scan, label, protocol) if picture else b"",
     )
+
+
+def _absences(volumes_ml: Mapping[str, float], notes: Sequence[str]) -> list[str]:
+    """Lines on organs that count as drawn and are nowhere, unless the notes say so already."""
+    if not any(volumes_ml.values()):
+        return ["its label holds no organ at all; look whether it is finished"]
+    return [
+        f"its label holds no {organ}, which counts as drawn and absent; say by `undrawn` of the"
+        " site's file where nobody drew it"
+        for organ, volume_ml in volumes_ml.items()
+        if not volume_ml and not any(line.startswith(f"{organ}: ") for line in notes)
+    ]
 
 
 def _identifiers(case: Case) -> tuple[str, ...]:

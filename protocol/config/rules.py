@@ -40,7 +40,7 @@ MEANING: Mapping[Rule, str] = {
     "damaged": "files are whole, as their headers and checksums promise",
     "format": "NIfTI-1, MetaImage, NRRD, DICOM; labels also RTSTRUCT and DICOM-SEG",
     "dimensions": "scans are 3-D, of one channel, at least two voxels along each axis",
-    "undefined": "no voxel is NaN or infinite; the geometry leads from index to mm and back",
+    "undefined": "every voxel has one finite value; the geometry leads from index to mm and back",
     "constant": "a scan shows something",
     "pair": "a labelled scan has one label, a label one scan",
     "name": "a case has a name of its own, in UTF-8",

@@ -21,6 +21,7 @@ _SAME_COSINE = 3e-4
 # cochlea to a whole body on its table.
 _VOXEL_MM = (0.01, 50.0)
 _LONGEST_EDGE_MM = (5.0, 3000.0)
+_FARTHEST_M = 10.0  # of the first voxel, from where the scanner's or an atlas's coordinates begin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,16 @@ def check_plausible(grid: ImageGrid, *, location: str, whole: bool = True) -> No
 
     Raises:
         ScanError: A voxel's edge is not from 0.01 to 50 mm, or the longest edge of the scan not
-            from 5 mm to 3 m.
+            from 5 mm to 3 m, or it lies over 10 m away.
     """
+    farthest_m = max(map(abs, grid.origin_mm)) / 1000
+    if farthest_m > _FARTHEST_M:
+        raise ScanError(
+            location,
+            f"has its first voxel {farthest_m:.4g} m away from where its coordinates begin, a scan"
+            f" of a person {_FARTHEST_M:g} m at most; correct its origin, or export it again",
+            rule="geometry",
+        )
     low, high = _VOXEL_MM
     if not all(low <= mm <= high for mm in grid.spacing_mm_xyz):
         raise ScanError(

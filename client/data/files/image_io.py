@@ -19,7 +19,6 @@ from client.data.dicom.objects import is_dicom
 from client.data.dicom.series import find_series, read_series, series_grid
 from client.data.errors import ScanError, not_written
 from client.data.files.geometry import (
-    FORM_CODES,
     ImageGrid,
     check_plausible,
     same_grid_error,
@@ -28,6 +27,7 @@ from client.data.files.geometry import (
 from client.data.files.integrity import check_header, check_integrity, header_reading
 from client.data.files.itk_reader import itk_quiet, open_image
 from client.data.files.readings import Reading, check_same
+from client.data.files.values import as_floats, finite_voxels, note_few_values
 from client.data.files.writing import write_image
 from client.data.folder.entries import (
     IMAGE_IO,
@@ -62,18 +62,22 @@ def read_image(
 
     Raises:
         ScanError: It is missing, damaged, cut short, not 3-D, of several channels, holds NaN or
-            infinite voxels, is constant, or is a label map by its header.
+            infinite voxels or such as 32-bit floats do not hold, is constant, or is a label map by
+            its header.
     """
     location = f"case {case}: image {path.name}"
     _check_is_scan(path, location)
-    image = _as_floats(_read(path, location, "scan", series_patterns, note, cut=cut))
-    voxels = _finite_voxels(image, location)
+    stored = _read(path, location, "scan", series_patterns, note, cut=cut)
+    image = as_floats(stored, location=location)
+    del stored
+    voxels = finite_voxels(image, location=location)
     _check_thickness(image.GetSize(), location)
     check_plausible(ImageGrid.of(image, image.GetSize()), location=location)
     if voxels.min() == voxels.max():
         raise ScanError(
             location, "is constant, every voxel is the same; export it again", rule="constant"
         )
+    note_few_values(voxels, note)
     return image
 
 
@@ -127,7 +131,7 @@ def load_numbers(
     check_plausible(ImageGrid.of(image, image.GetSize()), location=location, whole=False)
     if "float" not in image.GetPixelIDTypeAsString():
         return image
-    voxels = _finite_voxels(image, location)
+    voxels = finite_voxels(image, location=location)
     if np.any(np.abs(voxels - np.rint(voxels)) > _INTEGER_TOLERANCE):
         raise ScanError(
             location,
@@ -184,14 +188,6 @@ def write_label_map(label: NDArray[Any] | sitk.Image, like: sitk.Image, path: Pa
         write_image(image, path, unplaced=unplaced(like))
     except (RuntimeError, OSError) as error:
         raise not_written(location, error) from error
-
-
-def _as_floats(stored: sitk.Image) -> sitk.Image:
-    image = sitk.Cast(stored, sitk.sitkFloat32)
-    for key in FORM_CODES:
-        if stored.HasMetaDataKey(key):  # a cast drops them
-            image.SetMetaData(key, stored.GetMetaData(key))
-    return image
 
 
 def _read(
@@ -267,15 +263,3 @@ def _check_thickness(size_xyz: Sequence[int], location: str) -> None:
             f"is one voxel thin, {format_numbers(size_xyz)}; give a volume",
             rule="dimensions",
         )
-
-
-def _finite_voxels(image: sitk.Image, location: str) -> NDArray[Any]:
-    voxels: NDArray[Any] = sitk.GetArrayViewFromImage(image)
-    undefined = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
-    if undefined:
-        raise ScanError(
-            location,
-            f"is NaN or infinite in {undefined} voxel(s); give them a value first",
-            rule="undefined",
-        )
-    return voxels

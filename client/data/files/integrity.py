@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from client.data.errors import ScanError
-from client.data.files.nifti import CHUNK, check_length, check_nifti_voxels, is_nifti, open_nifti
+from client.data.files.nifti import (
+    CHUNK,
+    check_length,
+    check_nifti_voxels,
+    check_scaling,
+    is_nifti,
+    open_nifti,
+)
 from client.data.files.nifti_geometry import nifti_numbers, nifti_reading
 from client.data.files.readings import Reading, check_axes
 from client.data.files.text_header import TextHeader, read_text_header, text_reading
@@ -30,7 +37,9 @@ _UNREAD = {"bzip2": "compressed by bzip2", "text": "written as text"}
 
 
 def check_header(path: Path, *, location: str) -> None:
-    """Raise where a file's header is none, or its geometry no numbers; voxels stay closed.
+    """Raise where a file's header is none, its geometry no numbers, or its values in doubt.
+
+    Voxels stay closed.
 
     Args and Raises as for `check_integrity`, the voxels left aside.
     """
@@ -40,7 +49,9 @@ def check_header(path: Path, *, location: str) -> None:
                 location, "is cut short: it has 0 bytes; copy or export it again", rule="damaged"
             )
         if is_nifti(path):
-            _check_numbers(nifti_numbers(open_nifti(path, location=location)), location)
+            nifti = open_nifti(path, location=location)
+            _check_numbers(nifti_numbers(nifti), location)
+            check_scaling(nifti, location=location)
             return
         header = read_text_header(path)
         _check_dimensions(header, location)

@@ -22,6 +22,8 @@ CHUNK = 1 << 16  # small, because 64 kB of a constant scan may inflate to 64 MB
 _HEADER = 348  # bytes; NIfTI-2, of 540, is nothing that ITK reads
 _FIRST_VOXEL = 352
 _OFFSET_LIMIT = 1 << 20  # bytes of header and extensions
+_SCALE_AT = 112  # scl_slope and scl_inter, 4 bytes each
+_NO_SCALE = float(np.finfo(np.float64).eps)  # below it ITK takes a slope or an intercept for none
 _FLOATS = {16: "f4", 64: "f8"}  # by NIfTI's code of the voxel type
 _CODES_AT = 252  # qform_code and sform_code, 2 bytes each
 _GZIP = b"\x1f\x8b"
@@ -102,6 +104,48 @@ def open_nifti(path: Path, *, location: str) -> NiftiFile:
 def clear_codes(content: bytes) -> bytes:
     """A NIfTI file of little-endian bytes, its form codes set to 0: placed by voxel sizes alone."""
     return content[:_CODES_AT] + bytes(4) + content[_CODES_AT + 4 :]
+
+
+def check_scaling(file: NiftiFile, *, location: str) -> None:
+    """Raise where two readers make different values of the voxels.
+
+    A slope of 0, NaN or infinity means that the voxels are the values; ITK adds the intercept all
+    the same, so that one organ of a label map becomes the next.  Source: nifti1.h, and the code of
+    ITK 5.4 and nibabel 5.
+
+    Raises:
+        ScanError: ITK and nibabel do.
+    """
+    slope, inter = struct.unpack_from(file.byte_order + "2f", file.header, _SCALE_AT)
+    by_itk = _of_voxels(*_by_itk(slope, inter))
+    if slope == 0 or not math.isfinite(slope):
+        by_nibabel = _of_voxels(1, 0)
+    elif not math.isfinite(inter):
+        by_nibabel = "none"
+    else:
+        by_nibabel = _of_voxels(slope, inter if abs(inter) > _NO_SCALE else 0)
+    if by_itk != by_nibabel:
+        raise ScanError(
+            location,
+            f"says two values of a voxel: with scl_slope {slope:g} and scl_inter {inter:g} it is"
+            f" {by_itk} to ITK, {by_nibabel} to nibabel; write the right ones, 1 and 0 where the"
+            " voxels are the values, or export it again",
+            rule="undefined",
+        )
+
+
+def _by_itk(slope: float, inter: float) -> tuple[float, float]:
+    """Slope and intercept that ITK uses; its library makes 0 of what is not finite."""
+    slope, inter = (number if math.isfinite(number) else 0.0 for number in (slope, inter))
+    if abs(inter) <= _NO_SCALE:
+        inter = 0.0
+    return slope if abs(slope) > _NO_SCALE else 1.0, inter
+
+
+def _of_voxels(slope: float, inter: float) -> str:
+    """What is stored as v."""
+    product = "v" if slope == 1 else f"{slope:g} v"
+    return f"{product} {'-' if inter < 0 else '+'} {abs(inter):g}" if inter else product
 
 
 def check_nifti_voxels(path: Path, file: NiftiFile, *, location: str) -> None:

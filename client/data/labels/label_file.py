@@ -65,6 +65,8 @@ def read_label_file(
         scan = label
     elif names.boxed:
         label = unboxed(label, scan, location=location)
+    else:
+        _check_is_another(label, scan, case)
     put_on_grid(label, scan, location=location)
     if are_names(names.segments, mapping):
         explained = by_number(names.segments, mapping)
@@ -89,6 +91,18 @@ def read_label_file(
     if names.segments:
         note("its segments bear no names of organs; read by their numbers")
     return mapping.translate(label, case=case, location=location)
+
+
+def _check_is_another(label: sitk.Image, scan: sitk.Image, case: str) -> None:
+    """Raise where a scan is its own label map, saved in the place of both."""
+    if label.GetNumberOfComponentsPerPixel() > 1 or label.GetSize() != scan.GetSize():
+        return
+    if np.array_equal(sitk.GetArrayViewFromImage(label), sitk.GetArrayViewFromImage(scan)):
+        raise ScanError(
+            f"case {case}: image",
+            "is its own label map, value by value; put the scan in its place",
+            rule="values",
+        )
 
 
 def read_label_map(
