@@ -98,7 +98,7 @@ def prepare_site(config: SiteConfig, protocol: StudyProtocol, *, strict: bool = 
     """
     site_mapping(config, protocol.organs)
     survey = survey_folder(config.data, config)
-    leakage = LeakageCheck(config, survey.cases)
+    leakage = LeakageCheck(config, survey.cases, survey.unused)
     parts: dict[Part, list[CachedCase]] = {part: [] for part in get_args(Part)}
     for case, cached in cached_cases(survey.cases, config, protocol):
         if isinstance(cached, ScanError):

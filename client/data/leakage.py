@@ -1,10 +1,8 @@
 """Rules between cases: no scan twice, no patient both in training and in validation or test."""
 
-import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
-from pathlib import Path
 
 from client.data.case import (
     Case,
@@ -15,9 +13,8 @@ from client.data.errors import (
     Problem,
     ScanError,
 )
-from client.data.folder.names import same_name
+from client.data.patients import read_patients
 from protocol.config.site import SiteConfig
-from protocol.config.study import ProtocolError
 
 # Training on another scan of a test patient makes the test's scores too good.
 _SIDE: dict[Part, str] = {
@@ -42,13 +39,18 @@ class LeakageCheck:
     Args:
         config: Its `patients` maps cases to patients, where headers don't.
         cases: All of the site: an ID that all of them share may be nobody's.
+        others: Names of cases that are refused or excluded, which the file may name too.
 
     Raises:
         ProtocolError: The file of patients cannot be used.
     """
 
-    def __init__(self, config: SiteConfig, cases: Sequence[Case]) -> None:
-        self._table = read_patients(config.patients) if config.patients else {}
+    def __init__(
+        self, config: SiteConfig, cases: Sequence[Case], others: Collection[str] = ()
+    ) -> None:
+        names = {case.name for case in cases} | {*others}
+        self._patients = read_patients(config.patients, names) if config.patients else None
+        self._table = self._patients.of_case if self._patients else {}
         self._cases = cases
         self._first_with: dict[str, Case] = {}
         self._side_of: dict[str, Case] = {}
@@ -106,6 +108,20 @@ class LeakageCheck:
             " whose it is"
         )
 
+    def table_lines(self) -> tuple[str, ...]:
+        """What the table of patients leaves open, without names."""
+        if self._patients is None:
+            return ()
+        lines = []
+        if self._patients.elsewhere:
+            lines.append(f"{self._patients.elsewhere} row(s) of `patients` name no case here")
+        if unknown := sum(self.patient_of(case) is None for case in self._cases):
+            lines.append(
+                f"{unknown} case(s) have no row in `patients` and no header that says whose they"
+                " are; each counts as a patient of its own"
+            )
+        return tuple(lines)
+
     def _is_named(self, case: Case) -> bool:
         """Whether the site's table or its header says whose it is."""
         if case.name in self._table:
@@ -139,23 +155,3 @@ def _series(case: Case) -> DicomSeries | None:
 def _birthday(series: DicomSeries) -> str:
     birth = series.patient_birth
     return "" if _NOBODY.fullmatch(birth) or birth in _NO_BIRTHDAY else birth
-
-
-def read_patients(path: Path) -> dict[str, str]:
-    """Patient by case, from a CSV file with the columns case and patient.
-
-    Raises:
-        ProtocolError: It cannot be read, lacks a column, or names a case twice.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is no CSV file in UTF-8"
-        raise ProtocolError(f"{path}: cannot be read ({reason}); correct `patients`") from None
-    if not rows or not {"case", "patient"} <= set(rows[0]):
-        raise ProtocolError(f"{path}: must have the columns case and patient, and a row")
-    table = {same_name(row["case"]): row["patient"] for row in rows}
-    if len(table) < len(rows):
-        raise ProtocolError(f"{path}: names a case twice; keep one row for each case")
-    return table

@@ -33,12 +33,14 @@ class SiteCheck:
         facts: What the centre would get; its box is zero unless boxes were asked for.
         survey: What was found by names alone.
         held_back: Whose scores would not leave in a new run, and why, a line each.
+        patients: What the table of patients leaves open, a line each, without names.
     """
 
     reports: tuple[CaseReport, ...]
     facts: SiteFacts
     survey: Survey
     held_back: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
 
     @property
     def refused(self) -> tuple[CaseReport, ...]:
@@ -73,7 +75,7 @@ def check_site(
     """
     site_mapping(config, protocol.organs)
     survey = survey_folder(config.data, config)
-    leakage = LeakageCheck(config, survey.cases)
+    leakage = LeakageCheck(config, survey.cases, survey.unused)
     begin(len(survey.cases))
     reports: list[CaseReport] = []
     look = partial(inspect_case, protocol=protocol, picture=pictures, box=boxes)
@@ -102,6 +104,7 @@ def check_site(
         facts=_facts(config, protocol, reports, _boxed(would_count, release)),
         survey=survey,
         held_back=release.held_back,
+        patients=leakage.table_lines(),
     )
 
 

@@ -59,14 +59,7 @@ def summary_lines(
         yield f"refused: {rule}", f"{count}; the rule: {MEANING[rule]}"
     if summary.excluded:
         yield "excluded", f"{summary.excluded} by the site's file"
-    for line in check.held_back:
-        yield "held back", line
-    for folder, names in check.survey.passed_over.items():
-        if names:
-            where = "data folder" if folder == "." else folder
-            which = f"{len(names)} entries" if pseudonyms else _some(names, _PASSED_OVER_SHOWN)
-            why = "in no folder of cases" if folder == "." else "no scan, no label"
-            yield "passed over", f"{where}: {which} ({why})"
+    yield from _open_lines(check, named=pseudonyms is None)
     if summary.used.get("labelled"):
         drawn = ", ".join(f"{organ} {count}" for organ, count in summary.annotated.items())
         yield "drawn in", f"{drawn} of {summary.used['labelled']} labelled cases"
@@ -93,6 +86,20 @@ def summary_lines(
     yield "memory", f"about {decimal(summary.memory_bytes)} to predict the largest case"
 
 
+def _open_lines(check: SiteCheck, *, named: bool) -> Iterator[tuple[str, str]]:
+    """What is not known of the cases, is held back, or is no case."""
+    for line in check.patients:
+        yield "patients", line
+    for line in check.held_back:
+        yield "held back", line
+    for folder, names in check.survey.passed_over.items():
+        if names:
+            where = "data folder" if folder == "." else folder
+            which = _some(names, _PASSED_OVER_SHOWN) if named else f"{len(names)} entries"
+            why = "in no folder of cases" if folder == "." else "no scan, no label"
+            yield "passed over", f"{where}: {which} ({why})"
+
+
 def json_of(
     check: SiteCheck, summary: Summary, protocol: StudyProtocol, pseudonyms: Pseudonyms
 ) -> dict[str, Any]:
@@ -104,6 +111,7 @@ def json_of(
             "used": dict(summary.used),
             "refused": dict(summary.refused),
             "excluded": summary.excluded,
+            "patients": list(check.patients),
             "held_back": list(check.held_back),
             "passed_over": {k: len(v) for k, v in check.survey.passed_over.items() if v},
             "annotated": dict(summary.annotated),

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from asdnet_models.config import MAX_POINTS, Fraction, Frozen, InferenceConfig, ModelConfig
-from protocol.config.yaml_text import load_yaml
+from protocol.config.yaml_text import EncodingError, load_yaml, read_utf8
 
 Model = TypeVar("Model", bound=BaseModel)
 Count = Annotated[int, Field(ge=1, le=100_000)]  # rounds, steps, sites
@@ -275,10 +275,12 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
             message lists every mistake.
     """
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml(read_utf8(path))
     except OSError as error:
         raise ProtocolError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except EncodingError as error:
+        raise ProtocolError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
         raise ProtocolError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ProtocolError(f"{path}: must hold keys and values, not {type(content).__name__}")

@@ -130,12 +130,30 @@ def put_on_grid(label: sitk.Image, image: sitk.Image, *, location: str) -> None:
         hint = "resample it with nearest neighbour"
         if unplaced(label) != unplaced(image):  # resampled, it would lie elsewhere
             hint = "one of the two has form codes of 0, and no certain place; export both again"
+        elif (axes := _turned_axes(label, image)) is not None:
+            hint = (
+                f"it is where {axes} point the other way, so that one of the two headers names the"
+                " wrong space (LPS, RAS, LAS); correct it, and do not resample"
+            )
         raise ScanError(
             location,
             f"is not on the image grid: {difference}; {hint}",
             rule="grid",
         )
     label.CopyInformation(image)
+
+
+def _turned_axes(label: sitk.Image, image: sitk.Image) -> str | None:
+    """Axes of the patient that, turned about in the label's header, put it on the image's grid."""
+    for signs, axes in (((-1, -1, 1), "x and y"), ((-1, 1, 1), "x"), ((1, -1, 1), "y")):
+        turned = sitk.Image([1, 1, 1], sitk.sitkUInt8)
+        turned.CopyInformation(label[:1, :1, :1])
+        turned.SetOrigin([s * mm for s, mm in zip(signs, label.GetOrigin(), strict=True)])
+        rows = np.reshape(label.GetDirection(), (3, 3)) * np.array(signs)[:, None]
+        turned.SetDirection(rows.ravel().tolist())
+        if label.GetSize() == image.GetSize() and not same_grid_error(turned, image[:1, :1, :1]):
+            return axes
+    return None
 
 
 def upright_view(image: sitk.Image) -> tuple[NDArray[Any], tuple[float, ...]]:

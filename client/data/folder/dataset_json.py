@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AliasChoices,
@@ -30,6 +30,7 @@ from client.data.errors import ScanError
 
 NAME = "dataset.json"
 _IGNORE = "ignore"  # nnU-Net's name for voxels that nobody has annotated
+_BACKGROUND = "background"  # theirs for voxels of no organ
 _MAX_BYTES = 64 << 20
 
 
@@ -94,6 +95,16 @@ class DatasetJson(BaseModel):
         if len(set(labels.values())) < len(labels):
             raise ValueError("labels: two numbers have one name; give each a name of its own")
         return {**content, "labels": {name: number for number, name in labels.items()}}
+
+    @model_validator(mode="after")
+    def _background_is_zero(self) -> Self:
+        for name, value in self.labels.items():
+            if name.strip().casefold() == _BACKGROUND and value not in (0, (0,)):
+                raise ValueError(
+                    f"labels: {name} is {value}, must be 0 as in every label map here; look into"
+                    " the label maps"
+                )
+        return self
 
     @property
     def values(self) -> dict[str, int]:
@@ -188,10 +199,13 @@ def read_dataset_json(folder: Path) -> DatasetJson | None:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ScanError(NAME, ": is over 64 MB; that is no list of scans", rule="format")
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_pairs_hook=_once)
     except OSError as error:
         message = f": cannot be opened: {error.strerror}; correct it or take it away"
         raise ScanError(NAME, message, rule="closed") from None
+    except _TwiceError as error:
+        message = f": has {error} twice, of which one would be lost; keep one"
+        raise ScanError(NAME, message, rule="format") from None
     except (ValueError, RecursionError):
         raise ScanError(
             NAME, ": is no JSON in UTF-8; correct it or take it away", rule="format"
@@ -202,6 +216,19 @@ def read_dataset_json(folder: Path) -> DatasetJson | None:
         return DatasetJson.model_validate(content)
     except ValidationError as error:
         raise ScanError(NAME, f": {_explained(error)}; correct it", rule="format") from None
+
+
+class _TwiceError(ValueError):
+    """A key stands twice in one object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _TwiceError(f"the key {key[:40]!r}")
+        found[key] = value
+    return found
 
 
 def _explained(error: ValidationError) -> str:

@@ -40,6 +40,11 @@ class Survey:
     excluded: list[Case] = field(default_factory=list)
     passed_over: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def unused(self) -> set[str]:
+        """Names of cases that are refused or left out."""
+        return {refusal.case for refusal in self.refused} | {case.name for case in self.excluded}
+
     def refuse(
         self, rule: Rule, location: str, message: str, *, case: str = "", part: Part | None = None
     ) -> None:

@@ -290,6 +290,26 @@ def test_mistakes_of_files_are_status_2(tmp_path: Path) -> None:
     assert run(tmp_path)[0] == 2
 
 
+def test_a_table_of_patients_reaches_every_case_or_is_told(tmp_path: Path) -> None:
+    for number, part in enumerate(("Tr", "Tr", "Ts", "Ts")):
+        place = bad.Place(root=tmp_path / "A", name=f"c{number}", seed=number)
+        place.root.mkdir(exist_ok=True)
+        bad.save(place.scan(), place.image(part=part))
+        place.good_label(part=part)
+    table = tmp_path / "patients.csv"
+    write_files(tmp_path, {"name": "good", "organs": bad.ORGANS}, patients=table.name)
+    table.write_text("case,patient\nc0,P1\nc2 , P1 \nz7,P2\n")
+    status, out, _ = run(tmp_path, "--no-page")
+    assert status == 1 and "rule patient: " in line_of(out, "c2", "refused")
+    assert "1 row(s) of `patients` name no case here" in out
+    assert "2 case(s) have no row in `patients` and no header" in out
+    table.write_text("case,patient\nc0,P1\nC2.nii.gz,P1\nc1,\n")
+    status, _, error = run(tmp_path, "--no-page")
+    assert status == 2
+    assert "line 3: case 'C2.nii.gz' is no case here, 'c2' is; correct" in error
+    assert "line 4: case 'c1' has no patient" in error
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     write_files(tmp_path, {"name": "good", "organs": bad.ORGANS})
     status, out, _ = run(tmp_path, "--no-page")

@@ -170,3 +170,18 @@ def test_endings_and_counts(tmp_path: Path) -> None:
     assert "`numTraining` is 2, but imagesTr holds 1 case(s)" in str(problem)
     (problem,) = dataset_problems(read(tmp_path, {"file_ending": ".png"}), there, there)
     assert "`file_ending` is '.png', which cannot be read" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"labels": {"background": 0, "a": 1}, "labels": {"a": 2}}', "has the key 'labels' twice"),
+        ('{"labels": {"background": 0, "a": 1, "a": 2}}', "has the key 'a' twice"),
+        ('{"labels": {"background": 1, "a": 2}}', "background is 1, must be 0"),
+        ('{"labels": {"1": "background", "2": "a"}}', "background is 1, must be 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "dataset.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ScanError, match=said):
+        read_dataset_json(tmp_path)

@@ -24,7 +24,7 @@ from client.data.files.integrity import data_file
 from client.data.folder.layout import survey_folder
 from client.data.folder.names import is_utf8
 from client.data.hashing import content_hash
-from client.data.leakage import read_patients
+from client.data.patients import read_patients
 from client.data.pseudonyms import Pseudonyms
 from client.datacheck.inspection import CaseReport
 from client.datacheck.text import case_line
@@ -228,10 +228,11 @@ def test_a_site_s_file_names_a_case_however_its_letters_are_written(key: str) ->
 def test_so_does_the_table_of_patients(tmp_path: Path) -> None:
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\nMu\u0308ller,7\n", encoding="utf-8")
-    assert read_patients(table) == {"M\u00fcller": "7"}
+    names = {"M\u00fcller"}
+    assert read_patients(table, names).of_case == {"M\u00fcller": "7"}
     table.write_text("case,patient\nMu\u0308ller,7\nM\u00fcller,8\n", encoding="utf-8")
     with pytest.raises(ValueError, match="names a case twice"):
-        read_patients(table)
+        read_patients(table, names)
 
 
 @pytest.mark.parametrize("kind", ["contours", "segments"])

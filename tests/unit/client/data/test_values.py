@@ -98,3 +98,18 @@ def test_a_label_map_that_is_also_the_scan_is_refused(tmp_path: Path) -> None:
     assert caught.value.problem.rule == "values"
     other = nifti(tmp_path / "b.nii", (VOXELS % 3 * (VOXELS < 99)).astype(np.uint8))
     read_label_map(other, scan, {"bladder": 1, "prostate": 2}, case="a")
+
+
+@pytest.mark.parametrize(
+    ("space", "axes"),
+    [("right-anterior-superior", "x and y"), ("left-anterior-superior", "y")],
+)
+def test_a_label_in_the_wrong_space_is_told_as_such(tmp_path: Path, space: str, axes: str) -> None:
+    image = sitk.GetImageFromArray((VOXELS % 3).astype(np.uint8))
+    image.SetOrigin((10, 20, 30))
+    path = tmp_path / "a.nrrd"
+    sitk.WriteImage(image, str(path), False)
+    scan = sitk.Cast(image, sitk.sitkFloat32) * 2
+    path.write_bytes(path.read_bytes().replace(b"left-posterior-superior", space.encode()))
+    with pytest.raises(ScanError, match=f"where {axes} point the other way, .* the wrong space"):
+        read_label_map(path, scan, {"bladder": 1, "prostate": 2}, case="a")

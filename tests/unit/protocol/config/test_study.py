@@ -198,11 +198,28 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str, rule: str)
     assert line.startswith(f"study.yaml: {rule}")
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe\x00", r"study\.yaml: is in UTF-16; save it as UTF-8"),
+        ("name: x\n".encode("utf-16"), r"study\.yaml: is in UTF-16; save it as UTF-8"),
+        (
+            b"name: x\n# caf\xe9\n",
+            r"study\.yaml: line 2: is not UTF-8 text; save the file as UTF-8",
+        ),
+    ],
+)
+def test_text_in_another_encoding_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "study.yaml"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ProtocolError, match="is not YAML"):
+    path.write_bytes(content)
+    with pytest.raises(ProtocolError, match=said):
         read_yaml(path, StudyProtocol)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_bytes(b"\xef\xbb\xbfname: x\n")
+    assert read_yaml(path, StudyProtocol).name == "x"
 
 
 def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
