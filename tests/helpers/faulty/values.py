@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-from bad_cases import Place, on_grid, organs, save
+from bad_cases import SHAPE, Place, on_grid, organs, save
 from numpy.typing import NDArray
 
 from . import Faulty
@@ -19,11 +19,16 @@ NAN = float("nan")
 PLACED = np.array([[-0.5, 0, 0, 10], [0, -0.7, 0, -20], [0, 0, 3, 5], [0, 0, 0, 1.0]])
 
 
+def voxels() -> NDArray[np.uint16]:
+    """Of scans that are refused: the same whatever other inputs there are, as is their row."""
+    return np.random.default_rng(14).integers(1, 900, SHAPE).astype(np.uint16)
+
+
 def scaled(slope: float, inter: float, *, label: bool = False) -> Callable[[Place], None]:
     """Slope and intercept put into the header of a scan, or of its label map."""
 
     def make(place: Place) -> None:
-        save(place.scan(), place.image(".nii.gz"))
+        save(place.scan() if label else on_grid(voxels()), place.image(".nii.gz"))
         save(on_grid(organs()), place.label(".nii.gz"))
         path = (place.label if label else place.image)(".nii.gz")
         content = bytearray(gzip.decompress(path.read_bytes()))
@@ -51,8 +56,8 @@ def wide(change: Callable[[Array], Array]) -> Callable[[Place], None]:
     """A scan of 64-bit numbers beside a good label."""
 
     def make(place: Place) -> None:
-        voxels = change(place.voxels().transpose())
-        image = nib.Nifti1Image(voxels, PLACED, dtype=voxels.dtype)
+        values = change(voxels().transpose())
+        image = nib.Nifti1Image(values, PLACED, dtype=values.dtype)
         image.set_qform(PLACED, 1)
         nib.save(image, place.image(".nii.gz"))
         place.good_label()
