@@ -9,9 +9,16 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.uid import UID
 
 from client.data.dicom.headers import text
-from client.data.dicom.objects import RADIOTHERAPY, Objects, is_label
+from client.data.dicom.objects import (
+    RADIOTHERAPY,
+    SEGMENTATIONS,
+    STRUCTURES,
+    Objects,
+    is_label,
+)
 from client.data.errors import ScanError
 from client.data.notes import Note
 
@@ -21,6 +28,12 @@ _ACQUISITION = "AcquisitionNumber"
 _SAME_STEP = 0.01  # of the step
 _SKIPPED = (2, 3)  # every second or third slice is there; less often than gaps are written
 _LABELS = "with contours or segments"
+_NO_SCANS = {
+    STRUCTURES: "a set of contours (RTSTRUCT)",
+    **dict.fromkeys(SEGMENTATIONS, "a segmentation (SEG)"),
+    f"{RADIOTHERAPY}2": "a dose (RTDOSE)",
+    f"{RADIOTHERAPY}5": "a treatment plan (RTPLAN)",
+}
 
 
 def left_out_line(objects: Objects, used: Sequence[Path]) -> str:
@@ -38,6 +51,21 @@ def left_out_line(objects: Objects, used: Sequence[Path]) -> str:
         return ""
     shown = ", ".join(f"{n} {_plural(kind, n)}" for kind, n in sorted(kinds.items()) if n)
     return f"{count} of {count + len(of_scan)} files left out of the scan: {shown}"
+
+
+def no_scan_line(objects: Objects) -> str:
+    """What DICOM objects are, none of which is a scan's; empty where nothing of a kind is known."""
+    kinds = sorted({text(header, "SOPClassUID") for _, header in objects.headers} - {""})
+    known = [what for kind in kinds if (what := _NO_SCANS.get(kind) or _class_name(kind))]
+    if not known:
+        return ""
+    verb = "is" if len(objects.headers) == 1 and not objects.others else "holds"
+    return f"{verb} {' and '.join(known)}, no scan; give the series of images that it belongs to"
+
+
+def _class_name(kind: str) -> str:
+    name = UID(kind).name
+    return "" if name == kind else f"objects of the class {name}"
 
 
 def check_complete(

@@ -17,6 +17,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from client.data.dicom.whole import check_whole
 from client.data.errors import ScanError
 
 # Whole numbers on which reading stands; where one is none, nothing of the file can be read.
@@ -64,7 +65,7 @@ def load(
         pixels: Whether to read beyond the header.
 
     Raises:
-        ScanError: It cannot be opened, or is cut short in its header or otherwise no DICOM.
+        ScanError: It cannot be opened, or is cut short, its pixels included, or no DICOM.
     """
     try:
         dataset = dcmread(
@@ -82,6 +83,7 @@ def load(
             int(dataset.get(name) or 0)
         if "TransferSyntaxUID" not in dataset.file_meta:  # a data set without the file's facts
             dataset.file_meta.TransferSyntaxUID = _syntax(dataset)
+        check_whole(file, dataset)
     except FileNotFoundError as error:
         raise ScanError(
             location,
@@ -90,6 +92,8 @@ def load(
             detail=file.name,
         ) from error
     except OSError as error:
+        if error.errno is None:  # the library's own, of a sequence without its end
+            raise ScanError(location, DAMAGED, rule="damaged", detail=file.name) from error
         raise ScanError(
             location,
             f": a file cannot be opened: {error.strerror}; check its permissions",

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from client.data.dicom.completeness import check_complete, depth_mm, left_out_line
+from client.data.dicom.completeness import check_complete, depth_mm, left_out_line, no_scan_line
 from client.data.dicom.frames import frames_grid, read_frames
 from client.data.dicom.headers import quiet, text
 from client.data.dicom.objects import RADIOTHERAPY, SEGMENTATIONS, is_label, objects_of
@@ -161,7 +161,7 @@ def find_series(
         check_complete(headers, location=location, note=note, cut=cut)
         return wanted[0]
     if not candidates:
-        message = "holds no readable DICOM series; export the scan again"
+        message = no_scan_line(objects) or "holds no readable DICOM series; export the scan again"
     elif len(wanted) > 1 and len({series.description for series in wanted}) == 1:
         message = (
             f"holds {len(wanted)} DICOM series of one description; keep exactly one series in a"

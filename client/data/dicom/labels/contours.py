@@ -74,6 +74,8 @@ def read_structures(
     if text(structures, "SOPClassUID") != STRUCTURES:
         raise ScanError(location, "is no RTSTRUCT; give one, or a DICOM-SEG", rule="format")
     try:
+        if _all(structures, "StructureSetROI") and "ROIContourSequence" not in structures:
+            raise ValueError("the part with the contours is missing")
         wanted = _wanted(structures, organ_of, location, note)
         if series is not None:
             _check_reference(structures, wanted, series, location)
@@ -224,8 +226,8 @@ def _outline(
     points_mm = _points_mm(contour)
     if not np.isfinite(points_mm).all():
         raise ValueError("a point is nowhere")
-    if not len(points_mm) and int(text(contour, "NumberOfContourPoints") or 0):
-        raise ValueError("points are missing")
+    if int(text(contour, "NumberOfContourPoints") or len(points_mm)) != len(points_mm):
+        raise ValueError("points are missing, or too many")
     if len(points_mm) < 3:
         return None
     voxels = _voxels(points_mm, image)

@@ -175,7 +175,7 @@ def test_hole_as_a_contour_of_its_own(written: tuple[Any, ...], kind: str) -> No
             points = [
                 image.TransformContinuousIndexToPhysicalPoint((x, y, 2.2)) for x, y in corners
             ]
-            contour.ContourData = ph.numbers(points)
+            contour.ContourData, contour.NumberOfContourPoints = ph.numbers(points), len(points)
             contours.append(contour)
         found.ROIContourSequence[0].ContourSequence = contours
 
