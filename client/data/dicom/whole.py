@@ -10,7 +10,7 @@ import io
 import os
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -49,7 +49,8 @@ class _Walk:
     """From element to element of a file, values left aside."""
 
     def __init__(self, stream: BinaryIO, *, big: bool) -> None:
-        self._stream, self._order = stream, "big" if big else "little"
+        self._stream = stream
+        self._order: Literal["big", "little"] = "big" if big else "little"
         self._end = stream.seek(0, os.SEEK_END)
         stream.seek(0)
 
@@ -57,7 +58,8 @@ class _Walk:
         """To the first element after group 0002, which is of explicit VR, little endian."""
         if self._stream.read(_PREAMBLE_BYTES)[-4:] != b"DICM":
             self._stream.seek(0)
-        order, self._order = self._order, "little"
+        order = self._order
+        self._order = "little"
         while True:
             at = self._stream.tell()
             if self._stream.read(2) != b"\2\0":

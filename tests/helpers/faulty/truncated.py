@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 
+import numpy as np
 from bad_cases import Place
 from pydicom import Dataset, dcmread
 from pydicom.uid import RTDoseStorage
@@ -11,10 +12,22 @@ from faulty import Faulty
 from faulty.contours import (
     BLADDER,
     CENTRE,
+    DRAWN,
+    GOOD,
     PROSTATE,
+    SPACING_MM,
+    UNITED,
     Make,
+    Points,
+    Roi,
+    column,
+    contours,
+    disc,
+    scan,
     segmented,
+    segments,
     spoilt,
+    structure_set,
     voxels,
 )
 
@@ -98,9 +111,93 @@ BOTH = (("bladder", voxels(BLADDER)), ("prostate", voxels(PROSTATE)))
 UNREAD = "1 of its DICOM files cannot be read"
 WRONG_PART = "is an RTSTRUCT that lacks a part or holds a wrong one"
 
+
+def used(kind: str, what: str, *rois: Roi, prostate_ml: float, said: str) -> Faulty:
+    return contours(kind, what, spoilt(*rois), said, prostate_ml=prostate_ml)
+
+
+def twice(*outlines: Points) -> Roi:
+    """One contour on each slice that goes along several lines."""
+    return Roi(name="prostate", contours=[(z, np.concatenate(outlines)) for z in DRAWN])
+
+
+def two_further(place: Place) -> None:
+    """Contours that name the slice two above their own."""
+    made = scan(place)
+    headers = sorted(
+        (dcmread(file) for file in place.image("").iterdir()),
+        key=lambda header: float(header.ImagePositionPatient[2]),
+    )
+
+    def edit(found: Dataset) -> None:
+        for item in found.ROIContourSequence:
+            for contour, header in zip(item.ContourSequence, headers[4:], strict=False):
+                named = Dataset()
+                named.ReferencedSOPClassUID = header.SOPClassUID
+                named.ReferencedSOPInstanceUID = header.SOPInstanceUID
+                contour.ContourImageSequence = [named]
+
+    structure_set(place.label(".dcm"), made, [column("bladder", BLADDER), CENTRE], edit)
+
+
+def named_mm(place: Place) -> str:
+    """How far from its own slice the first contour's lies, in mm."""
+    heights = {}
+    for file in place.image("").iterdir():
+        header = dcmread(file)
+        heights[header.SOPInstanceUID] = float(header.ImagePositionPatient[2])
+    contour = dcmread(place.label(".dcm")).ROIContourSequence[0].ContourSequence[0]
+    named = heights[contour.ContourImageSequence[0].ReferencedSOPInstanceUID]
+    return f"pydicom: a contour at {contour.ContourData[2]:g} mm names the slice at {named:g} mm"
+
+
+def foo(found: Dataset) -> None:
+    found.SegmentationType = "FOO"
+
+
+RING_ML = len(DRAWN) * np.pi * (9.0**2 - 8.0**2) * SPACING_MM[2] / 1000
+HOLLOW = "prostate: on 9 slice(s) a hole takes more than half of the outline around it"
+
 INPUTS: dict[str, Faulty] = {
+    "truncated_two_further": refused(
+        "7",
+        "contours that name other slices than they lie on",
+        two_further,
+        named_mm,
+        "reference",
+        "names other slices than its contours lie on, for 18 of 18",
+    ),
+    "truncated_foo": refused(
+        "12",
+        "a DICOM-SEG of the type FOO",
+        segmented(*BOTH, edit=foo),
+        segments,
+        "format",
+        "has a SegmentationType that is none of BINARY",
+    ),
+    "truncated_ring": used(
+        "7",
+        "each contour twice, 1 mm apart: a wall, or drawn twice",
+        column("prostate", PROSTATE, DRAWN, disc(PROSTATE, 8.0)),
+        prostate_ml=RING_ML,
+        said=HOLLOW,
+    ),
+    "truncated_round_twice": used(
+        "7",
+        "a contour whose line goes round twice",
+        twice(disc(PROSTATE), disc(PROSTATE)),
+        prostate_ml=GOOD["prostate"],
+        said=UNITED,
+    ),
+    "truncated_to_and_fro": used(
+        "7",
+        "a contour whose line goes round and back",
+        twice(disc(PROSTATE), disc(PROSTATE)[::-1]),
+        prostate_ml=GOOD["prostate"],
+        said=UNITED,
+    ),
     **{
-        f"damaged_cut_{percent}": refused(
+        f"truncated_cut_{percent}": refused(
             "1",
             f"an RTSTRUCT of which {percent} % were copied",
             cut(spoilt(CENTRE), percent / 100),
@@ -110,7 +207,7 @@ INPUTS: dict[str, Faulty] = {
         )
         for percent in (30, 60, 99)
     },
-    "damaged_cut_marks": refused(
+    "truncated_cut_marks": refused(
         "1",
         "an RTSTRUCT whose sequences end by marks, cut",
         cut(spoilt(CENTRE, edit=undefined), 0.85),
@@ -118,7 +215,7 @@ INPUTS: dict[str, Faulty] = {
         "damaged",
         UNREAD,
     ),
-    "damaged_cut_segments": refused(
+    "truncated_cut_segments": refused(
         "1",
         "a DICOM-SEG of which 97 % were copied",
         cut(segmented(*BOTH), 0.97),
@@ -126,7 +223,7 @@ INPUTS: dict[str, Faulty] = {
         "damaged",
         UNREAD,
     ),
-    "damaged_points_lost": refused(
+    "truncated_points_lost": refused(
         "1",
         "a contour with fewer points than it counts",
         spoilt(CENTRE, edit=fewer),
@@ -134,7 +231,7 @@ INPUTS: dict[str, Faulty] = {
         "damaged",
         WRONG_PART,
     ),
-    "damaged_points_more": refused(
+    "truncated_points_more": refused(
         "1",
         "a contour with more points than it counts",
         spoilt(CENTRE, edit=more),
@@ -142,7 +239,7 @@ INPUTS: dict[str, Faulty] = {
         "damaged",
         WRONG_PART,
     ),
-    "damaged_structures_as_scan": refused(
+    "truncated_structures_as_scan": refused(
         "12",
         "an RTSTRUCT where the scan should be",
         as_image(spoilt(CENTRE)),
@@ -150,7 +247,7 @@ INPUTS: dict[str, Faulty] = {
         "series",
         "is a set of contours (RTSTRUCT), no scan",
     ),
-    "damaged_segments_as_scan": refused(
+    "truncated_segments_as_scan": refused(
         "12",
         "a DICOM-SEG where the scan should be",
         as_image(segmented(*BOTH)),
@@ -158,7 +255,7 @@ INPUTS: dict[str, Faulty] = {
         "series",
         "is a segmentation (SEG), no scan",
     ),
-    "damaged_dose_as_scan": refused(
+    "truncated_dose_as_scan": refused(
         "12",
         "a dose where the scan should be",
         as_image(dose),

@@ -16,7 +16,8 @@ from client.data.dicom.labels.gaps import filled, find_gaps
 from client.data.dicom.labels.names import OrganOf, any_structure, drawn_once, name_of
 from client.data.dicom.labels.nesting import excluded, nested
 from client.data.dicom.labels.placing import contour_offsets, nearest
-from client.data.dicom.objects import STRUCTURES, another_scan
+from client.data.dicom.labels.references import check_reference, check_slices, items_of
+from client.data.dicom.objects import STRUCTURES
 from client.data.dicom.series import DicomSeries
 from client.data.errors import ScanError
 from client.data.notes import Note, unheard
@@ -74,11 +75,19 @@ def read_structures(
     if text(structures, "SOPClassUID") != STRUCTURES:
         raise ScanError(location, "is no RTSTRUCT; give one, or a DICOM-SEG", rule="format")
     try:
-        if _all(structures, "StructureSetROI") and "ROIContourSequence" not in structures:
+        if items_of(structures, "StructureSetROI") and "ROIContourSequence" not in structures:
             raise ValueError("the part with the contours is missing")
         wanted = _wanted(structures, organ_of, location, note)
         if series is not None:
-            _check_reference(structures, wanted, series, location)
+            names = {each.name for each in wanted}
+            drawn = [
+                contour
+                for each in wanted
+                for item in each.items
+                for contour in items_of(item, "Contour")
+            ]
+            check_reference(structures, names, drawn, series, location=location)
+            check_slices(drawn, image, series, location=location, note=note)
         points = _one_of_each(wanted, image)
         offsets = contour_offsets(points, image, series, location=location)
         masks = [
@@ -100,7 +109,7 @@ def _wanted(structures: Dataset, organ_of: OrganOf, location: str, note: Note) -
     """The ROIs that are an organ, with their contours."""
     by_number: dict[str, _Structure | None] = {}
     doubled: set[str] = set()
-    for roi in _all(structures, "StructureSetROI"):
+    for roi in items_of(structures, "StructureSetROI"):
         number, name = text(roi, "ROINumber"), name_of(roi, "ROIName")
         organ = organ_of(name)
         before = by_number.get(number)
@@ -116,7 +125,7 @@ def _wanted(structures: Dataset, organ_of: OrganOf, location: str, note: Note) -
             detail=", ".join(sorted(doubled)),
         )
     strays = 0
-    for item in _all(structures, "ROIContour"):
+    for item in items_of(structures, "ROIContour"):
         number = text(item, "ReferencedROINumber")
         strays += number not in by_number
         if structure := by_number.get(number):
@@ -128,7 +137,7 @@ def _wanted(structures: Dataset, organ_of: OrganOf, location: str, note: Note) -
 
 def _one_of_each(wanted: Collection[_Structure], image: sitk.Image) -> NDArray[np.float64]:
     """The first point of each contour, as a continuous index (x, y, z), (N, 3)."""
-    contours = (each for of in wanted for item in of.items for each in _all(item, "Contour"))
+    contours = (each for of in wanted for item in of.items for each in items_of(item, "Contour"))
     drawn = [_points_mm(each) for each in contours if text(each, _KIND) in _CLOSED]
     first = [points[:1] for points in drawn if len(points) > 2 and np.isfinite(points).all()]
     return _voxels(np.concatenate([np.empty((0, 3)), *first]), image)
@@ -146,14 +155,14 @@ def _mask(
     outlines: dict[int, list[NDArray[np.float64]]] = {}
     exclusive = False
     for item in structure.items:
-        for contour in _all(item, "Contour"):
+        for contour in items_of(item, "Contour"):
             outline = _outline(contour, image, offsets, location, structure.name)
             if outline is not None:
                 outlines.setdefault(outline[0], []).append(outline[1])
                 exclusive |= text(contour, _KIND).endswith("XOR")
     mask = np.zeros(image.GetSize()[::-1], np.bool_)
     spacing_mm = image.GetSpacing()
-    united = 0
+    united = hollow = 0
     for z, drawn in outlines.items():
         shape = mask.shape[1], mask.shape[2]
         region = excluded(drawn, shape) if exclusive else nested(drawn, shape, spacing_mm[:2])
@@ -166,11 +175,17 @@ def _mask(
                 detail=structure.name,
             )
         united += region.united
+        hollow += region.hollow
         mask[z] = region.mask
     if united:
         note(
             f"{structure.organ}: contours that overlap or are doubled on {united} slice(s) count"
             " once"
+        )
+    if hollow:
+        note(
+            f"{structure.organ}: on {hollow} slice(s) a hole takes more than half of the outline"
+            " around it; look whether it is a double"
         )
     _close_gaps(mask, structure, spacing_mm, location=location, gaps=gaps, note=note)
     return mask
@@ -266,35 +281,3 @@ def _voxels(points_mm: NDArray[np.float64], image: sitk.Image) -> NDArray[np.flo
     axes_mm = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     indices: NDArray[np.float64] = np.linalg.solve(axes_mm, (points_mm - image.GetOrigin()).T).T
     return indices
-
-
-def _check_reference(
-    structures: Dataset, wanted: Collection[_Structure], series: DicomSeries, location: str
-) -> None:
-    names = {structure.name for structure in wanted}
-    frames = {
-        text(roi, "ReferencedFrameOfReferenceUID")
-        for roi in _all(structures, "StructureSetROI")
-        if name_of(roi, "ROIName") in names
-    }
-    if series.frame_uid and frames - {"", series.frame_uid}:
-        raise another_scan(location, "frame of reference")
-    named, instances = set(), set()
-    for frame in _all(structures, "ReferencedFrameOfReference"):
-        for study in _all(frame, "RTReferencedStudy"):
-            for each in _all(study, "RTReferencedSeries"):
-                named.add(text(each, "SeriesInstanceUID"))
-    if named - {""} and series.series_uid not in named:
-        raise another_scan(location, "series")
-    for item in (item for structure in wanted for item in structure.items):
-        for contour in _all(item, "Contour"):
-            for each in _all(contour, "ContourImage"):
-                instances.add(text(each, "ReferencedSOPInstanceUID"))
-    if instances - {"", *series.instance_uids}:
-        raise another_scan(location, "series")
-
-
-def _all(dataset: Dataset, name: str) -> Sequence[Dataset]:
-    """The items of a sequence; none where it is absent or empty."""
-    items: Sequence[Dataset] = dataset.get(f"{name}Sequence") or ()
-    return items

@@ -34,8 +34,16 @@ def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
 
 
 def inside(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Voxels, (Y, X), whose centre an outline, (N, 2), has inside: it crosses their row an odd
-    number of times to their left.
+    """Voxels, (Y, X), whose centre an outline, (N, 2), has inside: it goes round them an odd number
+    of times.
+    """
+    odd: NDArray[np.bool_] = rounds(outline, shape) % 2 == 1
+    return odd
+
+
+def rounds(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """How often an outline, (N, 2), goes round the centre of each voxel, (Y, X), by its sense: how
+    often it crosses their row to their left, up or down.
 
     An edge is the same from either end, so a keyhole's two lines cancel, and a centre on the
     border of two outlines is in one of them.
@@ -51,9 +59,10 @@ def inside(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.b
     crossing = low[edge, 0] + share * (high[edge, 0] - low[edge, 0])
     column = np.clip(np.ceil(crossing), 0, shape[1]).astype(int)
     width = shape[1] + 1
-    crossed = np.bincount(row * width + column, minlength=shape[0] * width).reshape(-1, width)
-    odd: NDArray[np.bool_] = np.cumsum(crossed[:, :-1], axis=1) % 2 == 1
-    return odd
+    sense = np.where(upward[edge, 0], 1, -1)
+    crossed = np.bincount(row * width + column, sense, shape[0] * width).reshape(-1, width)
+    times: NDArray[np.int64] = np.cumsum(crossed[:, :-1], axis=1).astype(np.int64)
+    return times
 
 
 def _keyhole(outer: NDArray[np.float64], hole: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -111,8 +111,15 @@ def frames_of(
     Of a label map these are numbers, otherwise whether a voxel is inside.
 
     Raises:
-        ScanError: Fractions are over their maximum.
+        ScanError: Fractions are over their maximum, or nobody knows what the voxels mean.
     """
+    if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+        raise ScanError(
+            location,
+            "has a SegmentationType that is none of BINARY, FRACTIONAL and LABELMAP; export it"
+            " again",
+            rule="format",
+        )
     frames = segmentation.get("PerFrameFunctionalGroupsSequence") or ()
     if not frames and not int(text(segmentation, "NumberOfFrames") or 0):
         return
