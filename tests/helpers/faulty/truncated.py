@@ -14,7 +14,10 @@ from faulty.contours import (
     CENTRE,
     DRAWN,
     GOOD,
+    ORIGIN_MM,
     PROSTATE,
+    RADIUS_MM,
+    SHAPE,
     SPACING_MM,
     UNITED,
     Make,
@@ -155,7 +158,14 @@ def foo(found: Dataset) -> None:
     found.SegmentationType = "FOO"
 
 
-RING_ML = len(DRAWN) * np.pi * (9.0**2 - 8.0**2) * SPACING_MM[2] / 1000
+_ROWS, _COLUMNS = np.mgrid[: SHAPE[1], : SHAPE[2]]
+_FROM_MIDDLE_MM = np.hypot(
+    _COLUMNS * SPACING_MM[0] + ORIGIN_MM[0] - PROSTATE[0],
+    _ROWS * SPACING_MM[1] + ORIGIN_MM[1] - PROSTATE[1],
+)
+# Voxels whose centre lies in a ring of 1 mm: so thin a one is 1.5 % off the circles' areas.
+IN_RING = int(np.count_nonzero((_FROM_MIDDLE_MM >= 8.0) & (_FROM_MIDDLE_MM < RADIUS_MM)))
+RING_ML = len(DRAWN) * IN_RING * float(np.prod(SPACING_MM)) / 1000
 HOLLOW = "prostate: on 9 slice(s) a hole takes more than half of the outline around it"
 
 INPUTS: dict[str, Faulty] = {
