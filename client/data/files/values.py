@@ -68,7 +68,7 @@ def _check_kept(stored: sitk.Image, location: str) -> None:
         return  # refused in words of its own
     largest = max(abs(low), abs(high))
     step = np.inf
-    if largest < np.finfo(np.float32).max:
+    if largest < float(np.finfo(np.float32).max):
         step = float(np.spacing(np.float32(largest)))
     if step > high / _LEAST_LEVELS - low / _LEAST_LEVELS:
         raise ScanError(
