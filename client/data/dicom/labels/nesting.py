@@ -135,7 +135,7 @@ def _contour(
     elif not mask.any() and inside(outline[: len(outline) // 2], shape).any():
         half = outline[: len(outline) // 2]
         there, back = inside(half, shape), inside(outline[len(outline) // 2 :], shape)
-        if np.array_equal(there, back):  # to and fro along one line
+        if np.array_equal(there, back):  # there and back along one line
             mask, twice = there, "double"
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
