@@ -138,6 +138,10 @@ def test_every_faulty_file_is_named_in_the_words_of_the_check(options: CommonOpt
     with pytest.raises(LayoutError) as caught:
         check_cases(parts, options.out / ".check", protocol, options, QUIET)
     said = {re.sub(r"^site [AB]: ", "", line) for line in caught.value.mistakes}
+    # Of a case without a site's file the check cannot say that this file may declare it.
+    said = {
+        line.replace("name the case in `incomplete` of the site's file or ", "") for line in said
+    }
     of_one_case = {line for line in said if "is the same scan as" not in line}
     assert of_one_case - set(known.values()) == set()
     assert set(known.values()) - of_one_case == set()

@@ -166,7 +166,7 @@ def as_report(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (cut, "case prediction: label a.dcm "),
+        (cut, "case prediction: label a.dcm: 1 of its DICOM files cannot be read"),
         (as_report, "case prediction: label a.dcm holds 1 DICOM objects, must be one RTSTRUCT or"),
         (Path.unlink, "case prediction: label map a.dcm does not exist"),
         (

@@ -15,7 +15,9 @@ ORGANS = {"a": 1, "b": 2}
 
 
 def case(folder: Path, array: np.ndarray, **facts: str) -> tuple[Case, sitk.Image]:
-    image = sitk.Cast(sitk.GetImageFromArray(array), sitk.sitkFloat32)
+    # A scan that shows something else than its label.
+    noise = np.random.default_rng(5).normal(100, 20, array.shape)
+    image = sitk.Cast(sitk.GetImageFromArray(noise), sitk.sitkFloat32)
     sitk.WriteImage(sitk.GetImageFromArray(array), folder / "label.nii.gz")
     site = SiteConfig(site="A", data=folder, cache=folder, state=folder, **facts)
     path = folder / "label.nii.gz"

@@ -604,6 +604,9 @@ def test_a_word_of_the_list_is_kept(word: str) -> None:
 # own: none of them is raised by what answers a message.
 NEVER_IN_AN_ANSWER = {
     "asdnet_models.geometry.GeometryError",  # reading a scan makes a ScanError of it
+    # A ScanError and a ProtocolError where they arise.
+    "client.data.folder.dataset_json._TwiceError",
+    "protocol.config.yaml_text.EncodingError",
     "protocol.files.LockedError",
     "client.commands.predict.UsageError",
     "client.data.pseudonyms.PseudonymKeyError",
