@@ -14,6 +14,7 @@ from torch import nn
 from client.data.cache import cached_case
 from client.data.case import Case, Part
 from client.data.errors import ScanError
+from client.data.files.geometry import upright_view
 from client.data.folder.entries import scan_files
 from client.data.folder.layout import LayoutError, find_cases
 from client.training.evaluation import load_segmenter, predict_label_map
@@ -103,14 +104,12 @@ def _picture(
     cached = cached_case(case, config.cache, protocol)
     predicted = sitk.GetImageFromArray(predict_label_map(segmenter, protocol, cached, scan))
     predicted.CopyInformation(scan)
-    image, truth, prediction = (
-        sitk.GetArrayFromImage(sitk.DICOMOrient(item, "LPS"))
-        for item in (scan, reference, predicted)
-    )
+    image, spacing_mm = upright_view(scan)
+    truth, prediction = (upright_view(item)[0] for item in (reference, predicted))
     _, y, x = organ_centre(truth)
     return three_planes(
         image,
-        sitk.DICOMOrient(scan, "LPS").GetSpacing(),
+        spacing_mm,
         [
             Contours(label_zyx=truth, name="reference"),
             Contours(label_zyx=prediction, style="dashed", name="federated ASDNet"),

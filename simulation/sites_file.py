@@ -10,15 +10,15 @@ Split is train, validation, test or unlabelled; where it is empty, the folds dec
 group, such as two scans of a patient, are never split over parts or folds.
 """
 
-import csv
 import hashlib
-import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.data.case import Part
+from client.data.csv_rows import Mistakes, csv_rows
+from client.data.folder.channels import FIRST_CHANNEL
 from client.data.folder.entries import case_name
 from client.data.folder.names import same_name
 from protocol.config.site import SITE_NAME
@@ -28,7 +28,6 @@ from simulation.layouts import CohortFiles, StudyCase, labelled_case
 _COLUMNS = ("case", "site", "split", "group")
 _SPLITS = ("train", "validation", "test", "unlabelled", "")
 _PART_OF: Mapping[str, Part] = {"validation": "validation", "test": "test"}
-_CHANNEL = "_0000"
 # What a case is for, as far as its group is concerned: an unlabelled scan is trained on.
 _SIDE = {"train": "training", "unlabelled": "training"}
 
@@ -58,7 +57,9 @@ def assigned_cases(path: Path, files: CohortFiles) -> list[StudyCase]:
     known = {_plain(name): name for name in (*files.images, *files.pool)}
     placed: dict[str, Row] = {}
     for row in rows:
-        name = known.get(_plain(row.case)) or known.get(_plain(row.case).removesuffix(_CHANNEL))
+        name = known.get(_plain(row.case)) or known.get(
+            _plain(row.case).removesuffix(FIRST_CHANNEL)
+        )
         if name is None and row.case:
             hint = "" if case_name(Path(row.case)) == row.case else " (names have no suffix)"
             mistakes.append((row.line, f"case {row.case!r} is not in the folder{hint}; correct it"))
@@ -109,7 +110,7 @@ def _case(files: CohortFiles, name: str, row: Row) -> StudyCase:
     return replace(case, part=_PART_OF.get(row.split, "labelled"))
 
 
-def _read(path: Path) -> tuple[list[Row], list[tuple[int, str]]]:
+def _read(path: Path) -> tuple[list[Row], Mistakes]:
     """The rows that have a case and a site, and what is wrong with others; line 0 is the file."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -117,47 +118,23 @@ def _read(path: Path) -> tuple[list[Row], list[tuple[int, str]]]:
         raise SplitError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
     except UnicodeDecodeError:
         raise SplitError(f"{path}: is not in UTF-8; save it as CSV in UTF-8") from None
-    title = text.lstrip().partition("\n")[0]
-    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
-        if mark in title and "," not in title:
-            raise SplitError(
-                f"{path}: line 1: fields are separated by {name}; save it with commas between them"
-            )
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[Row] = []
-    mistakes: list[tuple[int, str]] = []
-    columns: list[str] = []
-    try:
-        for cells in reader:
-            fields = [cell.strip() for cell in cells]
-            if not any(fields):
-                continue  # Spreadsheets leave empty lines at the end.
-            if not columns:
-                columns = [name.casefold() for name in fields]
-                _check_columns(path, columns)
-                continue
-            if len(fields) != len(columns):
-                text = f"has {len(fields)} fields, the first line has {len(columns)}; correct it"
-                mistakes.append((reader.line_num, text))
-                continue
-            named = dict(zip(columns, fields, strict=True))
-            rows.append(
-                Row(
-                    line=reader.line_num,
-                    case=named["case"],
-                    site=named["site"],
-                    split=named.get("split", "").casefold(),
-                    group=same_name(named.get("group", "")),
-                )
-            )
-    except csv.Error as error:
-        mistakes.append((reader.line_num, f"is no CSV ({error}); look for an open quote"))
-    if not rows and not mistakes:
+    found = csv_rows(path, text, _check_columns, SplitError)
+    if not found.rows and not found.mistakes:
         raise SplitError(f"{path}: holds no case; it has a line case,site,split,group and others")
-    return rows, mistakes
+    rows = [
+        Row(
+            line=line,
+            case=cells["case"],
+            site=cells["site"],
+            split=cells.get("split", "").casefold(),
+            group=same_name(cells.get("group", "")),
+        )
+        for line, cells in found.rows
+    ]
+    return rows, found.mistakes
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
     mistakes = []
     for name in ("case", "site"):
         if name not in columns:

@@ -7,20 +7,18 @@ and does not reach it would let a patient into training and test, so every such 
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.data.csv_rows import Mistakes, csv_rows
+from client.data.folder.channels import FIRST_CHANNEL
 from client.data.folder.entries import case_name
 from client.data.folder.names import same_name
 from protocol.config.study import ProtocolError
 
 _COLUMNS = ("case", "patient")
-_CHANNEL = "_0000"
-_Mistakes = list[tuple[int, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +87,7 @@ def read_patients(path: Path, cases: Collection[str]) -> Patients:
     return Patients(of_case=table, elsewhere=len(first) - len(here))
 
 
-def _lines(path: Path, mistakes: _Mistakes) -> Iterator[str]:
+def _lines(path: Path, mistakes: Mistakes) -> Iterator[str]:
     for line, text in sorted(mistakes):
         yield f"{path}: line {line}: {text}" if line else f"{path}: {text}"
 
@@ -99,10 +97,10 @@ def _near(name: str, known: set[str], rowed: set[str]) -> str | None:
     if name in known:
         return None
     stem = case_name(Path(name))
-    for file in (stem, stem.removesuffix(_CHANNEL)):
+    for file in (stem, stem.removesuffix(FIRST_CHANNEL)):
         if file in known:
             return file
-    folded = _folded(stem.removesuffix(_CHANNEL))
+    folded = _folded(stem.removesuffix(FIRST_CHANNEL))
     return next((n for n in sorted(known - rowed) if _folded(n) == folded), None)
 
 
@@ -125,34 +123,16 @@ def _spellings(rows: list[_Row]) -> Iterator[tuple[int, str]]:
             )
 
 
-def _read(path: Path) -> tuple[list[_Row], _Mistakes]:
-    """The rows, cells without blanks around them, and what is wrong with others."""
-    text = _text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[_Row] = []
-    mistakes: _Mistakes = []
-    columns: list[str] = []
-    try:
-        for cells in reader:
-            fields = [cell.strip() for cell in cells]
-            if not any(fields):
-                continue  # spreadsheets leave empty lines at the end
-            if not columns:
-                columns = [name.casefold() for name in fields]
-                _check_columns(path, columns)
-                continue
-            if len(fields) < len(columns) or any(fields[len(columns) :]):
-                told = f"has {len(fields)} fields, the first line has {len(columns)}; correct it"
-                mistakes.append((reader.line_num, told))
-                continue
-            named = dict(zip(columns, fields, strict=False))
-            case, patient = (same_name(named[name]) for name in _COLUMNS)
-            rows.append(_Row(line=reader.line_num, case=case, patient=patient))
-    except csv.Error as error:
-        mistakes.append((reader.line_num, f"is no CSV ({error}); look for an open quote"))
-    if not rows and not mistakes:
+def _read(path: Path) -> tuple[list[_Row], Mistakes]:
+    """The rows, and what is wrong with others."""
+    found = csv_rows(path, _text(path), _check_columns, ProtocolError, spare=True)
+    if not found.rows and not found.mistakes:
         raise ProtocolError(f"{path}: must have the columns case and patient, and a row")
-    return rows, mistakes
+    rows = []
+    for line, cells in found.rows:
+        case, patient = (same_name(cells[name]) for name in _COLUMNS)
+        rows.append(_Row(line=line, case=case, patient=patient))
+    return rows, found.mistakes
 
 
 def _text(path: Path) -> str:
@@ -171,17 +151,10 @@ def _text(path: Path) -> str:
         raise ProtocolError(
             f"{path}: line {line}: is not in UTF-8; save the file as CSV in UTF-8"
         ) from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    title = text.lstrip().partition("\n")[0]
-    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
-        if mark in title and "," not in title:
-            raise ProtocolError(
-                f"{path}: line 1: fields are separated by {name}; save it with commas between them"
-            )
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
     wrong = [
         f"{path}: line 1: {'lacks' if not count else 'has twice'} the column {name}; it must have"
         " the columns case and patient"

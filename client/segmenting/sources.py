@@ -10,6 +10,7 @@ from pathlib import Path
 from client.data.dicom.headers import load, quiet, text
 from client.data.dicom.objects import dicom_files, is_dicom, is_dicom_folder
 from client.data.errors import Problem, ScanError
+from client.data.folder.channels import FIRST_CHANNEL
 from client.data.folder.entries import (
     case_name,
     double_problem,
@@ -18,7 +19,6 @@ from client.data.folder.entries import (
 )
 from client.data.folder.names import same_name
 
-_CHANNEL = "_0000"  # a channel's number is no part of a case's name (layout.py)
 _STUDY_UID = "StudyInstanceUID"
 
 
@@ -166,7 +166,7 @@ def _real(path: Path) -> str:
 
 
 def _without_channel(name: str) -> str:
-    return name.removesuffix(_CHANNEL) or name
+    return name.removesuffix(FIRST_CHANNEL) or name
 
 
 def _is_one_case(visible: Sequence[Path]) -> bool:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-FIRST = "_0000"  # of later tools of the decathlon too
+FIRST_CHANNEL = "_0000"  # of later tools of the decathlon too
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 
 
@@ -17,9 +17,9 @@ def without_channel(
     It is one where the label has the shorter name or, without labels, where all images bear it.
     """
     named: dict[str, list[Path]] = {}
-    every = all(name.endswith(FIRST) for name in images_of)
+    every = all(name.endswith(FIRST_CHANNEL) for name in images_of)
     for name, paths in images_of.items():
-        short = name.removesuffix(FIRST)
+        short = name.removesuffix(FIRST_CHANNEL)
         is_channel = every if labels_of is None else name not in labels_of and short in labels_of
         # Where case and case_0000 are both there, each keeps its name and one lacks its label.
         named[short if is_channel and short and short not in images_of else name] = paths

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from client.data.errors import Problem
+from client.data.folder.channels import FIRST_CHANNEL
 from client.data.folder.dataset_json import NAME, DatasetJson
 from client.data.folder.entries import IMAGE_IO, case_name, suffix_of
 
@@ -65,7 +66,7 @@ def _list_problems(
         absent = sorted(
             name
             for name in listed[folder]
-            if name not in there and name.removesuffix("_0000") not in there
+            if name not in there and name.removesuffix(FIRST_CHANNEL) not in there
         )
         if absent:
             yield Problem(
@@ -78,7 +79,7 @@ def _list_problems(
     unlisted = sorted(
         name
         for name in images
-        if name not in listed["imagesTr"] and f"{name}_0000" not in listed["imagesTr"]
+        if name not in listed["imagesTr"] and name + FIRST_CHANNEL not in listed["imagesTr"]
     )
     if described.training and unlisted:
         yield Problem(

@@ -170,13 +170,12 @@ class LabelMapping:
 
     def unused(self, names: Iterable[str]) -> list[str]:
         """Structures that are no organ of the study, and not ignored on purpose."""
-        patterns = [pattern for pattern in self.ignored if isinstance(pattern, str)]
-        return sorted(
-            name
-            for name in names
-            if self.organ_of(name) is None
-            and not any(fnmatchcase(folded(name), pattern) for pattern in patterns)
-        )
+        return sorted(n for n in names if self.organ_of(n) is None and not self.ignores(n))
+
+    def ignores(self, name: str) -> bool:
+        """Whether a name fits a pattern of what is no organ of any study."""
+        patterns = (pattern for pattern in self.ignored if isinstance(pattern, str))
+        return any(fnmatchcase(folded(name), pattern) for pattern in patterns)
 
     def _check_annotated(self, drawn: set[str], case: str, location: str) -> None:
         surplus = sorted(drawn & set(self.organs) - self.annotated_in(case))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from client.data.labels.label_map import LabelMapping, folded
@@ -55,7 +54,4 @@ def by_number(segments: Sequence[Segment], mapping: LabelMapping) -> dict[str, s
 
 def reading(name: str, mapping: LabelMapping) -> str | None:
     """What the site says of a name: an organ, ignored, or nothing."""
-    if organ := mapping.names.get(folded(name)):
-        return organ
-    patterns = [pattern for pattern in mapping.ignored if isinstance(pattern, str)]
-    return IGNORED if any(fnmatchcase(folded(name), pattern) for pattern in patterns) else None
+    return mapping.names.get(folded(name)) or (IGNORED if mapping.ignores(name) else None)

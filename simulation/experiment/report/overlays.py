@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from client.data.case import Case
 from client.data.errors import ScanError
+from client.data.files.geometry import upright_view
 from reporting.blocks import Gallery, Picture, Section, Text
 from reporting.figure_layout import stacked
 from reporting.figures import small_png
@@ -126,19 +126,15 @@ def _read(results: Results, files: CaseFiles, key: CaseKey) -> Volume:
         for method, path in {"": files.reference, **paths}.items()
         if path is not None
     }
-    arrays = {method: _array(label) for method, label in labels.items()}
-    spacing = sitk.DICOMOrient(scan, "LPS").GetSpacing()
+    # Copies, because a view does not keep its image.
+    arrays = {method: upright_view(label)[0].copy() for method, label in labels.items()}
+    image, spacing = upright_view(scan)
     return Volume(
-        image=_array(scan),
+        image=image.copy(),
         reference=arrays.pop(""),
         predictions=arrays,
         spacing_mm_xyz=spacing,
     )
-
-
-def _array(image: sitk.Image) -> Array:
-    array: Array = sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS"))
-    return array
 
 
 def _organs(results: Results) -> dict[str, int]:

@@ -11,9 +11,9 @@ import highdicom as hd
 import numpy as np
 from bad_cases import Place
 from numpy.typing import NDArray
+from other_segments import write_other_segments
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from faulty import Faulty
@@ -123,33 +123,9 @@ def segmented(
         scan(place)
         sources = [dcmread(file) for file in place.image("").iterdir()]
         sources.sort(key=lambda source: float(source.ImagePositionPatient[2]))
-        described = [
-            hd.seg.SegmentDescription(
-                segment_number=number,
-                segment_label=name,
-                segmented_property_category=codes.SCT.Organ,
-                segmented_property_type=codes.SCT.Prostate,
-                algorithm_type="MANUAL",
-            )
-            for number, (name, _) in enumerate(segments, start=1)
-        ]
-        made = hd.seg.Segmentation(
-            source_images=sources,
-            pixel_array=np.stack([mask for _, mask in segments], axis=-1),
-            segmentation_type=kind,
-            segment_descriptions=described,
-            series_instance_uid=hd.UID(),
-            series_number=1,
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer="another",
-            manufacturer_model_name="program",
-            software_versions="1",
-            device_serial_number="1",
-            **how,
-        )
+        pixels = np.stack([mask for _, mask in segments], axis=-1)
         path = place.label(".dcm")
-        made.save_as(path)
+        write_other_segments(path, sources, pixels, [name for name, _ in segments], kind, **how)
         found = dcmread(path)
         edit(found)
         ph.save(found, path)

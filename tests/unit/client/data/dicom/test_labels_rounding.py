@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from other_segments import write_other_segments
 from pydicom import Dataset, dcmread
-from pydicom.sr.codedict import codes
 
 from client.cli import app
 from client.data.dicom.derived.drawing import Drawing
@@ -79,25 +79,9 @@ def highdicom(
             slices[0].PixelSpacing, float(slices[0].SliceThickness)
         ),
     }
-    described = hd.seg.SegmentDescription(
-        1, "prostate", codes.SCT.Organ, codes.SCT.Prostate, hd.seg.SegmentAlgorithmTypeValues.MANUAL
-    )
-    hd.seg.Segmentation(
-        slices,
-        MASK[:, first_y:, first_x:].astype(np.uint8),
-        "BINARY",
-        [described],
-        hd.UID(),
-        1,
-        hd.UID(),
-        1,
-        "nobody",
-        "model",
-        "1",
-        "0",
-        **(placed if crop or np.any(moved_mm) else {}),
-    ).save_as(path)
-    return path
+    pixels = MASK[:, first_y:, first_x:].astype(np.uint8)
+    more = placed if crop or np.any(moved_mm) else {}
+    return write_other_segments(path, slices, pixels, ["prostate"], **more)
 
 
 def own_contours(image: sitk.Image, series: DicomSeries, path: Path, moved_mm: Any = 0) -> Path:

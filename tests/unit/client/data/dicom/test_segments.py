@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_cases import ORDER, ORGANS, SHAPE, case_of, real, real_gland, validator
 from numpy.typing import NDArray
+from other_segments import write_other_segments
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
@@ -103,33 +104,8 @@ def other_writer(
     path: Path, series: DicomSeries, pixels: NDArray[Any], kind: str, **values: Any
 ) -> Path:
     """A DICOM-SEG as another program writes it, of the segments `one` and `two`."""
-    described = [
-        hd.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=name,
-            segmented_property_category=codes.SCT.Organ,
-            segmented_property_type=codes.SCT.Prostate,
-            algorithm_type="MANUAL",
-        )
-        for number, name in enumerate(("one", "two"), start=1)
-    ]
-    made = hd.seg.Segmentation(
-        source_images=[dcmread(file) for file in series.files],
-        pixel_array=pixels,
-        segmentation_type=kind,
-        segment_descriptions=described,
-        series_instance_uid=hd.UID(),
-        series_number=1,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="another",
-        manufacturer_model_name="program",
-        software_versions="1",
-        device_serial_number="1",
-        **values,
-    )
-    made.save_as(path)
-    return path
+    sources = [dcmread(file) for file in series.files]
+    return write_other_segments(path, sources, pixels, ("one", "two"), kind, **values)
 
 
 def test_label_map_segmentation(tmp_path: Path) -> None:
