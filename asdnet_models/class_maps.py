@@ -39,6 +39,37 @@ def merge_unannotated(maps: Tensor, unannotated: Tensor) -> Tensor:
     Source: Shi et al., Medical Image Analysis 70:101979, 2021 (marginal loss); the same merging in
     Fang & Yan, IEEE TMI 39(11), 2020 (target adaptive loss).
     """
+    hidden = _hidden(maps, unannotated)
+    unknown = (maps * hidden).sum(1, keepdim=True)
+    return torch.cat((maps[:, :1] + unknown, (maps * ~hidden)[:, 1:]), dim=1)
+
+
+def merge_unannotated_logits(logits: Tensor, unannotated: Tensor) -> Tensor:
+    r"""Logits whose softmax is `merge_unannotated` of the logits' softmax, without its underflow.
+
+    z'_0 = log(exp z_0 + sum_{c in U} exp z_c);  z'_c = -inf for c in U;  z'_c = z_c else.
+
+    Args:
+        logits: S's scores, (B, C, X, Y, Z).
+        unannotated: (B, C), boolean; True for the organs of U.
+
+    Raises:
+        ValueError: As `merge_unannotated`.
+    """
+    hidden = _hidden(logits, unannotated)
+    nothing = torch.full((), -torch.inf, dtype=logits.dtype, device=logits.device)
+    outside = ~hidden
+    outside[:, 0] = False
+    union = torch.where(outside, nothing, logits).logsumexp(1, keepdim=True)
+    return torch.cat((union, torch.where(hidden, nothing, logits)[:, 1:]), dim=1)
+
+
+def _hidden(maps: Tensor, unannotated: Tensor) -> Tensor:
+    """`unannotated` against maps, (B, C, 1, 1, 1).
+
+    Raises:
+        ValueError: If it has another shape, or names the background.
+    """
     if unannotated.shape != maps.shape[:2]:
         raise ValueError(
             f"unannotated is {tuple(unannotated.shape)}, must be {tuple(maps.shape[:2])}"
@@ -47,6 +78,4 @@ def merge_unannotated(maps: Tensor, unannotated: Tensor) -> Tensor:
         raise ValueError(
             "unannotated names class 0; background is what unannotated organs are merged into"
         )
-    hidden = unannotated[:, :, None, None, None]
-    unknown = (maps * hidden).sum(1, keepdim=True)
-    return torch.cat((maps[:, :1] + unknown, (maps * ~hidden)[:, 1:]), dim=1)
+    return unannotated[:, :, None, None, None]

@@ -96,6 +96,11 @@ class MethodConfig(Frozen):
     """Eq. 1 to 7.  Every ablation of the paper is a setting here, never a copy of the code."""
 
     name: Name = Field("asdnet", description="a name of asdnet_models/catalogue.py")
+    supervised: Literal["dice", "dice+ce"] = Field(
+        "dice",
+        description="what S learns labels by: Eq. 1, or the mean of it and of the voxels' "
+        "cross-entropy",
+    )
     class_weight: Literal["inverse-square", "inverse", "uniform"] = Field(
         "inverse-square", description="pi_c of Eq. 1 and 6 as a power of the organ's volume"
     )

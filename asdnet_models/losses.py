@@ -8,7 +8,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    normalize,
+)
 
 from asdnet_models.class_maps import argmax_channels, one_hot_maps
 
@@ -80,6 +84,30 @@ def dice_loss(
     Source: Nie et al. 2018, Eq. 1, after Sudre et al., DLMIA 2017.
     """
     return _generalised_dice(probabilities, target, class_weight)
+
+
+def cross_entropy_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy of each sample, the mean over its voxels of -log p(label).
+
+    Beside Eq. 1: its gradient does not fade where a class's overlap is still zero.
+
+    Args:
+        logits: S's scores, (B, C, X, Y, Z); -inf where a sample cannot have a class.
+        label: Class numbers, (B, 1, X, Y, Z), integers under C.
+
+    Returns:
+        (B,), at least 0; ln C for scores that say nothing.
+
+    Raises:
+        ValueError: If batch or spatial shapes differ.
+
+    Source: with Dice in Isensee et al., Nature Methods 2021 (nnU-Net).
+    """
+    expected = (logits.shape[0], 1, *logits.shape[2:])
+    if label.shape != expected:
+        raise ValueError(f"label is {tuple(label.shape)}, must be {expected}")
+    voxels = cross_entropy(logits.float(), label[:, 0].long(), reduction="none")
+    return voxels.flatten(1).mean(1)
 
 
 def sample_attention(probabilities: Tensor, target: Tensor, beta: float) -> Tensor:

@@ -31,6 +31,7 @@ from client.training.round import train_round
 from protocol.config.presets import preset
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol, merged
+from protocol.config.training import Views
 from protocol.files import append_line
 from protocol.wire.weights import Weights
 from server.rounds.loop import new_record
@@ -53,7 +54,7 @@ class Setting:
     data: str
     sites: int
     cases: int
-    augment: bool
+    views: Views
     seed: int
 
 
@@ -81,7 +82,7 @@ def study(setting: Setting, rounds: int) -> StudyProtocol:
         "organs": organs,
         "spacing_mm": spacing,
         "patch_voxels": patch,
-        "training": {"rounds": rounds, "augment": setting.augment},
+        "training": {"rounds": rounds, "views": setting.views},
         "aggregation": {"rule": "mean"},
     }
     return merged(preset("quick").model_copy(update={"organs": organs}), changes)
@@ -202,18 +203,19 @@ def measure(
     rounds: Annotated[int, typer.Option(help="Rounds of a study.")] = 20,
 ) -> None:
     """Membership by the number of cases a site, on real scans."""
+    cohorts: list[tuple[str, int, int, Views]] = [
+        ("hippocampus", 5, 4, "none"),
+        ("hippocampus", 5, 11, "none"),
+        ("hippocampus", 2, 25, "none"),
+        ("hippocampus", 5, 11, "weak"),
+        ("hippocampus", 5, 2, "none"),
+        ("atrium", 2, 40, "none"),
+        ("atrium", 5, 4, "none"),
+    ]
     settings = [
-        Setting(data=name, sites=sites, cases=cases, augment=augment, seed=seed)
+        Setting(data=name, sites=sites, cases=cases, views=views, seed=seed)
         for seed in range(1, seeds + 1)
-        for name, sites, cases, augment in (
-            ("hippocampus", 5, 4, False),
-            ("hippocampus", 5, 11, False),
-            ("hippocampus", 2, 25, False),
-            ("hippocampus", 5, 11, True),
-            ("hippocampus", 5, 2, False),
-            ("atrium", 2, 40, False),
-            ("atrium", 5, 4, False),
-        )
+        for name, sites, cases, views in cohorts
     ]
     done = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
     known = [json.loads(line)["setting"] for line in done]

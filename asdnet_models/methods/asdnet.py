@@ -108,7 +108,12 @@ def train_step(
     if labelled is not None and networks.confidence_optimiser is not None:
         with _unseen_weights_kept(networks.confidence, labelled.unannotated):
             take_step(networks.confidence_optimiser, confidence_losses(), "confidence")
-    take_step(networks.segmenter_optimiser, segmenter_losses(), "segmenter")
+    take_step(
+        networks.segmenter_optimiser,
+        segmenter_losses(),
+        "segmenter",
+        clip_norm=networks.clip_norm,
+    )
     return record
 
 

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asdnet_models.class_maps import merge_unannotated, one_hot_maps
+from asdnet_models.class_maps import (
+    merge_unannotated,
+    merge_unannotated_logits,
+    one_hot_maps,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,12 @@ class LabelledBatch:
     def known(self, maps: Tensor) -> Tensor:
         """Maps (B, C, X, Y, Z) of these samples, as far as their labels can judge them."""
         return maps if self.unannotated is None else merge_unannotated(maps, self.unannotated)
+
+    def known_logits(self, logits: Tensor) -> Tensor:
+        """`known` of logits: the softmax of what this gives is `known` of the logits' softmax."""
+        if self.unannotated is None:
+            return logits
+        return merge_unannotated_logits(logits, self.unannotated)
 
     def target(self, classes: int) -> Tensor:
         """The label as one-hot maps, (B, C, X, Y, Z); the unannotated is background."""

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from asdnet_models.class_maps import argmax_channels
 from asdnet_models.config import LossSchedule, MethodConfig
-from asdnet_models.losses import dice_loss, sample_attention
+from asdnet_models.losses import cross_entropy_loss, dice_loss, sample_attention
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks.parts import DeeplySupervised
@@ -21,17 +22,24 @@ class NonFiniteLossError(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """S's prediction of a batch: class probabilities of each of its heads, float32.
+    """S's prediction of a batch: logits and probabilities of each of its heads, float32.
 
     One head, but for networks with deep supervision.
 
     Attributes:
-        heads: (B, C, X, Y, Z) each, all at full resolution; the first is the segmentation.
+        logits: (B, C, X, Y, Z) each, all at full resolution; the first is the segmentation.
         weights: What each head's supervised loss weighs.
+        heads: Each head's class probabilities, shaped as its logits.
     """
 
-    heads: tuple[Tensor, ...]
+    logits: tuple[Tensor, ...]
     weights: tuple[float, ...] = (1.0,)
+    heads: tuple[Tensor, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Not when first asked for, which may be where no graph is kept.
+        heads = tuple(torch.softmax(logits, dim=1) for logits in self.logits)
+        object.__setattr__(self, "heads", heads)
 
     @property
     def probabilities(self) -> Tensor:
@@ -46,6 +54,7 @@ class Networks:
     `learns_correctness`: D learns where S is right, not Eq. 3 and 4.
     `softmax_prior`: M is read off D and the softmax together.
     `parts`: In how many parts a step's batch is worked through, where memory is short.
+    `clip_norm`: L2 norm that a step's gradient of S may have; None: any.
     """
 
     segmenter: nn.Module
@@ -55,6 +64,7 @@ class Networks:
     learns_correctness: bool = False
     softmax_prior: bool = False
     parts: int = 1
+    clip_norm: float | None = None
 
 
 @contextmanager
@@ -121,29 +131,42 @@ class Method(ABC):
         record.note("total", loss)
         if self.proximal is not None:
             loss = loss + self.proximal(self.networks.segmenter)
-        take_step(self.networks.segmenter_optimiser, loss, "segmenter")
+        take_step(
+            self.networks.segmenter_optimiser,
+            loss,
+            "segmenter",
+            clip_norm=self.networks.clip_norm,
+        )
+
+
+def logits_of(segmenter: nn.Module, image: Tensor) -> Tensor:
+    """Logits of a batch, float32; autocast to bf16 on a GPU."""
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):
+        logits: Tensor = segmenter(image)
+    return logits.float()
 
 
 def softmax_of(segmenter: nn.Module, image: Tensor) -> Tensor:
     """Class probabilities of a batch, float32; autocast to bf16 on a GPU."""
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):
-        logits = segmenter(image)
-    return torch.softmax(logits.float(), dim=1)
+    return torch.softmax(logits_of(segmenter, image), dim=1)
 
 
 def predict(segmenter: nn.Module, image: Tensor) -> Prediction:
-    """All heads' probabilities in one forward pass; autocast to bf16 on a GPU."""
+    """All heads' logits in one forward pass; autocast to bf16 on a GPU."""
     if not isinstance(segmenter, DeeplySupervised):
-        return Prediction(heads=(softmax_of(segmenter, image),))
+        return Prediction(logits=(logits_of(segmenter, image),))
     with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):
-        logits = segmenter.deep_logits(image)
-    return Prediction(
-        heads=tuple(torch.softmax(head.float(), dim=1) for head in logits),
-        weights=segmenter.HEAD_WEIGHTS,
-    )
+        heads = segmenter.deep_logits(image)
+    return Prediction(logits=tuple(head.float() for head in heads), weights=segmenter.HEAD_WEIGHTS)
 
 
-def take_step(optimiser: torch.optim.Optimizer, loss: Tensor | Iterable[Tensor], name: str) -> None:
+def take_step(
+    optimiser: torch.optim.Optimizer,
+    loss: Tensor | Iterable[Tensor],
+    name: str,
+    *,
+    clip_norm: float | None = None,
+) -> None:
     """One step of one optimiser.
 
     Args:
@@ -151,6 +174,7 @@ def take_step(optimiser: torch.optim.Optimizer, loss: Tensor | Iterable[Tensor],
         loss: Scalar; or its summands, each made when the one before has been back-propagated and
             its graph is gone.
         name: The network's.
+        clip_norm: L2 norm that the gradient may have, of all summands together; None: any.
 
     Raises:
         NonFiniteLossError: Instead of a step on a loss that is not finite.
@@ -161,6 +185,9 @@ def take_step(optimiser: torch.optim.Optimizer, loss: Tensor | Iterable[Tensor],
             value = float(summand.detach())
             raise NonFiniteLossError(f"{name} loss is {value}; lower its learning rate")
         summand.backward()
+    if clip_norm is not None:
+        weights = (weight for group in optimiser.param_groups for weight in group["params"])
+        torch.nn.utils.clip_grad_norm_(weights, clip_norm)
     optimiser.step()
 
 
@@ -173,9 +200,10 @@ def supervised_loss(
 ) -> Tensor:
     """Eq. 1, weighted by Eq. 2 unless attention is off; mean over samples.
 
-    With deep supervision Eq. 1 is the weighted sum over the heads.  Eq. 2 and the record's "dice"
-    are of the segmentation alone, so that they mean the same for every network.  Both see the
-    maps of a partly annotated sample merged (`merge_unannotated`).
+    "dice+ce" has in place of Eq. 1 its mean with the cross-entropy of the same sample.  With deep
+    supervision this is the weighted sum over the heads.  Eq. 2 and the record's "dice" are of
+    the segmentation alone, so that they mean the same for every network.  All see the maps of a
+    partly annotated sample merged (`merge_unannotated`).
 
     Args:
         method: Class weights and attention.
@@ -190,8 +218,14 @@ def supervised_loss(
     target = labelled.target(probabilities.shape[1])
     dice = [dice_loss(head, target, method.class_weight) for head in heads]
     record.note("dice", dice[0].detach().mean())
+    by_head = dice
+    if method.supervised == "dice+ce":
+        label = argmax_channels(target)
+        known = (labelled.known_logits(logits[:count]) for logits in prediction.logits)
+        entropies = (cross_entropy_loss(logits, label) for logits in known)
+        by_head = [(one + other) / 2 for one, other in zip(dice, entropies, strict=True)]
     losses = torch.stack(
-        [weight * loss for weight, loss in zip(prediction.weights, dice, strict=True)]
+        [weight * loss for weight, loss in zip(prediction.weights, by_head, strict=True)]
     ).sum(0)
     if method.sample_attention == "off":
         return losses.mean()

@@ -50,16 +50,16 @@ class SemiEmbed(Method):
         guide = unlabelled if self._teacher is not None else None
         record = StepRecord()
         images = torch.cat([labelled.image, *([guide.image] if guide else [])])
-        features, probabilities = _features_and_softmax(
+        features, logits = _features_and_logits(
             self.networks.segmenter, images, len(labelled.image)
         )
-        own = Prediction(heads=(probabilities,))
+        own = Prediction(logits=(logits,))
         loss = supervised_loss(self.config, self.plan, labelled, own, record)
         if self._teacher is not None:
-            label = _known_classes(labelled, probabilities.shape[1])
+            label = _known_classes(labelled, logits.shape[1])
             if guide is not None:
                 label = torch.cat((label, self._teacher.label(guide.image)))
-            embedding = self._embedding(features, label, probabilities.shape[1])
+            embedding = self._embedding(features, label, logits.shape[1])
             record.note("embedding", embedding)
             loss = loss + self.plan.embedding_ramp * self.config.lambda_embedding * embedding
         self._step_segmenter(loss, record)
@@ -127,12 +127,12 @@ def _known_classes(labelled: LabelledBatch, classes: int) -> Tensor:
     return torch.where(partly & (label == 0), -1, label)
 
 
-def _features_and_softmax(segmenter: Any, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Features of all images and class probabilities of the first `count`, in one forward pass.
+def _features_and_logits(segmenter: Any, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Features of all images and logits of the first `count`, in one forward pass.
 
     `segmenter` is a network with `features` in asdnet_models/catalogue.py.
     """
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
         features = segmenter.features(images)
         logits = segmenter.head(features[:count])
-    return features.float(), torch.softmax(logits.float(), dim=1)
+    return features.float(), logits.float()

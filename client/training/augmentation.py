@@ -1,20 +1,38 @@
 """Random views of a patch: what a scanner or a patient's pose could change, and nothing else.
 
-Left-right flip, rotation in the axial plane, isotropic scale, gamma, noise.  Never up-down or
-front-back flips: no patient is built so.
+Flips (left-right alone, where the study names no other: no patient is built upside down), rotation
+in the axial plane, isotropic scale, gamma, noise.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from protocol.config.study import StudyProtocol
+from protocol.config.training import Flip
+
 _ROTATION_DEG = 10.0
 _SCALE = (0.9, 1.1)
 _LOG_GAMMA = 0.3
 _NOISE_SD = 0.1
+_AXES: tuple[Flip, ...] = ("left-right", "front-back", "up-down")  # X, Y, Z in LPS
+_LEFT_RIGHT: tuple[Flip, ...] = ("left-right",)
+
+
+def random_views(
+    image: Tensor, label: Tensor | None, protocol: StudyProtocol, rng: np.random.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """The views that the study asks for; see `augment`.  None: image and label as they are."""
+    training = protocol.training
+    if training.views == "none":
+        return image, label
+    if training.views == "strong":
+        raise NotImplementedError("strong views are not built yet; take weak ones")
+    return augment(image, label, protocol.spacing_mm, rng, training.flips)
 
 
 def augment(
@@ -22,6 +40,7 @@ def augment(
     label: Tensor | None,
     spacing_mm: tuple[float, float, float],
     rng: np.random.Generator,
+    flips: Sequence[Flip] = _LEFT_RIGHT,
 ) -> tuple[Tensor, Tensor | None]:
     """One random view of each sample.
 
@@ -30,12 +49,15 @@ def augment(
         label: Same shape, integers, or None.
         spacing_mm: Of the patch; a rotation is one in mm, not in voxels.
         rng: The only source of randomness.
+        flips: Along which axes a view may be a mirror image.
 
     Returns:
         Image and label, moved alike.
     """
     extent_mm = [n * s for n, s in zip(image.shape[2:], spacing_mm, strict=True)]
-    theta = torch.stack([_random_affine(extent_mm, rng) for _ in range(len(image))]).to(image)
+    theta = torch.stack([_random_affine(extent_mm, rng, flips) for _ in range(len(image))]).to(
+        image
+    )
     image = _linear(image, theta)
     if label is not None:
         label = _nearest(label.float(), theta).to(label.dtype)
@@ -87,18 +109,20 @@ def _slices(theta: Tensor, count: int) -> Tensor:
     return ((theta[:, :1, 0] * centres + 1) * count - 1) / 2
 
 
-def _random_affine(extent_mm: list[float], rng: np.random.Generator) -> Tensor:
+def _random_affine(
+    extent_mm: list[float], rng: np.random.Generator, flips: Sequence[Flip] = _LEFT_RIGHT
+) -> Tensor:
     """(3, 4) for `affine_grid`, whose coordinates run over (Z, Y, X) in [-1, 1]."""
     angle = math.radians(rng.uniform(-_ROTATION_DEG, _ROTATION_DEG))
     scale = 1.0 / rng.uniform(*_SCALE)
-    flip = -1.0 if rng.random() < 0.5 else 1.0
+    x, y, z = (-1.0 if axis in flips and rng.random() < 0.5 else 1.0 for axis in _AXES)
     x_mm, y_mm, _ = extent_mm
     cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
     return torch.tensor(
         [
-            [scale, 0.0, 0.0, 0.0],
-            [0.0, cos, -sin * flip * x_mm / y_mm, 0.0],
-            [0.0, sin * y_mm / x_mm, cos * flip, 0.0],
+            [scale * z, 0.0, 0.0, 0.0],
+            [0.0, cos * y, -sin * x * x_mm / y_mm, 0.0],
+            [0.0, sin * y * y_mm / x_mm, cos * x, 0.0],
         ]
     )
 

@@ -84,6 +84,7 @@ def build_networks(
         learns_correctness=protocol.confidence.target == "correctness",
         softmax_prior=protocol.confidence.prior == "softmax",
         parts=parts,
+        clip_norm=training.clip_norm,
     )
 
 

@@ -21,7 +21,7 @@ from client.data.dataset import (
     PseudoLabels,
     SiteData,
 )
-from client.training.augmentation import augment
+from client.training.augmentation import random_views
 from client.training.device import build_networks, check_accumulate, on_device
 from client.training.optimiser_state import OptimiserStore
 from client.training.prefetch import prefetched
@@ -196,19 +196,16 @@ def _draw(
     if data.labelled:
         batch = sampler.labelled(data.labelled, count)
         image, label = batch.image, batch.label
-        if protocol.training.augment:
-            image, moved = augment(image, label, protocol.spacing_mm, rng)
-            assert moved is not None
-            label = moved
+        image, moved = random_views(image, label, protocol, rng)
+        assert moved is not None
         unannotated = None if batch.unannotated is None else batch.unannotated.to(device)
         labelled = LabelledBatch(
-            image=on_device(image, device), label=on_device(label, device), unannotated=unannotated
+            image=on_device(image, device), label=on_device(moved, device), unannotated=unannotated
         )
     if data.unlabelled and plan.uses_unlabelled:
         drawn = sampler.unlabelled(data.unlabelled, count, pseudo)
         image, drawn_label = drawn.image, drawn.pseudo_label
-        if protocol.training.augment:
-            image, drawn_label = augment(image, drawn_label, protocol.spacing_mm, rng)
+        image, drawn_label = random_views(image, drawn_label, protocol, rng)
         unlabelled = UnlabelledBatch(
             image=on_device(image, device),
             pseudo_label=None if drawn_label is None else on_device(drawn_label, device),

@@ -7,11 +7,10 @@ from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
 from protocol.config.study import (
     AggregationConfig,
     EvaluationConfig,
-    RampConfig,
     StudyProtocol,
-    TrainingConfig,
     merged,
 )
+from protocol.config.training import RampConfig, TrainingConfig
 
 PresetName = Literal["smoke", "quick", "paper"]
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
@@ -45,7 +44,7 @@ _QUICK_AS_PAPER = StudyProtocol(
         local_steps=10,
         batch_size=2,
         # A few hundred steps are too few for random views to pay: docs/results/index.md.
-        augment=False,
+        views="none",
         lr_segmenter=3e-3,
         lr_decay=0.3,
         lr_decay_at=(0.6, 0.85),

@@ -9,7 +9,8 @@ from pydantic import Field, field_validator
 from asdnet_models.catalogue import METHODS
 from asdnet_models.config import Fraction, LossSchedule
 from asdnet_models.sums import SumCount
-from protocol.config.study import Count, RampConfig, StudyProtocol
+from protocol.config.study import StudyProtocol
+from protocol.config.training import Count, RampConfig, TrainingConfig
 
 # Eq. 2's weight lies in [0, 1]; what a step divides by, its running mean, is kept from 0.
 LEAST_ATTENTION = 1e-3
@@ -76,6 +77,14 @@ def median_box(boxes: Sequence[OrganBox]) -> OrganBox | None:
     return (x0, y0, z0, x1, y1, z1)
 
 
+def _lr_factor(training: TrainingConfig, progress: float) -> float:
+    """What both rates are multiplied by; `progress`, of all rounds, is under 1."""
+    if training.lr_schedule == "polynomial":
+        return math.pow(1.0 - progress, training.lr_power)
+    decays = sum(progress >= point for point in training.lr_decay_at)
+    return training.lr_decay**decays
+
+
 def plan_round(
     protocol: StudyProtocol,
     number: int,
@@ -95,7 +104,6 @@ def plan_round(
     """
     training = protocol.training
     progress = (number - 1) / training.rounds
-    decays = sum(progress >= point for point in training.lr_decay_at)
     ramps: RampConfig = training.ramp
     method = protocol.method
     kind = METHODS[method.name]
@@ -106,7 +114,7 @@ def plan_round(
     labellings = sum(progress >= point for point in method.pseudo_labels_at)
     return RoundPlan(
         round=number,
-        lr_factor=training.lr_decay**decays,
+        lr_factor=_lr_factor(training, progress),
         adversarial_ramp=rises(
             ramps.adversarial_start, weight=method.lambda_adversarial, has_term=kind.confidence
         ),

@@ -20,12 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from asdnet_models.config import MAX_POINTS, Fraction, Frozen, InferenceConfig, ModelConfig
+from asdnet_models.config import Fraction, Frozen, InferenceConfig, ModelConfig
+from protocol.config.training import Count, TrainingConfig
 from protocol.config.yaml_text import EncodingError, load_yaml, read_utf8
 
 Model = TypeVar("Model", bound=BaseModel)
-Count = Annotated[int, Field(ge=1, le=100_000)]  # rounds, steps, sites
-Rate = Annotated[float, Field(gt=0, le=1)]
+# Keys of earlier versions, and what says the same now.
+_RENAMED = {"training.augment": "is now 'views': weak (was true) or none (was false)"}
 _LONGEST_SHOWN = 200  # characters of a value in a message
 Timeout = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]  # seconds
 
@@ -42,49 +43,6 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 class ProtocolError(ValueError):
     """A protocol or site file that breaks a rule; lists every mistake at once."""
-
-
-class RampConfig(Frozen):
-    """When Eq. 5 and 6 begin, as fractions of the study's rounds (semi: Hung et al. 2018)."""
-
-    adversarial_start: Fraction = Field(0.05, description="where Eq. 5 begins")
-    region_start: Fraction = Field(
-        0.25, description="where Eq. 6 begins; semi-embed: its embedding loss"
-    )
-    length: Fraction = Field(0.15, description="how long a term takes to reach its full weight")
-
-
-class TrainingConfig(Frozen):
-    """One site's share of a round, and how the rounds are scheduled."""
-
-    rounds: Count = Field(60, description="rounds of the study")
-    local_steps: Count = Field(50, description="optimiser steps a site and round")
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(
-        2, description="labelled patches a step; as many unlabelled"
-    )
-    lr_segmenter: Rate = Field(1e-3, description="Adam's learning rate of S")
-    lr_confidence: Rate = Field(1e-4, description="Adam's learning rate of D")
-    lr_decay: float = Field(
-        0.1, ge=1e-3, le=1, description="factor on both rates at each decay point"
-    )
-    lr_decay_at: tuple[Fraction, ...] = Field(
-        (1 / 3, 2 / 3),
-        max_length=MAX_POINTS,
-        description="decay points, as fractions of the study's rounds",
-    )
-    weight_decay: float = Field(
-        1e-4, ge=0, le=1, description="Adam's weight decay, of both networks"
-    )
-    ramp: RampConfig = Field(RampConfig(), description="when the unsupervised terms begin")
-    organ_patch_fraction: Fraction = Field(
-        2 / 3, description="patches centred on an organ drawn uniformly; the rest lie anywhere"
-    )
-    augment: bool = Field(
-        True, description="flip, turn, scale, gamma and noise of training patches"
-    )
-    proximal_mu: float = Field(
-        0.01, ge=0, le=1e4, description="pull to the global S at label-free sites"
-    )
 
 
 Rule = Literal["mean", "median", "trimmed-mean", "geometric-median", "krum", "multi-krum"]
@@ -251,7 +209,7 @@ def explain(error: ValidationError, location: str) -> str:
         where = ".".join(str(part) for part in item["loc"])
         rule = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            rule = "unknown key; remove it or correct its spelling"
+            rule = _RENAMED.get(where, "unknown key; remove it or correct its spelling")
         elif item["type"] == "missing":
             rule = "is missing"
         elif item["type"] in ("tuple_type", "list_type"):

@@ -107,7 +107,7 @@ ATTACKS = (
 _HOOK = """
 import importlib.abc, importlib.machinery, json, sys
 
-ONE_STEP = {{"local_steps": 1, "batch_size": 1, "augment": False}}
+ONE_STEP = {{"local_steps": 1, "batch_size": 1, "views": "none"}}
 
 
 def moved(content, by):

@@ -116,7 +116,7 @@ def experiment(folder: Path) -> None:
     content = preset("smoke").model_dump(mode="json")
     content |= {"spacing_mm": [3, 3, 3], "patch_voxels": [16, 16, 16], "name": "tiny"}
     content["network"]["width"] = content["confidence"]["width"] = 2
-    content["training"] |= {"rounds": 3, "local_steps": 2, "batch_size": 1, "augment": True}
+    content["training"] |= {"rounds": 3, "local_steps": 2, "batch_size": 1, "views": "weak"}
     content["training"]["ramp"] = {"adversarial_start": 0, "region_start": 0, "length": 0}
     content["evaluation"]["every_rounds"] = 1
     (folder / "cache/study.yaml").write_text(json.dumps(content), encoding="utf-8")

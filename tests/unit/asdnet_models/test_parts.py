@@ -51,6 +51,7 @@ def gradients_of(
     unlabelled: Tensor | None,
     *,
     proximal: bool = False,
+    clip_norm: float | None = None,
 ) -> tuple[Gradients, Gradients, StepRecord]:
     """Of S and of D where each steps, by plain descent: Adam would blow rounding up to steps."""
     segmenter, confidence = build_segmenter(protocol), build_confidence(protocol)
@@ -62,6 +63,7 @@ def gradients_of(
         learns_correctness=protocol.confidence.target == "correctness",
         softmax_prior=protocol.confidence.prior == "softmax",
         parts=parts,
+        clip_norm=clip_norm,
     )
     found: dict[str, Gradients] = {"S": [], "D": []}
 
@@ -136,6 +138,28 @@ def test_the_proximal_pull_counts_once() -> None:
     _, unlabelled = batches()
     whole = gradients_of(PROTOCOL, 1, None, unlabelled, proximal=True)
     assert_same(gradients_of(PROTOCOL, 2, None, unlabelled, proximal=True)[0], whole[0])
+
+
+def norm_of(gradients: Gradients) -> float:
+    return float(torch.cat([g.flatten() for g in gradients if g is not None]).norm())
+
+
+def test_a_long_gradient_of_s_is_shortened_once_all_parts_are_summed() -> None:
+    free, of_d, _ = gradients_of(PROTOCOL, 1, *batches())
+    limit = norm_of(free) / 4
+    for parts in (1, 3):
+        clipped, of_d_too, _ = gradients_of(PROTOCOL, parts, *batches(), clip_norm=limit)
+        assert norm_of(clipped) == pytest.approx(limit, rel=1e-4)
+        assert_same([g if g is None else 4 * g for g in clipped], free)
+        assert_same(of_d_too, of_d)
+
+
+def test_a_gradient_within_the_norm_is_left_as_it_is() -> None:
+    free, _, _ = gradients_of(PROTOCOL, 1, *batches())
+    same, _, _ = gradients_of(PROTOCOL, 1, *batches(), clip_norm=2 * norm_of(free))
+    assert all(
+        a is None or torch.equal(a, b) for a, b in zip(free, same, strict=True) if b is not None
+    )
 
 
 def test_one_kind_of_patch_alone() -> None:

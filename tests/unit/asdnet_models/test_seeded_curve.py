@@ -13,7 +13,8 @@ from asdnet_models.methods.batches import LabelledBatch
 from asdnet_models.methods.common import Networks
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import plan_round
-from protocol.config.study import RampConfig, StudyProtocol, TrainingConfig
+from protocol.config.study import StudyProtocol
+from protocol.config.training import RampConfig, TrainingConfig
 
 ROUNDS = 6
 COLUMNS = ("total", "dice", "adversarial", "region", "confidence")

@@ -133,7 +133,7 @@ def test_unannotated_logits_are_moved_through_the_union_alone() -> None:
     logits = torch.randn(1, CLASSES, 4, 4, 4, generator=generator).requires_grad_()
     label = torch.randint(0, 2, (1, 1, 4, 4, 4), generator=generator) * 2
     batch = LabelledBatch(image=label.float(), label=label, unannotated=PROSTATE_ONLY)
-    own = Prediction(heads=(torch.softmax(logits, 1),))
+    own = Prediction(logits=(logits,))
     supervised_loss(METHOD, PLAN, batch, own, StepRecord()).backward()
     assert logits.grad is not None
     share = torch.softmax(logits, 1).detach()
@@ -149,7 +149,7 @@ def test_stray_voxels_of_an_unannotated_organ_teach_nothing() -> None:
     label[:, :, :2] = 2
     stray = label.clone()
     stray[:, :, 3] = 3
-    own = Prediction(heads=(torch.softmax(torch.randn(1, CLASSES, 4, 4, 4), 1),))
+    own = Prediction(logits=(torch.randn(1, CLASSES, 4, 4, 4),))
     found = [
         supervised_loss(
             METHOD,
@@ -167,9 +167,10 @@ def test_every_head_is_merged() -> None:
     label = torch.zeros(1, 1, 6, 1, 1, dtype=torch.long)
     label[0, 0, [2, 5]] = 2
     batch = LabelledBatch(image=label.float(), label=label, unannotated=PROSTATE_ONLY)
-    heads = (maps_of(0, 1, 2, 3, 0, 2), maps_of(3, 3, 2, 1, 1, 2))
+    # One-hot to rounding: 30 times the maps as logits.
+    logits = (30 * maps_of(0, 1, 2, 3, 0, 2), 30 * maps_of(3, 3, 2, 1, 1, 2))
     loss = supervised_loss(
-        METHOD, PLAN, batch, Prediction(heads=heads, weights=(0.5, 0.5)), StepRecord()
+        METHOD, PLAN, batch, Prediction(logits=logits, weights=(0.5, 0.5)), StepRecord()
     )
     assert float(loss) == pytest.approx(0, abs=1e-4)
 

@@ -153,7 +153,7 @@ def test_a_round_of_training_at_a_partly_drawn_site(
 ) -> None:
     config = make_partly(labelled=2, unlabelled=1)
     protocol = make_protocol(
-        method={"name": method, "pseudo_labels_at": (0.0,)}, training={"augment": True}
+        method={"name": method, "pseudo_labels_at": (0.0,)}, training={"views": "weak"}
     )
     data = prepare_site(config, protocol)
     confidence = None

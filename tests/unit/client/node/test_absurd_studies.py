@@ -31,7 +31,7 @@ Change = dict[str, Any]
 
 # Within the bounds of every study, beyond this site's limits: setting in the message.
 BEYOND: list[tuple[Change, str]] = [
-    ({"training": {"local_steps": 1, "batch_size": 1, "augment": False}}, "min_local_steps"),
+    ({"training": {"local_steps": 1, "batch_size": 1, "views": "none"}}, "min_local_steps"),
     ({"training": {"local_steps": 10, "batch_size": 1}}, "min_patches"),
     ({"training": {"rounds": 100_000}}, "max_rounds"),
     ({"training": {"local_steps": 100_000}}, "max_local_steps"),

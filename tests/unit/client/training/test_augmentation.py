@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from client.training import augmentation
-from client.training.augmentation import augment
+from client.training.augmentation import augment, random_views
+from protocol.config.study import StudyProtocol
+from protocol.config.training import Flip, TrainingConfig
 
 SPACING = (1.0, 1.0, 1.0)
 
@@ -84,18 +86,38 @@ def test_image_and_label_move_alike(seed: int) -> None:
     assert torch.dist(centre_of(seen), centre_of(moved > 0)) < 0.7
 
 
-def test_never_upside_down_nor_back_to_front() -> None:
-    # A ball far to one side on each axis: x may change sides, y and z never.
+@pytest.mark.parametrize(
+    "flips", [("left-right",), (), ("front-back", "up-down"), ("up-down", "left-right")]
+)
+def test_sides_change_only_along_the_axes_of_its_flips(flips: tuple[Flip, ...]) -> None:
+    # A ball far to one side on each axis.
     label = ball((24, 24, 24), (5, 6, 4), 3.5).to(torch.uint8)
     rng = np.random.default_rng(0)
     sides = []
     for _ in range(60):
-        _, moved = augment(label.float(), label, SPACING, rng)
+        _, moved = augment(label.float(), label, SPACING, rng, flips)
         assert moved is not None
         sides.append(centre_of(moved > 0) > 11.5)
-    found = torch.stack(sides).float().mean(0)
-    assert found[1:].tolist() == [0.0, 0.0]
-    assert 0.25 < found[0] < 0.75
+    found = torch.stack(sides).float().mean(0).tolist()
+    for axis, share in zip(("left-right", "front-back", "up-down"), found, strict=True):
+        assert 0.25 < share < 0.75 if axis in flips else share == 0
+
+
+def test_left_right_is_the_default() -> None:
+    image = textured(0)
+    one, other = (np.random.default_rng(5) for _ in range(2))
+    assert torch.equal(
+        augment(image, None, SPACING, one)[0],
+        augment(image, None, SPACING, other, ("left-right",))[0],
+    )
+
+
+def test_without_views_a_patch_stays_as_it_is() -> None:
+    image, label = textured(0), (textured(1) > 0).to(torch.uint8)
+    protocol = StudyProtocol(training=TrainingConfig(views="none"))
+    found = random_views(image, label, protocol, np.random.default_rng(0))
+    assert found[0] is image
+    assert found[1] is label
 
 
 def test_a_fixed_flip_is_the_mirror_image_in_x() -> None:

@@ -89,7 +89,7 @@ def test_two_rounds_of_one_site_are_central_training(
     make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two rounds of two steps against one of four, on the same patches."""
-    short = make_protocol(training={"augment": False})
+    short = make_protocol(training={"views": "none"})
     config = make_site()
     data = prepare_site(config, short)
     draw, drawn = client.training.round._draw, []
@@ -109,7 +109,7 @@ def test_two_rounds_of_one_site_are_central_training(
         return next(patches)
 
     monkeypatch.setattr(client.training.round, "_draw", replayed)
-    long = make_protocol(training={"augment": False, "local_steps": 4})
+    long = make_protocol(training={"views": "none", "local_steps": 4})
     alone = config.model_copy(update={"state": config.state / "central"})
     central = train_round(alone, long, plan(1), data, *start(long), run=RUN)
     assert equal(federated.segmenter, central.segmenter)
@@ -306,7 +306,7 @@ def test_a_whole_round_of_each_other_method(
 
 
 def test_augmentation_moves_image_and_pseudo_label_alike(make_protocol: MakeProtocol) -> None:
-    protocol = make_protocol(training={"augment": True, "batch_size": 16})
+    protocol = make_protocol(training={"views": "weak", "batch_size": 16})
     label = np.zeros((16, 16, 16), np.uint8)
     label[3:8, 2:9] = 1  # on one side, so that a flip of one alone would show
     case: Any = SimpleNamespace(key="one", image=label * np.float32(9), lowest=0.0)

@@ -6,13 +6,13 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "14b5d07c38d19d2701a645139661802e05bc51dbaeee2a4aac6098f7196935b6",
-    "quick": "7ac3ee2bb7b53195a4ac12bd7adfa8fe163b16be284e95d1c60251b333b16974",
-    "paper": "5d00f0aa44bc716cc2f891e8270b7a3460c2a6caa3d90326f1f1a7037ddca10e",
+    "smoke": "52262fd621aaa9225850d7a6c00553f066d00de0a9ddee81f0635a54cac847f5",
+    "quick": "8b50393368cc1722af3feaf60b78abbcef51404e2f1df176c1a65be8743a7191",
+    "paper": "71f842f6ff2eb77685f13d5ce8b58cd6fc324e4536b007d8def5e1ccaa9bd473",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "da70abbaf46240cc334d023fd339bd99bda523481ea98771c11fee74ea4ce78b",
-    "quick": "899efafa862b3c97e3f9e5502f94eec1c37a4f0de1f5ec7ccbf602b9a2065a3e",
+    "smoke": "bc70983986e596b6dfefdac333669eea273c49554e91a2b2c017930f6412f7c8",
+    "quick": "75a0012255edd583a5c9bd435a8a67068f2b11c9bb83c2050c625c6ec89b4f2c",
     "paper": DIGESTS["paper"],
 }
 

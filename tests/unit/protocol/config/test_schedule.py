@@ -14,7 +14,8 @@ from protocol.config.schedule import (
     plan_round,
     ramp,
 )
-from protocol.config.study import StudyProtocol, TrainingConfig, merged
+from protocol.config.study import StudyProtocol, merged
+from protocol.config.training import TrainingConfig
 
 PAPER = StudyProtocol()  # 60 rounds: L_ADV from round 4, L_semi from round 16, each over 9 rounds
 E5 = math.exp(-5)
@@ -72,6 +73,22 @@ def test_rates_fall_at_one_and_two_thirds_of_any_budget(rounds: int) -> None:
     factors = [plan_round(protocol, number).lr_factor for number in range(1, rounds + 1)]
     third = rounds // 3
     assert factors == pytest.approx([1.0] * third + [0.1] * third + [0.01] * third)
+
+
+def test_polynomial_rates_by_hand() -> None:
+    training = TrainingConfig(rounds=4, lr_schedule="polynomial", lr_power=2.0, lr_decay=0.5)
+    factors = [
+        plan_round(StudyProtocol(training=training), number).lr_factor for number in range(1, 5)
+    ]
+    assert factors == pytest.approx([1, 9 / 16, 1 / 4, 1 / 16])
+
+
+@pytest.mark.parametrize(("rounds", "power"), [(1, 0.9), (20, 0.9), (100_000, 5.0)])
+def test_the_last_polynomial_rate_is_never_zero(rounds: int, power: float) -> None:
+    training = TrainingConfig(rounds=rounds, lr_schedule="polynomial", lr_power=power)
+    last = plan_round(StudyProtocol(training=training), rounds).lr_factor
+    assert last == pytest.approx(rounds**-power)
+    assert last > 0
 
 
 def test_a_term_without_weight_has_no_ramp() -> None:

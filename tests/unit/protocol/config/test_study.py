@@ -33,6 +33,7 @@ def mistakes_of(folder: Path, text: str) -> list[str]:
         ("network.width", 16),
         ("network.kernel", 5),
         ("network.norm", "group"),
+        ("method.supervised", "dice"),
         ("method.class_weight", "inverse-square"),
         ("method.sample_attention", "literal"),
         ("method.beta", 2),
@@ -49,6 +50,11 @@ def mistakes_of(folder: Path, text: str) -> list[str]:
         ("training.weight_decay", 1e-4),
         ("training.lr_decay", 0.1),
         ("training.lr_decay_at", (1 / 3, 2 / 3)),
+        ("training.lr_schedule", "steps"),
+        ("training.clip_norm", None),
+        ("training.average_decay", 0),
+        ("training.views", "weak"),
+        ("training.flips", ("left-right",)),
         ("training.organ_patch_fraction", 2 / 3),
         ("training.proximal_mu", 0.01),
         ("training.ramp.adversarial_start", 0.05),
@@ -126,6 +132,15 @@ def test_yaml_values_arrive(tmp_path: Path) -> None:
             "study.yaml: confidence.target: must be 'adversarial' where architecture is 'cnn' (one"
             " logit a patch cannot say which voxels are right), not 'correctness'; set the"
             " architecture to 'fcn'",
+        ),
+        (
+            "training: {augment: false}",
+            "study.yaml: training.augment: is now 'views': weak (was true) or none (was false)"
+            " (is False)",
+        ),
+        (
+            "training: {flips: [up-down, up-down]}",
+            "study.yaml: training.flips: must name each once, not ['up-down', 'up-down']",
         ),
         ("network: {kernel: 4}", "study.yaml: network.kernel: Input should be 3 or 5 (is 4)"),
         (

@@ -146,7 +146,7 @@ def test_another_protocol_than_was_signed_is_refused(tmp_path: Path) -> None:
     """One step, one patch: the attack of the issue's first row."""
     study = SignedStudy()
     site = Site(study, study.config(tmp_path / "A"))
-    study.protocol = tiny_protocol(training={"local_steps": 1, "batch_size": 1, "augment": False})
+    study.protocol = tiny_protocol(training={"local_steps": 1, "batch_size": 1, "views": "none"})
     site.refuses(study.query(), "NotSigned", "is not the one it was for")
 
 

@@ -38,7 +38,7 @@ def test_the_studies_that_are_meant_are_within_the_defaults(name: Any) -> None:
 
 def test_a_study_of_one_step_and_one_patch_is_refused() -> None:
     """The update would be the gradient of one patient's patch."""
-    found = broken({"training": {"local_steps": 1, "batch_size": 1, "augment": False}})
+    found = broken({"training": {"local_steps": 1, "batch_size": 1, "views": "none"}})
     assert found == [
         "limits.min_local_steps of A.yaml: training.local_steps is 1, this site allows 10 at least;"
         " have the centre train longer between two updates: short ones show single patches",
