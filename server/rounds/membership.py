@@ -19,6 +19,7 @@ from server.rounds.requirements import (
     refuse_unapproved,
     too_few_for_the_rule,
 )
+from server.rounds.schedule import has_work
 from server.rounds.silence import NOT_CALLED, Silence
 from server.rounds.waiting import ASK_AGAIN_AT_MOST_S, ASK_AGAIN_S, WaitingSites
 
@@ -207,7 +208,7 @@ class Membership:
         deadline = time.monotonic() + rules.join_timeout_s
         warned = False
         while True:
-            members = [site for site in self.record.facts if self._has_work(site, plan)]
+            members = [site for site, facts in self.record.facts.items() if has_work(facts, plan)]
             # Where the plan has work for a few sites only, the quorum is those.
             needed = max(1, min(rules.min_sites, len(members)))
             present, silent = self.sites_to_call(), self.silence.sites()
@@ -231,11 +232,6 @@ class Membership:
                 )
             time.sleep(_POLL_S)
             self.collect_facts(wait=False)
-
-    def _has_work(self, site: str, plan: RoundPlan) -> bool:
-        """A label-free site rests while its scans have no target: its update weighs nothing."""
-        facts = self.record.facts[site]
-        return facts.labelled > 0 or (facts.unlabelled > 0 and plan.learns_from_unlabelled)
 
     def require_quorum(
         self, doing: str, count: int, failures: Mapping[str, str], needed: int | None = None

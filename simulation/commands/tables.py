@@ -24,6 +24,7 @@ from simulation.experiment.plan import (
     choose_settings,
     named_methods,
 )
+from simulation.experiment.store import SETTINGS
 
 if TYPE_CHECKING:
     from simulation.experiment.options import ExperimentOptions
@@ -67,9 +68,14 @@ class TablesCommand(SharedOptions):
             min=1, help="Only so many training cases stay labelled, the others are withheld."
         ),
     ] = None
-    settings: Annotated[str, typer.Option(metavar="NAME,...", help="Settings to train in.")] = (
-        "federated,pooled,local"
-    )
+    settings: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Settings to train in: federated; pooled: all cases together, for as many steps "
+            "as one site takes; pooled-equal-steps: for as many as all sites take; local.",
+        ),
+    ] = ",".join(SETTINGS)
     settings_rows: Annotated[
         str,
         typer.Option(

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,14 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import atomic_folder, write_json
 from protocol.model_io import save_model
+from protocol.wire.reports import SiteFacts
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
 from simulation.experiment.methods import Kind
 from simulation.experiment.preparation import threads_of_site
 from simulation.experiment.scoring import best_model, score_model
 from simulation.experiment.store import (
+    POOLED,
     CaseRow,
     ConfidenceRow,
     RoundRow,
@@ -25,7 +28,7 @@ from simulation.experiment.store import (
     RunKey,
     write_rows,
 )
-from simulation.experiment.training import round_rows, train_in_place
+from simulation.experiment.training import round_rows, steps_of_all, train_in_place
 from simulation.layouts import StudyCase
 from simulation.split import write_sites
 
@@ -132,12 +135,14 @@ def _trained(
     """What is trained in the run's setting, where it can be scored, and on which cases.
 
     Pooled, all sites' cases are together, which no hospital may do: the figure to compare
-    with.  Local, every site with labels is by itself; one without has no model.
+    with: for as many steps as one site takes, or as all of them take.  Local, every site with
+    labels is by itself; one without has no model.
     """
-    if job.key.setting == "pooled":
+    if job.key.setting in POOLED:
         pooled = [replace(case, site=POOLED_SITE) for case in job.cases]
         config = _sites(job, pooled, draft)[POOLED_SITE]
-        yield train_in_place(config, job.protocol, job.key.folder), config, job.cases
+        steps = None if job.key.setting == "pooled" else steps_of_all(job.protocol, _facts(job))
+        yield train_in_place(config, job.protocol, job.key.folder, steps), config, job.cases
         return
     configs = _sites(job, job.cases, draft)
     if job.key.setting == "federated":
@@ -146,6 +151,20 @@ def _trained(
     for site in sorted({case.site for case in job.cases if case.part == "labelled"}):
         own = [case for case in job.cases if case.site == site]
         yield train_in_place(configs[site], job.protocol, job.key.folder), configs[site], own
+
+
+def _facts(job: Job) -> list[SiteFacts]:
+    """What the sites would declare, by their numbers of cases."""
+    counts = Counter((case.site, case.part) for case in job.cases)
+    return [
+        SiteFacts(
+            labelled=counts[site, "labelled"],
+            unlabelled=counts[site, "unlabelled"],
+            validation=counts[site, "validation"],
+            test=counts[site, "test"],
+        )
+        for site in sorted({case.site for case in job.cases})
+    ]
 
 
 def _federated(job: Job, configs: Mapping[str, SiteConfig]) -> StudyRecord:

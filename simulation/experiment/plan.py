@@ -59,7 +59,7 @@ def named_methods(text: str, option: str, own: Iterable[str] = ()) -> tuple[str,
 
 
 def choose_settings(text: str) -> tuple[Setting, ...]:
-    """Settings to train in, as "federated,pooled,local".
+    """Settings to train in, as "federated,pooled-equal-steps,local".
 
     Raises:
         ProtocolError: If one is unknown, or there is none.
@@ -82,10 +82,13 @@ def settings_of(
 
     Methods to be compared are trained in all the chosen settings, the others federated only, if
     that is chosen.  MALF has nothing to average: its atlases are patients, pooled or a site's own.
+    Neither baseline takes the study's steps, so pooled is pooled.
     """
-    possible = tuple(
-        setting for setting in settings if setting != "federated" or method.kind != "malf"
-    )
+    impossible: Mapping[str, tuple[Setting, ...]] = {
+        "malf": ("federated", "pooled-equal-steps"),
+        "ssae": ("pooled-equal-steps",),
+    }
+    possible = tuple(s for s in settings if s not in impossible.get(method.kind, ()))
     if name in compared or "federated" not in possible:
         return possible
     return ("federated",)

@@ -15,15 +15,18 @@ STUDY/report/                     report.html, tables/*.csv, figures/*.png
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from protocol.files import write_json
 from simulation.experiment.methods import folder_name
 
-Setting = Literal["federated", "pooled", "local"]
-SETTINGS: tuple[Setting, ...] = ("federated", "pooled", "local")
+# pooled: as many rounds and local steps as one site; pooled-equal-steps: in each round as many
+# steps as all sites together.
+Setting = Literal["federated", "pooled", "pooled-equal-steps", "local"]
+SETTINGS: tuple[Setting, ...] = get_args(Setting)
+POOLED: tuple[Setting, ...] = ("pooled", "pooled-equal-steps")
 
 
 class Record(BaseModel):
@@ -95,10 +98,11 @@ class ConfidenceRow(Record):
 
 
 class RoundRow(Record):
-    """One site in one round; None where a term did not run."""
+    """One site in one round; None where a term did not run, or `steps` in older results."""
 
     round: int
     site: str
+    steps: int | None = None
     loss_total: float | None
     loss_dice: float | None
     loss_adversarial: float | None

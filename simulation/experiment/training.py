@@ -1,7 +1,7 @@
 """Training without a federation: a site's own model, or one model on all sites' cases."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from asdnet_models.sums import SumCount
 from client.data.dataset import (
@@ -10,13 +10,13 @@ from client.data.dataset import (
 )
 from client.training.evaluation import evaluate_site
 from client.training.round import train_round
-from protocol.config.schedule import RoundPlan, evaluation_is_due
+from protocol.config.schedule import RoundPlan, evaluation_is_due, plan_round
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.reports import EvaluationReport, TrainReport
+from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from server.rounds.loop import new_record
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
-from server.rounds.schedule import add_round, keep_if_best, next_plan
+from server.rounds.schedule import add_round, has_work, keep_if_best, next_plan
 from simulation.experiment.store import RoundRow
 
 
@@ -25,7 +25,19 @@ def train_alone(config: SiteConfig, protocol: StudyProtocol) -> EvaluationReport
     return train_in_place(config, protocol, "alone").best_evaluation[config.site]
 
 
-def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str) -> StudyRecord:
+def steps_of_all(protocol: StudyProtocol, sites: Collection[SiteFacts]) -> tuple[int, ...]:
+    """Optimiser steps that these sites take together in a federation, by round.
+
+    A site without labels takes none before its scans have a target.
+    """
+    training = protocol.training
+    plans = [plan_round(protocol, number) for number in range(1, training.rounds + 1)]
+    return tuple(training.local_steps * sum(has_work(s, plan) for s in sites) for plan in plans)
+
+
+def train_in_place(
+    config: SiteConfig, protocol: StudyProtocol, run: str, steps: Sequence[int] | None = None
+) -> StudyRecord:
     """All rounds of the study in this process, without a server.
 
     The best model is chosen on these validation cases, as the federation chooses on
@@ -35,6 +47,7 @@ def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str) -> Stu
         config: A site, or a folder with the cases of all (pooled).
         protocol: The study.
         run: Name that the optimiser states are kept by.
+        steps: Of each round; None: the protocol's local steps.  Ramps and rates are by round.
 
     Returns:
         As of a federation of one site; its best model is what counts.
@@ -50,14 +63,19 @@ def train_in_place(config: SiteConfig, protocol: StudyProtocol, run: str) -> Stu
         plan = next_plan(record)
         # Here it is the running mean that has a lower bound, not only what is made of it.
         record.attention = plan.attention_scale
-        add_round(record, _round(record, config, data, plan))
+        of_round = protocol.training.local_steps if steps is None else steps[plan.round - 1]
+        add_round(record, _round(record, config, data, plan, of_round))
     return record
 
 
-def _round(record: StudyRecord, config: SiteConfig, data: SiteData, plan: RoundPlan) -> RoundRecord:
+def _round(
+    record: StudyRecord, config: SiteConfig, data: SiteData, plan: RoundPlan, steps: int
+) -> RoundRecord:
     protocol, started = record.protocol, time.monotonic()
+    training = protocol.training.model_copy(update={"local_steps": steps})
+    longer = protocol.model_copy(update={"training": training})
     result = train_round(
-        config, protocol, plan, data, record.segmenter, record.confidence, run=record.run
+        config, longer, plan, data, record.segmenter, record.confidence, run=record.run
     )
     record.segmenter = result.segmenter
     record.confidence = result.confidence or record.confidence
@@ -81,7 +99,7 @@ def _round(record: StudyRecord, config: SiteConfig, data: SiteData, plan: RoundP
 
 
 def round_rows(record: StudyRecord) -> list[RoundRow]:
-    """Losses and trusted fraction by round and site."""
+    """Steps, losses and trusted fraction by round and site."""
     return [
         _round_row(item.plan.round, site, report, item.validation_dsc)
         for item in record.rounds
@@ -100,6 +118,7 @@ def _round_row(
     return RoundRow(
         round=number,
         site=site,
+        steps=report.steps,
         loss_total=mean("total"),
         loss_dice=mean("dice"),
         loss_adversarial=mean("adversarial"),

@@ -22,11 +22,11 @@ from client.data.files.image_io import read_image
 from protocol.config.presets import preset
 from protocol.model_io import load_model
 from simulation.cli import app
-from simulation.experiment.store import read_experiment
+from simulation.experiment.store import SETTINGS, read_experiment
 
 ROOT = Path(__file__).parents[2]
 FIRST = "SVNet.federated.fold1.seed1"
-RUNS = {FIRST, *(f"ASDNet.{way}.fold1.seed1" for way in ("federated", "pooled", "local"))}
+RUNS = {FIRST, *(f"ASDNet.{way}.fold1.seed1" for way in SETTINGS)}
 EDGE = 24
 
 
@@ -143,13 +143,14 @@ def test_sigterm_ends_it_cleanly(study: Study) -> None:
 def test_it_goes_on_where_it_was(study: Study) -> None:
     assert study.resumed.returncode == 0, study.resumed.stdout + study.resumed.stderr
     assert study.resumed.stderr == ""
-    assert "4 runs, 1 of them complete" in study.resumed.stdout
+    assert "5 runs, 1 of them complete" in study.resumed.stdout
     assert {path.name for path in (study.out / "runs").iterdir()} == RUNS
     for name, content in study.before.items():
         assert (study.out / "runs" / FIRST / name).read_bytes() == content, name
     assert f"{FIRST.split('.')[0]} federated" not in study.resumed.stdout
-    for line in ("   2/4  ASDNet federated", "   3/4  ASDNet pooled", "   4/4  ASDNet local"):
-        assert line in study.resumed.stdout
+    # Pooled runs go side by side where there are workers for them; here there is one.
+    for number, setting in enumerate(SETTINGS, 2):
+        assert f"   {number}/5  ASDNet {setting}, fold 1" in study.resumed.stdout
     assert not (study.out / "failed.json").exists()
 
 
@@ -176,6 +177,17 @@ def test_the_folder_holds_what_it_says(study: Study) -> None:
                 0.3 if name.startswith("ASDNet") else 0.0
             )
     assert {part for _, _, part in parts} == {"test", "withheld"}
+    # By round, as the sites reported them.
+    steps = {
+        setting: [
+            sum(row.steps or 0 for row in by_name[f"ASDNet.{setting}.fold1.seed1"].rounds
+                if row.round == number)
+            for number in (1, 2)
+        ]
+        for setting in SETTINGS
+    }  # fmt: skip
+    assert steps["pooled-equal-steps"] == steps["federated"]
+    assert steps["pooled"] == [2, 2] and steps["federated"] > steps["pooled"]
     cases = json.loads((study.out / "cases.json").read_text())
     assert set(cases) == {f"case_{n}" for n in range(7)} | {"un_1"}
     for name, files in cases.items():
@@ -206,13 +218,13 @@ def test_other_settings_are_one_clear_error(study: Study, invoke: Any) -> None:
 
 def test_a_complete_study_trains_nothing_and_reports(study: Study, invoke: Any) -> None:
     done = invoke(*study.arguments, "--plan")
-    assert done.stdout.count("done ") == 4
-    assert "4 runs, 4 complete, nothing trained" in done.stdout
+    assert done.stdout.count("done ") == 5
+    assert "5 runs, 5 complete, nothing trained" in done.stdout
     done = invoke(*study.arguments, "--folds", 2, "--plan")
-    assert "8 runs, 4 complete, nothing trained" in done.stdout
+    assert "10 runs, 5 complete, nothing trained" in done.stdout
     done = invoke("--report-only", "--out", study.out)
     assert done.exit_code == 0, done.output
-    assert "ASDNet" in done.stdout and "pooled" in done.stdout
+    assert "ASDNet" in done.stdout and "pooled-equal-steps" in done.stdout
 
 
 def test_a_failed_run_is_noted_and_the_status_says_so(

@@ -1,5 +1,7 @@
 """The report's key findings: sentences computed from the scores."""
 
+from collections.abc import Mapping
+
 from simulation.experiment.methods import METHODS
 from simulation.experiment.report.confidence import m_against_softmax, map_values
 from simulation.experiment.report.formatting import gap, number, several, signed, signed_span, span
@@ -12,8 +14,13 @@ from simulation.experiment.report.statistics import (
     share,
     summarise,
 )
+from simulation.experiment.store import POOLED, Setting
 
 _SUPERVISED, _ADVERSARIAL = "AttSVNet", "AttSVNet+FCN"
+_STEPS: Mapping[Setting, str] = {
+    "pooled": "as many steps as one site",
+    "pooled-equal-steps": "as many steps as all sites together",
+}
 
 
 def key_findings(results: Results, reference: str) -> tuple[str, ...]:
@@ -34,9 +41,12 @@ def key_findings(results: Results, reference: str) -> tuple[str, ...]:
             f"{reference} against the supervised {_SUPERVISED}",
         ),
         *(
-            sentence(results, method)
+            sentence
             for method in _in_several_settings(results, reference)
-            for sentence in (_federation_gain, _pooled_share)
+            for sentence in (
+                _federation_gain(results, method),
+                *(_pooled_share(results, method, setting) for setting in POOLED),
+            )
         ),
         _map(results, reference),
         *_best_map(results, reference),
@@ -142,20 +152,20 @@ def _federation_gain(results: Results, method: str) -> str:
     return f"Federated against local {method}, mean DSC by site: {'; '.join(parts)}."
 
 
-def _pooled_share(results: Results, method: str) -> str:
+def _pooled_share(results: Results, method: str, setting: Setting) -> str:
     portion = share(
-        results.scores("dsc", method, "federated"), results.scores("dsc", method, "pooled")
+        results.scores("dsc", method, "federated"), results.scores("dsc", method, setting)
     )
     if portion is None:
         return (
-            f"Federated as a share of pooled: not known, for {method} has no complete federated "
-            "and pooled runs of the same cases."
+            f"Federated as a share of {setting}: not known, for {method} has no complete federated "
+            f"and {setting} runs of the same cases."
         )
     ratio, ends = portion
     percent = f"{100 * ends.low:.1f} to {100 * ends.high:.1f}%" if ends else "none"
     return (
         f"Federated {method} reaches {100 * ratio:.1f}% of the mean DSC of the same method on "
-        f"pooled scans (95% interval {percent})."
+        f"pooled scans, trained for {_STEPS[setting]} ({setting}; 95% interval {percent})."
     )
 
 

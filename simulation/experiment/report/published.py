@@ -103,7 +103,7 @@ def _corrected(
 
 
 def published_section(results: Results, reference: str) -> Section:
-    """Both tables, federated first; pooled and local for the methods that have them."""
+    """Both tables, federated first; the other settings for the methods that have them."""
     blocks: list[Block] = [
         Text(
             text="Mean (SD) over test cases, seeds of a case averaged first. Interval: 95%, "

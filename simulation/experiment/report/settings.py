@@ -1,20 +1,22 @@
 """Compares federated, pooled and local training, and what each site gains."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-from reporting.blocks import Block, Section, Table, Text
+from reporting.blocks import Block, Group, Section, Table, Text
 from simulation.experiment.report.formatting import (
     Column,
     csv_columns,
     line_table,
     mean_sd,
+    number,
     p_value,
     signed,
     signed_span,
 )
-from simulation.experiment.report.results import ALL_ORGANS, Results
+from simulation.experiment.report.results import ALL_ORGANS, Results, chosen
 from simulation.experiment.report.statistics import Difference, Summary
 from simulation.experiment.store import SETTINGS, Setting
 
@@ -30,6 +32,7 @@ class SiteLine:
     site: str
     federated: Summary
     pooled: Summary
+    pooled_equal_steps: Summary
     local: Summary
     gain: Difference
 
@@ -38,11 +41,17 @@ _COLUMNS: tuple[Column, ...] = (
     ("site", lambda line: line.site),
     ("federated", lambda line: mean_sd(line.federated)),
     ("pooled", lambda line: mean_sd(line.pooled)),
+    ("pooled-equal-steps", lambda line: mean_sd(line.pooled_equal_steps)),
     ("local", lambda line: mean_sd(line.local)),
     ("gain", lambda line: signed(line.gain.mean)),
     ("interval", lambda line: signed_span(line.gain.interval)),
     ("p", lambda line: p_value(line.gain.p)),
-    ("cases", lambda line: str(max(line.federated.n, line.pooled.n, line.local.n))),
+    ("cases", lambda line: str(_cases(line))),
+)
+# Said wherever both stand.
+POOLED_TWICE = (
+    "pooled: one model on all scans, for as many optimiser steps as one site takes; "
+    "pooled-equal-steps: the same, in each round for as many as all its sites together"
 )
 
 
@@ -55,13 +64,20 @@ class WithheldLine:
     dsc: dict[Setting, Summary]
 
 
+def _cases(line: SiteLine) -> int:
+    return max(s.n for s in (line.federated, line.pooled, line.pooled_equal_steps, line.local))
+
+
 def site_line(results: Results, method: str, organ: str, site: str = "") -> SiteLine:
     """The line of a site, or of all sites."""
     return SiteLine(
         method=method,
         organ=organ,
         site=site or "all",
-        **{way: results.summary("dsc", method, way, organ, site=site) for way in SETTINGS},
+        **{
+            setting.replace("-", "_"): results.summary("dsc", method, setting, organ, site=site)
+            for setting in SETTINGS
+        },
         gain=results.difference("dsc", (method, "federated"), (method, "local"), organ, site=site),
     )
 
@@ -82,17 +98,52 @@ def federation_section(results: Results, reference: str) -> Section:
     blocks: list[Block] = [
         Text(
             text="DSC, mean (SD) over a site's test cases. Federated: one model for all sites, "
-            "trained where the scans are; pooled: one model on all scans; local: "
+            f"trained where the scans are; {POOLED_TWICE}; local: "
             "each site's own model, on its own scans. Gain: federated minus local on the same "
             "cases, with its 95% interval and Wilcoxon's p, not corrected."
         )
     ]
+    if taken := _steps(results, methods):
+        blocks.append(taken)
     for method in methods:
         organs = (ALL_ORGANS, *results.info.organs) if method == reference else (ALL_ORGANS,)
         blocks.append(_table(results, method, organs))
     withheld = _withheld(results, reference)
     blocks.append(withheld or Text(text="No withheld labels of unlabelled scans were scored."))
     return Section(title=TITLE, blocks=tuple(blocks))
+
+
+def steps_taken(results: Results, method: str, setting: Setting) -> float | None:
+    """Optimiser steps of S in one run of a method, all sites together; None where not recorded."""
+    rounds = chosen(results.rounds, method=method, setting=setting).dropna(subset="steps")
+    by_run = rounds.groupby(["fold", "seed"]).steps.sum()
+    return float(by_run.mean()) if len(by_run) else None
+
+
+def _steps(results: Results, methods: Sequence[str]) -> Table | None:
+    """Optimiser steps as the sites reported them: of all sites together, the mean over runs."""
+    taken = {
+        (method, setting): steps_taken(results, method, setting)
+        for method in methods
+        for setting in results.settings_of(method)
+    }
+    if all(steps is None for steps in taken.values()):
+        return None
+    return Table(
+        name="steps",
+        caption="Optimiser steps of a run, all sites together",
+        header=("method", *SETTINGS),
+        groups=(
+            Group(
+                title="",
+                rows=tuple((m, *(number(taken.get((m, s)), 0) for s in SETTINGS)) for m in methods),
+            ),
+        ),
+        records=tuple(
+            {"row": method, "way": setting, "steps": steps}
+            for (method, setting), steps in taken.items()
+        ),
+    )
 
 
 def _table(results: Results, method: str, organs: tuple[str, ...]) -> Table:

@@ -156,7 +156,8 @@ def test_the_version() -> None:
 def test_the_old_spelling_of_an_option() -> None:
     done = CliRunner().invoke(simulation.cli.app, ["tables", "--plan", "--ways", "nowhere"])
     assert done.exit_code == 2
-    assert "--settings: must be of federated,pooled,local, not 'nowhere'" in done.stderr
+    known = "federated,pooled,pooled-equal-steps,local"
+    assert f"--settings: must be of {known}, not 'nowhere'" in done.stderr
     assert "--ways" not in CliRunner().invoke(simulation.cli.app, ["tables", "--help"]).stdout
 
 

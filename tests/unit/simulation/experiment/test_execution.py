@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,9 +77,12 @@ def test_pooled_trains_on_the_cases_of_all_sites(
 ) -> None:
     seen: list[SiteData] = []
 
-    def watched(config: SiteConfig, protocol: StudyProtocol, run: str) -> StudyRecord:
+    def watched(
+        config: SiteConfig, protocol: StudyProtocol, run: str, steps: Sequence[int] | None
+    ) -> StudyRecord:
+        assert steps is None
         seen.append(prepare_site(config, protocol))
-        return train_in_place(config, protocol, run)
+        return train_in_place(config, protocol, run, steps)
 
     monkeypatch.setattr(simulation.experiment.execution, "train_in_place", watched)
     job = make_job("pooled")
@@ -91,8 +94,24 @@ def test_pooled_trains_on_the_cases_of_all_sites(
     assert {case.name for case in seen[0].unlabelled} == by_part["unlabelled"]
     assert {case.name for case in seen[0].test} == by_part["test"]
     rounds = read_rows(job.folder / "rounds.csv", RoundRow)
-    assert [(row.round, row.site) for row in rounds] == [(1, "P"), (2, "P")]
+    assert [(row.round, row.site, row.steps) for row in rounds] == [(1, "P", 2), (2, "P", 2)]
     assert all(row.loss_confidence and row.validation_dsc is not None for row in rounds)
+
+
+def test_pooled_of_equal_steps_takes_those_of_all_sites(make_job: MakeJob) -> None:
+    ramp = {"adversarial_start": 0.0, "region_start": 0.5, "length": 0.0}
+    training = {"rounds": 2, "local_steps": 2, "batch_size": 1, "ramp": ramp}
+    job = make_job("pooled-equal-steps", training=training)
+    execute(job)
+    assert job.folder.name == "ASDNet.pooled-equal-steps.fold1.seed1"
+    rounds = read_rows(job.folder / "rounds.csv", RoundRow)
+    # A and B have labels; C, without any, trains once region attention is on.
+    assert [(row.round, row.site, row.steps) for row in rounds] == [(1, "P", 4), (2, "P", 6)]
+    cases = read_rows(job.folder / "cases.csv", CaseRow)
+    assert {(row.site, row.part) for row in cases} == {
+        ("A", "test"), ("B", "withheld"), ("C", "withheld"),
+    }  # fmt: skip
+    assert (job.folder / "model").is_dir()
 
 
 def test_a_pooled_run_is_complete(make_job: MakeJob) -> None:

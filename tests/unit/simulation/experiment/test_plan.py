@@ -91,27 +91,32 @@ def test_ways_of_a_row() -> None:
     assert settings("ASDNet", SETTINGS) == SETTINGS
     assert settings("SVNet", SETTINGS) == ("federated",)
     assert settings("MALF", SETTINGS) == ("pooled", "local")
+    assert settings_of("SSAE", METHODS["SSAE"], SETTINGS, ("SSAE",)) == (
+        "federated", "pooled", "local",
+    )  # fmt: skip
+    assert settings("SSAE", ("pooled-equal-steps",)) == ()
     assert settings("SVNet", ("pooled",)) == ("pooled",)
     assert settings("MALF", ("federated",)) == ()
 
 
 def test_runs_are_in_order_and_each_is_there_once() -> None:
     runs = plan_runs(chosen("SVNet", "ASDNet"), SETTINGS, ("ASDNet",), (1, 2), (1, 2))
-    assert [key.folder for key in runs[:5]] == [
+    assert [key.folder for key in runs[:6]] == [
         "SVNet.federated.fold1.seed1",
         "ASDNet.federated.fold1.seed1",
         "ASDNet.pooled.fold1.seed1",
+        "ASDNet.pooled-equal-steps.fold1.seed1",
         "ASDNet.local.fold1.seed1",
         "SVNet.federated.fold2.seed1",
     ]
-    assert len(runs) == len({key.folder for key in runs}) == 16
+    assert len(runs) == len({key.folder for key in runs}) == 20
     # Every fold of a seed before the next seed.
-    assert [(key.seed, key.fold) for key in runs[::4]] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert [(key.seed, key.fold) for key in runs[::5]] == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 
 def test_row_names_make_folders_of_their_own() -> None:
     runs = plan_runs(METHODS, SETTINGS, tuple(METHODS), (1,), (1,))
-    assert len({key.folder for key in runs}) == len(runs) == 3 * len(METHODS) - 1
+    assert len({key.folder for key in runs}) == len(runs) == 4 * len(METHODS) - 3
     assert all("+" not in key.folder for key in runs)
 
 

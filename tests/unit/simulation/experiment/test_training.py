@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from memory_grid import Site, study
 
 import simulation.experiment.training
 from asdnet_models.sums import ScoreSum
@@ -13,7 +15,12 @@ from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport
-from simulation.experiment.training import train_alone, train_in_place
+from simulation.experiment.training import (
+    round_rows,
+    steps_of_all,
+    train_alone,
+    train_in_place,
+)
 
 MakeProtocol = Callable[..., StudyProtocol]
 MakeSite = Callable[..., SiteConfig]
@@ -93,3 +100,54 @@ def test_gamma_is_calibrated_on_the_places_own_validation_cases(
     # None until the first scores: the protocol's own holds.
     assert gammas[0] is None
     assert all(gamma is not None and 0 <= gamma < 1 for gamma in gammas[1:])
+
+
+def test_steps_are_as_many_as_asked_for_and_ramps_stay_by_round(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    training = {"rounds": 2, "local_steps": 1, "lr_decay_at": (0.5,)}
+    config, protocol = make_site(), make_protocol(training=training)
+    usual = train_in_place(config, protocol, "usual")
+    longer = train_in_place(config, protocol, "longer", (2, 3))
+    assert longer.protocol == protocol
+    assert [item.plan.lr_factor for item in longer.rounds] == [1.0, 0.1]
+    assert [item.plan.region_ramp for item in longer.rounds] == [
+        item.plan.region_ramp for item in usual.rounds
+    ]
+    assert [row.steps for row in round_rows(usual)] == [1, 1]
+    assert [row.steps for row in round_rows(longer)] == [2, 3]
+    # Adam's own count, in the states that it goes on from.
+    counts = {}
+    for run in ("usual", "longer"):
+        last = max((config.state / "optimisers" / run).glob("*.pt"))
+        states = torch.load(last, weights_only=True)
+        counts[run] = {
+            network: {int(moments["step"]) for moments in states[network]["state"].values()}
+            for network in ("segmenter", "confidence")
+        }
+    assert counts == {
+        "usual": {"segmenter": {2}, "confidence": {2}},
+        "longer": {"segmenter": {5}, "confidence": {5}},
+    }
+
+
+@pytest.mark.usefixtures("flower_task")
+def test_steps_of_all_are_those_of_the_sites_that_a_federation_calls(
+    make_protocol: MakeProtocol,
+) -> None:
+    # What each site takes in a round in memory_grid.
+    protocol = make_protocol(
+        training={
+            "rounds": 4,
+            "local_steps": 2,
+            "ramp": {"adversarial_start": 0.0, "region_start": 0.5, "length": 0.1},
+        }
+    )
+    sites = [Site("A", protocol), Site("B", protocol, unlabelled=3)]
+    sites.append(Site("F", protocol, labelled=0, unlabelled=3, validation=0))
+    record = study(sites, protocol)
+    taken = [sum(report.steps for report in item.reports.values()) for item in record.rounds]
+    assert taken == [4, 4, 6, 6]
+    assert steps_of_all(protocol, list(record.facts.values())) == tuple(taken)
+    supervised = make_protocol(training={"rounds": 2}, method={"lambda_region": 0.0})
+    assert steps_of_all(supervised, list(record.facts.values())) == (4, 4)

@@ -1,6 +1,7 @@
 """The report of a made-up study: its numbers, its files, and what it says when pieces lack."""
 
 import csv
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -111,14 +112,18 @@ def test_an_asd_is_better_when_smaller(study: Path, tmp_path: Path) -> None:
 
 def test_the_made_study_key_findings(study: Path, page: str) -> None:
     sentences = key_findings(Results(*read_experiment(study)), "ASDNet")
-    assert len(sentences) == 7
+    assert len(sentences) == 8
     assert sentences[0].startswith("Best of 4 federated rows: ASDNet, mean DSC over organs 0.8")
     assert "its direction is reproduced" in sentences[1]
     assert re.search(r"by site: higher at A \+0\.0[78]\d \(.*\), B \+0\.0[78]\d", sentences[3])
+    # .84 of .87, and of .89.
     assert sentences[4].startswith("Federated ASDNet reaches 96.")
-    assert "worse than the maximum softmax" in sentences[5]
-    assert re.search(r"AUROC 0\.6[12]\d, difference -0\.18", sentences[5])
-    assert sentences[6].startswith(
+    assert "trained for as many steps as one site (pooled; 95% interval" in sentences[4]
+    assert sentences[5].startswith("Federated ASDNet reaches 94.")
+    assert "as many steps as all sites together (pooled-equal-steps; 95%" in sentences[5]
+    assert "worse than the maximum softmax" in sentences[6]
+    assert re.search(r"AUROC 0\.6[12]\d, difference -0\.18", sentences[6])
+    assert sentences[7].startswith(
         "Best confidence map, AttSVNet+FCN: the confidence map separates"
     )
     assert all(f"<li>{sentence}</li>" in page for sentence in sentences)
@@ -204,16 +209,22 @@ def test_the_files_beside_it(study: Path, page: str) -> None:
         "confidence",
         "orderings_table2_dsc",
         "sites_ASDNet",
+        "steps",
         "table1_federated",
         "table2_federated",
         "table2_local",
         "table2_pooled",
+        "table2_pooled-equal-steps",
         "withheld",
     } <= tables
     figures = {path.stem for path in (study / "report/figures").glob("*.png")}
     assert {"boxes_dsc_rectum", "curves_losses", "curves_trusted", "contours_worst_1"} <= figures
     gains = read_csv(study / "report/tables/sites_ASDNet.csv")
     assert [r["site"] for r in gains if r["organ"] == "rectum"] == ["A", "B", "all"]
+    assert float(gains[-1]["pooled_equal_steps_mean"]) > float(gains[-1]["pooled_mean"])
+    # Six rounds at sites A, B and F; only federated runs of the made study have curves.
+    steps = {r["way"]: r["steps"] for r in read_csv(study / "report/tables/steps.csv")}
+    assert steps == {"federated": "180.0", "pooled": "", "pooled-equal-steps": "", "local": ""}
     trust = read_csv(study / "report/tables/confidence.csv")
     everywhere = next(r for r in trust if (r["region"], r["map"]) == ("all", "confidence"))
     # The AUROC of one of four scans is undefined, in both folds and seeds.
@@ -245,6 +256,21 @@ def without_cases_file(study: Path) -> None:
     (study / "cases.json").unlink()
 
 
+def of_an_older_version(study: Path) -> None:
+    """Pooled once, and without steps in rounds.csv."""
+    for folder in (study / "runs").glob("*.pooled-equal-steps.*"):
+        shutil.rmtree(folder)
+    path = study / "study.json"
+    info = json.loads(path.read_text())
+    info["ways"].remove("pooled-equal-steps")
+    path.write_text(json.dumps(info))
+    for path in (study / "runs").glob("*/rounds.csv"):
+        lines = path.read_text().splitlines()
+        assert lines[0].split(",")[2] == "steps"
+        cut = [",".join((*c[:2], *c[3:])) for c in (line.split(",") for line in lines)]
+        path.write_text("\n".join(cut) + "\n")
+
+
 def half_done(study: Path) -> None:
     for path in (study / "runs").glob("*seed2/done.json"):
         path.unlink()
@@ -260,6 +286,8 @@ def half_done(study: Path) -> None:
         (without_reference, "ASDNet has no federated run, so there are no p."),
         (without_reference, "because ASDNet has no complete federated run"),
         (without_cases_file, "cases.json is not there"),
+        (of_an_older_version, "Federated as a share of pooled-equal-steps: not known, for ASDNet"),
+        (of_an_older_version, "trained for as many steps as one site (pooled; 95% interval"),
         (half_done, "Not complete: SVNet federated 2 of 4"),
     ],
 )
