@@ -16,13 +16,18 @@ class Network:
 
     Attributes:
         build: "module:class"; called with `classes`, `width`, `kernel` and `norm`.
-        stride: Every patch edge must be a multiple of this many voxels.
+        stride: Every patch edge must be a multiple of this many voxels, where no strides are
+            listed: 2 to the power of the halvings.
         features: Whether it is a `features(image)` followed by a `head(features)`.
+        repeats: How often it repeats the last of the strides and kernels that a study lists, and
+            that it is then called with, as with `max_width` and `deep_supervision`; None: it takes
+            none of these.
     """
 
     build: str
     stride: int
     features: bool = False
+    repeats: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +52,12 @@ class Method:
 
 
 NETWORKS: Mapping[str, Network] = {
-    "svnet": Network(build="asdnet_models.networks.svnet:SVNet", stride=8, features=True),
-    "vnet": Network(build="asdnet_models.networks.svnet:VNet", stride=16, features=True),
-    "unet": Network(build="asdnet_models.networks.unet:UNet", stride=8),
-    "dsresunet": Network(build="asdnet_models.networks.dsresunet:DSResUNet", stride=8),
+    "svnet": Network(
+        build="asdnet_models.networks.svnet:SVNet", stride=8, features=True, repeats=0
+    ),
+    "vnet": Network(build="asdnet_models.networks.svnet:VNet", stride=16, features=True, repeats=1),
+    "unet": Network(build="asdnet_models.networks.unet:UNet", stride=8, repeats=0),
+    "dsresunet": Network(build="asdnet_models.networks.dsresunet:DSResUNet", stride=8, repeats=0),
 }
 
 METHODS: Mapping[str, Method] = {

@@ -5,7 +5,7 @@ and methods are listed in `asdnet_models/catalogue.py`.  Every number, list and 
 that no honest study exceeds: a configuration may come from somebody else's machine.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,10 +13,23 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from asdnet_models.catalogue import METHODS, NETWORKS, check_name
 from asdnet_models.organs import MAX_ORGANS, check_organs
+from asdnet_models.stages import (
+    THREE_HALVINGS,
+    Kernels,
+    Stages,
+    Strides,
+    Triple,
+    check_no_stages,
+    check_patch,
+    check_stages,
+    product,
+    repeated,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(max_length=64)]
@@ -44,16 +57,70 @@ class NetworkConfig(Frozen):
     norm: Literal["group", "batch"] = Field(
         "group", description="batch statistics do not average well over sites"
     )
+    strides: Strides | None = Field(
+        None,
+        description="by down-sampling, the factor along x, y, z; null: 2, as often as the network "
+        "does in its source; vnet repeats the last once more",
+    )
+    kernels: Kernels | None = Field(
+        None,
+        description="by stage (one more than strides), edges of the convolution kernels along x, "
+        "y, z, voxels; null: `kernel` everywhere",
+    )
+    max_width: int | None = Field(
+        None, ge=1, le=1024, description="channels of a stage at most; null: doubled at every stage"
+    )
+    deep_supervision: bool = Field(
+        False, description="heads at lower resolutions learn too; dsresunet always has them"
+    )
 
     @field_validator("architecture")
     @classmethod
     def _architecture_is_known(cls, name: str) -> str:
         return check_name(name, NETWORKS)
 
+    @model_validator(mode="after")
+    def _stages_are_possible(self) -> Self:
+        if NETWORKS[self.architecture].repeats is None:
+            own = (self.strides, self.kernels, self.max_width, self.deep_supervision or None)
+            check_no_stages(self.architecture, own)
+        if self.strides == ():
+            raise ValueError("strides must list one down-sampling at least; list one, or null")
+        check_stages(
+            self._listed, self.kernels, self.width, self.max_width, deep=self.deep_supervision
+        )
+        return self
+
     @property
-    def stride(self) -> int:
-        """Every patch edge must be a multiple of this many voxels."""
-        return NETWORKS[self.architecture].stride
+    def stages(self) -> Stages:
+        """Of S; a network that takes no strides halves every axis as often as it does."""
+        known = NETWORKS[self.architecture]
+        if self.strides is None:
+            strides: tuple[Triple, ...] = ((2, 2, 2),) * (known.stride.bit_length() - 1)
+        else:
+            strides = repeated(self.strides, known.repeats)
+        kernels = None if self.kernels is None else repeated(self.kernels, known.repeats)
+        return Stages.of(self.width, self.kernel, strides, kernels, self.max_width)
+
+    @property
+    def confidence_strides(self) -> tuple[Triple, ...]:
+        """Of D: the first three of those listed for S; a D of the paper's halves three times."""
+        return self._listed[:3]
+
+    @property
+    def _listed(self) -> tuple[Triple, ...]:
+        return THREE_HALVINGS if self.strides is None else self.strides
+
+    @property
+    def confidence_kernels(self) -> tuple[Triple, ...] | None:
+        """Of those stages of S; null: D's own."""
+        return None if self.kernels is None else self.kernels[: len(self.confidence_strides)]
+
+    @property
+    def stride(self) -> Triple:
+        """Every patch edge must be a multiple of this many voxels, for S and for D: x, y, z."""
+        x, y, z = map(max, self.stages.stride, product(self.confidence_strides))
+        return x, y, z
 
 
 class ConfidenceConfig(Frozen):
@@ -85,11 +152,6 @@ class ConfidenceConfig(Frozen):
                 "which voxels are right), not 'correctness'; set the architecture to 'fcn'"
             )
         return target
-
-    @property
-    def stride(self) -> int:
-        """Three stride-2 convolutions."""
-        return 8
 
 
 class MethodConfig(Frozen):
@@ -202,17 +264,9 @@ class ModelConfig(Frozen):
 
     @field_validator("patch_voxels")
     @classmethod
-    def _patch_fits_the_strides(
-        cls, patch: tuple[int, int, int], info: ValidationInfo
-    ) -> tuple[int, int, int]:
-        networks = (info.data.get("network"), info.data.get("confidence"))
-        stride = max((network.stride for network in networks if network), default=1)
-        if any(edge % stride for edge in patch):
-            lower = tuple(max(stride, edge - edge % stride) for edge in patch)
-            raise ValueError(
-                f"must be multiples of {stride} (the networks halve "
-                f"{stride.bit_length() - 1} times), not {patch}; {lower} would do"
-            )
+    def _patch_fits_the_strides(cls, patch: Triple, info: ValidationInfo) -> Triple:
+        if (network := info.data.get("network")) is not None:
+            check_patch(patch, network.stride)
         return patch
 
     @field_validator("method")
@@ -244,35 +298,3 @@ class ModelConfig(Frozen):
     def organ_names(self) -> tuple[str, ...]:
         """In the order of the networks' channels 1, 2, ..."""
         return tuple(sorted(self.organs, key=self.organs.__getitem__))
-
-
-class LossSchedule(Frozen):
-    """How far each term of the loss has risen: what a method's step reads of a round."""
-
-    adversarial_ramp: Fraction
-    region_ramp: Fraction
-    embedding_ramp: Fraction = 0.0
-    attention_scale: float = Field(1.0, gt=0, le=1, description="running mean of Eq. 2's weight")
-    gamma: float | None = Field(
-        None, ge=0, lt=1, description="calibrated threshold of Eq. 6; null: the method's"
-    )
-    pseudo_labels: int = Field(
-        0,
-        ge=0,
-        le=MAX_POINTS,
-        description="how often unlabelled scans have been labelled anew; 0: not yet",
-    )
-
-    @property
-    def uses_unlabelled(self) -> bool:
-        """In warm-up every ramp is zero, no pseudo-label is there, and unlabelled scans rest."""
-        helps = self.adversarial_ramp > 0 or self.embedding_ramp > 0
-        return helps or self.learns_from_unlabelled
-
-    @property
-    def learns_from_unlabelled(self) -> bool:
-        """Whether an unlabelled scan has a target of its own: Eq. 6's region, or pseudo-labels.
-
-        Only then does a site without labels work, and does an unlabelled case weigh anything.
-        """
-        return self.region_ramp > 0 or self.pseudo_labels > 0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.class_maps import argmax_channels, merge_unannotated
-from asdnet_models.config import LossSchedule, MethodConfig
+from asdnet_models.config import MethodConfig
 from asdnet_models.losses import (
     adversarial_loss,
     confidence_loss,
@@ -34,6 +34,7 @@ from asdnet_models.methods.common import (
 )
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks.confidence import ConfidenceNetwork, confidence_map
+from asdnet_models.schedule import LossSchedule
 
 
 class ASDNet(Method):

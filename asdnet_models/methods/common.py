@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.class_maps import argmax_channels
-from asdnet_models.config import LossSchedule, MethodConfig
+from asdnet_models.config import MethodConfig
 from asdnet_models.losses import cross_entropy_loss, dice_loss, sample_attention
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks.parts import DeeplySupervised
+from asdnet_models.schedule import LossSchedule
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -157,7 +158,7 @@ def predict(segmenter: nn.Module, image: Tensor) -> Prediction:
         return Prediction(logits=(logits_of(segmenter, image),))
     with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):
         heads = segmenter.deep_logits(image)
-    return Prediction(logits=tuple(head.float() for head in heads), weights=segmenter.HEAD_WEIGHTS)
+    return Prediction(logits=tuple(head.float() for head in heads), weights=segmenter.head_weights)
 
 
 def take_step(

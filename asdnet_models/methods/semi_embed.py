@@ -22,6 +22,7 @@ from asdnet_models.methods.common import (
     supervised_loss,
 )
 from asdnet_models.methods.record import StepRecord
+from asdnet_models.networks.parts import EncoderDecoder
 
 _TEACHER_DECAY = 0.99
 # With four classes 256 voxels, 32,640 pairs, a step.
@@ -50,16 +51,16 @@ class SemiEmbed(Method):
         guide = unlabelled if self._teacher is not None else None
         record = StepRecord()
         images = torch.cat([labelled.image, *([guide.image] if guide else [])])
-        features, logits = _features_and_logits(
+        features, own = _features_and_prediction(
             self.networks.segmenter, images, len(labelled.image)
         )
-        own = Prediction(logits=(logits,))
+        classes = own.logits[0].shape[1]
         loss = supervised_loss(self.config, self.plan, labelled, own, record)
         if self._teacher is not None:
-            label = _known_classes(labelled, logits.shape[1])
+            label = _known_classes(labelled, classes)
             if guide is not None:
                 label = torch.cat((label, self._teacher.label(guide.image)))
-            embedding = self._embedding(features, label, logits.shape[1])
+            embedding = self._embedding(features, label, classes)
             record.note("embedding", embedding)
             loss = loss + self.plan.embedding_ramp * self.config.lambda_embedding * embedding
         self._step_segmenter(loss, record)
@@ -127,12 +128,21 @@ def _known_classes(labelled: LabelledBatch, classes: int) -> Tensor:
     return torch.where(partly & (label == 0), -1, label)
 
 
-def _features_and_logits(segmenter: Any, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Features of all images and logits of the first `count`, in one forward pass.
+def _features_and_prediction(
+    segmenter: Any, images: Tensor, count: int
+) -> tuple[Tensor, Prediction]:
+    """Features of all images and all heads of the first `count`, in one forward pass.
 
     `segmenter` is a network with `features` in asdnet_models/catalogue.py.
     """
+    weights: tuple[float, ...] = (1.0,)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
-        features = segmenter.features(images)
-        logits = segmenter.head(features[:count])
-    return features.float(), logits.float()
+        if isinstance(segmenter, EncoderDecoder):
+            decoded = segmenter.decoded(images)
+            features, weights = decoded[0], segmenter.head_weights
+            heads = segmenter.read([level[:count] for level in decoded])
+        else:
+            features = segmenter.features(images)
+            heads = (segmenter.head(features[:count]),)
+    own = Prediction(logits=tuple(head.float() for head in heads), weights=weights)
+    return features.float(), own

@@ -1,6 +1,7 @@
 """Builds and initialises the networks, by name."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,16 @@ def empty_networks(config: ModelConfig) -> tuple[nn.Module, ConfidenceNetwork]:
 
 def _segmenter(config: ModelConfig) -> nn.Module:
     network_class = imported(NETWORKS[config.network.architecture].build)
-    options = config.network.model_dump(exclude={"architecture"})
+    chosen = config.network
+    options: dict[str, Any] = {"width": chosen.width, "kernel": chosen.kernel, "norm": chosen.norm}
+    if NETWORKS[chosen.architecture].repeats is not None:
+        stages = chosen.stages
+        options |= {
+            "strides": stages.strides,
+            "kernels": stages.kernels,
+            "max_width": chosen.max_width,
+            "deep_supervision": chosen.deep_supervision,
+        }
     network: nn.Module = network_class(classes=config.classes, **options)
     return network
 
@@ -51,6 +61,8 @@ def _confidence(config: ModelConfig) -> ConfidenceNetwork:
         classes=config.classes,
         width=config.confidence.width,
         sees_image=config.confidence.input == "maps+image",
+        strides=config.network.confidence_strides,
+        kernels=config.network.confidence_kernels,
     )
 
 

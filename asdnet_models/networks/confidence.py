@@ -4,8 +4,13 @@ Source: Nie et al., MICCAI 2018, Section 2.2; layer form after Hung et al., BMVC
 see the scan, and may be combined with the softmax, is ours: docs/method.md has the reasons.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+from asdnet_models.networks.parts import padding
+from asdnet_models.stages import THREE_HALVINGS, Triple
 
 _SLOPE = 0.2
 # A probability nearer to 1 than this carries no more information.
@@ -32,15 +37,33 @@ class ConfidenceNetwork(nn.Module):
 
     Args:
         classes: Channels of the class maps, background included.
-        width: Channels after the first convolution; doubled at each level.
+        width: Channels after the first convolution; doubled at each down-sampling.
         sees_image: Whether the scan is a further input channel.
+        strides: Of each down-sampling along x, y, z: the first ones of S.
+        kernels: Of the first stages of S, one a stride; None: 3.  D's have 3 where S's have more.
     """
 
-    def __init__(self, *, classes: int, width: int, sees_image: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        classes: int,
+        width: int,
+        sees_image: bool = False,
+        strides: Sequence[Triple] = THREE_HALVINGS,
+        kernels: Sequence[Triple] | None = None,
+    ) -> None:
         super().__init__()
         self.sees_image = sees_image
         channels = classes + int(sees_image)
-        self.stem = nn.Sequential(nn.Conv3d(channels, width, 3, padding=1), nn.LeakyReLU(_SLOPE))
+        own = [_at_most_three(kernel) for kernel in kernels or ((3, 3, 3),) * len(strides)]
+        # Channels in, kernel and stride of each down-sampling.
+        self._downs = [
+            (width * 2**stage, kernel, stride)
+            for stage, (kernel, stride) in enumerate(zip(own, strides, strict=True))
+        ]
+        self.stem = nn.Sequential(
+            nn.Conv3d(channels, width, own[0], padding=padding(own[0])), nn.LeakyReLU(_SLOPE)
+        )
 
     def _stem_features(self, class_maps: Tensor, image: Tensor | None) -> Tensor:
         if self.sees_image:
@@ -53,10 +76,36 @@ class ConfidenceNetwork(nn.Module):
         return features
 
 
-def _halving(channels: int, kernel: int) -> nn.Sequential:
-    """Half the resolution, twice the channels."""
+def _at_most_three(kernel: Triple) -> Triple:
+    x, y, z = (min(3, edge) for edge in kernel)
+    return x, y, z
+
+
+def _strided(kernel: Triple, stride: Triple, halving: int) -> Triple:
+    """Edges of a kernel that has `halving` voxels along a halved axis, and else its own."""
+    x, y, z = (halving if step == 2 else edge for edge, step in zip(kernel, stride, strict=True))
+    return x, y, z
+
+
+def _pads(kernel: Triple) -> Triple:
+    """What halves an even edge or keeps it: 1 for kernels of 3 and 4, none for 1."""
+    x, y, z = ((edge - 1) // 2 for edge in kernel)
+    return x, y, z
+
+
+def _down(channels: int, kernel: Triple, stride: Triple) -> nn.Sequential:
+    """A lower resolution, twice the channels."""
     return nn.Sequential(
-        nn.Conv3d(channels, 2 * channels, kernel, stride=2, padding=1), nn.LeakyReLU(_SLOPE)
+        nn.Conv3d(channels, 2 * channels, kernel, stride=stride, padding=_pads(kernel)),
+        nn.LeakyReLU(_SLOPE),
+    )
+
+
+def _up(channels: int, kernel: Triple, stride: Triple) -> nn.Sequential:
+    """The reverse of `_down`."""
+    return nn.Sequential(
+        nn.ConvTranspose3d(2 * channels, channels, kernel, stride=stride, padding=_pads(kernel)),
+        nn.LeakyReLU(_SLOPE),
     )
 
 
@@ -64,27 +113,34 @@ class ConfidenceFCN(ConfidenceNetwork):
     """Class maps in, one logit a voxel out, at full resolution.
 
     A 3^3 convolution, three 4^3 stride-2 convolutions with LeakyReLU, a mirrored decoder with
-    additive skips, and a 1^3 head.  No norm: real masks and soft predictions differ in their
-    statistics, and a norm would hand D that difference for nothing.
+    additive skips, and a 1^3 head.  Along an axis that a down-sampling does not halve its kernel
+    is S's, up to 3.  No norm: real masks and soft predictions differ in their statistics, and a
+    norm would hand D that difference for nothing.
     """
 
-    def __init__(self, *, classes: int, width: int, sees_image: bool = False) -> None:
-        super().__init__(classes=classes, width=width, sees_image=sees_image)
-        widths = [width * 2**level for level in range(4)]
-        self.down = nn.ModuleList(_halving(c, 4) for c in widths[:-1])
-        self.up = nn.ModuleList(
-            nn.Sequential(
-                nn.ConvTranspose3d(2 * c, c, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE)
-            )
-            for c in reversed(widths[:-1])
+    def __init__(
+        self,
+        *,
+        classes: int,
+        width: int,
+        sees_image: bool = False,
+        strides: Sequence[Triple] = THREE_HALVINGS,
+        kernels: Sequence[Triple] | None = None,
+    ) -> None:
+        super().__init__(
+            classes=classes, width=width, sees_image=sees_image, strides=strides, kernels=kernels
         )
+        downs = [(c, _strided(kernel, stride, 4), stride) for c, kernel, stride in self._downs]
+        self.down = nn.ModuleList(_down(*down) for down in downs)
+        self.up = nn.ModuleList(_up(*down) for down in reversed(downs))
         self.head = nn.Conv3d(width, 1, 1)
 
     def forward(self, class_maps: Tensor, image: Tensor | None = None) -> Tensor:
         """Logits (B, 1, X, Y, Z).
 
         Args:
-            class_maps: (B, classes, X, Y, Z), edges multiples of 8; each voxel sums to 1.
+            class_maps: (B, classes, X, Y, Z), edges multiples of the strides' product; each
+                voxel sums to 1.
             image: (B, 1, X, Y, Z), for a D that sees it; else not looked at.
 
         Raises:
@@ -108,11 +164,22 @@ class ConfidenceCNN(ConfidenceNetwork):
     logit keeps five axes, so that it stands wherever a map of logits does: Eq. 3 to 5 take means.
     """
 
-    def __init__(self, *, classes: int, width: int, sees_image: bool = False) -> None:
-        super().__init__(classes=classes, width=width, sees_image=sees_image)
-        widths = [width * 2**level for level in range(4)]
-        self.down = nn.Sequential(*(_halving(c, 3) for c in widths[:-1]))
-        self.head = nn.Conv3d(widths[-1], 1, 1)
+    def __init__(
+        self,
+        *,
+        classes: int,
+        width: int,
+        sees_image: bool = False,
+        strides: Sequence[Triple] = THREE_HALVINGS,
+        kernels: Sequence[Triple] | None = None,
+    ) -> None:
+        super().__init__(
+            classes=classes, width=width, sees_image=sees_image, strides=strides, kernels=kernels
+        )
+        self.down = nn.Sequential(
+            *(_down(c, _strided(kernel, stride, 3), stride) for c, kernel, stride in self._downs)
+        )
+        self.head = nn.Conv3d(width * 2 ** len(strides), 1, 1)
 
     def forward(self, class_maps: Tensor, image: Tensor | None = None) -> Tensor:
         """Logits (B, 1, 1, 1, 1); arguments and errors as those of `ConfidenceFCN`."""

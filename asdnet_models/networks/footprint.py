@@ -48,7 +48,7 @@ def footprint(config: ModelConfig, batch: int) -> Footprint:
     maps = torch.empty((2 * batch, config.classes, *shape), device="meta", requires_grad=True)
     heads = 1
     if isinstance(segmenter, DeeplySupervised):
-        heads = len(segmenter.HEAD_WEIGHTS)
+        heads = len(segmenter.head_weights)
         kept = _kept(lambda: segmenter.deep_logits(image))
     else:
         kept = _kept(lambda: segmenter(image))

@@ -4,58 +4,78 @@ Source: Cicek et al., MICCAI 2016.  Two departures: convolutions are padded, so 
 the image's size, and the norm is the study's.
 """
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.networks.parts import Norm, convolution
+from asdnet_models.networks.parts import EncoderDecoder, Norm, convolution
+from asdnet_models.stages import THREE_HALVINGS, Stages, Triple
 
-_LEVELS = 4
 
+class UNet(EncoderDecoder):
+    """Four stages: max-pooling down, transposed convolution up, concatenated skips.
 
-class UNet(nn.Module):
-    """Four resolutions: max-pooling down, transposed convolution up, concatenated skips.
-
-    Two convolutions a level.  On the way down the first leaves half of the level's channels, so
+    Two convolutions a stage.  On the way down the first leaves half of the stage's channels, so
     that they double before the pooling and not after it.
 
     Args:
         classes: Output channels, background included.
-        width: Channels at full resolution (64 in the source); doubled at each level.
+        width: Channels at full resolution (64 in the source); doubled at each stage.
         kernel: Edge of the convolution kernels in voxels.
         norm: "group" or "batch".
+        strides: By down-sampling the factor along x, y, z; None: three halvings.
+        kernels: By stage the kernel's edges; None: `kernel` everywhere.
+        max_width: Channels of a stage at most.
+        deep_supervision: Whether there are inner heads.
 
     Three classes, three image channels, width 64 and kernel 3 have the source's 19,069,955
     parameters, where each norm's two values a channel are counted as one.
     """
 
-    def __init__(self, *, classes: int, width: int, kernel: int, norm: Norm = "group") -> None:
+    def __init__(
+        self,
+        *,
+        classes: int,
+        width: int,
+        kernel: int,
+        norm: Norm = "group",
+        strides: Sequence[Triple] | None = None,
+        kernels: Sequence[Triple] | None = None,
+        max_width: int | None = None,
+        deep_supervision: bool = False,
+    ) -> None:
         super().__init__()
-        widths = [width * 2**level for level in range(_LEVELS)]
+        strides = THREE_HALVINGS if strides is None else strides
+        stages = Stages.of(width, kernel, strides, kernels, max_width)
+        widths = stages.widths
         self.down = nn.ModuleList(
+            # Between two stages at the cap there is nothing to double.
             nn.Sequential(
-                convolution(before, max(1, w // 2), kernel, norm),
-                convolution(max(1, w // 2), w, kernel, norm),
+                convolution(before, max(before, w // 2), edges, norm),
+                convolution(max(before, w // 2), w, edges, norm),
             )
-            for before, w in zip([1, *widths[:-1]], widths, strict=True)
+            for before, w, edges in zip([1, *widths[:-1]], widths, stages.kernels, strict=True)
         )
-        self.pool = nn.MaxPool3d(2)
+        self.pool = nn.ModuleList(nn.MaxPool3d(stride) for stride in stages.strides)
+        ups = list(zip(widths, widths[1:], stages.strides, stages.kernels, strict=False))[::-1]
         self.grow = nn.ModuleList(
-            nn.ConvTranspose3d(2 * w, 2 * w, 2, stride=2, bias=False) for w in reversed(widths[:-1])
+            nn.ConvTranspose3d(deeper, deeper, stride, stride=stride, bias=False)
+            for _, deeper, stride, _ in ups
         )
         self.up = nn.ModuleList(
-            nn.Sequential(convolution(3 * w, w, kernel, norm), convolution(w, w, kernel, norm))
-            for w in reversed(widths[:-1])
+            nn.Sequential(convolution(deeper + w, w, edges, norm), convolution(w, w, edges, norm))
+            for w, deeper, _, edges in ups
         )
-        self.head = nn.Conv3d(width, classes, 1)
+        head = nn.Conv3d(width, classes, 1)
+        self._add_heads(head, widths[:-1], classes=classes, deep=deep_supervision)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z), edges multiples of 8, to logits (B, classes, X, Y, Z)."""
+    def _decode(self, image: Tensor) -> Iterator[Tensor]:
         features = self.down[0](image)
         skips = []
-        for down in self.down[1:]:
+        for pool, down in zip(self.pool, self.down[1:], strict=True):
             skips.append(features)
-            features = down(self.pool(features))
+            features = down(pool(features))
         for grow, up, skip in zip(self.grow, self.up, reversed(skips), strict=True):
             features = up(torch.cat((grow(features), skip), dim=1))
-        logits: Tensor = self.head(features)
-        return logits
+            yield features

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from asdnet_models.catalogue import NETWORKS
+from asdnet_models.config import NetworkConfig
 from client.data.errors import ScanError
 from client.data.files.image_io import read_grid
 from client.data.folder.entries import case_name
@@ -54,15 +55,16 @@ def fitted_protocol(
     )
 
 
-def largest_stride(methods: Iterable[Method], base: StudyProtocol) -> int:
-    """What every edge of the patch that all these methods share must be a multiple of, voxels."""
-    architectures = [base.network.architecture]
-    architectures += [
-        method.changes["network"]["architecture"]
-        for method in methods
-        if "architecture" in method.changes.get("network", {})
-    ]
-    return max([base.confidence.stride, *(NETWORKS[name].stride for name in architectures)])
+def largest_stride(methods: Iterable[Method], base: StudyProtocol) -> Edges:
+    """What the edges of the patch that all these methods share must be multiples of, voxels."""
+    networks = [base.network]
+    for method in methods:
+        changed = base.network.model_dump() | dict(method.changes.get("network", {}))
+        # One that is not possible is named when its protocol is tried.
+        with suppress(ValidationError):
+            networks.append(NetworkConfig.model_validate(changed))
+    x, y, z = (max(edges) for edges in zip(*(n.stride for n in networks), strict=True))
+    return x, y, z
 
 
 def on_shared_grid(
@@ -98,7 +100,9 @@ def on_shared_grid(
     return base
 
 
-def plan_grid(name: PresetName, images: Sequence[Path], stride: int) -> tuple[Triple, Edges] | None:
+def plan_grid(
+    name: PresetName, images: Sequence[Path], stride: Edges
+) -> tuple[Triple, Edges] | None:
     """Spacing in mm and patch edges for these scans, or None where the preset fixes them.
 
     The spacing is the scans' median one, coarsened from its finest axis on until a median scan
@@ -112,7 +116,9 @@ def plan_grid(name: PresetName, images: Sequence[Path], stride: int) -> tuple[Tr
     spacing = np.median(geometry[:, 0], axis=0)
     extent = np.median(geometry[:, 1], axis=0)
     grid = np.round(_coarsened(spacing, extent, target), 2)
-    edges = [_edge(mm / step, stride) for mm, step in zip(extent, grid, strict=True)]
+    edges = [
+        _edge(mm / step, multiple) for mm, step, multiple in zip(extent, grid, stride, strict=True)
+    ]
     x, y, z = (float(value) for value in grid)
     return (x, y, z), (edges[0], edges[1], edges[2])
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 
-from asdnet_models.config import LossSchedule
 from asdnet_models.networks.footprint import footprint
+from asdnet_models.schedule import LossSchedule
 from protocol.config.limits import limit_line
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol

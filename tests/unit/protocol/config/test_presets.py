@@ -6,13 +6,13 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "52262fd621aaa9225850d7a6c00553f066d00de0a9ddee81f0635a54cac847f5",
-    "quick": "8b50393368cc1722af3feaf60b78abbcef51404e2f1df176c1a65be8743a7191",
-    "paper": "71f842f6ff2eb77685f13d5ce8b58cd6fc324e4536b007d8def5e1ccaa9bd473",
+    "smoke": "670c6340d9e6a9af20a6a2ffc56c86e69071401b05291dc144db4137e1c869fe",
+    "quick": "6716a1aa3e97b9b2da6a8759faa8bce4e012c0cfee2eb0d3527f0bd0a335f2ab",
+    "paper": "f5e0c9961f364b657a18ffec732be2968d7039a548b250486f772cabb4f14473",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "bc70983986e596b6dfefdac333669eea273c49554e91a2b2c017930f6412f7c8",
-    "quick": "75a0012255edd583a5c9bd435a8a67068f2b11c9bb83c2050c625c6ec89b4f2c",
+    "smoke": "a66f852e8f619a80adac8301bdd5ec01048083fbe4b15566d3bcfce6ec51e072",
+    "quick": "a2264092a0ef00ceb31e2593cb7541b660b9e3885b35aa97c9ba117025a7ba5b",
     "paper": DIGESTS["paper"],
 }
 

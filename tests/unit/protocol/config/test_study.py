@@ -85,7 +85,7 @@ def test_yaml_values_arrive(tmp_path: Path) -> None:
     )
     assert protocol.classes == 3
     assert protocol.organ_names == ("cartilage", "meniscus")  # in the order of the channels
-    assert protocol.network.stride == 16
+    assert protocol.network.stride == (16, 16, 16)
     assert protocol.method.gamma == 0.5
     assert protocol.method.beta == 2
 

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from asdnet_models.config import NetworkConfig
 from protocol.config.presets import preset
 from protocol.config.study import ProtocolError
 from simulation.experiment.grid import largest_stride, on_shared_grid, plan_grid
 from simulation.experiment.methods import METHODS, Method
+
+EIGHT, SIXTEEN = (8, 8, 8), (16, 16, 16)
 
 
 def scans(
@@ -30,13 +33,13 @@ def scans(
 
 def test_small_scans_keep_their_spacing(tmp_path: Path) -> None:
     # The hippocampus of the decathlon: about 35 x 50 x 35 voxels of 1 mm.
-    grid = plan_grid("quick", scans(tmp_path, (34, 49, 34), (1.0, 1.0, 1.0)), 8)
+    grid = plan_grid("quick", scans(tmp_path, (34, 49, 34), (1.0, 1.0, 1.0)), EIGHT)
     assert grid == ((1.0, 1.0, 1.0), (32, 48, 32))
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick"])
 def test_large_scans_are_coarsened_to_the_target(tmp_path: Path, name: str) -> None:
-    grid = plan_grid(name, scans(tmp_path, (320, 320, 60), (0.6, 0.6, 3.0)), 8)  # type: ignore[arg-type]
+    grid = plan_grid(name, scans(tmp_path, (320, 320, 60), (0.6, 0.6, 3.0)), EIGHT)  # type: ignore[arg-type]
     assert grid is not None
     spacing, edges = grid
     extent = np.array([321 * 0.6, 321 * 0.6, 61 * 3.0])
@@ -51,7 +54,7 @@ def test_large_scans_are_coarsened_to_the_target(tmp_path: Path, name: str) -> N
 
 
 def test_thick_slices_stay_as_they_are(tmp_path: Path) -> None:
-    grid = plan_grid("quick", scans(tmp_path, (256, 256, 24), (0.5, 0.5, 6.0)), 8)
+    grid = plan_grid("quick", scans(tmp_path, (256, 256, 24), (0.5, 0.5, 6.0)), EIGHT)
     assert grid is not None
     assert grid[0][2] == 6.0
     assert 0.5 < grid[0][0] < 6.0
@@ -60,18 +63,20 @@ def test_thick_slices_stay_as_they_are(tmp_path: Path) -> None:
 def test_axes_are_the_patients(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    plain = plan_grid("quick", scans(tmp_path / "a", (20, 30, 40), (1.0, 1.5, 2.0)), 8)
-    turned = plan_grid("quick", scans(tmp_path / "b", (20, 30, 40), (1.0, 1.5, 2.0), (2, 0, 1)), 8)
+    plain = plan_grid("quick", scans(tmp_path / "a", (20, 30, 40), (1.0, 1.5, 2.0)), EIGHT)
+    turned = plan_grid(
+        "quick", scans(tmp_path / "b", (20, 30, 40), (1.0, 1.5, 2.0), (2, 0, 1)), EIGHT
+    )
     assert plain == turned == ((1.0, 1.5, 2.0), (16, 24, 40))
 
 
 def test_a_tiny_scan_gets_the_smallest_patch(tmp_path: Path) -> None:
-    grid = plan_grid("quick", scans(tmp_path, (6, 6, 6), (1.0, 1.0, 1.0)), 8)
+    grid = plan_grid("quick", scans(tmp_path, (6, 6, 6), (1.0, 1.0, 1.0)), EIGHT)
     assert grid == ((1.0, 1.0, 1.0), (16, 16, 16))
 
 
 def test_the_papers_grid_is_fixed(tmp_path: Path) -> None:
-    assert plan_grid("paper", scans(tmp_path, (8, 8, 8), (1.0, 1.0, 1.0)), 8) is None
+    assert plan_grid("paper", scans(tmp_path, (8, 8, 8), (1.0, 1.0, 1.0)), EIGHT) is None
 
 
 def chosen(*names: str) -> dict[str, Method]:
@@ -83,18 +88,29 @@ def test_the_largest_stride_shapes_the_patch(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii.gz"
     sitk.WriteImage(image, str(path))
     base = preset("smoke")
-    assert largest_stride([METHODS["SVNet"], METHODS["ASDNet"]], base) == 8
-    assert largest_stride([METHODS["SVNet"], METHODS["VNet"]], base) == 16
-    eight, sixteen = (plan_grid("smoke", [path], stride) for stride in (8, 16))
+    assert largest_stride([METHODS["SVNet"], METHODS["ASDNet"]], base) == EIGHT
+    assert largest_stride([METHODS["SVNet"], METHODS["VNet"]], base) == SIXTEEN
+    eight, sixteen = (plan_grid("smoke", [path], stride) for stride in (EIGHT, SIXTEEN))
     assert eight is not None and sixteen is not None
     assert eight[0] == sixteen[0]
     # 60 and 40 voxels of 1 mm, coarsened to 9000: 23.8 and 15.9 voxels of 2.52 mm.
     assert eight[1] == (16, 16, 16) and sixteen[1] == (16, 16, 16)
-    fine = plan_grid("quick", [path], 16)
-    assert fine == (plan_grid("quick", [path], 8)[0], (32, 32, 16))  # type: ignore[index]
+    fine = plan_grid("quick", [path], SIXTEEN)
+    assert fine == (plan_grid("quick", [path], EIGHT)[0], (32, 32, 16))  # type: ignore[index]
     shared = on_shared_grid(base, chosen("SVNet", "VNet"), [path], "quick")
     assert (shared.spacing_mm, shared.patch_voxels) == fine
     assert shared.method == base.method
+
+
+def test_each_axis_has_its_own_stride(tmp_path: Path) -> None:
+    flat = NetworkConfig(strides=((2, 2, 1), (2, 2, 1), (2, 2, 2)))
+    base = preset("smoke").model_copy(update={"network": flat})
+    assert largest_stride([METHODS["SVNet"]], base) == (8, 8, 2)
+    # V-Net repeats the last down-sampling; a method that is not possible is named elsewhere.
+    broken = Method(changes={"network": {"width": 0}})
+    assert largest_stride([METHODS["VNet"], broken], base) == (16, 16, 4)
+    paths = scans(tmp_path, (27, 27, 21), (1.0, 1.0, 3.0))
+    assert plan_grid("quick", paths, (8, 8, 2)) == ((1.0, 1.0, 3.0), (24, 24, 22))
 
 
 def test_a_method_that_does_not_fit_a_fixed_grid_is_named() -> None:

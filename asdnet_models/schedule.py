@@ -1,0 +1,37 @@
+"""What a method's step reads of a round: how far each term of the loss has risen."""
+
+from pydantic import Field
+
+from asdnet_models.config import MAX_POINTS, Fraction, Frozen
+
+
+class LossSchedule(Frozen):
+    """How far each term of the loss has risen: what a method's step reads of a round."""
+
+    adversarial_ramp: Fraction
+    region_ramp: Fraction
+    embedding_ramp: Fraction = 0.0
+    attention_scale: float = Field(1.0, gt=0, le=1, description="running mean of Eq. 2's weight")
+    gamma: float | None = Field(
+        None, ge=0, lt=1, description="calibrated threshold of Eq. 6; null: the method's"
+    )
+    pseudo_labels: int = Field(
+        0,
+        ge=0,
+        le=MAX_POINTS,
+        description="how often unlabelled scans have been labelled anew; 0: not yet",
+    )
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """In warm-up every ramp is zero, no pseudo-label is there, and unlabelled scans rest."""
+        helps = self.adversarial_ramp > 0 or self.embedding_ramp > 0
+        return helps or self.learns_from_unlabelled
+
+    @property
+    def learns_from_unlabelled(self) -> bool:
+        """Whether an unlabelled scan has a target of its own: Eq. 6's region, or pseudo-labels.
+
+        Only then does a site without labels work, and does an unlabelled case weigh anything.
+        """
+        return self.region_ramp > 0 or self.pseudo_labels > 0
