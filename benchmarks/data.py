@@ -31,7 +31,7 @@ from client.data.cache import CachedCase
 from client.data.dataset import PatchSampler
 from client.training.prefetch import prefetched
 from protocol.config.presets import preset
-from protocol.config.study import StudyProtocol
+from protocol.config.study import StudyProtocol, merged
 
 TIMES_FASTER = 5.0
 WAITING = 0.02
@@ -43,13 +43,12 @@ _FEW, _MANY, _MEMORY_VOXELS = 5, 40, (96, 96, 64)
 
 def measure() -> Report:
     """Patches a second, memory by cases, share of the time that a step waits."""
-    protocol = preset("paper")
     with one_thread(), tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         scans = write_scans(folder / "speed", _SPEED_CASES, _SPEED_VOXELS)
         rows, targets = [], []
-        for augmented in (False, True):
-            speeds = _patches_a_second(scans, folder, protocol, augmented=augmented)
+        for number, (topic, study, batches) in enumerate(_studies()):
+            speeds = _patches_a_second(topic, scans, folder / f"kept-{number}", study, batches)
             rows += speeds
             targets.append(_speed_target(speeds))
         memory, target = _memory(folder)
@@ -68,28 +67,39 @@ def measure() -> Report:
 
 
 def _patches_a_second(
-    cases: Sequence[CachedCase], folder: Path, protocol: StudyProtocol, *, augmented: bool
+    topic: str, cases: Sequence[CachedCase], folder: Path, protocol: StudyProtocol, batches: int
 ) -> list[Row]:
     count = protocol.training.batch_size
-    steps = monai_steps(protocol, augmented=augmented)
+    steps = monai_steps(protocol)
     kept = CacheDataset(files_of(cases), steps, progress=False)
-    disk = PersistentDataset(files_of(cases), steps, cache_dir=folder / f"kept-{augmented}")
+    disk = PersistentDataset(files_of(cases), steps, cache_dir=folder)
     draws = {
-        "ours: PatchSampler": our_draw(cases, protocol, augmented=augmented),
+        "ours: PatchSampler": our_draw(cases, protocol),
         "MONAI CacheDataset": monai_draw(kept, count),
         "MONAI PersistentDataset": monai_draw(disk, count),
     }
     return in_turn(
-        f"patches a second, random views {'on' if augmented else 'off'}",
-        {who: _repeated(draw) for who, draw in draws.items()},
+        f"patches a second, {topic}",
+        {who: _repeated(draw, batches) for who, draw in draws.items()},
         ours="ours: PatchSampler",
-        per_second=_BATCHES * count,
+        per_second=batches * count,
     )
 
 
-def _repeated(draw: Job) -> Job:
+def _studies() -> Iterator[tuple[str, StudyProtocol, int]]:
+    """What is drawn, the study, and batches at once: strong views cost much only now and then."""
+    paper = preset("paper")
+    yield "random views off", merged(paper, {"training": {"views": "none"}}), _BATCHES
+    yield "random views on", paper, _BATCHES
+    strong = merged(paper, {"training": {"views": "strong"}})
+    yield "strong views, turned in the plane", strong, 10 * _BATCHES
+    cube = merged(strong, {"patch_voxels": (40, 40, 40)})
+    yield "strong views of 40x40x40, turned about all axes", cube, 10 * _BATCHES
+
+
+def _repeated(draw: Job, batches: int) -> Job:
     def draws() -> None:
-        for _ in range(_BATCHES):
+        for _ in range(batches):
             draw()
 
     return draws
@@ -143,7 +153,7 @@ def _memory(folder: Path) -> tuple[list[Row], Target]:
 def anonymous_mib(folder: Path, who: str) -> float:
     """By how much this process grew when it drew from every case of the folder."""
     torch.set_num_threads(1)
-    protocol = preset("paper")
+    protocol = merged(preset("paper"), {"training": {"views": "none"}})
     cases = [cached_entry(entry) for entry in sorted(folder.iterdir())]
     # What the libraries take once is not the cases'.
     _draw_all(cases[:1], protocol, who)
@@ -160,7 +170,7 @@ def _draw_all(cases: Sequence[CachedCase], protocol: StudyProtocol, who: str) ->
         for case in cases:
             sampler.labelled([case], protocol.training.batch_size)
         return cases
-    dataset = CacheDataset(files_of(cases), monai_steps(protocol, augmented=False), progress=False)
+    dataset = CacheDataset(files_of(cases), monai_steps(protocol), progress=False)
     for index in range(len(cases)):
         dataset[index]
     return dataset
@@ -168,13 +178,13 @@ def _draw_all(cases: Sequence[CachedCase], protocol: StudyProtocol, who: str) ->
 
 def _waiting(cases: Sequence[CachedCase]) -> tuple[list[Row], Target]:
     """Share of a round's time in which the step has no batch yet; random views on."""
-    protocol = preset("quick")
+    protocol = merged(preset("quick"), {"training": {"views": "weak"}})
     step = asdnet_step(protocol)
     step()
     rows = []
     shares = {}
     for who, ahead in (("ours: drawn ahead", True), ("drawn in turn", False)):
-        draw = our_draw(cases, protocol, augmented=True)
+        draw = our_draw(cases, protocol)
         of_runs = sorted(_share(draw, step, ahead=ahead) for _ in range(5))
         shares[who] = of_runs[2]
         rows.append(

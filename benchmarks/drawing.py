@@ -19,12 +19,17 @@ from monai.transforms import (
     RandCropByLabelClassesd,
     RandFlipd,
     RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandScaleIntensityFixedMeand,
+    RandSimulateLowResolutiond,
 )
 
 from client.data.cache import CachedCase
 from client.data.case import Case
 from client.data.dataset import PatchSampler
-from client.training.augmentation import augment
+from client.training.augmentation import RandomViews
+from client.training.strong_views import turned_about
 from protocol.config.study import StudyProtocol
 
 KEYS = ("image", "label")
@@ -64,17 +69,16 @@ def cached_entry(entry: Path) -> CachedCase:
     return CachedCase(cast(Case, None), entry)
 
 
-def our_draw(cases: Sequence[CachedCase], protocol: StudyProtocol, *, augmented: bool) -> Job:
-    """One batch as a round draws it."""
+def our_draw(cases: Sequence[CachedCase], protocol: StudyProtocol) -> Job:
+    """One batch as a round draws it, with the study's views."""
     rng = np.random.default_rng(protocol.seed)
     sampler = PatchSampler(protocol, rng, None)
     count = protocol.training.batch_size
 
     def draw() -> object:
-        batch = sampler.labelled(cases, count)
-        if not augmented:
-            return batch
-        return augment(batch.image, batch.label, protocol.spacing_mm, rng)
+        views = RandomViews(protocol, count, rng)
+        batch = sampler.labelled(cases, count, views.edges)
+        return views.of(batch.image, batch.label)
 
     return draw
 
@@ -89,7 +93,7 @@ def monai_draw(dataset: Any, count: int) -> Job:
     return draw
 
 
-def monai_steps(protocol: StudyProtocol, *, augmented: bool) -> Compose:
+def monai_steps(protocol: StudyProtocol) -> Compose:
     """Reading and the classes' places are kept by the data set; cropping and views are not."""
     classes = protocol.classes
     steps: list[Any] = [
@@ -105,21 +109,51 @@ def monai_steps(protocol: StudyProtocol, *, augmented: bool) -> Compose:
             num_classes=classes,
         ),
     ]
-    if augmented:
-        steps += [
-            RandFlipd(keys=KEYS, prob=0.5, spatial_axis=0),
-            RandAffined(
-                keys=KEYS,
-                prob=1.0,
-                rotate_range=(0.0, 0.0, 0.1745),
-                scale_range=(0.1, 0.1, 0.1),
-                mode=("bilinear", "nearest"),
-                padding_mode=("border", "zeros"),
-            ),
-            RandAdjustContrastd(keys="image", prob=1.0, gamma=(0.74, 1.35)),
-            RandGaussianNoised(keys="image", prob=1.0, std=0.1),
-        ]
+    if protocol.training.views == "weak":
+        steps += _weak_steps()
+    elif protocol.training.views == "strong":
+        steps += _strong_steps(protocol)
     return Compose(steps)
+
+
+def _weak_steps() -> list[Any]:
+    return [
+        RandFlipd(keys=KEYS, prob=0.5, spatial_axis=0),
+        RandAffined(
+            keys=KEYS,
+            prob=1.0,
+            rotate_range=(0.0, 0.0, 0.1745),
+            scale_range=(0.1, 0.1, 0.1),
+            mode=("bilinear", "nearest"),
+            padding_mode=("border", "zeros"),
+        ),
+        RandAdjustContrastd(keys="image", prob=1.0, gamma=(0.74, 1.35)),
+        RandGaussianNoised(keys="image", prob=1.0, std=0.1),
+    ]
+
+
+def _strong_steps(protocol: StudyProtocol) -> list[Any]:
+    """As `client/training/strong_views.py`, but that MONAI turns the patch as it was cropped."""
+    turned = turned_about(protocol)
+    sd = ((0.5, 1.0), (0.5, 1.0), (0.5, 1.0))
+    return [
+        RandFlipd(keys=KEYS, prob=0.5, spatial_axis=0),
+        RandAffined(
+            keys=KEYS,
+            prob=1 - 0.8**2,
+            rotate_range=[0.5236 if axis in turned else 0.0 for axis in range(3)],
+            scale_range=[(-0.3, 0.4)] * 3,
+            mode=("bilinear", "nearest"),
+            padding_mode=("border", "zeros"),
+        ),
+        RandGaussianNoised(keys="image", prob=0.1, std=0.1),
+        RandGaussianSmoothd("image", *sd, prob=0.2),
+        RandScaleIntensityd(keys="image", prob=0.15, factors=0.25),
+        RandScaleIntensityFixedMeand(keys="image", prob=0.15, factors=0.25, preserve_range=True),
+        RandSimulateLowResolutiond(keys="image", prob=0.25, zoom_range=(0.5, 1.0)),
+        RandAdjustContrastd("image", 0.1, (0.7, 1.5), invert_image=True, retain_stats=True),
+        RandAdjustContrastd("image", 0.3, (0.7, 1.5), retain_stats=True),
+    ]
 
 
 def files_of(cases: Sequence[CachedCase]) -> list[dict[str, str]]:

@@ -154,23 +154,35 @@ class PatchSampler:
         self._rng = rng
         self._box = organ_box
 
-    def labelled(self, cases: Sequence[CachedCase], count: int) -> LabelledBatch:
-        """Two thirds centred on an organ drawn uniformly from those present, the rest anywhere."""
+    def labelled(
+        self, cases: Sequence[CachedCase], count: int, edges: NDArray[np.int_] | None = None
+    ) -> LabelledBatch:
+        """Two thirds centred on an organ drawn uniformly from those present, the rest anywhere.
+
+        Args:
+            cases: To draw from.
+            count: Patches.
+            edges: Voxels of the cuts, where more of the scan is wanted around each patch.
+        """
         images, labels, drawn = [], [], []
         for _ in range(count):
             case = cases[int(self._rng.integers(len(cases)))]
             self.drawn["labelled"].append(case.key)
             centre = self._organ_centre(case)
             drawn.append(case.annotated)
-            images.append(self._cut(case.image, centre, case.lowest))
+            images.append(self._cut(case.image, centre, case.lowest, edges))
             assert case.label is not None
-            labels.append(self._cut(case.label, centre, 0))
+            labels.append(self._cut(case.label, centre, 0, edges))
         return LabelledBatch(
             image=_stack(images), label=_stack(labels), unannotated=self._unannotated(drawn)
         )
 
     def unlabelled(
-        self, cases: Sequence[CachedCase], count: int, pseudo: PseudoLabels | None = None
+        self,
+        cases: Sequence[CachedCase],
+        count: int,
+        pseudo: PseudoLabels | None = None,
+        edges: NDArray[np.int_] | None = None,
     ) -> UnlabelledBatch:
         """The same proportions, the organ's place taken from the labelled sites' mean box.
 
@@ -187,9 +199,9 @@ class PatchSampler:
                 centre = ((low + self._rng.random(3) * (high - low)) * shape).astype(int)
             else:
                 centre = self._rng.integers(shape)
-            images.append(self._cut(case.image, centre, case.lowest))
+            images.append(self._cut(case.image, centre, case.lowest, edges))
             if pseudo is not None:
-                labels.append(self._cut(pseudo[case.key], centre, 0))
+                labels.append(self._cut(pseudo[case.key], centre, 0, edges))
         return UnlabelledBatch(
             image=_stack(images), pseudo_label=_stack(labels) if pseudo is not None else None
         )
@@ -208,17 +220,27 @@ class PatchSampler:
         anywhere: NDArray[np.int_] = self._rng.integers(np.array(case.image.shape))
         return anywhere
 
-    def _cut(self, array: NDArray[Any], centre: NDArray[np.int_], pad: float) -> NDArray[Any]:
-        """A patch around the centre, moved inside the scan; short edges are padded evenly."""
+    def _cut(
+        self,
+        array: NDArray[Any],
+        centre: NDArray[np.int_],
+        value: float,
+        edges: NDArray[np.int_] | None,
+    ) -> NDArray[Any]:
+        """A patch around the centre, moved inside the scan, with as much around it as `edges` say.
+
+        Beyond the scan is `value`; a scan shorter than the patch is in its middle.
+        """
+        edges = self._patch if edges is None else edges
         shape = np.array(array.shape)
-        start = np.clip(centre - self._patch // 2, 0, np.maximum(shape - self._patch, 0))
-        stop = np.minimum(start + self._patch, shape)
+        low = np.clip(centre - self._patch // 2, 0, np.maximum(shape - self._patch, 0))
+        low = low - np.maximum(self._patch - shape, 0) // 2 - (edges - self._patch) // 2
+        start, stop = np.maximum(low, 0), np.minimum(low + edges, shape)
         patch = np.asarray(array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
-        missing = self._patch - (stop - start)
-        if not missing.any():
+        if patch.shape == tuple(edges):
             return patch
-        widths = [(int(n) // 2, int(n) - int(n) // 2) for n in missing]
-        padded: NDArray[Any] = np.pad(patch, widths, constant_values=pad)
+        widths = list(zip(start - low, low + edges - stop, strict=True))
+        padded: NDArray[Any] = np.pad(patch, widths, constant_values=value)
         return padded
 
 

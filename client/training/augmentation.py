@@ -1,7 +1,7 @@
 """Random views of a patch: what a scanner or a patient's pose could change, and nothing else.
 
-Flips (left-right alone, where the study names no other: no patient is built upside down), rotation
-in the axial plane, isotropic scale, gamma, noise.
+The weak ones, here: flips (left-right alone, where the study names no other: no patient is built
+upside down), rotation in the axial plane, isotropic scale, gamma, noise.
 """
 
 import math
@@ -12,27 +12,47 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from client.training.strong_views import Edges, draw_moves, edges_of, strong_views
 from protocol.config.study import StudyProtocol
-from protocol.config.training import Flip
+from protocol.config.training import FLIPS, Flip, Views
 
 _ROTATION_DEG = 10.0
 _SCALE = (0.9, 1.1)
 _LOG_GAMMA = 0.3
 _NOISE_SD = 0.1
-_AXES: tuple[Flip, ...] = ("left-right", "front-back", "up-down")  # X, Y, Z in LPS
 _LEFT_RIGHT: tuple[Flip, ...] = ("left-right",)
 
 
-def random_views(
-    image: Tensor, label: Tensor | None, protocol: StudyProtocol, rng: np.random.Generator
-) -> tuple[Tensor, Tensor | None]:
-    """The views that the study asks for; see `augment`.  None: image and label as they are."""
-    training = protocol.training
-    if training.views == "none":
-        return image, label
-    if training.views == "strong":
-        raise NotImplementedError("strong views are not built yet; take weak ones")
-    return augment(image, label, protocol.spacing_mm, rng, training.flips)
+class RandomViews:
+    """Views of the patches of one batch, as the study asks for them.
+
+    Args:
+        protocol: The study.
+        count: Patches of the batch.
+        rng: The only source of randomness; what decides how much of the scans is cut is drawn now.
+    """
+
+    def __init__(self, protocol: StudyProtocol, count: int, rng: np.random.Generator) -> None:
+        self._protocol, self._rng = protocol, rng
+        self._moves = draw_moves(protocol, count, rng) if self._kind == "strong" else []
+
+    @property
+    def _kind(self) -> Views:
+        return self._protocol.training.views
+
+    @property
+    def edges(self) -> Edges | None:
+        """Voxels of the cuts that `of` takes; None: the patch's."""
+        return edges_of(self._moves, self._protocol.patch_voxels) if self._moves else None
+
+    def of(self, image: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The views of cuts (B, 1, X, Y, Z), z-scored, and of their labels, in the patch's size."""
+        if self._kind == "none":
+            return image, label
+        if self._kind == "strong":
+            return strong_views(image, label, self._protocol, self._moves, self._rng)
+        training = self._protocol.training
+        return augment(image, label, self._protocol.spacing_mm, self._rng, training.flips)
 
 
 def augment(
@@ -115,7 +135,7 @@ def _random_affine(
     """(3, 4) for `affine_grid`, whose coordinates run over (Z, Y, X) in [-1, 1]."""
     angle = math.radians(rng.uniform(-_ROTATION_DEG, _ROTATION_DEG))
     scale = 1.0 / rng.uniform(*_SCALE)
-    x, y, z = (-1.0 if axis in flips and rng.random() < 0.5 else 1.0 for axis in _AXES)
+    x, y, z = (-1.0 if axis in flips and rng.random() < 0.5 else 1.0 for axis in FLIPS)
     x_mm, y_mm, _ = extent_mm
     cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
     return torch.tensor(

@@ -21,7 +21,7 @@ from client.data.dataset import (
     PseudoLabels,
     SiteData,
 )
-from client.training.augmentation import random_views
+from client.training.augmentation import RandomViews
 from client.training.device import build_networks, check_accumulate, on_device
 from client.training.optimiser_state import OptimiserStore
 from client.training.prefetch import prefetched
@@ -194,18 +194,18 @@ def _draw(
     count = protocol.training.batch_size
     labelled, unlabelled = None, None
     if data.labelled:
-        batch = sampler.labelled(data.labelled, count)
-        image, label = batch.image, batch.label
-        image, moved = random_views(image, label, protocol, rng)
-        assert moved is not None
+        views = RandomViews(protocol, count, rng)
+        batch = sampler.labelled(data.labelled, count, views.edges)
+        image, label = views.of(batch.image, batch.label)
+        assert label is not None
         unannotated = None if batch.unannotated is None else batch.unannotated.to(device)
         labelled = LabelledBatch(
-            image=on_device(image, device), label=on_device(moved, device), unannotated=unannotated
+            image=on_device(image, device), label=on_device(label, device), unannotated=unannotated
         )
     if data.unlabelled and plan.uses_unlabelled:
-        drawn = sampler.unlabelled(data.unlabelled, count, pseudo)
-        image, drawn_label = drawn.image, drawn.pseudo_label
-        image, drawn_label = random_views(image, drawn_label, protocol, rng)
+        views = RandomViews(protocol, count, rng)
+        drawn = sampler.unlabelled(data.unlabelled, count, pseudo, views.edges)
+        image, drawn_label = views.of(drawn.image, drawn.pseudo_label)
         unlabelled = UnlabelledBatch(
             image=on_device(image, device),
             pseudo_label=None if drawn_label is None else on_device(drawn_label, device),

@@ -1,6 +1,6 @@
 """A site's share of a round: steps, rates, patches and their views."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -11,6 +11,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Views = Literal["none", "weak", "strong"]
 # In LPS terms: along x, y and z of an array.
 Flip = Literal["left-right", "front-back", "up-down"]
+FLIPS: tuple[Flip, ...] = get_args(Flip)
 
 
 class RampConfig(Frozen):
@@ -74,7 +75,8 @@ class TrainingConfig(Frozen):
     views: Views = Field(
         "weak",
         description="random views of training patches: none; weak (flip, turn by 10 degrees, "
-        "scale, gamma, noise); strong (by 30 degrees, and contrast, brightness, blur, resolution)",
+        "scale, gamma, noise); strong (some of them turned by 30 degrees, scaled by .7 to 1.4, "
+        "with another contrast, brightness, sharpness, resolution: nnU-Net's)",
     )
     flips: tuple[Flip, ...] = Field(
         ("left-right",),

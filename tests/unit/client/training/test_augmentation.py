@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from client.training import augmentation
-from client.training.augmentation import augment, random_views
+from client.training.augmentation import RandomViews, augment
 from protocol.config.study import StudyProtocol
 from protocol.config.training import Flip, TrainingConfig
 
@@ -115,7 +115,7 @@ def test_left_right_is_the_default() -> None:
 def test_without_views_a_patch_stays_as_it_is() -> None:
     image, label = textured(0), (textured(1) > 0).to(torch.uint8)
     protocol = StudyProtocol(training=TrainingConfig(views="none"))
-    found = random_views(image, label, protocol, np.random.default_rng(0))
+    found = RandomViews(protocol, 1, np.random.default_rng(0)).of(image, label)
     assert found[0] is image
     assert found[1] is label
 
