@@ -35,6 +35,8 @@ from protocol.config.site import SiteConfig
 from protocol.files import write_text
 
 PRIVATE = 0o600
+# The scans behind a fingerprint; with an organ's name after it, its label maps.
+FINGERPRINT = "fingerprint"
 _SCORED: tuple[Part, ...] = ("validation", "test")
 
 Block = frozenset[str]
@@ -124,7 +126,7 @@ def plan_release(config: SiteConfig, cases: Iterable[Counted]) -> Release:
         held = ids.difference(*now)
         new = held.difference(*blocks)
         released.setdefault(what, []).extend(now)
-        noun = "the organ box" if what == BOX else f"{part} scores of {what}"
+        noun = _noun(what, part)
         if len(ids) >= fewest:
             lines += _reasons(noun, len(new), len(held - new), fewest)
     return Release(blocks=blocks, released=released, held_back=tuple(lines))
@@ -147,6 +149,12 @@ def release(blocks: Sequence[Block], cases: Block, fewest: int) -> tuple[list[Bl
     return known, now
 
 
+def _noun(what: str, part: Part) -> str:
+    if what.startswith(FINGERPRINT):
+        return f"the {what}"
+    return "the organ box" if what == BOX else f"{part} scores of {what}"
+
+
 def _reasons(noun: str, new: int, torn: int, fewest: int) -> list[str]:
     lines = []
     if new:
@@ -165,7 +173,9 @@ def _reasons(noun: str, new: int, torn: int, fewest: int) -> list[str]:
 def write_released(config: SiteConfig, release: Release) -> None:
     """Keep the blocks, before anything of them leaves."""
     content = _Released(blocks=plain(release.blocks))
-    write_text(released_file(config), content.model_dump_json(), PRIVATE)
+    file = released_file(config)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_text(file, content.model_dump_json(), PRIVATE)
 
 
 def plain(blocks: Iterable[Block]) -> tuple[tuple[str, ...], ...]:

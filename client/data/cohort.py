@@ -90,7 +90,6 @@ def _freeze(
     release = plan_release(config, cases.values())
     for line in release.held_back:
         log.warning("run %s: %s", run, line)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_released(config, release)
     key_of = {id_: key for key, case in cases.items() for id_ in case.ids.values()}
     cohort = _cohort(

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from asdnet_models.preprocessing import body_mask, study_size
 from client.data.cache import (
@@ -27,15 +28,16 @@ from client.data.errors import (
     ScanError,
 )
 from client.data.files.geometry import upright_view
+from client.data.fingerprint import CaseShape, case_shape
 from client.data.hashing import voxel_hash
 from client.data.organ_places import study_box
 from client.data.unexpected import attempt
 from client.datacheck.identifiers import header_identifiers
 from protocol.config.study import StudyProtocol
+from protocol.planning.fingerprint import INTENSITY_PERCENTILES
 from reporting.overlay import Contours, three_planes
 
 Status = Literal["used", "refused", "excluded"]
-INTENSITY_PERCENTILES = (1.0, 50.0, 99.5)
 _PICTURE_PX = 150
 _OBLIQUE_DEGREES = 0.5
 
@@ -58,6 +60,7 @@ class Measures:
         study_voxels: On the study's grid.
         organ_box: Box around all organs, fractions of the scan; None unless asked for.
         picture: PNG of three planes with contours.
+        shape: For a fingerprint; None unless asked for.
     """
 
     format: str
@@ -73,6 +76,7 @@ class Measures:
     study_voxels: int
     organ_box: tuple[float, ...] | None = None
     picture: bytes = b""
+    shape: CaseShape | None = None
 
     @property
     def annotated(self) -> frozenset[str]:
@@ -108,7 +112,12 @@ class CaseReport:
 
 
 def inspect_case(
-    case: Case, protocol: StudyProtocol, *, picture: bool = False, box: bool = False
+    case: Case,
+    protocol: StudyProtocol,
+    *,
+    picture: bool = False,
+    box: bool = False,
+    shape: bool = False,
 ) -> CaseReport:
     """Read one case completely, as training would, and measure it.
 
@@ -117,9 +126,10 @@ def inspect_case(
         protocol: The study.
         picture: Draw it.
         box: Find the organs' box on the study's grid, whose sum the centre gets.
+        shape: Measure what a fingerprint is made of.
     """
     notes: list[str] = []
-    read = partial(_measured, case, protocol, notes, picture=picture, box=box)
+    read = partial(_measured, case, protocol, notes, picture=picture, box=box, shape=shape)
     measures = attempt(case, read)
     if isinstance(measures, ScanError):
         problem = measures.problem
@@ -130,7 +140,13 @@ def inspect_case(
 
 
 def _measured(
-    case: Case, protocol: StudyProtocol, notes: list[str], *, picture: bool, box: bool
+    case: Case,
+    protocol: StudyProtocol,
+    notes: list[str],
+    *,
+    picture: bool,
+    box: bool,
+    shape: bool,
 ) -> Measures:
     """What a case is like; what is valid but seldom meant is added to the notes.
 
@@ -149,12 +165,14 @@ def _measured(
             " in `ignored_labels` of the site's file"
         )
     study_voxels = math.prod(study_size(scan, protocol.spacing_mm))
+    sampled = _sampled(scan)
+    body = body_mask(sampled)
     return Measures(
         format=_format(case),
         size_xyz=scan.GetSize(),
         spacing_mm_xyz=scan.GetSpacing(),
         orientation=_orientation(scan),
-        intensity=_intensity(scan),
+        intensity=_intensity(sampled[body]),
         volumes_ml=volumes_ml,
         voxel_hash=voxel_hash(scan),
         organ_hashes=case.organ_hashes(label, protocol.organs),
@@ -163,7 +181,12 @@ def _measured(
         study_voxels=study_voxels,
         organ_box=study_box(label, protocol) if box and label is not None else None,
         picture=_picture(scan, label, protocol) if picture else b"",
+        shape=case_shape(scan, label, body, _drawn(volumes_ml, protocol)) if shape else None,
     )
+
+
+def _drawn(volumes_ml: Mapping[str, float], protocol: StudyProtocol) -> dict[str, int]:
+    return {organ: protocol.organs[organ] for organ in volumes_ml}
 
 
 def _absences(volumes_ml: Mapping[str, float], notes: Sequence[str]) -> list[str]:
@@ -200,11 +223,13 @@ def _orientation(scan: sitk.Image) -> str:
     return f"{axes}, {tilt:.0f} degrees oblique" if tilt > _OBLIQUE_DEGREES else str(axes)
 
 
-def _intensity(scan: sitk.Image) -> tuple[float, ...]:
-    """Of every second voxel along each axis: percentiles need no more."""
-    array = np.ascontiguousarray(sitk.GetArrayViewFromImage(scan)[::2, ::2, ::2])
-    levels = np.percentile(array[body_mask(array)], INTENSITY_PERCENTILES)
-    return tuple(float(value) for value in levels)
+def _sampled(scan: sitk.Image) -> NDArray[np.float32]:
+    """Every second voxel along each axis: percentiles, and the body's box, need no more."""
+    return np.ascontiguousarray(sitk.GetArrayViewFromImage(scan)[::2, ::2, ::2])
+
+
+def _intensity(body: NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.percentile(body, INTENSITY_PERCENTILES))
 
 
 def _volumes_ml(case: Case, label: sitk.Image | None, protocol: StudyProtocol) -> dict[str, float]:

@@ -9,12 +9,13 @@ from rich.filesize import decimal
 
 from client.data.case import Part
 from client.data.pseudonyms import Pseudonyms
-from client.datacheck.inspection import INTENSITY_PERCENTILES, CaseReport, Measures
+from client.datacheck.inspection import CaseReport, Measures
 from client.datacheck.site import SiteCheck
 from client.datacheck.summary import Spread, Summary
 from protocol.config.rules import MEANING
 from protocol.config.study import StudyProtocol
 from protocol.escaping import printable
+from protocol.planning.fingerprint import INTENSITY_PERCENTILES
 
 _SHOWN = 4
 _PASSED_OVER_SHOWN = 100  # each by its name, since one may be a scan that nobody recognises

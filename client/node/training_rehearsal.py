@@ -5,9 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
@@ -84,40 +82,20 @@ def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Res
     """Random patches through both networks with every term of the loss on."""
     import torch
 
-    from asdnet_models.methods import method_named
-    from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
-    from client.training.device import build_networks, check_accumulate
-    from protocol.config.schedule import RoundPlan
+    from client.training.rehearsal import device_bytes, made_step, proc_bytes
 
-    check_accumulate(config, study)
     if config.threads:
         torch.set_num_threads(config.threads)
-    before = _proc_bytes("/proc/self/status", "VmRSS")
-    available = _proc_bytes("/proc/meminfo", "MemAvailable")
+    before = proc_bytes("/proc/self/status", "VmRSS")
+    available = device_bytes(device)
     started = time.perf_counter()
-    generator = torch.Generator().manual_seed(study.seed)
-    shape = (study.training.batch_size, 1, *study.patch_voxels)
-    image, unlabelled = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
-    label = torch.randint(study.classes, shape, generator=generator).to(device, torch.uint8)
-    ramps = dict.fromkeys(("adversarial_ramp", "region_ramp", "embedding_ramp"), 1.0)
-    plan = RoundPlan(round=1, lr_factor=1.0, pseudo_labels=1, **ramps)
-    networks = build_networks(
-        study, device, trains_confidence=True, compiled=config.compile, parts=config.accumulate
-    )
-    method = method_named(study.method.name)(
-        networks, study.method, plan, proximal=None, generator=generator
-    )
-    method.step(
-        LabelledBatch(image=image, label=label),
-        UnlabelledBatch(image=unlabelled, pseudo_label=label),
-    )
+    made_step(config, study, device)()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         peak: int | None = torch.cuda.max_memory_allocated(device)
-        available = torch.cuda.get_device_properties(device).total_memory
     else:
         # Not getrusage: its maximum is inherited from the parent, which may have been larger.
-        highest = _proc_bytes("/proc/self/status", "VmHWM")
+        highest = proc_bytes("/proc/self/status", "VmHWM")
         peak = highest - before if highest and before else None
     finding = f"{device}: one training step takes {time.perf_counter() - started:.1f} s"
     if peak is None or available is None:
@@ -126,12 +104,3 @@ def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Res
     if peak > _FULL * available:
         return "warning", finding, "end other programs on this machine, or use another `device`"
     return "ok", finding, ""
-
-
-def _proc_bytes(file: str, key: str) -> int | None:
-    """A line such as `VmHWM: 1234 kB` of Linux's memory files; None on other systems."""
-    with suppress(OSError):
-        for line in Path(file).read_text(encoding="utf-8").splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) * 1024
-    return None

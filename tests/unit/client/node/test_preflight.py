@@ -30,6 +30,7 @@ import asdnet_models.methods.asdnet
 import client.node.connection
 import client.node.preflight
 import client.node.training_rehearsal
+import client.training.rehearsal
 from asdnet_models.methods import method_named
 from client.data.dataset import prepare_site
 from client.node.checks import Check, Result, print_preflight, run_check
@@ -503,9 +504,7 @@ def test_the_memory_of_a_step(
     told: str,
 ) -> None:
     figures = {"VmRSS": 1000, "VmHWM": peak, "MemAvailable": 10_000}
-    monkeypatch.setattr(
-        client.node.training_rehearsal, "_proc_bytes", lambda file, key: figures[key]
-    )
+    monkeypatch.setattr(client.training.rehearsal, "proc_bytes", lambda file, key: figures[key])
     end: Any = Child()
     client.node.training_rehearsal._rehearse(make_site(labelled=1), make_protocol(), end)
     assert end.result[0] == status

@@ -1,0 +1,1 @@
+"""A study planned from what its sites' data are like."""

@@ -1,0 +1,53 @@
+"""The constants of the planner, all in one place."""
+
+# A coarse axis: its voxels over so many times as long as on the others, and its size less than so
+# many times smaller (Isensee et al., Nature Methods 2021).
+ANISOTROPY = 3.0
+# Spacing along a coarse axis: this quantile of the cases' spacings, the median along the others.
+COARSE_QUANTILE = 0.1
+# An axis is halved while this many voxels are left after it, and while its voxels are less than
+# FACTOR times the finest axis's; kernels are flat along an axis until its voxels are (Isensee).
+LEAST_EDGE = 4
+FACTOR = 2.0
+MOST_STRIDES = 4
+
+# Channels at full resolution that are tried, best first, and at most at any stage (Isensee: 32 and
+# 320).  The first that leaves time for enough patches is taken; only below the last the grid is
+# made coarser.
+WIDTHS = (32, 24, 16, 12, 8)
+MAX_WIDTH = 320
+# The finest voxel edge is raised by these factors, in turn, where time is too short.
+COARSER = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0)
+# An organ keeps so many voxels along each axis, or what the scans have; no grid is coarser.
+ORGAN_EDGE = 6
+# The patch covers an organ's extent (this quantile over cases) along each axis, or the scan.
+COVERED_QUANTILE = 0.9
+
+# Labelled patches that a site is to learn from over the whole study: what is planned for, and what
+# has to be reached for a plan to be made at all.
+PATCHES_WISHED = 3000
+PATCHES_LEAST = 1500
+BATCH = 2  # small batches, many steps (Isensee)
+MOST_BATCH = 8
+# A larger batch is only taken where it leaves so many steps, and holds at most this share of all
+# voxels of the training scans (Isensee: 5 %).
+STEPS_BEFORE_BATCH = 4000
+BATCH_SHARE = 0.05
+# Steps between two averagings: fewer than a site's own limit lets leave, more drift apart.
+LEAST_LOCAL_STEPS, MOST_LOCAL_STEPS = 10, 250
+ROUNDS = 20
+MINUTES_A_ROUND = 1.0  # of a simulation that is asked for nothing else
+MEMORY = "4GiB"
+# Share of a round's minutes that are steps: start, loading, scoring and transfer take the rest.
+USABLE_TIME = 0.75
+# Share of the memory given that a step may take by estimate.
+USABLE_MEMORY = 0.9
+
+# An organ is kept in one piece where it is so in this share of the cases of every site.
+ONE_PIECE = 0.95
+# Windows in air are left out where this share of all scans is wider than the body.
+WIDER = 0.5
+# Overlap of windows where time is short and where it is not.
+SHORT_OVERLAP, LONG_OVERLAP = 0.25, 0.5
+LONG_PREDICTION_S = 20.0  # a scan with LONG_OVERLAP
+EVALUATIONS = 4  # of a study
