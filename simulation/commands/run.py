@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from protocol.config.study import ProtocolError
 from reporting.terminal import make_console
 from simulation.commands.options import SharedOptions, simulation_errors
 
@@ -57,6 +58,14 @@ class RunCommand(SharedOptions):
             "--local-only/--no-local-only", help="Also train each site alone, for comparison."
         ),
     ] = True
+    pooled: Annotated[
+        bool,
+        typer.Option(
+            "--pooled/--no-pooled",
+            help="Also train one model on all sites' cases, for as many optimiser steps as the "
+            "sites took together.",
+        ),
+    ] = False
 
 
 def run(given: RunCommand) -> None:
@@ -68,12 +77,18 @@ def run(given: RunCommand) -> None:
         from simulation.experiment.single import run_single
         from simulation.partial_labels import parse_hidden
 
+        if given.pooled and given.hide:
+            raise ProtocolError(
+                "--pooled: does not go with --hide: in one place all cases have the same organs "
+                "drawn; leave out one of the two"
+            )
         options = RunOptions(
             **given.decided(given.data, "--data", seed=given.seed),
             fold=given.fold,
             out=given.out or Path("runs") / f"{given.preset}-{datetime.now():%Y%m%d-%H%M%S}",
             mlflow_uri=given.mlflow_uri,
             local_only=given.local_only,
+            pooled=given.pooled,
             hidden=parse_hidden(given.hide or []),
             left_out=frozenset(given.leave_out or []),
             sites_per_gpu=given.sites_per_gpu,

@@ -28,11 +28,14 @@ from simulation.experiment.store import (
     RunKey,
     write_rows,
 )
-from simulation.experiment.training import round_rows, steps_of_all, train_in_place
+from simulation.experiment.training import (
+    POOLED_SITE,
+    round_rows,
+    steps_of_all,
+    train_in_place,
+)
 from simulation.layouts import StudyCase
 from simulation.split import write_sites
-
-POOLED_SITE = "P"
 
 
 @dataclass(frozen=True, kw_only=True)

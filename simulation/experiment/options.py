@@ -17,6 +17,7 @@ class RunOptions(CommonOptions):
     Attributes:
         mlflow_uri: None: a store in the result folder.
         local_only: Also train each site with labels by itself.
+        pooled: Also train one model on all sites' cases, for the steps of all sites.
         hidden: By site, organs that it has not drawn.
         left_out: Sites that do not take part.
     """
@@ -24,6 +25,7 @@ class RunOptions(CommonOptions):
     fold: int
     mlflow_uri: str | None
     local_only: bool
+    pooled: bool = False
     hidden: Hidden = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
     sites_per_gpu: int = 1

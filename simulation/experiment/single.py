@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from simulation.experiment.preparation import check_cases, prepare_sites, thread
 from simulation.experiment.scoring import Scores, best_model, score_model, score_sums
 from simulation.experiment.single_result import Outcome, result_json, write_tables
 from simulation.experiment.single_summary import print_summary
-from simulation.experiment.training import train_alone
+from simulation.experiment.training import POOLED_SITE, train_alone, train_pooled
 from simulation.folds import choose_fold, refuse_needless_folds
 from simulation.layouts import StudyCase
 from simulation.partial_labels import check_choice
@@ -73,13 +73,14 @@ def run_single(options: RunOptions, console: Console) -> None:
     record = _federate(options, protocol, configs, cohort, console)
     with spawned_pool(options.workers) as pool:
         withheld, by_study = _score(options, record, configs, cases, pool)
-        alone = _train_alone(options, record, configs, pool, console)
+        alone, pooled = _train_others(options, record, configs, cases, pool, console)
     outcome = Outcome(
         record=record,
         versions=package_versions(),
         cohort=cohort,
         withheld=withheld,
         local_only=alone,
+        pooled=pooled,
         by_study=by_study,
     )
     write_tables(outcome, options.out / "tables")
@@ -161,21 +162,51 @@ def _score(
     return score_sums(rows, "withheld", organs), score_sums(rows, "test", organs)
 
 
-def _train_alone(
+def _train_others(
     options: RunOptions,
     record: StudyRecord,
     configs: Mapping[str, SiteConfig],
+    cases: Sequence[StudyCase],
     pool: Executor,
     console: Console,
-) -> dict[str, EvaluationReport]:
-    """Scores of each labelled site's own model, by site."""
-    if not options.local_only:
-        return {}
-    labelled = [site for site in configs if record.facts[site].labelled]
-    jobs = [pool.submit(train_alone, configs[site], record.protocol) for site in labelled]
-    with console.status("local-only models") as status:
+) -> tuple[dict[str, EvaluationReport], dict[str, EvaluationReport]]:
+    """Scores by site of what the federation is compared with, {} where it is not asked for.
 
-        def progress(done: int, total: int) -> None:
-            status.update(f"local-only models: {done}/{total} sites")
+    That is each labelled site's own model, and one model on the cases of all.
+    """
+    jobs: list[Future[Any]] = []
+    labelled = [s for s in configs if record.facts[s].labelled] if options.local_only else []
+    everything = options.out / "pooled"
+    if options.pooled:  # First: it takes the longest.
+        jobs.append(_submit_pooled(options, record, configs, cases, pool))
+    jobs += [pool.submit(train_alone, configs[site], record.protocol) for site in labelled]
+    try:
+        with console.status("models to compare with") as status:
 
-        return dict(zip(labelled, all_results(jobs, progress), strict=True))
+            def progress(done: int, total: int) -> None:
+                status.update(f"models to compare with: {done}/{total}")
+
+            reports = all_results(jobs, progress)
+    finally:
+        shutil.rmtree(everything, ignore_errors=True)
+    pooled = reports.pop(0) if options.pooled else {}
+    return dict(zip(labelled, reports, strict=True)), pooled
+
+
+def _submit_pooled(
+    options: RunOptions,
+    record: StudyRecord,
+    configs: Mapping[str, SiteConfig],
+    cases: Sequence[StudyCase],
+    pool: Executor,
+) -> Future[dict[str, EvaluationReport]]:
+    """Training on the cases of all sites, by round for the steps that these took together."""
+    together = write_sites(
+        [replace(case, site=POOLED_SITE) for case in cases if case.site in configs],
+        options.out / "pooled",
+        options.cache / "scans",
+        device=options.device,
+        threads=threads_of_site(options.workers),
+    )
+    steps = [sum(r.steps for r in item.reports.values()) for item in record.rounds]
+    return pool.submit(train_pooled, together[POOLED_SITE], configs, record.protocol, steps)

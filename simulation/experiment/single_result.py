@@ -12,11 +12,18 @@ from simulation.experiment.scoring import Scores
 from simulation.experiment.store import Record, RoundRow, write_rows
 from simulation.experiment.training import round_rows
 
-ModelName = Literal["federated", "local_only", "federated_on_withheld", "federated_by_study"]
+ModelName = Literal[
+    "federated",
+    "local_only",
+    "pooled_equal_steps",
+    "federated_on_withheld",
+    "federated_by_study",
+]
 # Keys of result.json; the federated model's own scores stand there without a key.
 _KEYS: Mapping[ModelName, str] = {
     "federated_on_withheld": "withheld",
     "local_only": "local_only",
+    "pooled_equal_steps": "pooled_equal_steps",
     "federated_by_study": "by_study",
 }
 
@@ -43,6 +50,7 @@ class Outcome:
     Attributes:
         withheld: Scores of unlabelled training scans, by site.
         local_only: Of each labelled site's own model, by site.
+        pooled: Of one model on all sites' cases, trained for the steps of all, by site.
         by_study: Scores of test cases against all organs, also those that their site has not
             drawn, and of sites that were left out; {} where all sites drew all and took part.
     """
@@ -52,6 +60,7 @@ class Outcome:
     cohort: Mapping[str, Any]
     withheld: Mapping[str, Scores] = field(default_factory=dict)
     local_only: Mapping[str, EvaluationReport] = field(default_factory=dict)
+    pooled: Mapping[str, EvaluationReport] = field(default_factory=dict)
     by_study: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
@@ -60,6 +69,7 @@ class Outcome:
         return {
             "federated": {s: _tested(r) for s, r in self.record.best_evaluation.items()},
             "local_only": {s: _tested(r) for s, r in self.local_only.items()},
+            "pooled_equal_steps": {s: _tested(r) for s, r in self.pooled.items()},
             "federated_on_withheld": self.withheld,
             "federated_by_study": self.by_study,
         }
@@ -95,6 +105,7 @@ def _round_json(item: RoundRecord) -> dict[str, Any]:
     return {
         "round": item.plan.round,
         "seconds": round(item.seconds, 3),
+        "steps": sum(report.steps for report in item.reports.values()),
         "bytes_up": sum(item.bytes_up.values()),
         "bytes_down": sum(item.bytes_down.values()),
         "validation_dsc": item.validation_dsc,

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from asdnet_models.reliability import SCORES
 from asdnet_models.sums import SumCount
-from server.rounds.calibration import auroc, pooled
+from server.rounds import calibration
 from simulation.experiment.scoring import Scores
 from simulation.experiment.single_result import (
     ModelName,
@@ -24,13 +24,14 @@ _KNOWS_NOTHING = 2 * math.log(2)
 _MODEL_NAMES: dict[ModelName, str] = {
     "federated": "federated",
     "local_only": "local only",
+    "pooled_equal_steps": "pooled, equal steps",
     "federated_on_withheld": "federated, withheld*",
     "federated_by_study": "federated, by study**",
 }
 
 
 def print_summary(outcome: Outcome, console: Console) -> None:
-    """DSC and ASD by site and organ, federated and local-only, and who gained."""
+    """DSC and ASD by site and organ, by model, and who gained."""
     organs = outcome.record.protocol.organ_names
     table = Table(title="DSC (ASD in mm), mean over test cases", title_justify="left")
     for name in ("site", "cases", "model", *organs):
@@ -48,7 +49,7 @@ def print_summary(outcome: Outcome, console: Console) -> None:
             table.add_row(shown, str(count), _MODEL_NAMES[model], *cells)
             shown = ""
     console.print(table)
-    lines = [*gain_lines(outcome), *health_lines(outcome)]
+    lines = [*gain_lines(outcome), *pooled_lines(outcome), *health_lines(outcome)]
     if outcome.by_study:
         lines.insert(
             0, "** by study: every test case against all organs, with labels that no site was given"
@@ -79,6 +80,21 @@ def gain_lines(outcome: Outcome) -> list[str]:
     ]
 
 
+def pooled_lines(outcome: Outcome) -> list[str]:
+    """What the federation reaches of the model that was trained on all sites' cases."""
+    scores = outcome.scores
+    federated, pooled = (
+        _macro(added(scores[model].values())) for model in ("federated", "pooled_equal_steps")
+    )
+    if federated is None or not pooled:
+        return []
+    steps = sum(r.steps for item in outcome.record.rounds for r in item.reports.values())
+    return [
+        f"federated reaches {federated / pooled:.1%} of the mean DSC of pooled training "
+        f"({federated:.3f} against {pooled:.3f}), {steps} optimiser steps each"
+    ]
+
+
 def health_lines(outcome: Outcome) -> list[str]:
     """Whether semi-supervision worked, from the last round."""
     if not outcome.record.rounds:
@@ -103,7 +119,7 @@ def health_lines(outcome: Outcome) -> list[str]:
 def _map_lines(outcome: Outcome) -> list[str]:
     """AUROC of the best round's confidence map, against that of the maximum softmax."""
     evaluation = outcome.record.best_evaluation
-    by_score = {score: auroc(pooled(evaluation, score)) for score in SCORES}
+    by_score = {score: calibration.auroc(calibration.pooled(evaluation, score)) for score in SCORES}
     confidence, softmax = by_score["confidence"], by_score["softmax"]
     if confidence is None or softmax is None:
         return []

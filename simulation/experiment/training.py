@@ -19,6 +19,9 @@ from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
 from server.rounds.schedule import add_round, has_work, keep_if_best, next_plan
 from simulation.experiment.store import RoundRow
 
+# The one place of all sites' cases, as a site.
+POOLED_SITE = "P"
+
 
 def train_alone(config: SiteConfig, protocol: StudyProtocol) -> EvaluationReport:
     """The same rounds at one site, without a server; scores of its best model."""
@@ -33,6 +36,28 @@ def steps_of_all(protocol: StudyProtocol, sites: Collection[SiteFacts]) -> tuple
     training = protocol.training
     plans = [plan_round(protocol, number) for number in range(1, training.rounds + 1)]
     return tuple(training.local_steps * sum(has_work(s, plan) for s in sites) for plan in plans)
+
+
+def train_pooled(
+    everything: SiteConfig,
+    sites: Mapping[str, SiteConfig],
+    protocol: StudyProtocol,
+    steps: Sequence[int],
+) -> dict[str, EvaluationReport]:
+    """One model on all cases; scores of its best round on each site's own, by site.
+
+    Args:
+        everything: A folder with the cases of all sites.
+        sites: By name.
+        protocol: The study.
+        steps: Of each round.
+    """
+    best = train_in_place(everything, protocol, "pooled", steps)
+    segmenter = best.best_segmenter or best.segmenter
+    return {
+        site: evaluate_site(config, protocol, prepare_site(config, protocol), segmenter)
+        for site, config in sites.items()
+    }
 
 
 def train_in_place(

@@ -84,7 +84,7 @@ def arguments(
 @pytest.fixture(scope="module")
 def finished(arguments: list[Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("runs") / "first"
-    done = run(*arguments, "--out", out)
+    done = run(*arguments, "--pooled", "--out", out)
     assert done.returncode == 0, done.stderr
     return out, done.stdout
 
@@ -97,6 +97,13 @@ def test_result_folder_is_complete(finished: tuple[Path, str]) -> None:
     assert result["sites"]["C"]["labelled"] == 0
     assert set(result["sites"]["A"]["local_only"]["dsc"]) == {"bladder", "prostate", "rectum"}
     assert "local_only" not in result["sites"]["C"]
+    assert set(result["sites"]["A"]["pooled_equal_steps"]["dsc"]) == {
+        "bladder", "prostate", "rectum",
+    }  # fmt: skip
+    # A, B and C, of two steps each: C trains from the first round in this study.
+    assert [item["steps"] for item in result["rounds"]] == [6, 6]
+    assert "of the mean DSC of pooled training" in printed and "12 optimiser steps each" in printed
+    assert not (out / "pooled").exists()
     assert result["sites"]["C"]["withheld"]["dsc"]["rectum"]["n"] == 2
     assert sum(site["test_cases"] for site in result["sites"].values()) == 2
     assert result["rounds"][1]["bytes_up"] > 0
@@ -134,7 +141,7 @@ def test_same_command_gives_the_same_file(
     finished: tuple[Path, str], arguments: list[Any], tmp_path: Path
 ) -> None:
     first, _ = finished
-    done = run(*arguments, "--out", tmp_path / "again")
+    done = run(*arguments, "--pooled", "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     results = [
         without_times(json.loads((folder / "result.json").read_text()))

@@ -153,6 +153,13 @@ def test_the_version() -> None:
     assert version[0].isdigit()
 
 
+def test_pooled_does_not_go_with_hidden_organs() -> None:
+    done = CliRunner().invoke(simulation.cli.app, ["run", "--pooled", "--hide", "A=rectum"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --pooled: does not go with --hide")
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_old_spelling_of_an_option() -> None:
     done = CliRunner().invoke(simulation.cli.app, ["tables", "--plan", "--ways", "nowhere"])
     assert done.exit_code == 2

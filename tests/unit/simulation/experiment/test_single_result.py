@@ -17,7 +17,12 @@ from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from server.rounds.record import RoundRecord, StudyRecord
 from simulation.experiment.single_result import Outcome, result_json, site_rows, write_tables
-from simulation.experiment.single_summary import gain_lines, health_lines, print_summary
+from simulation.experiment.single_summary import (
+    gain_lines,
+    health_lines,
+    pooled_lines,
+    print_summary,
+)
 
 
 def scored(*dsc: float) -> EvaluationReport:
@@ -155,6 +160,27 @@ def test_who_gained(outcome: Outcome) -> None:
         "(mean DSC against local only: A +0.075, B -0.025)"
     ]
     assert gain_lines(Outcome(record=outcome.record, versions={}, cohort={})) == []
+
+
+def test_what_the_federation_reaches_of_pooled_training(outcome: Outcome) -> None:
+    assert pooled_lines(outcome) == []
+    both = replace(outcome, pooled={"A": scored(0.9, 0.95), "B": scored(0.85), "F": scored()})
+    # Two rounds, two sites, two steps each.  ball: 2.3 of 2.7 over three cases; rod: 0.
+    assert pooled_lines(both) == [
+        "federated reaches 85.2% of the mean DSC of pooled training (0.383 against 0.450), "
+        "8 optimiser steps each"
+    ]
+    rows = [row for row in site_rows(both) if row.model == "pooled_equal_steps"]
+    assert [(row.site, row.organ) for row in rows] == [
+        ("A", "ball"), ("A", "rod"), ("B", "ball"), ("B", "rod"),
+    ]  # fmt: skip
+    result = result_json(both)
+    assert result["sites"]["A"]["pooled_equal_steps"]["dsc"]["ball"]["mean"] == pytest.approx(0.925)
+    assert result["overall"]["pooled_equal_steps"]["dsc"]["ball"]["n"] == 3
+    assert [item["steps"] for item in result["rounds"]] == [4, 4]
+    out = io.StringIO()
+    print_summary(both, Console(file=out, width=160))
+    assert "pooled, equal steps" in out.getvalue() and "reaches 85.2%" in out.getvalue()
 
 
 def last_round(outcome: Outcome, **report: object) -> None:
