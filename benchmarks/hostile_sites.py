@@ -35,7 +35,8 @@ from client.training.round import RoundResult, train_round
 from protocol.agreement.bounds import distance, update_bound
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
-from protocol.config.study import StudyProtocol, merged, read_yaml
+from protocol.config.study import StudyProtocol, merged
+from protocol.config.study_file import read_study
 from protocol.files import write_json
 from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from protocol.wire.reports import EvaluationReport, SiteFacts
@@ -89,7 +90,7 @@ def main(
     logging.basicConfig(level=logging.ERROR)
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    study = merged(read_yaml(STUDY, StudyProtocol), {"seed": seed})
+    study = merged(read_study(STUDY), {"seed": seed})
     with tempfile.TemporaryDirectory() as place:
         hospitals = hospitals_of(divided(data, seed), study, Path(place), partly=partly)
         for attack in attacks.split(";"):

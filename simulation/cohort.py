@@ -14,7 +14,12 @@ from simulation.sites_file import assigned_cases, assignment_digest
 from simulation.split import deal_to_sites
 
 _PHANTOM_SEED = 2018
-_PHANTOM_VOXEL_MM: dict[PresetName, float] = {"smoke": 5.0, "quick": 1.5, "paper": 1.0}
+_PHANTOM_VOXEL_MM: dict[PresetName, float] = {
+    "smoke": 5.0,
+    "quick": 1.5,
+    "planned": 1.5,
+    "paper": 1.0,
+}
 # Enough for every site of `smoke` to train, validate and test, and no more.
 _SMOKE_COUNTS = {"A": (4, 0), "B": (4, 0), "C": (4, 0), "D": (4, 1), "E": (4, 0), "F": (0, 3)}
 

@@ -25,7 +25,8 @@ from client.data.pseudonyms import (
 from client.node.last_study import last_study
 from protocol.config.presets import preset
 from protocol.config.site import SITE_CONFIGS, SiteConfig
-from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.config.study import ProtocolError, StudyProtocol
+from protocol.config.study_file import read_study
 from protocol.escaping import printable
 from reporting.terminal import fail, make_console, user_errors
 
@@ -117,7 +118,7 @@ def _broken(config: SiteConfig, agreed: StudyProtocol) -> list[str]:
 def _protocol(config: SiteConfig, study: Path | None) -> tuple[StudyProtocol, str, bool]:
     """The study to check against, what to call it, and whether anybody has asked for it."""
     if study is not None:
-        given = read_yaml(study, StudyProtocol)
+        given = read_study(study)
         return given, f"study {given.name}", True
     last, note = last_study(config)
     if last is not None:

@@ -12,7 +12,7 @@ from protocol.config.study import (
 )
 from protocol.config.training import RampConfig, TrainingConfig
 
-PresetName = Literal["smoke", "quick", "paper"]
+PresetName = Literal["smoke", "quick", "planned", "paper"]
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
 
 # The paper's form is the default of every field, so that a protocol without a word is the paper.
@@ -66,9 +66,35 @@ _SMOKE_AS_PAPER = StudyProtocol(
     evaluation=EvaluationConfig(every_rounds=2, overlap=0.25, windows="body"),
 )
 
+# The recipe of studies that are planned from the sites' data; the plan adds the grid, the networks'
+# strides and kernels, and how long to train.
+_PLANNED_AS_PAPER = StudyProtocol(
+    name="planned",
+    spacing_mm=_QUICK_AS_PAPER.spacing_mm,
+    patch_voxels=_QUICK_AS_PAPER.patch_voxels,
+    network=_QUICK_AS_PAPER.network,
+    confidence=_QUICK_AS_PAPER.confidence,
+    method=MethodConfig(
+        supervised="dice+ce", class_weight="uniform", sample_attention="off", gamma=0.5
+    ),
+    training=TrainingConfig(
+        rounds=20,
+        local_steps=10,
+        batch_size=2,
+        views="strong",
+        lr_segmenter=2e-3,
+        lr_schedule="polynomial",
+        weight_decay=1e-5,
+        clip_norm=12.0,
+        ramp=RampConfig(adversarial_start=0.3, region_start=0.5, length=0.2),
+    ),
+    evaluation=_QUICK_AS_PAPER.evaluation,
+)
+
 _AS_PAPER: dict[PresetName, StudyProtocol] = {
     "smoke": _SMOKE_AS_PAPER,
     "quick": _QUICK_AS_PAPER,
+    "planned": _PLANNED_AS_PAPER,
     "paper": _PAPER,
 }
 

@@ -187,12 +187,15 @@ def merged(protocol: StudyProtocol, changes: Mapping[str, Any]) -> StudyProtocol
     Raises:
         pydantic.ValidationError: If the changed protocol breaks a rule.
     """
-    return StudyProtocol.model_validate(_merged(protocol.model_dump(), changes))
+    return StudyProtocol.model_validate(merged_content(protocol.model_dump(), changes))
 
 
-def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged_content(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections go into sections; anything else replaces what was there."""
     return {**content} | {
-        key: _merged(content.get(key) or {}, value) if isinstance(value, Mapping) else value
+        key: merged_content(old, value)
+        if isinstance(value, Mapping) and isinstance(old := content.get(key), Mapping)
+        else value
         for key, value in changes.items()
     }
 
@@ -232,6 +235,27 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         ProtocolError: If the file is missing, is not YAML, or breaks rules of the model; the
             message lists every mistake.
     """
+    return validated(yaml_content(path), model, path)
+
+
+def validated(content: Mapping[str, Any], model: type[Model], path: Path) -> Model:
+    """A model from what a file holds.
+
+    Raises:
+        ProtocolError: With every rule of the model that it breaks.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ProtocolError(explain(error, str(path))) from None
+
+
+def yaml_content(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ProtocolError: If the file is missing, or is not YAML of that kind.
+    """
     try:
         content = load_yaml(read_utf8(path))
     except OSError as error:
@@ -242,7 +266,4 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         raise ProtocolError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ProtocolError(f"{path}: must hold keys and values, not {type(content).__name__}")
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise ProtocolError(explain(error, str(path))) from None
+    return content

@@ -9,7 +9,8 @@ import typer
 
 from protocol.agreement.bundle import BundleError
 from protocol.config.presets import PRESET_NAMES, preset
-from protocol.config.study import RUN_NAME, ProtocolError, StudyProtocol, read_yaml
+from protocol.config.study import RUN_NAME, ProtocolError, StudyProtocol
+from protocol.config.study_file import read_study
 from protocol.keys import KeyFileError
 from reporting.terminal import make_console, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre, read_sites
@@ -135,7 +136,7 @@ def _protocol(study: Path | None, name: str | None) -> StudyProtocol:
     if study and name:
         raise ProtocolError("give --study or --preset, not both")
     if study:
-        return read_yaml(study, StudyProtocol)
+        return read_study(study)
     for known in PRESET_NAMES:
         if known == name:
             return preset(known)

@@ -12,7 +12,8 @@ import typer
 from asdnet_models.organs import parse_organs
 from protocol.config import presets
 from protocol.config.presets import PresetName
-from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.config.study import ProtocolError, StudyProtocol
+from protocol.config.study_file import read_study
 from reporting.terminal import user_errors
 from simulation.errors import CohortError, SplitError, StudyFolderError
 
@@ -175,7 +176,7 @@ def base_protocol(
     Raises:
         ProtocolError: If the file breaks a rule.
     """
-    base = read_yaml(study, StudyProtocol) if study else start(name)
+    base = read_study(study) if study else start(name)
     content = base.model_dump()
     if seed is not None:
         content["seed"] = seed
@@ -230,7 +231,7 @@ def organs_of(data: Path | None, organs: str | None, option: str) -> dict[str, i
 
 def _refuse_other_organs(study: Path | None, organs: dict[str, int]) -> None:
     """A study's file may name the organs too; without --organs nobody has said which are meant."""
-    written = read_yaml(study, StudyProtocol) if study else None
+    written = read_study(study) if study else None
     if written and "organs" in written.model_fields_set and written.organs != organs:
         raise ProtocolError(
             f"{study}: organs are {_listed(written.organs)}, the folder's are {_listed(organs)}; "

@@ -25,7 +25,12 @@ Edges = tuple[int, int, int]
 Vector = NDArray[np.float64]
 
 # Voxels of a median scan on the study's grid; None keeps the preset's own grid (the paper's).
-_TARGET_VOXELS: dict[PresetName, int | None] = {"smoke": 9_000, "quick": 65_000, "paper": None}
+_TARGET_VOXELS: dict[PresetName, int | None] = {
+    "smoke": 9_000,
+    "quick": 65_000,
+    "planned": 65_000,
+    "paper": None,
+}
 _SMALLEST_EDGE = 16
 
 

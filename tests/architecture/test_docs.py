@@ -89,7 +89,7 @@ def test_a_field_says_type_default_and_what_is_allowed(reference: ModuleType) ->
 def test_the_presets_show_where_they_differ_from_the_paper(reference: ModuleType) -> None:
     rows = reference.presets()
     assert preset("quick").training.rounds != preset("paper").training.rounds
-    assert _row(rows, "training.rounds") == "| `training.rounds` | `4` | `20` | `60` |"
+    assert _row(rows, "training.rounds") == "| `training.rounds` | `4` | `20` | `20` | `60` |"
     assert "| `seed` |" not in rows
 
 

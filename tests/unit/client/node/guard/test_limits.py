@@ -31,7 +31,7 @@ def broken(change: dict[str, Any], **limits: Any) -> list[str]:
     return broken_limits(site(**limits), merged(PAPER, change))
 
 
-@pytest.mark.parametrize("name", ["paper", "quick"])
+@pytest.mark.parametrize("name", ["paper", "quick", "planned"])
 def test_the_studies_that_are_meant_are_within_the_defaults(name: Any) -> None:
     assert broken_limits(site(), preset(name)) == []
 
