@@ -84,11 +84,8 @@ class NetworkConfig(Frozen):
         if NETWORKS[self.architecture].repeats is None:
             own = (self.strides, self.kernels, self.max_width, self.deep_supervision or None)
             check_no_stages(self.architecture, own)
-        if self.strides == ():
-            raise ValueError("strides must list one down-sampling at least; list one, or null")
-        check_stages(
-            self._listed, self.kernels, self.width, self.max_width, deep=self.deep_supervision
-        )
+        deep = self.deep_supervision
+        check_stages(self._listed, self.kernels, self.width, self.max_width, deep=deep)
         return self
 
     @property

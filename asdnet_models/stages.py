@@ -8,14 +8,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 Triple = tuple[int, int, int]
 # A patch edge of 1024 voxels could be halved ten times, but nobody's is.
 MAX_DOWNSAMPLINGS = 7
 Factor = Literal[1, 2]
 KernelEdge = Literal[1, 3, 5]
-Strides = Annotated[tuple[tuple[Factor, Factor, Factor], ...], Field(max_length=MAX_DOWNSAMPLINGS)]
+
+
+def _check_listed(strides: tuple[Triple, ...]) -> tuple[Triple, ...]:
+    if not strides:
+        raise ValueError("must list one down-sampling at least; list one, or set it to null")
+    check_halving(strides)
+    return strides
+
+
+Strides = Annotated[
+    tuple[tuple[Factor, Factor, Factor], ...],
+    Field(max_length=MAX_DOWNSAMPLINGS),
+    AfterValidator(_check_listed),
+]
 Kernels = Annotated[
     tuple[tuple[KernelEdge, KernelEdge, KernelEdge], ...],
     Field(max_length=MAX_DOWNSAMPLINGS + 1),
@@ -76,6 +89,19 @@ def repeated(triples: tuple[Triple, ...], times: int | None) -> tuple[Triple, ..
     return triples + triples[-1:] * (times or 0)
 
 
+def check_halving(strides: Sequence[Triple]) -> None:
+    """Every down-sampling halves something.
+
+    Raises:
+        ValueError: If one does not.
+    """
+    if idle := [stride for stride in strides if max(stride) < 2]:
+        raise ValueError(
+            "must halve at least one axis at every down-sampling, not "
+            f"{', '.join(map(str, strides))}; leave {idle[0]} out, or have it halve an axis"
+        )
+
+
 def check_stages(
     strides: Sequence[Triple],
     kernels: Sequence[Triple] | None,
@@ -90,11 +116,7 @@ def check_stages(
         ValueError: If a down-sampling halves nothing, kernels are not one a stage, the cap is
             under the first width, or deep supervision has no lower resolution to look at.
     """
-    if idle := [stride for stride in strides if max(stride) < 2]:
-        raise ValueError(
-            "strides must halve at least one axis at every down-sampling, not "
-            f"{', '.join(map(str, strides))}; leave {idle[0]} out, or have it halve an axis"
-        )
+    check_halving(strides)
     stages = len(strides) + 1
     if kernels is not None and len(kernels) != stages:
         raise ValueError(

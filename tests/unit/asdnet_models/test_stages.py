@@ -64,7 +64,7 @@ def test_vnet_repeats_the_last_stage() -> None:
     [
         (
             {"strides": ((2, 2, 2), (1, 1, 1))},
-            "network: Value error, strides must halve at least one axis at every down-sampling, "
+            "network.strides: Value error, must halve at least one axis at every down-sampling, "
             "not (2, 2, 2), (1, 1, 1); leave (1, 1, 1) out, or have it halve an axis",
         ),
         (
@@ -79,7 +79,7 @@ def test_vnet_repeats_the_last_stage() -> None:
             {"kernels": (*KERNELS[:3], (3, 3, 4))},
             "network.kernels.3.2: Input should be 1, 3 or 5",
         ),
-        ({"strides": ()}, "strides must list one down-sampling at least"),
+        ({"strides": ()}, "network.strides: Value error, must list one down-sampling at least"),
         ({"strides": ((2, 2, 2),) * 8}, "network.strides: Tuple should have at most 7 items"),
         (
             {"max_width": 8},
