@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from asdnet_models.config import ModelConfig
 from asdnet_models.networks import empty_networks
@@ -28,14 +30,18 @@ class Footprint:
         parameters: Of both networks.
         step_bytes: Memory of one training step in float32, estimated; on a GPU, whose graphs are
             in bfloat16, it is less.
+        gigamacs: 1e9 multiply-accumulates of the forward pass of S in one training step: of its
+            convolutions, inner heads included, over the labelled and as many unlabelled patches.
+            The backward pass takes about twice as many, D and norms little beside.
     """
 
     parameters: int
     step_bytes: int
+    gigamacs: float
 
 
 def footprint(config: ModelConfig, batch: int) -> Footprint:
-    """Parameters and estimated memory of a step on `batch` labelled and as many unlabelled patches.
+    """Parameters, memory and work of a step on `batch` labelled and as many unlabelled patches.
 
     Weights and moments, what the graphs of S and D keep until the backward pass, the largest tensor
     of a graph once more for its gradient, and the losses' maps.  Everything is on the meta device,
@@ -49,10 +55,10 @@ def footprint(config: ModelConfig, batch: int) -> Footprint:
     heads = 1
     if isinstance(segmenter, DeeplySupervised):
         heads = len(segmenter.head_weights)
-        kept = _kept(lambda: segmenter.deep_logits(image))
+        forward: Callable[[], object] = partial(segmenter.deep_logits, image)
     else:
-        kept = _kept(lambda: segmenter(image))
-    judged = _kept(lambda: confidence(maps, image))
+        forward = partial(segmenter, image)
+    kept, judged = _kept(forward), _kept(lambda: confidence(maps, image))
     # Real maps and fakes of the labelled patches, and fakes of the unlabelled ones.
     sets = 1.5 if config.method.fakes_from_unlabelled else 1.0
     step_bytes = (
@@ -63,7 +69,17 @@ def footprint(config: ModelConfig, batch: int) -> Footprint:
         + _MAPS * heads * _FLOAT_BYTES * maps.numel()
         + _BASE_BYTES
     )
-    return Footprint(parameters=parameters, step_bytes=int(step_bytes))
+    return Footprint(
+        parameters=parameters, step_bytes=int(step_bytes), gigamacs=_macs(forward) / 1e9
+    )
+
+
+def _macs(forward: Callable[[], object]) -> int:
+    """Multiply-accumulates of a forward pass; a padded voxel counts as any other."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        forward()
+    flops: int = counter.get_total_flops()
+    return flops // 2
 
 
 def _kept(forward: Callable[[], object]) -> list[int]:
