@@ -29,6 +29,11 @@ COMMANDS = {
     "asdnet-sim": "simulation.cli",
 }
 ROOMS = ("asdnet_models", "protocol", "client", "server", "simulation")
+# Study files of docs/examples, and what each shows.
+EXAMPLES = {
+    "isotropic.yaml": "voxels about as long as wide (hippocampus, 1 mm)",
+    "anisotropic.yaml": "voxels much longer than wide (heart, 1.6 x 1.6 x 10 mm)",
+}
 # Values that a field's own type does not list.
 _NAMES: Mapping[str, Iterable[str]] = {"network.architecture": NETWORKS, "method.name": METHODS}
 _GENERATED = "*This page is made from the code at every build of the documentation.*\n"
@@ -60,7 +65,9 @@ def pages() -> dict[str, str]:
 
 
 def study_file() -> str:
-    """Every field of a study's file."""
+    """Every field of a study's file, with its value in each preset, and two whole files."""
+    values = {name: dict(_values(preset(name).model_dump())) for name in reversed(PRESET_NAMES)}
+    named = ", ".join(f"`{name}`" for name in values if name != "paper")
     return "\n".join(
         [
             "# Study file",
@@ -70,9 +77,19 @@ def study_file() -> str:
             "value of the wrong type and a value that is not allowed are refused, all at once.\n",
             "```yaml\nname: pelvis-2026\norgans: {bladder: 1, prostate: 2, rectum: 3}\n"
             "training: {rounds: 100}\n```\n",
-            *_sections(StudyProtocol, "The study"),
+            f"Below, {named} are [presets](presets.md); a cell is empty where the value is the "
+            "paper's. Lengths are in mm, edges in voxels, three values stand for x, y and z "
+            "(to the left, to the back, up).\n",
+            *(_example(name, title) for name, title in EXAMPLES.items()),
+            *_sections(StudyProtocol, "The study", values=values),
         ]
     )
+
+
+def _example(name: str, title: str) -> str:
+    """A whole file, which a test loads and trains a step of."""
+    text = (ROOT / "docs" / "examples" / name).read_text(encoding="utf-8")
+    return f"## Example: {title}\n\n[examples/{name}](../examples/{name})\n\n```yaml\n{text}```\n"
 
 
 def site_file() -> str:
@@ -121,23 +138,40 @@ def rules() -> str:
     )
 
 
-def _sections(model: type[BaseModel], title: str, prefix: str = "") -> Iterator[str]:
-    """A heading and a table for the model, then the same for each model in its fields."""
+def _sections(
+    model: type[BaseModel],
+    title: str,
+    prefix: str = "",
+    values: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[str]:
+    """A heading and a table for the model, then the same for each model in its fields.
+
+    Args:
+        model: Of the file, or of a section of it.
+        title: Of the heading.
+        prefix: What stands before a field's name, as "training.".
+        values: By preset, the value of each field by its whole name; the paper's first.
+    """
     yield f"## {title}\n"
-    yield _fields_table(model, prefix)
+    yield _fields_table(model, prefix, values or {})
     for name, field in model.model_fields.items():
         if _is_section(field.annotation):
             nested = f"{prefix}{name}"
-            yield from _sections(field.annotation, f"`{nested}`: {field.description}", f"{nested}.")
+            heading = f"`{nested}`: {field.description}"
+            yield from _sections(field.annotation, heading, f"{nested}.", values)
 
 
 def _is_section(annotation: Any) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, BaseModel)
 
 
-def _fields_table(model: type[BaseModel], prefix: str = "") -> str:
+def _fields_table(
+    model: type[BaseModel], prefix: str, values: Mapping[str, Mapping[str, Any]]
+) -> str:
     schemas = model.model_json_schema(mode="validation")["properties"]
-    rows = [("field", "type", "default", "allowed", "what it is")]
+    others = [name for name in values if name != "paper"]
+    default = "`paper`, the default" if values else "default"
+    rows = [("field", "type", "allowed", default, *(f"`{n}`" for n in others), "what it is")]
     for name, field in model.model_fields.items():
         if _is_section(field.annotation):
             continue
@@ -149,8 +183,16 @@ def _fields_table(model: type[BaseModel], prefix: str = "") -> str:
             if field.is_required()
             else f"`{_plain(field.get_default(call_default_factory=True))}`"
         )
-        rows.append((f"`{prefix}{name}`", kind, default, allowed, field.description or ""))
+        changed = [_changed(values, other, prefix + name) for other in others]
+        what = field.description or ""
+        rows.append((f"`{prefix}{name}`", kind, allowed, default, *changed, what))
     return _table(rows)
+
+
+def _changed(values: Mapping[str, Mapping[str, Any]], name: str, field: str) -> str:
+    """A preset's value, where it is not the paper's."""
+    value = values[name][field]
+    return "" if value == values["paper"][field] else f"`{_plain(value)}`"
 
 
 _TYPES = {
@@ -180,14 +222,14 @@ def _type(schema: Mapping[str, Any]) -> tuple[str, str]:
         return f"{len(schema['prefixItems'])} {kind}s", allowed and f"each {allowed}"
     if schema.get("type") == "array":
         kind, allowed = _type(schema["items"])
-        return f"list of {kind}s" if kind in (
-            "number",
-            "integer",
-        ) else f"list of {kind}", allowed and f"each {allowed}"
+        if "prefixItems" in schema["items"]:
+            return f"list of lists of {kind}", allowed
+        plural = "s" if kind in ("number", "integer") else ""
+        return f"list of {kind}{plural}", allowed and f"each {allowed}"
     if schema.get("type") == "object":
         kind, allowed = _type(schema["additionalProperties"])
         return f"name to {kind}", allowed and f"each {allowed}"
-    limits = [text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema]
+    limits = [text.format(f"{schema[key]:.10g}") for key, text in _BOUNDS.items() if key in schema]
     if "pattern" in schema:
         limits.append(f"`{schema['pattern']}`")
     kind = "path" if schema.get("format") == "path" else _TYPES[schema["type"]]

@@ -1,5 +1,6 @@
 """Documents: links resolve, and the reference names every field, rule, command and option."""
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -12,7 +13,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from protocol.config.presets import preset
+from protocol.config.presets import PRESET_NAMES, preset
 from protocol.config.rules import RULES
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
@@ -77,13 +78,35 @@ def test_the_reference_has_every_field_of_a_study_and_of_a_site(reference: Modul
 def test_a_field_says_type_default_and_what_is_allowed(reference: ModuleType) -> None:
     page = reference.study_file()
     cells = [cell.strip() for cell in _row(page, "method.gamma").split("|")]
-    assert cells[2:5] == ["number", "`0.2`", "&ge; 0, &lt; 1"]
+    assert cells[2:5] == ["number", "&ge; 0, &lt; 1", "`0.2`"]
     cells = [cell.strip() for cell in _row(page, "network.architecture").split("|")]
-    assert cells[2:5] == ["text", "`svnet`", "`svnet`, `vnet`, `unet`, `dsresunet`"]
+    assert cells[2:5] == ["text", "`svnet`, `vnet`, `unet`, `dsresunet`", "`svnet`"]
     cells = [cell.strip() for cell in _row(page, "patch_voxels").split("|")]
-    assert cells[2:5] == ["3 integers", "`[64, 64, 16]`", "each &ge; 1, &le; 1024"]
+    assert cells[2:5] == ["3 integers", "each &ge; 1, &le; 1024", "`[64, 64, 16]`"]
     cells = [cell.strip() for cell in _row(reference.site_file(), "ca").split("|")]
-    assert cells[2:5] == ["path or null", "`null`", ""]
+    assert cells[2:5] == ["path or null", "", "`null`"]
+
+
+def test_a_field_of_a_study_has_its_value_in_every_preset(reference: ModuleType) -> None:
+    page = reference.study_file()
+    head = "| field | type | allowed | `paper`, the default | "
+    others = [name for name in reversed(PRESET_NAMES) if name != "paper"]
+    columns = " | ".join(f"`{name}`" for name in others)
+    assert page.count(f"\n{head}{columns} | what it is |") == page.count("\n| field ")
+    paper = preset("paper")
+    for field in _fields(StudyProtocol):
+        cells = [cell.strip() for cell in _row(page, field[0]).split(" | ")]
+        values = dict(zip(("paper", *others), cells[3 : 4 + len(others)], strict=True))
+        assert values["paper"].startswith("`")
+        for name in others:
+            same = _value(preset(name), field[0]) == _value(paper, field[0])
+            assert (values[name] == "") is same, (field, name)
+    cells = dict(zip(others, _row(page, "training.rounds").split(" | ")[4:], strict=False))
+    assert (cells["quick"], cells["smoke"]) == ("`20`", "`4`")
+
+
+def _value(study: StudyProtocol, field: str) -> object:
+    return functools.reduce(getattr, field.split("."), study)
 
 
 def test_the_presets_show_where_they_differ_from_the_paper(reference: ModuleType) -> None:

@@ -1,0 +1,61 @@
+"""The study files of the documents: they load, their networks are built, and a step is taken."""
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from client.training.rehearsal import made_step
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol, read_yaml
+
+ROOT = Path(__file__).parents[3]
+FILES = sorted((ROOT / "docs" / "examples").glob("*.yaml"))
+
+
+def study(name: str) -> StudyProtocol:
+    return read_yaml(ROOT / "docs" / "examples" / name, StudyProtocol)
+
+
+def test_there_is_one_of_each_kind() -> None:
+    assert [file.name for file in FILES] == ["anisotropic.yaml", "isotropic.yaml"]
+    coarse, fine = study("anisotropic.yaml"), study("isotropic.yaml")
+    assert max(fine.spacing_mm) < 1.5 * min(fine.spacing_mm)
+    assert max(coarse.spacing_mm) > 3 * min(coarse.spacing_mm)
+    assert coarse.network.strides and (2, 2, 1) in coarse.network.strides
+    assert coarse.network.kernels and (3, 3, 1) in coarse.network.kernels
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.usefixtures("one_thread")
+def test_an_example_trains_a_step(file: Path, tmp_path: Path) -> None:
+    protocol = study(file.name)
+    site = SiteConfig(
+        site="A", data=tmp_path, cache=tmp_path, state=tmp_path, device="cpu", threads=1
+    )
+    step = made_step(site, protocol, torch.device("cpu"))
+    record = step()
+    losses: Mapping[str, Any] = record.losses  # type: ignore[attr-defined]
+    assert {"total", "dice", "region", "confidence"} <= set(losses)
+    assert all(math.isfinite(float(value)) for value in losses.values())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_line_of_an_example_that_is_not_obvious_is_explained(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert sum("#" in line for line in lines) > 15
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_reference_shows_the_examples_whole() -> None:
+    spec = importlib.util.spec_from_file_location("hook", ROOT / "docs" / "hooks" / "reference.py")
+    assert spec is not None and spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = hook.study_file()
+    for file in FILES:
+        assert f"```yaml\n{file.read_text(encoding='utf-8')}```\n" in page
