@@ -1,4 +1,4 @@
-"""Metrics of a segmentation against its reference: DSC, and ASD in mm."""
+"""Metrics of a segmentation against its reference: DSC; ASD, HD95 in mm, and surface Dice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from surface_distance import compute_surface_distances
+from surface_distance import (
+    compute_robust_hausdorff,
+    compute_surface_dice_at_tolerance,
+    compute_surface_distances,
+)
+
+from asdnet_models.sums import FailureKind
+
+# Share of a scan's longest edge: an average surface distance over it is no segmentation.
+FAR_OFF = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +27,25 @@ class OrganScore:
     Attributes:
         dsc: Dice similarity coefficient, in [0, 1].
         asd_mm: Average surface distance; None where either mask is empty.
-        failure: Exactly one of the masks is empty: the organ was missed, or made up.
+        hd95_mm: The 95th percentile of the surface distances, likewise.
+        nsd: Normalised surface Dice at the study's tolerance, in [0, 1].
+        failure: How the case failed; None where it did not (`failure_kind`).
     """
 
     dsc: float
     asd_mm: float | None
-    failure: bool
+    hd95_mm: float | None
+    nsd: float
+    failure: FailureKind | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceScores:
+    """What two surfaces are to each other."""
+
+    asd_mm: float
+    hd95_mm: float
+    nsd: float
 
 
 def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
@@ -46,24 +68,30 @@ def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
     return 2 * int(np.count_nonzero(prediction & reference)) / total
 
 
-def average_surface_distance_mm(
+def surface_scores(
     prediction: NDArray[np.bool_],
     reference: NDArray[np.bool_],
     spacing_mm: tuple[float, float, float],
-) -> float | None:
-    """Symmetric average surface distance, weighted by surface area.
+    *,
+    tolerance_mm: float,
+) -> SurfaceScores | None:
+    """Distances between two surfaces, every surface element weighted by its area.
 
-    The distances from each surface to the other are pooled,
-    (sum d_A a_A + sum d_B a_B) / (sum a_A + sum a_B), with a the area of a surface element:
-    sampling is denser along the finer axes, so a plain mean would favour them.
+    Sampling is denser along the finer axes, so that plain means and percentiles would favour them.
+
+    - ASD: the distances from each surface to the other, pooled,
+      (sum d_A a_A + sum d_B a_B) / (sum a_A + sum a_B), with a the area of an element.
+    - HD95: the larger of the two directions' 95th percentiles by area.
+    - NSD: the share of both surfaces' area that lies within the tolerance of the other surface.
 
     Args:
         prediction: Mask, three axes.
         reference: Mask of the same shape.
         spacing_mm: Voxel edge of each axis, in the order of the masks' axes.
+        tolerance_mm: Up to which a surface counts as met, at least 0.
 
     Returns:
-        Distance in mm, at least 0; None where either mask is empty.
+        Distances in mm, at least 0; None where either mask is empty.
 
     Raises:
         ValueError: If shapes differ, a mask is not boolean, or a spacing is not positive.
@@ -87,7 +115,11 @@ def average_surface_distance_mm(
     distances_mm = np.concatenate(
         [surfaces["distances_gt_to_pred"], surfaces["distances_pred_to_gt"]]
     )
-    return float(np.sum(distances_mm * areas) / np.sum(areas))
+    return SurfaceScores(
+        asd_mm=float(np.sum(distances_mm * areas) / np.sum(areas)),
+        hd95_mm=float(compute_robust_hausdorff(surfaces, 95)),
+        nsd=float(compute_surface_dice_at_tolerance(surfaces, tolerance_mm)),
+    )
 
 
 def score_label_maps(
@@ -95,6 +127,8 @@ def score_label_maps(
     reference: NDArray[Any],
     spacing_mm: tuple[float, float, float],
     organs: Mapping[str, int],
+    *,
+    tolerance_mm: float,
 ) -> dict[str, OrganScore]:
     """Scores of every organ of one case, whole volume.
 
@@ -104,23 +138,46 @@ def score_label_maps(
         spacing_mm: Voxel edge of each axis, in the order of the arrays' axes: for an array
             (z, y, x) that SimpleITK gave, `image.GetSpacing()[::-1]`.
         organs: Value of each organ, not 0; other values count as background.
+        tolerance_mm: Of the surface Dice.
 
     Raises:
         ValueError: If shapes differ.
     """
     _check_shapes(prediction, reference)
+    extent_mm = max(
+        (n * edge for n, edge in zip(reference.shape, spacing_mm, strict=False)), default=0.0
+    )
     # Once for all organs: away from their box every mask is empty, and no score looks there.
     box = _bounding_box((prediction != 0) | (reference != 0))
     prediction, reference = prediction[box], reference[box]
-    scores = {}
-    for organ, value in organs.items():
-        predicted, true = prediction == value, reference == value
-        scores[organ] = OrganScore(
-            dsc=dice(predicted, true),
-            asd_mm=average_surface_distance_mm(predicted, true, spacing_mm),
-            failure=bool(predicted.any() != true.any()),
+    return {
+        organ: _organ_score(
+            prediction == value, reference == value, spacing_mm, tolerance_mm, extent_mm
         )
-    return scores
+        for organ, value in organs.items()
+    }
+
+
+def _organ_score(
+    predicted: NDArray[np.bool_],
+    true: NDArray[np.bool_],
+    spacing_mm: tuple[float, float, float],
+    tolerance_mm: float,
+    extent_mm: float,
+) -> OrganScore:
+    dsc = dice(predicted, true)
+    surfaces = surface_scores(predicted, true, spacing_mm, tolerance_mm=tolerance_mm)
+    if surfaces is None:
+        # Two empty masks agree wholly, as for the DSC; one alone is a failure.
+        return OrganScore(
+            dsc=dsc,
+            asd_mm=None,
+            hd95_mm=None,
+            nsd=dsc,
+            failure=None if dsc else "missed" if true.any() else "made_up",
+        )
+    far = dsc == 0 or surfaces.asd_mm > FAR_OFF * extent_mm
+    return OrganScore(dsc=dsc, **vars(surfaces), failure="far_off" if far else None)
 
 
 def _check_masks(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> None:

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 import typer
 
-from asdnet_models.sums import ScoreSum
 from benchmarks.common import ROOT
 from benchmarks.federation import finish_round
 from benchmarks.hostile_attacks import ATTACKS, Attack, generator_of, lying, poisoned
@@ -253,8 +252,7 @@ def _bounds(record: StudyRecord, plan: RoundPlan) -> dict[str, float]:
 
 def _scores(report: EvaluationReport, part: str) -> dict[str, list[float]]:
     """Sum and count of DSC by organ."""
-    totals: Mapping[str, ScoreSum] = report.dsc[part]
-    return {organ: [total.sum, total.count] for organ, total in totals.items()}
+    return {o: [sums.dsc.sum, sums.dsc.count] for o, sums in report.scores[part].items()}
 
 
 def mean_dsc(result: Mapping[str, object], part: str, sites: str | None = None) -> float:

@@ -11,8 +11,11 @@ import typer
 from asdnet_models.organs import parse_organs
 from client.data.notes import Note, unheard
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
+from protocol.config.study import EvaluationConfig
 from protocol.escaping import printable
 from reporting.terminal import make_console, user_errors
+
+TOLERANCE_MM = EvaluationConfig().nsd_tolerance_mm
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,9 +50,12 @@ def score(
         typer.Option("--both", help="The prediction has the names and numbers of --site too."),
     ] = False,
     configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, metavar="MM", help="Of the normalised surface Dice, mm.")
+    ] = TOLERANCE_MM,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
-    """Print DSC and ASD (mm) of every organ of two labels of one scan."""
+    """Print DSC, ASD and HD95 (mm) and surface Dice of every organ of two labels of one scan."""
     with user_errors(ValueError):  # ScanError, and mistakes in --organs and the site's file
         if both and not site:
             raise ValueError("--both: needs --site; give the site whose names and numbers they are")
@@ -61,12 +67,13 @@ def score(
             scan=scan,
             config=config,
             both=both,
+            tolerance_mm=tolerance,
             note=lambda line: typer.echo(f"note: {printable(line)}", err=True),
         )
     if as_json:
         typer.echo(json.dumps({organ: dataclasses.asdict(scores[organ]) for organ in scores}))
     else:
-        make_console(soft_wrap=False).print(_table(scores))
+        make_console(soft_wrap=False).print(_table(scores, tolerance))
 
 
 def score_files(
@@ -77,6 +84,7 @@ def score_files(
     scan: Path | None = None,
     config: SiteConfig | None = None,
     both: bool = False,
+    tolerance_mm: float = TOLERANCE_MM,
     note: Note = unheard,
 ) -> "dict[str, OrganScore]":
     """Scores of every organ, distances in mm; of those that the reference's site annotates.
@@ -88,6 +96,7 @@ def score_files(
         organs: Value of each organ in label maps.
         scan: The image that both were drawn on.
         config: The site's file.
+        tolerance_mm: Of the normalised surface Dice.
         both: Whether the prediction is in the site's names and numbers, as the reference is.
         note: Called with what is valid but seldom meant, a line each.
 
@@ -116,15 +125,18 @@ def score_files(
         sitk.GetArrayViewFromImage(true),
         true.GetSpacing()[::-1],
         annotated,
+        tolerance_mm=tolerance_mm,
     )
 
 
-def _table(scores: "Mapping[str, OrganScore]") -> "Table":
+def _table(scores: "Mapping[str, OrganScore]", tolerance_mm: float) -> "Table":
     from rich.table import Table
 
-    table = Table("organ", "DSC", "ASD (mm)", "")
+    table = Table("organ", "DSC", "ASD (mm)", "HD95 (mm)", f"NSD at {tolerance_mm:g} mm", "")
     for organ, score in scores.items():
-        asd = "undefined" if score.asd_mm is None else f"{score.asd_mm:.3f}"
-        note = "failure: one mask is empty" if score.failure else ""
-        table.add_row(organ, f"{score.dsc:.4f}", asd, note)
+        asd, hd95 = (
+            "undefined" if mm is None else f"{mm:.3f}" for mm in (score.asd_mm, score.hd95_mm)
+        )
+        words = f"failure: {score.failure.replace('_', ' ')}" if score.failure else ""
+        table.add_row(organ, f"{score.dsc:.4f}", asd, hd95, f"{score.nsd:.4f}", words)
     return table

@@ -1,4 +1,4 @@
-"""DSC and ASD of a site's cases, on the grid that each was acquired on."""
+"""Scores of a site's cases, on the grid that each was acquired on."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from asdnet_models.inference.sliding_window import segment_volume, trust_volume
 from asdnet_models.metrics import OrganScore, score_label_maps
 from asdnet_models.networks import build_confidence, build_segmenter, load_weights
 from asdnet_models.reliability import BINS, LOWEST, SCORES, STEP, Reliability, TrustScore
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import OrganSums
 from client.data.cache import CachedCase
 from client.data.dataset import SiteData
 from protocol.config.site import SiteConfig
@@ -84,8 +84,7 @@ def evaluate_site(
     return EvaluationReport(
         seconds=time.perf_counter() - started,
         cases={part: sums.cases for part, sums in parts.items()},
-        dsc={part: sums.dsc for part, sums in parts.items()},
-        asd_mm={part: sums.asd_mm for part, sums in parts.items()},
+        scores={part: sums.scores for part, sums in parts.items()},
         reliability=parts["validation"].reliability,
     )
 
@@ -103,8 +102,7 @@ class _PartSums:
     """What may leave of one part."""
 
     cases: int
-    dsc: Mapping[str, ScoreSum]
-    asd_mm: Mapping[str, ScoreSum]
+    scores: Mapping[str, OrganSums]
     reliability: Mapping[TrustScore, Reliability]
 
 
@@ -140,13 +138,13 @@ def _measured(
 
 
 def _part_sums(measured: Mapping[str, _Measured], blocks: Blocks, fewest: int) -> _PartSums:
-    dsc, asd_mm = {}, {}
+    sums: dict[str, OrganSums] = {}
     reliability = dict.fromkeys(SCORES, Reliability())
     scored: set[str] = set()
     for organ, of_organ in blocks.items():
         cases = [[measured[case.key] for case in block] for block in of_organ]
         scores = [[case.organs[organ] for case in block] for block in cases]
-        kept, dsc[organ], asd_mm[organ] = score_sums(scores, fewest)
+        kept, sums[organ] = score_sums(scores, fewest)
         for number, block in enumerate(cases):
             if number not in kept:
                 continue
@@ -155,7 +153,7 @@ def _part_sums(measured: Mapping[str, _Measured], blocks: Blocks, fewest: int) -
                 # Each organ and block by itself: none can be told apart by subtracting others.
                 counts = [case.reliability[score][organ] for case in block]
                 reliability[score] += merged_bins(counts, fewest)
-    return _PartSums(cases=len(scored), dsc=dsc, asd_mm=asd_mm, reliability=reliability)
+    return _PartSums(cases=len(scored), scores=sums, reliability=reliability)
 
 
 def only_organs(scores: CaseScores, organs: Collection[str]) -> CaseScores:
@@ -183,7 +181,13 @@ def score_label_map(
     label = case.case.read_label(scan, protocol.organs)
     spacing_zyx = scan.GetSpacing()[::-1]
     drawn = {organ: n for organ, n in protocol.organs.items() if organ in case.annotated}
-    scores = score_label_maps(predicted, sitk.GetArrayFromImage(label), spacing_zyx, drawn)
+    scores = score_label_maps(
+        predicted,
+        sitk.GetArrayFromImage(label),
+        spacing_zyx,
+        drawn,
+        tolerance_mm=protocol.evaluation.nsd_tolerance_mm,
+    )
     return CaseScores(case=case.name, organs=scores)
 
 

@@ -126,6 +126,13 @@ class EvaluationConfig(InferenceConfig):
     every_rounds: Count = Field(
         5, description="sites score their validation cases every so many rounds"
     )
+    nsd_tolerance_mm: float = Field(
+        2.0,
+        gt=0,
+        le=1000,
+        description="how far a surface may lie from the reference's and still count as met, in "
+        "the normalised surface Dice",
+    )
 
 
 class DataRequirements(Frozen):

@@ -7,7 +7,7 @@ number of a group that is too small to be told arrives as zero, with all of its 
 from asdnet_models.reliability import Reliability
 from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
-from protocol.wire.metrics import BOX, MAX_ASD_MM, MAX_VOXELS, annotated_name, loss_range
+from protocol.wire.metrics import BOX, HIGHEST, MAX_VOXELS, annotated_name, loss_range
 from protocol.wire.reports import EVALUATED_PARTS, EvaluationReport, SiteFacts, TrainReport
 from protocol.wire.weights import MessageError
 
@@ -75,15 +75,21 @@ def consistent_evaluation(report: EvaluationReport) -> EvaluationReport:
     """
     for part in EVALUATED_PARTS:
         cases = report.cases[part]
-        for organ in report.dsc[part]:
-            dsc, asd = report.dsc[part][organ], report.asd_mm[part][organ]
-            # An organ that was missed has a DSC, zero, and no ASD.
-            if max(dsc.count, dsc.failures, asd.count + asd.failures) > cases:
+        for organ, sums in report.scores[part].items():
+            location = f"evaluate reply: {part}"
+            failures, totals = sums.failures, {name: getattr(sums, name) for name in HIGHEST}
+            # An organ that was missed has a DSC, zero, and no distance.
+            scored = max(total.count for total in totals.values())
+            if max(scored, failures.cases, sums.asd_mm.count + failures.one_empty) > cases:
                 raise MessageError(
-                    f"evaluate reply: {part}, {organ}: more scores than the {cases} cases can have"
+                    f"{location}, {organ}: more scores than the {cases} cases can have"
                 )
-            _check_scores(f"evaluate reply: {part}/dsc/{organ}", dsc, 1.0)
-            _check_scores(f"evaluate reply: {part}/asd_mm/{organ}", asd, MAX_ASD_MM)
+            if failures.total > failures.cases:
+                raise MessageError(
+                    f"{location}, {organ}: {failures.total} of {failures.cases} cases failed"
+                )
+            for name, total in totals.items():
+                _check_scores(f"{location}/{name}/{organ}", total, HIGHEST[name])
     for score, counts in report.reliability.items():
         if _voxels(counts) > report.cases["validation"] * MAX_VOXELS:
             raise MessageError(

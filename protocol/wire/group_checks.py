@@ -7,7 +7,7 @@ say.
 
 from dataclasses import replace
 
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import FailureCount, OrganSums, ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EVALUATED_PARTS, EvaluationReport, SiteFacts, TrainReport
 from protocol.wire.small_groups import group_of, small, withhold_few
@@ -77,8 +77,7 @@ def _evaluation_problems(
         if small(report.cases[part], fewest):
             problems.append(f"cases/{part}: {report.cases[part]}")
         for organ in protocol.organ_names:
-            dsc, asd = report.dsc[part][organ], report.asd_mm[part][organ]
-            if not _scores_fit(dsc, asd, fewest):
+            if not _scores_fit(report.scores[part][organ], fewest):
                 problems.append(f"{part}/{organ}: scores of a small group, or of none")
     counts = [n for kept in report.reliability.values() for n in (*kept.right, *kept.wrong)]
     if any(small(count, fewest) for count in counts):
@@ -88,19 +87,41 @@ def _evaluation_problems(
     return problems
 
 
-def _scores_fit(dsc: ScoreSum, asd: ScoreSum, fewest: int) -> bool:
-    if not dsc.count:
-        return dsc == asd == ScoreSum()
-    neither = dsc.count - asd.count - asd.failures
-    # n values have at most n times their sum of squares as the square of their sum.
-    spread = dsc.sum**2 <= dsc.count * dsc.sum_of_squares * (1 + _ROUNDING) + _ROUNDING
-    if asd == ScoreSum() and not dsc.failures:
-        return dsc.count >= fewest and spread
-    counts = (dsc.count, asd.count, asd.failures, neither, dsc.count - asd.failures)
+def _scores_fit(sums: OrganSums, fewest: int) -> bool:
+    cases = sums.dsc.count
+    if not cases:
+        return sums == OrganSums()
+    groups = [cases, *_distance_groups(sums), *_failure_groups(sums)]
     return (
-        spread
-        and neither >= 0
-        and asd.failures == dsc.failures
-        and not any(small(count, fewest) for count in counts)
-        and (asd.count > 0 or not (asd.sum or asd.sum_of_squares))
+        # Each is of the cases that it must be of, or withheld.
+        sums.nsd.count in (0, cases)
+        and sums.hd95_mm.count in (0, sums.asd_mm.count)
+        and sums.failures.cases in (0, cases)
+        and (sums.failures.cases > 0 or sums.failures == FailureCount())
+        and min(groups) >= 0
+        and not any(small(count, fewest) for count in groups)
+        and all(map(_spread_fits, (sums.dsc, sums.asd_mm, sums.hd95_mm, sums.nsd)))
     )
+
+
+def _distance_groups(sums: OrganSums) -> tuple[int, ...]:
+    """Cases with both masks, and those without."""
+    return sums.asd_mm.count, sums.dsc.count - sums.asd_mm.count
+
+
+def _failure_groups(sums: OrganSums) -> tuple[int, ...]:
+    """Of each kind, those with one mask, and with neither; those that are far off or not."""
+    told, cases, both = sums.failures, sums.dsc.count, sums.asd_mm.count
+    if told == FailureCount():
+        return ()
+    groups = (told.missed, told.made_up, told.far_off, told.one_empty, cases - told.one_empty)
+    if not both:  # withheld, or there are none
+        return (*groups, cases - told.total)
+    return (*groups, both - told.far_off, cases - both - told.one_empty)
+
+
+def _spread_fits(total: ScoreSum) -> bool:
+    """n values have at most n times their sum of squares as the square of their sum."""
+    if not total.count:
+        return total == ScoreSum()
+    return total.sum**2 <= total.count * total.sum_of_squares * (1 + _ROUNDING) + _ROUNDING

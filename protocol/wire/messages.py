@@ -9,7 +9,7 @@ counts.
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from asdnet_models.reliability import BINS, SCORES, Reliability
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import FAILURE_KINDS, FailureCount, OrganSums, ScoreSum
 from protocol.agreement.manifest import SignedManifest
 from protocol.config.rules import RULES
 from protocol.config.schedule import RoundPlan
@@ -20,6 +20,7 @@ from protocol.wire.consistency import consistent_evaluation, consistent_facts, c
 from protocol.wire.metrics import (
     BOX,
     COUNTS,
+    HIGHEST,
     METRICS,
     annotated_name,
     bin_name,
@@ -239,8 +240,8 @@ def pack_evaluation(site: str, report: EvaluationReport, protocol: StudyProtocol
     values: dict[str, float] = {"seconds": report.seconds}
     for part in report.cases:
         values[f"cases/{part}"] = report.cases[part]
-        for score, table in (("dsc", report.dsc[part]), ("asd_mm", report.asd_mm[part])):
-            for organ, total in table.items():
+        for organ, sums in report.scores[part].items():
+            for score, total in vars(sums).items():
                 prefix = f"{part}/{score}/{organ}"
                 values |= {f"{prefix}/{key}": value for key, value in vars(total).items()}
     for score, counts in report.reliability.items():
@@ -258,22 +259,29 @@ def read_evaluation(content: RecordDict, protocol: StudyProtocol) -> EvaluationR
     _refuse_surplus(content)
     values = read_metrics(content, "evaluate", protocol)
 
-    def table(part: str, score: str) -> dict[str, ScoreSum]:
-        return {
-            organ: ScoreSum(
-                sum=values[f"{part}/{score}/{organ}/sum"],
-                sum_of_squares=values[f"{part}/{score}/{organ}/sum_of_squares"],
-                count=int(values[f"{part}/{score}/{organ}/count"]),
-                failures=int(values[f"{part}/{score}/{organ}/failures"]),
-            )
-            for organ in protocol.organ_names
-        }
+    def total(part: str, score: str, organ: str) -> ScoreSum:
+        prefix = f"{part}/{score}/{organ}"
+        return ScoreSum(
+            sum=values[f"{prefix}/sum"],
+            sum_of_squares=values[f"{prefix}/sum_of_squares"],
+            count=int(values[f"{prefix}/count"]),
+        )
+
+    def sums(part: str, organ: str) -> OrganSums:
+        kinds = ("cases", *FAILURE_KINDS)
+        failures = {kind: int(values[f"{part}/failures/{organ}/{kind}"]) for kind in kinds}
+        return OrganSums(
+            **{score: total(part, score, organ) for score in HIGHEST},
+            failures=FailureCount(**failures),
+        )
 
     report = EvaluationReport(
         seconds=values["seconds"],
         cases={part: int(values[f"cases/{part}"]) for part in EVALUATED_PARTS},
-        dsc={part: table(part, "dsc") for part in EVALUATED_PARTS},
-        asd_mm={part: table(part, "asd_mm") for part in EVALUATED_PARTS},
+        scores={
+            part: {organ: sums(part, organ) for organ in protocol.organ_names}
+            for part in EVALUATED_PARTS
+        },
         reliability={
             score: Reliability(
                 right=tuple(int(values[bin_name(score, "right", i)]) for i in range(BINS)),

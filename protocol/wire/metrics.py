@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flwr.app import MetricRecord, RecordDict
 
 from asdnet_models.reliability import BINS, SCORES
-from asdnet_models.sums import SumCount
+from asdnet_models.sums import FAILURE_KINDS, SumCount
 from protocol.config.rules import RULES, Rule
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EVALUATED_PARTS, LOSSES
@@ -22,7 +22,14 @@ METRICS = "metrics"  # the record
 # What no site of a study has: cases of one part, or voxels of one case on the study's grid.
 MAX_CASES, MAX_VOXELS = 100_000, 2**32
 # A distance between two surfaces of one scan, mm: no patient is longer.
-MAX_ASD_MM = 3000.0
+MAX_DISTANCE_MM = 3000.0
+# What one case's score can be at most, by its name.
+HIGHEST: Mapping[str, float] = {
+    "dsc": 1.0,
+    "asd_mm": MAX_DISTANCE_MM,
+    "hd95_mm": MAX_DISTANCE_MM,
+    "nsd": 1.0,
+}
 # A loss of one step; means of Dice losses or of a confidence are in [0, 1], and only the sum of
 # a method's terms may be negative.
 MAX_LOSS = 1e6
@@ -107,14 +114,16 @@ def _evaluation(protocol: StudyProtocol) -> dict[str, Range]:
     ranges = {"seconds": _seconds(protocol)}
     for part in EVALUATED_PARTS:
         ranges[f"cases/{part}"] = cases
-        for score, highest in (("dsc", 1.0), ("asd_mm", MAX_ASD_MM)):
-            for organ in protocol.organ_names:
+        for organ in protocol.organ_names:
+            ranges |= {
+                f"{part}/failures/{organ}/{kind}": cases for kind in ("cases", *FAILURE_KINDS)
+            }
+            for score, highest in HIGHEST.items():
                 prefix = f"{part}/{score}/{organ}"
                 ranges |= {
                     f"{prefix}/sum": Range(high=MAX_CASES * highest),
                     f"{prefix}/sum_of_squares": Range(high=MAX_CASES * highest**2),
                     f"{prefix}/count": cases,
-                    f"{prefix}/failures": cases,
                 }
     voxels = Range(high=MAX_CASES * MAX_VOXELS, whole=True)
     names = [bin_name(s, k, i) for s in SCORES for k in ("right", "wrong") for i in range(BINS)]

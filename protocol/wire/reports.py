@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from asdnet_models.reliability import Reliability, TrustScore
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import OrganSums, SumCount
 from protocol.config.rules import Rule
 
 LOSSES = (
@@ -87,6 +87,5 @@ class EvaluationReport:
 
     seconds: float
     cases: Mapping[str, int]
-    dsc: Mapping[str, Mapping[str, ScoreSum]]
-    asd_mm: Mapping[str, Mapping[str, ScoreSum]]
+    scores: Mapping[str, Mapping[str, OrganSums]]
     reliability: Mapping[TrustScore, Reliability] = field(default_factory=dict)

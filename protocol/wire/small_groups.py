@@ -7,9 +7,11 @@ value is known (DSC 0 of a missed organ) or next to nothing in a sum is not behi
 
 What leaves over cases is therefore decided for all numbers of a group at once:
 
-- Scores of one part and organ, of n cases: d with both masks, f failures, e with neither.  Nothing
-  leaves unless n >= k and none of d, n - f and the DSCs behind the sum is small.  ASD and the
-  failures leave unless d, f, e or the ASDs over 0 are small: then only n, and what DSC sums to.
+- Scores of one part and organ, of n cases: d with both masks, f with one, e with neither.  Nothing
+  leaves unless n >= k and none of d, n - f and the DSCs behind the sum is small.  NSD leave unless
+  those behind their sum, or those below 1, are small.  Distances leave unless d, f, e or the ASDs
+  over 0 are small, HD95 besides unless those over 0 are.  Failures leave unless d, f, e, one kind's
+  number or the d that are not far off are small.
 - Counts of right and wrong voxels: neighbouring bins are merged until no count is of a small group.
 - Measures of training: of the cases that the round's patches were drawn from.  The total loss is
   withheld with either of its summands, the table of trusted voxels whole.
@@ -24,13 +26,13 @@ equal values (a standard deviation of 0) are all known.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asdnet_models.reliability import BINS, Reliability
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import FailureCount, OrganSums, Score, ScoreSum, SumCount
 from protocol.wire.metrics import BOX, COUNTS
 from protocol.wire.reports import EVALUATED_PARTS, LOSSES, TrainReport
 
@@ -87,29 +89,8 @@ def behind(values: Iterable[float]) -> int:
 # ---- scores -------------------------------------------------------------------------------------
 
 
-class Score(Protocol):
-    """One organ's scores in one case."""
-
-    @property
-    def dsc(self) -> float:
-        """In [0, 1]."""
-        ...
-
-    @property
-    def asd_mm(self) -> float | None:
-        """None where either mask is empty."""
-        ...
-
-    @property
-    def failure(self) -> bool:
-        """Whether one mask alone is empty."""
-        ...
-
-
-def score_sums(
-    blocks: Sequence[Sequence[Score]], fewest: int
-) -> tuple[list[int], ScoreSum, ScoreSum]:
-    """DSC and ASD of one part and organ as they may leave.
+def score_sums(blocks: Sequence[Sequence[Score]], fewest: int) -> tuple[list[int], OrganSums]:
+    """The scores of one part and organ as they may leave.
 
     Args:
         blocks: The cases' scores, in blocks that may be subtracted from each other
@@ -117,36 +98,66 @@ def score_sums(
         fewest: k.
 
     Returns:
-        Numbers of the blocks whose DSC leave, their DSC, and their ASD with the failures; a sum
-        over nothing where they may not leave.
+        Numbers of the blocks whose DSC leave, and the sums over those; a sum over nothing where
+        it may not leave.
     """
     kept = [number for number, block in enumerate(blocks) if _dsc_may_leave(block, fewest)]
-    scores = [score for number in kept for score in blocks[number]]
-    dsc = ScoreSum.of(score.dsc for score in scores)
-    if not all(_asd_may_leave(blocks[number], fewest) for number in kept):
-        return kept, dsc, ScoreSum()
-    failures = sum(score.failure for score in scores)
-    asd = ScoreSum.of((score.asd_mm for score in scores), failures)
-    return kept, replace(dsc, failures=failures), asd
+    chosen = [blocks[number] for number in kept]
+    sums = OrganSums.of(score for block in chosen for score in block)
+    masks = all(_masks_may_leave(block, fewest) for block in chosen)
+    asd = masks and all(_may_leave(block, "asd_mm", fewest) for block in chosen)
+    hd95 = asd and all(_may_leave(block, "hd95_mm", fewest) for block in chosen)
+    nsd = all(_nsd_may_leave(block, fewest) for block in chosen)
+    failures = masks and all(_failures_may_leave(block, fewest) for block in chosen)
+    return kept, OrganSums(
+        dsc=sums.dsc,
+        asd_mm=sums.asd_mm if asd else ScoreSum(),
+        hd95_mm=sums.hd95_mm if hd95 else ScoreSum(),
+        nsd=sums.nsd if nsd else ScoreSum(),
+        failures=sums.failures if failures else FailureCount(),
+    )
+
+
+def _masks(scores: Sequence[Score]) -> tuple[int, int, int]:
+    """How many cases have both masks, one, and neither: d, f and e."""
+    both = sum(score.asd_mm is not None for score in scores)
+    one = FailureCount.of(score.failure for score in scores).one_empty
+    return both, one, len(scores) - both - one
 
 
 def _dsc_may_leave(scores: Sequence[Score], fewest: int) -> bool:
-    both = [score.dsc for score in scores if score.asd_mm is not None]
-    failures = sum(score.failure for score in scores)
-    neither = len(scores) - len(both) - failures
-    shown = behind(both)
-    counts = [len(both), len(scores) - failures, shown]
+    both, one, neither = _masks(scores)
+    shown = behind(score.dsc for score in scores if score.asd_mm is not None)
+    counts = [both, len(scores) - one, shown]
     # Where all that overlap by nothing give 0, the sum is the number without the organ.
     counts += [] if shown else [neither]
     return len(scores) >= fewest and not any(small(count, fewest) for count in counts)
 
 
-def _asd_may_leave(scores: Sequence[Score], fewest: int) -> bool:
-    defined = [score.asd_mm for score in scores if score.asd_mm is not None]
-    failures = sum(score.failure for score in scores)
-    neither = len(scores) - len(defined) - failures
-    apart = sum(distance > 0 for distance in defined)
-    return not any(small(count, fewest) for count in (len(defined), failures, neither, apart))
+def _nsd_may_leave(scores: Sequence[Score], fewest: int) -> bool:
+    """Of cases whose DSC leave.  Unlike those, many are 1: what the others lack is then a sum."""
+    known = [s.nsd for s in scores if s.asd_mm is not None and s.nsd is not None]
+    shown, imperfect = behind(known), sum(value < 1 for value in known)
+    counts = [shown, imperfect] + ([] if shown else [_masks(scores)[2]])
+    return not any(small(count, fewest) for count in counts)
+
+
+def _masks_may_leave(scores: Sequence[Score], fewest: int) -> bool:
+    return not any(small(count, fewest) for count in _masks(scores))
+
+
+def _may_leave(
+    scores: Sequence[Score], distance: Literal["asd_mm", "hd95_mm"], fewest: int
+) -> bool:
+    apart = sum((getattr(score, distance) or 0) > 0 for score in scores)
+    return not small(apart, fewest)
+
+
+def _failures_may_leave(scores: Sequence[Score], fewest: int) -> bool:
+    failures = FailureCount.of(score.failure for score in scores)
+    near = _masks(scores)[0] - failures.far_off
+    counts = (failures.missed, failures.made_up, failures.far_off, near)
+    return not any(small(count, fewest) for count in counts)
 
 
 # ---- voxels -------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from importlib.metadata import Distribution, version
 from typing import Any
 
 from asdnet_models.reliability import SCORES, Reliability, TrustScore
+from asdnet_models.sums import FAILURE_KINDS
+from protocol.wire.metrics import HIGHEST
 from protocol.wire.reports import EvaluationReport, TrainReport
 from server.rounds.calibration import auroc, pooled
 from server.rounds.record import RoundRecord, StudyRecord
@@ -111,14 +113,16 @@ def _score_metrics(report: EvaluationReport) -> dict[str, float]:
     """
     values = {f"{SCORED}{part}": float(count) for part, count in report.cases.items()}
     for part, prefix in (("test", ""), ("validation", "validation/")):
-        for organ, total in report.dsc[part].items():
-            if total.mean is not None:
-                values[f"{prefix}dsc/{organ}"] = total.mean
-        for organ, total in report.asd_mm[part].items():
-            if total.mean is not None:
-                values[f"{prefix}asd_mm/{organ}"] = total.mean
-            if total.count or total.failures:
-                values[f"{prefix}failures/{organ}"] = float(total.failures)
+        for organ, sums in report.scores[part].items():
+            for score in HIGHEST:
+                if (mean := getattr(sums, score).mean) is not None:
+                    values[f"{prefix}{score}/{organ}"] = mean
+            if sums.failures.cases:
+                values[f"{prefix}failures/{organ}"] = float(sums.failures.total)
+                values |= {
+                    f"{prefix}{kind}/{organ}": float(getattr(sums.failures, kind))
+                    for kind in FAILURE_KINDS
+                }
     return values | _reliability_metrics(report.reliability)
 
 

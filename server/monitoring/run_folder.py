@@ -204,7 +204,11 @@ class EventWriter(Watcher):
     def round_finished(self, record: StudyRecord) -> None:
         finished = record.rounds[-1]
         scores = {
-            site: {o: t.mean for o, t in report.dsc["validation"].items() if t.mean is not None}
+            site: {
+                organ: sums.dsc.mean
+                for organ, sums in report.scores["validation"].items()
+                if sums.dsc.mean is not None
+            }
             for site, report in (finished.evaluation or {}).items()
         }
         self._folder.add_event(

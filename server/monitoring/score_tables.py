@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from asdnet_models.sums import FAILURE_KINDS, FailureCount
+from protocol.wire.metrics import HIGHEST
 from reporting.blocks import Block, Group, Section, Table, Text
 from server.monitoring.metrics import SCORED
 from server.monitoring.tracked import TrackedSite, TrackedStudy
@@ -34,9 +36,11 @@ def scores_section(study: TrackedStudy) -> Section:
         Text(
             text=f"Means over a site's cases, as the site sent them, of the model of round "
             f"{round_number}. Scores of single cases never leave a site, so there are no intervals "
-            "and no box plots here. Undefined ASD are in no mean; a failure is an organ that was "
-            "missed, or found where there is none. A site tells no number that fewer cases stand "
-            f"behind than its min_cases_reported: {_TOO_FEW}."
+            "and no box plots here. Undefined distances are in no mean. A failure is an organ that "
+            "was missed, made up where there is none, or far off: it overlaps by nothing, or its "
+            "ASD is over a tenth of the scan's longest edge. NSD is the share of both surfaces "
+            f"within {_tolerance(study)} of the other one. A site tells no number that fewer cases "
+            f"stand behind than its min_cases_reported: {_TOO_FEW}."
         )
     ]
     for part, prefix in (("test", ""), ("validation", "validation/")):
@@ -58,7 +62,7 @@ def _score_record(
 ) -> dict[str, Any] | None:
     """None where the site was not asked; without values where it has not drawn this organ."""
     part = "validation" if prefix else "test"
-    names = ("dsc", "asd_mm", "failures")
+    names = (*HIGHEST, "failures", *FAILURE_KINDS)
     scores = {name: site.series(f"{prefix}{name}/{organ}").get(round_number) for name in names}
     of_part = tuple(f"{prefix}{name}/" for name in names)
     scored = site.series(f"{SCORED}{part}").get(round_number)
@@ -66,14 +70,13 @@ def _score_record(
         round_number in s for name, s in site.metrics.items() if name.startswith(of_part)
     ):
         return None
-    failures = scores["failures"]
+    counts = {name: scores[name] for name in ("failures", *FAILURE_KINDS)}
     return {
         "organ": organ,
         "site": site.site,
         "cases": int(scored) if scored else site.cases.get(part),
-        "dsc": scores["dsc"],
-        "asd_mm": scores["asd_mm"],
-        "failures": None if failures is None else int(failures),
+        **{name: scores[name] for name in HIGHEST},
+        **{name: None if count is None else int(count) for name, count in counts.items()},
         "drawn": site.annotated.get(organ) != 0,
     }
 
@@ -83,7 +86,7 @@ def _score_table(part: str, records: Sequence[dict[str, Any]]) -> Table:
     return Table(
         name=f"scores_{part}",
         caption=f"Scores of {part} cases",
-        header=("site", "cases", "DSC", "ASD, mm", "failures"),
+        header=("site", "cases", "DSC", "ASD, mm", "HD95, mm", "NSD", "failures"),
         groups=tuple(
             Group(
                 title=organ,
@@ -93,7 +96,9 @@ def _score_table(part: str, records: Sequence[dict[str, Any]]) -> Table:
                         cell(r["cases"]),
                         _score_text(r, "dsc", 3),
                         _score_text(r, "asd_mm", 2),
-                        _score_text(r, "failures"),
+                        _score_text(r, "hd95_mm", 2),
+                        _score_text(r, "nsd", 3),
+                        _failures_text(r),
                     )
                     for r in records
                     if r["organ"] == organ
@@ -106,10 +111,25 @@ def _score_table(part: str, records: Sequence[dict[str, Any]]) -> Table:
 
 
 def _score_text(record: dict[str, Any], name: str, decimals: int = 1) -> str:
-    """A dash only for what is not there: an organ that is not drawn, ASD where all failed."""
+    """A dash only for what is not there: an organ that is not drawn, distances of no overlap."""
     if record[name] is not None or not record["drawn"]:
         return cell(record[name], decimals)
-    return _NONE if name == "asd_mm" and record["failures"] is not None else _TOO_FEW
+    one_empty = (record["missed"] or 0) + (record["made_up"] or 0)
+    older = record["missed"] is None and record["failures"] is not None
+    no_distance = name in ("asd_mm", "hd95_mm") and (older or one_empty == record["cases"])
+    return _NONE if no_distance else _TOO_FEW
+
+
+def _failures_text(record: dict[str, Any]) -> str:
+    """How many failed and how; runs of before the kinds were told say how many only."""
+    kinds = {kind: record[kind] or 0 for kind in FAILURE_KINDS}
+    named = str(FailureCount(cases=record["cases"] or 0, **kinds))
+    return named or _score_text(record, "failures")
+
+
+def _tolerance(study: TrackedStudy) -> str:
+    told = study.params.get("evaluation.nsd_tolerance_mm")
+    return f"{told} mm" if told else "the study's tolerance"
 
 
 def cell(value: Any, decimals: int = 1) -> str:

@@ -103,10 +103,10 @@ def macro_validation_dsc(evaluation: Mapping[str, EvaluationReport]) -> float | 
 def _validated(evaluation: Mapping[str, EvaluationReport]) -> dict[tuple[str, str], float]:
     """The mean validation DSC by site and organ, where there is one."""
     return {
-        (site, organ): total.mean
+        (site, organ): sums.dsc.mean
         for site, report in sorted(evaluation.items())
-        for organ, total in report.dsc["validation"].items()
-        if total.mean is not None
+        for organ, sums in report.scores["validation"].items()
+        if sums.dsc.mean is not None
     }
 
 

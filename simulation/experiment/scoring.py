@@ -1,4 +1,4 @@
-"""Scores a trained model on every case with a reference: DSC, ASD, quality of its confidence."""
+"""Scores a trained model on every case with a reference, and its confidence."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from asdnet_models.reliability import TrustScore
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import OrganSums
 from client.data.cache import (
     CachedCase,
     cached_case,
@@ -43,7 +43,7 @@ _BINS = 10
 
 Part = Literal["test", "withheld"]
 Scored = tuple[list[CaseRow], list[ConfidenceRow]]
-Scores = Mapping[str, Mapping[str, ScoreSum]]  # "dsc" and "asd_mm", by organ
+Scores = Mapping[str, OrganSums]  # by organ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,17 +114,10 @@ def score_sums(rows: Iterable[CaseRow], part: Part, organs: Collection[str]) -> 
             by_site.setdefault(row.site, []).append(row)
     return {
         site: {
-            score: {organ: _sum(of_site, organ, score) for organ in organs}
-            for score in ("dsc", "asd_mm")
+            organ: OrganSums.of(row for row in of_site if row.organ == organ) for organ in organs
         }
         for site, of_site in sorted(by_site.items())
     }
-
-
-def _sum(rows: Iterable[CaseRow], organ: str, score: str) -> ScoreSum:
-    of_organ = [row for row in rows if row.organ == organ]
-    failures = sum(row.failure for row in of_organ)
-    return ScoreSum.of((getattr(row, score) for row in of_organ), failures)
 
 
 def _score_one(model: Model, study_case: StudyCase, predictions: Path | None) -> Scored:
@@ -159,9 +152,7 @@ def case_rows(case: StudyCase, scores: CaseScores) -> list[CaseRow]:
             case=case.name,
             part="test" if case.part == "test" else "withheld",
             organ=organ,
-            dsc=score.dsc,
-            asd_mm=score.asd_mm,
-            failure=score.failure,
+            **vars(score),
         )
         for organ, score in scores.organs.items()
     ]

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import FAILURE_KINDS, OrganSums
+from protocol.wire.metrics import HIGHEST
 from protocol.wire.reports import EvaluationReport
 from server.rounds.record import RoundRecord, StudyRecord
 from simulation.experiment.scoring import Scores
@@ -40,7 +41,14 @@ class SiteRow(Record):
     asd_mm_mean: float | None
     asd_mm_sd: float | None
     asd_n: int
+    hd95_mm_mean: float | None
+    hd95_mm_sd: float | None
+    nsd_mean: float | None
+    nsd_sd: float | None
     failures: int
+    missed: int
+    made_up: int
+    far_off: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +85,7 @@ class Outcome:
 
 def _tested(report: EvaluationReport) -> Scores:
     """The sums over a report's test cases."""
-    return {"dsc": report.dsc["test"], "asd_mm": report.asd_mm["test"]}
+    return report.scores["test"]
 
 
 def result_json(outcome: Outcome) -> dict[str, Any]:
@@ -136,7 +144,7 @@ def _site_json(outcome: Outcome, site: str) -> dict[str, Any]:
         "validation_cases": facts.validation,
         "test_cases": evaluation.cases["test"] if evaluation else 0,
         "annotated": dict(facts.annotated),
-        **_scores_json(outcome.scores["federated"].get(site, {"dsc": {}, "asd_mm": {}})),
+        **_scores_json(outcome.scores["federated"].get(site, {})),
     }
     for model, key in _KEYS.items():
         # Scores of the simulation's test cases, in addition to the sites' own.
@@ -147,26 +155,28 @@ def _site_json(outcome: Outcome, site: str) -> dict[str, Any]:
 
 def added(tables: Iterable[Scores]) -> Scores:
     """The sums over sites."""
-    total: dict[str, dict[str, ScoreSum]] = {"dsc": {}, "asd_mm": {}}
+    total: dict[str, OrganSums] = {}
     for table in tables:
-        for score, organs in table.items():
-            for organ, value in organs.items():
-                total[score][organ] = total[score].get(organ, ScoreSum()) + value
+        for organ, sums in table.items():
+            total[organ] = total.get(organ, OrganSums()) + sums
     return total
 
 
 def _scores_json(scores: Scores) -> dict[str, Any]:
-    """Means by organ; of an organ that was not scored there is nothing, not even a zero."""
-    scored = [organ for organ, total in scores["dsc"].items() if total.count]
-    dsc = {organ: scores["dsc"][organ] for organ in scored}
-    asd = {organ: scores["asd_mm"][organ] for organ in scored}
-    return {
-        "dsc": {organ: {"mean": t.mean, "sd": t.sd, "n": t.count} for organ, t in dsc.items()},
-        "asd_mm": {
-            organ: {"mean": t.mean, "sd": t.sd, "n": t.count, "failures": t.failures}
-            for organ, t in asd.items()
-        },
+    """Means by score and organ; of an organ that was not scored there is nothing, not even a zero.
+
+    Failures are by organ and kind.
+    """
+    scored = {organ: sums for organ, sums in scores.items() if sums.dsc.count}
+    content: dict[str, Any] = {
+        score: {
+            organ: {"mean": total.mean, "sd": total.sd, "n": total.count}
+            for organ, sums in scored.items()
+            for total in (getattr(sums, score),)
+        }
+        for score in HIGHEST
     }
+    return content | {"failures": {organ: vars(sums.failures) for organ, sums in scored.items()}}
 
 
 def site_rows(outcome: Outcome) -> list[SiteRow]:
@@ -183,23 +193,25 @@ def site_rows(outcome: Outcome) -> list[SiteRow]:
 
 def model_rows(site: str, model: ModelName, scores: Scores, organs: Iterable[str]) -> list[SiteRow]:
     """The rows of one model at one site, in the order of the study's organs."""
-    sums = [(organ, scores["dsc"].get(organ), scores["asd_mm"].get(organ)) for organ in organs]
     return [
-        SiteRow(
-            site=site,
-            cases=dsc.count,
-            model=model,
-            organ=organ,
-            dsc_mean=dsc.mean,
-            dsc_sd=dsc.sd,
-            asd_mm_mean=asd.mean,
-            asd_mm_sd=asd.sd,
-            asd_n=asd.count,
-            failures=asd.failures,
-        )
-        for organ, dsc, asd in sums
-        if dsc and asd and dsc.count
+        _site_row(site, model, organ, scores[organ])
+        for organ in organs
+        if organ in scores and scores[organ].dsc.count
     ]
+
+
+def _site_row(site: str, model: ModelName, organ: str, sums: OrganSums) -> SiteRow:
+    return SiteRow(
+        site=site,
+        cases=sums.dsc.count,
+        model=model,
+        organ=organ,
+        **{f"{score}_mean": getattr(sums, score).mean for score in HIGHEST},
+        **{f"{score}_sd": getattr(sums, score).sd for score in HIGHEST},
+        asd_n=sums.asd_mm.count,
+        failures=sums.failures.total,
+        **{kind: getattr(sums.failures, kind) for kind in FAILURE_KINDS},
+    )
 
 
 def write_tables(outcome: Outcome, folder: Path) -> None:

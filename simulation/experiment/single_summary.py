@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asdnet_models.reliability import SCORES
-from asdnet_models.sums import SumCount
+from asdnet_models.sums import FailureCount, SumCount
 from server.rounds import calibration
 from simulation.experiment.scoring import Scores
 from simulation.experiment.single_result import (
@@ -49,6 +49,7 @@ def print_summary(outcome: Outcome, console: Console) -> None:
             table.add_row(shown, str(count), _MODEL_NAMES[model], *cells)
             shown = ""
     console.print(table)
+    console.print(organ_table(outcome))
     lines = [*gain_lines(outcome), *pooled_lines(outcome), *health_lines(outcome)]
     if outcome.by_study:
         lines.insert(
@@ -62,12 +63,32 @@ def print_summary(outcome: Outcome, console: Console) -> None:
         console.print(line, highlight=False)
 
 
+def organ_table(outcome: Outcome) -> Table:
+    """Every score of the federated model by organ, over the test cases of all sites."""
+    tolerance_mm = outcome.record.protocol.evaluation.nsd_tolerance_mm
+    table = Table(title="Federated, all sites", title_justify="left")
+    table.add_column("organ")
+    for name in ("cases", "DSC", "ASD, mm", "HD95, mm", f"NSD at {tolerance_mm:g} mm", "failures"):
+        table.add_column(name, justify="right")
+    scores = added((outcome.by_study or outcome.scores["federated"]).values())
+    for organ in outcome.record.protocol.organ_names:
+        if (sums := scores.get(organ)) and sums.dsc.count:
+            means = ((sums.dsc, 3), (sums.asd_mm, 2), (sums.hd95_mm, 2), (sums.nsd, 3))
+            table.add_row(
+                organ,
+                str(sums.dsc.count),
+                *("-" if t.mean is None else f"{t.mean:.{decimals}f}" for t, decimals in means),
+                str(sums.failures) or "none",
+            )
+    return table
+
+
 def gain_lines(outcome: Outcome) -> list[str]:
     """Which sites the federation helped, by mean DSC over organs of their test cases."""
     scores = outcome.scores
     gains: dict[str, float] = {}
     for site, alone in scores["local_only"].items():
-        a, b = _macro(alone), _macro(scores["federated"].get(site, {"dsc": {}}))
+        a, b = _macro(alone), _macro(scores["federated"].get(site, {}))
         if a is not None and b is not None:
             gains[site] = b - a
     if not gains:
@@ -130,7 +151,7 @@ def _map_lines(outcome: Outcome) -> list[str]:
 
 
 def _macro(scores: Scores) -> float | None:
-    means = [t.mean for t in scores["dsc"].values() if t.mean is not None]
+    means = [sums.dsc.mean for sums in scores.values() if sums.dsc.mean is not None]
     return sum(means) / len(means) if means else None
 
 
@@ -138,5 +159,7 @@ def _cell(row: SiteRow | None) -> str:
     if row is None or row.dsc_mean is None:
         return "-"
     asd_mm = "-" if row.asd_mm_mean is None else f"{row.asd_mm_mean:.2f}"
-    text = f"{row.dsc_mean:.3f} ({asd_mm})"
-    return f"{text} {row.failures} failed" if row.failures else text
+    failed = FailureCount(
+        cases=row.cases, missed=row.missed, made_up=row.made_up, far_off=row.far_off
+    )
+    return f"{row.dsc_mean:.3f} ({asd_mm}) {failed}".rstrip()

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
+from asdnet_models.sums import FailureKind
 from protocol.files import write_json
 from simulation.experiment.methods import folder_name
 
@@ -64,8 +65,9 @@ class CaseRow(Record):
 
     Attributes:
         part: "test", or "withheld": an unlabelled training scan, its label known only here.
-        asd_mm: None where either mask is empty.
-        failure: Exactly one of the two masks is empty.
+        asd_mm, hd95_mm: None where either mask is empty.
+        hd95_mm, nsd: None in results of before 2026-11-29, which have neither.
+        failure: How it failed; "one_empty" in those results, which do not say which mask was.
     """
 
     site: str
@@ -74,7 +76,14 @@ class CaseRow(Record):
     organ: str
     dsc: float
     asd_mm: float | None
-    failure: bool
+    hd95_mm: float | None = None
+    nsd: float | None = None
+    failure: FailureKind | Literal["one_empty"] | None
+
+    @field_validator("failure", mode="before")
+    @classmethod
+    def _older_results_have_yes_or_no(cls, value: Any) -> Any:
+        return {"True": "one_empty", "False": None}.get(str(value), value)
 
 
 class ConfidenceRow(Record):

@@ -177,7 +177,9 @@ def _case(
         organ=organ,
         dsc=0.0 if failure else dsc,
         asd_mm=None if failure else round(10 * (1 - dsc), 3),
-        failure=failure,
+        hd95_mm=None if failure else round(30 * (1 - dsc), 3),
+        nsd=0.0 if failure else round(dsc**2, 4),
+        failure="missed" if failure else None,
     )
 
 

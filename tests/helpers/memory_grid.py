@@ -14,9 +14,10 @@ from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from made_scores import sums_of
 
 from asdnet_models.reliability import Reliability
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import SumCount
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import pack_update, read_global
@@ -159,7 +160,7 @@ class Site:
         dsc = self.score(weights_in(message.content, SEGMENTER))
         of_part = {
             part: {
-                organ: ScoreSum.of([dsc] * getattr(self.facts, part))
+                organ: sums_of(*[dsc] * getattr(self.facts, part))
                 for organ in self.protocol.organ_names
             }
             for part in ("validation", "test")
@@ -168,8 +169,7 @@ class Site:
         report = EvaluationReport(
             seconds=0.1,
             cases=cases,
-            dsc=of_part,
-            asd_mm=of_part,
+            scores=of_part,
             reliability=self.reliability,
         )
         return pack_evaluation(self.name, report, self.protocol)

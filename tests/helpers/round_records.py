@@ -1,6 +1,8 @@
 """One site's scores and one round, made by hand, for what shows or keeps them."""
 
-from asdnet_models.sums import ScoreSum, SumCount
+from made_scores import MISSED, seen, sums_of
+
+from asdnet_models.sums import OrganSums, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, TrainReport
@@ -8,14 +10,14 @@ from server.rounds.record import RoundRecord
 
 
 def evaluation() -> EvaluationReport:
-    dsc = {"ball": ScoreSum.of([0.8, 0.9]), "rod": ScoreSum.of([0.5, 0.0], 1)}
-    asd = {"ball": ScoreSum.of([1.0, 2.0]), "rod": ScoreSum.of([3.0, None], 1)}
-    none = {"ball": ScoreSum(), "rod": ScoreSum()}
+    scores = {
+        "ball": sums_of(seen(0.8, 1.0), seen(0.9, 2.0)),
+        "rod": sums_of(seen(0.5, 3.0), MISSED),
+    }
     return EvaluationReport(
         seconds=1.0,
         cases={"validation": 0, "test": 2},
-        dsc={"validation": none, "test": dsc},
-        asd_mm={"validation": none, "test": asd},
+        scores={"validation": dict.fromkeys(scores, OrganSums()), "test": scores},
     )
 
 

@@ -1,13 +1,12 @@
 """One message of each kind, of a small study."""
 
 import torch
-from flwr.app import (
-    RecordDict,
-)
+from flwr.app import RecordDict
+from made_scores import MISSED, seen, sums_of
 from torch import Tensor
 
 from asdnet_models.reliability import BINS, Reliability
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import SumCount
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import (
     pack_training,
@@ -39,12 +38,11 @@ TRAINED = TrainReport(
         "prostate": SumCount(sum=10, count=40),
     },
 )
-SCORES = {organ: ScoreSum.of([0.5, 0.75, None], failures=1) for organ in ORGANS}
+SCORES = {organ: sums_of(seen(0.5, 0.5), seen(0.75, 0.75), MISSED) for organ in ORGANS}
 EVALUATED = EvaluationReport(
     seconds=2.5,
     cases={"validation": 3, "test": 3},
-    dsc={"validation": SCORES, "test": {organ: ScoreSum() for organ in ORGANS}},
-    asd_mm={"validation": {organ: ScoreSum.of([1.5]) for organ in ORGANS}, "test": SCORES},
+    scores={"validation": SCORES, "test": {organ: sums_of(0.5) for organ in ORGANS}},
     reliability={
         "confidence": Reliability(right=tuple(range(BINS)), wrong=(7,) * BINS),
         "softmax": Reliability(right=(1,) * BINS),

@@ -6,13 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from surface_distance import compute_surface_distances
+from surface_distance import (
+    compute_robust_hausdorff,
+    compute_surface_dice_at_tolerance,
+    compute_surface_distances,
+)
 
-from asdnet_models.metrics import average_surface_distance_mm, dice
+from asdnet_models.metrics import SurfaceScores, dice, surface_scores
 from asdnet_models.sums import ScoreSum
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
+TOLERANCE_MM = 2.0
 
 edges = st.floats(0.3, 5.0)
 spacings = st.tuples(edges, edges, edges)
@@ -21,14 +26,24 @@ pairs = shapes.flatmap(lambda shape: st.tuples(hnp.arrays(bool, shape), hnp.arra
 quick = settings(max_examples=40)
 
 
+def measured(a: Mask, b: Mask, spacing_mm: Spacing) -> SurfaceScores | None:
+    return surface_scores(a, b, spacing_mm, tolerance_mm=TOLERANCE_MM)
+
+
+def close(scores: SurfaceScores | None) -> object:
+    return (
+        None
+        if scores is None
+        else SurfaceScores(**{k: pytest.approx(v) for k, v in vars(scores).items()})
+    )
+
+
 @quick
 @given(pairs, spacings)
 def test_symmetric(pair: tuple[Mask, Mask], spacing_mm: Spacing) -> None:
     a, b = pair
     assert dice(a, b) == dice(b, a)
-    assert average_surface_distance_mm(a, b, spacing_mm) == pytest.approx(
-        average_surface_distance_mm(b, a, spacing_mm)
-    )
+    assert measured(a, b, spacing_mm) == close(measured(b, a, spacing_mm))
 
 
 @quick
@@ -36,12 +51,15 @@ def test_symmetric(pair: tuple[Mask, Mask], spacing_mm: Spacing) -> None:
 def test_bounded(pair: tuple[Mask, Mask], spacing_mm: Spacing) -> None:
     a, b = pair
     assert 0 <= dice(a, b) <= 1
-    asd_mm = average_surface_distance_mm(a, b, spacing_mm)
+    scores = measured(a, b, spacing_mm)
     if a.any() and b.any():
-        assert asd_mm is not None
-        assert 0 <= asd_mm <= np.linalg.norm(np.multiply(np.add(a.shape, 1), spacing_mm))
+        assert scores is not None
+        diagonal_mm = np.linalg.norm(np.multiply(np.add(a.shape, 1), spacing_mm))
+        assert 0 <= scores.asd_mm <= diagonal_mm
+        assert 0 <= scores.hd95_mm <= diagonal_mm
+        assert 0 <= scores.nsd <= 1
     else:
-        assert asd_mm is None
+        assert scores is None
 
 
 @quick
@@ -49,7 +67,8 @@ def test_bounded(pair: tuple[Mask, Mask], spacing_mm: Spacing) -> None:
 def test_perfect_against_itself(pair: tuple[Mask, Mask], spacing_mm: Spacing) -> None:
     mask = pair[0]
     assert dice(mask, mask) == 1
-    assert average_surface_distance_mm(mask, mask, spacing_mm) == (0 if mask.any() else None)
+    perfect = SurfaceScores(asd_mm=0.0, hd95_mm=0.0, nsd=1.0)
+    assert measured(mask, mask, spacing_mm) == (perfect if mask.any() else None)
 
 
 @quick
@@ -58,9 +77,7 @@ def test_flips_change_nothing(pair: tuple[Mask, Mask], spacing_mm: Spacing, axis
     a, b = pair
     flipped = np.flip(a, axis), np.flip(b, axis)
     assert dice(*flipped) == dice(a, b)
-    assert average_surface_distance_mm(*flipped, spacing_mm) == pytest.approx(
-        average_surface_distance_mm(a, b, spacing_mm)
-    )
+    assert measured(*flipped, spacing_mm) == close(measured(a, b, spacing_mm))
 
 
 @quick
@@ -69,9 +86,12 @@ def test_distance_scales_with_spacing(
     pair: tuple[Mask, Mask], spacing_mm: Spacing, factor: float
 ) -> None:
     larger = (spacing_mm[0] * factor, spacing_mm[1] * factor, spacing_mm[2] * factor)
-    asd_mm = average_surface_distance_mm(*pair, spacing_mm)
-    expected = None if asd_mm is None else pytest.approx(asd_mm * factor)
-    assert average_surface_distance_mm(*pair, larger) == expected
+    scores, scaled = measured(*pair, spacing_mm), measured(*pair, larger)
+    if scores is None:
+        assert scaled is None
+        return
+    assert scaled is not None
+    assert scaled.asd_mm == pytest.approx(scores.asd_mm * factor)
 
 
 @quick
@@ -88,7 +108,11 @@ def test_equals_the_reference_package_on_the_whole_volume(
     distances = (found["distances_gt_to_pred"] * found["surfel_areas_gt"]).sum() + (
         found["distances_pred_to_gt"] * found["surfel_areas_pred"]
     ).sum()
-    assert average_surface_distance_mm(a, b, spacing_mm) == pytest.approx(distances / areas)
+    assert measured(a, b, spacing_mm) == SurfaceScores(
+        asd_mm=pytest.approx(distances / areas),
+        hd95_mm=pytest.approx(compute_robust_hausdorff(found, 95)),
+        nsd=pytest.approx(compute_surface_dice_at_tolerance(found, TOLERANCE_MM)),
+    )
 
 
 @quick

@@ -1,15 +1,17 @@
 """For random cases, cohorts and runs no number, nor a difference of two, is of 1 to k - 1 cases."""
 
-from dataclasses import dataclass
 from itertools import combinations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from made_scores import ABSENT, BESIDE, MADE_UP, MISSED, seen
 
+from asdnet_models.metrics import OrganScore
 from asdnet_models.reliability import BINS, Reliability
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import FAILURE_KINDS, FailureCount, OrganSums, ScoreSum
 from client.data.blocks import Block, release
 from protocol.config.study import StudyProtocol
+from protocol.wire.consistency import consistent_evaluation
 from protocol.wire.group_checks import refuse_small_groups
 from protocol.wire.reports import EvaluationReport
 from protocol.wire.small_groups import behind, merged_bins, score_sums, small
@@ -17,34 +19,26 @@ from protocol.wire.small_groups import behind, merged_bins, score_sums, small
 PROTOCOL = StudyProtocol(organs={"organ": 1})
 
 
-@dataclass(frozen=True)
-class Case:
-    dsc: float
-    asd_mm: float | None
-    failure: bool
-
-
 FEWEST = st.integers(1, 5)
-CASE = st.one_of(
-    st.just(Case(0.0, None, True)),
-    st.just(Case(1.0, None, False)),
-    st.just(Case(1.0, 0.0, False)),
-    st.just(Case(0.0, 40.0, False)),
-    st.builds(
-        Case,
-        st.floats(1e-4, 1.0),
-        st.floats(0.01, 50.0),
-        st.just(False),
-    ),
+FOUND = st.builds(
+    OrganScore,
+    dsc=st.floats(1e-4, 1.0),
+    asd_mm=st.floats(0.01, 50.0),
+    hd95_mm=st.one_of(st.just(0.0), st.floats(0.01, 90.0)),
+    nsd=st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1)),
+    failure=st.sampled_from([None, None, "far_off"]),
 )
+CASE = st.one_of(st.sampled_from([MISSED, MADE_UP, ABSENT, BESIDE, seen(1.0, 0.0)]), FOUND)
 BLOCKS = st.lists(st.lists(CASE, min_size=1, max_size=9), max_size=3)
 
 
 @given(BLOCKS, FEWEST)
-def test_no_score_is_of_a_small_group(blocks: list[list[Case]], fewest: int) -> None:
-    kept, dsc, asd = score_sums(blocks, fewest)
+def test_no_score_is_of_a_small_group(blocks: list[list[OrganScore]], fewest: int) -> None:
+    kept, sums = score_sums(blocks, fewest)
     groups = [blocks[number] for number in kept]
-    assert dsc.count == sum(map(len, groups))
+    assert sums.dsc.count == sum(map(len, groups))
+    assert sums.nsd.count in (0, sums.dsc.count)
+    assert sums.hd95_mm.count in (0, sums.asd_mm.count)
     # Every subset of the blocks is a difference of two answers.
     for size in range(1, len(groups) + 1):
         for chosen in combinations(groups, size):
@@ -52,28 +46,39 @@ def test_no_score_is_of_a_small_group(blocks: list[list[Case]], fewest: int) -> 
             both = [case for case in cases if case.asd_mm is not None]
             assert len(cases) >= fewest
             assert not small(len(both), fewest)
-            assert not small(sum(not case.failure for case in cases), fewest)
-            if asd != ScoreSum():
-                failed = sum(case.failure for case in cases)
-                numbers = (len(cases), len(both), failed, len(cases) - len(both) - failed)
+            failures = FailureCount.of(case.failure for case in cases)
+            assert not small(len(cases) - failures.one_empty, fewest)
+            if sums.asd_mm != ScoreSum():
+                one = failures.one_empty
+                numbers = (len(cases), len(both), one, len(cases) - len(both) - one)
                 assert not any(small(count, fewest) for count in numbers)
                 differences = [abs(a - b) for a, b in combinations(numbers, 2)]
                 # n less d or f is what is left of n; d less f is no group's number.
                 assert not any(small(count, fewest) for count in differences[:3])
+            if sums.failures.cases:
+                kinds = [getattr(failures, kind) for kind in FAILURE_KINDS]
+                kinds += [len(both) - failures.far_off]
+                assert not any(small(count, fewest) for count in kinds)
     for block in groups:
-        assert not small(behind(c.dsc for c in block if c.asd_mm is not None), fewest)
+        found = [case for case in block if case.asd_mm is not None]
+        assert not small(behind(case.dsc for case in found), fewest)
+        if sums.hd95_mm.count:
+            assert not small(sum((case.hd95_mm or 0) > 0 for case in found), fewest)
+        if sums.nsd.count:
+            assert not small(behind(case.nsd for case in found), fewest)
+            assert not small(sum(case.nsd < 1 for case in found), fewest)
 
 
 @given(BLOCKS, FEWEST)
-def test_what_may_leave_passes_the_way_out(blocks: list[list[Case]], fewest: int) -> None:
-    kept, dsc, asd = score_sums(blocks, fewest)
-    none = {"organ": ScoreSum()}
+def test_what_may_leave_passes_the_way_out(blocks: list[list[OrganScore]], fewest: int) -> None:
+    kept, sums = score_sums(blocks, fewest)
     report = EvaluationReport(
         seconds=1.0,
         cases={"validation": 0, "test": sum(len(blocks[n]) for n in kept)},
-        dsc={"validation": none, "test": {"organ": dsc}},
-        asd_mm={"validation": none, "test": {"organ": asd}},
+        scores={"validation": {"organ": OrganSums()}, "test": {"organ": sums}},
     )
+    # Both checks: of the groups, and of what the numbers must be to each other.
+    consistent_evaluation(report)
     refuse_small_groups(report, PROTOCOL, fewest)
 
 

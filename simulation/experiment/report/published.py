@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from asdnet_models.sums import FAILURE_KINDS, FailureCount
 from reporting.blocks import Block, Section, Table, Text
 from simulation.experiment.methods import METHODS
 from simulation.experiment.report.formatting import (
@@ -31,10 +32,15 @@ class Line:
     p_dsc: float | None
     p_asd_mm: float | None
     failures: int
+    missed: int
+    made_up: int
+    far_off: int
     asd_undefined: int
     segmentations: int
     dsc: Summary
     asd_mm: Summary
+    hd95_mm: Summary
+    nsd: Summary
 
 
 _COLUMNS: tuple[Column, ...] = (
@@ -47,8 +53,17 @@ _COLUMNS: tuple[Column, ...] = (
     ("our ASD, mm", lambda line: mean_sd(line.asd_mm, 2)),
     ("interval, mm", lambda line: span(line.asd_mm.interval, 2)),
     ("p", lambda line: p_value(line.p_asd_mm)),
-    ("failures", lambda line: f"{line.failures} of {line.segmentations}"),
+    ("HD95, mm", lambda line: number(line.hd95_mm.mean, 2)),
+    ("NSD", lambda line: number(line.nsd.mean)),
+    ("failures", lambda line: f"{_failures(line)} of {line.segmentations}"),
 )
+
+
+def _failures(line: Line) -> str:
+    """How many by kind; of older results, which do not say how, only how many."""
+    kinds = {kind: getattr(line, kind) for kind in FAILURE_KINDS}
+    told = FailureCount(cases=line.segmentations, **kinds)
+    return str(told) if told.total and told.total == line.failures else str(line.failures)
 
 
 def table_methods(results: Results, table: int, setting: Setting) -> tuple[str, ...]:
@@ -78,11 +93,14 @@ def table_lines(
                 paper_asd_mm=published[1] if published else None,
                 p_dsc=p_dsc,
                 p_asd_mm=p_asd_mm,
-                failures=int(cases.failure.sum()),
+                failures=int(cases.failure.notna().sum()),
+                **{kind: int((cases.failure == kind).sum()) for kind in FAILURE_KINDS},
                 asd_undefined=int(cases.asd_mm.isna().sum()),
                 segmentations=len(cases),
                 dsc=results.summary("dsc", method, setting, organ),
                 asd_mm=results.summary("asd_mm", method, setting, organ),
+                hd95_mm=results.summary("hd95_mm", method, setting, organ),
+                nsd=results.summary("nsd", method, setting, organ),
             )
         )
     return lines
@@ -109,8 +127,11 @@ def published_section(results: Results, reference: str) -> Section:
             text="Mean (SD) over test cases, seeds of a case averaged first. Interval: 95%, "
             "bootstrap over cases. p: paired Wilcoxon signed-rank test against "
             f"{reference}, Holm-corrected over all rows and organs of the table, for each score "
-            "on its own. A failure is a segmentation where the organ was missed, or "
-            "found where there is none; its ASD is undefined and in no mean."
+            "on its own. A failure is a segmentation where the organ was missed, or made up "
+            "where there is none (then its distances are undefined and in no mean), or far off: it "
+            "overlaps by nothing, or its ASD is over a tenth of the scan's longest edge. HD95 is "
+            "the 95th percentile of the surface distances, NSD the surface Dice"
+            f"{_at(results)}."
         )
     ]
     if results.is_synthetic():
@@ -129,6 +150,11 @@ def published_section(results: Results, reference: str) -> Section:
             elif setting == "federated":
                 blocks.append(Text(text=f"Table {table}: no federated run is complete yet."))
     return Section(title="The paper's tables and ours", blocks=tuple(blocks))
+
+
+def _at(results: Results) -> str:
+    tolerance_mm = results.info.protocol.get("evaluation", {}).get("nsd_tolerance_mm")
+    return f" at {tolerance_mm:g} mm" if tolerance_mm else ""
 
 
 def _table(

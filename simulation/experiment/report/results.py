@@ -27,10 +27,15 @@ from simulation.experiment.store import (
 )
 
 Part = Literal["test", "withheld"]
-Score = Literal["dsc", "asd_mm"]
+Score = Literal["dsc", "asd_mm", "hd95_mm", "nsd"]
 # Which way a larger value points.
-BETTER: Mapping[Score, int] = {"dsc": 1, "asd_mm": -1}
-SCORE_NAMES: Mapping[Score, str] = {"dsc": "DSC", "asd_mm": "ASD"}
+BETTER: Mapping[Score, int] = {"dsc": 1, "asd_mm": -1, "hd95_mm": -1, "nsd": 1}
+SCORE_NAMES: Mapping[Score, str] = {
+    "dsc": "DSC",
+    "asd_mm": "ASD",
+    "hd95_mm": "HD95",
+    "nsd": "NSD",
+}
 # Used as an organ's name: the mean over all organs of a case.
 ALL_ORGANS = "all organs"
 
@@ -103,7 +108,7 @@ class Results:
         site: str = "",
         part: Part = "test",
     ) -> Scores:
-        """A score by case, site, fold and seed: DSC, or ASD in mm; NaN where it is undefined.
+        """A score by case, site, fold and seed, distances in mm; NaN where it is undefined.
 
         For all organs, the mean over them, and NaN where one of them is undefined.
         """

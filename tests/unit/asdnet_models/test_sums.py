@@ -3,8 +3,9 @@
 import math
 
 import pytest
+from made_scores import ABSENT, BESIDE, MADE_UP, MISSED, seen, sums_of
 
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import FailureCount, OrganSums, ScoreSum, SumCount
 
 
 def test_mean_and_sd_by_hand() -> None:
@@ -16,13 +17,13 @@ def test_mean_and_sd_by_hand() -> None:
 
 
 def test_undefined_values_are_not_counted() -> None:
-    found = ScoreSum.of([None, 1.0, None, 3.0], failures=2)
-    assert (found.mean, found.count, found.failures) == (2, 2, 2)
+    found = ScoreSum.of([None, 1.0, None, 3.0])
+    assert (found.mean, found.count) == (2, 2)
 
 
 def test_nothing_has_no_mean() -> None:
     assert ScoreSum.of([]).mean is None
-    assert ScoreSum.of([None], failures=1) == ScoreSum(failures=1)
+    assert ScoreSum.of([None]) == ScoreSum()
     assert SumCount().mean is None
 
 
@@ -38,7 +39,23 @@ def test_equal_values_have_sd_0_despite_rounding() -> None:
 
 
 def test_adding_adds_every_part() -> None:
-    total = ScoreSum.of([1.0, 2.0], failures=1) + ScoreSum.of([4.0], failures=2)
-    assert total == ScoreSum(sum=7, sum_of_squares=21, count=3, failures=3)
+    total = ScoreSum.of([1.0, 2.0]) + ScoreSum.of([4.0])
+    assert total == ScoreSum(sum=7, sum_of_squares=21, count=3)
     assert SumCount(sum=1, count=2) + SumCount(sum=5, count=1) == SumCount(sum=6, count=3)
     assert (SumCount(sum=1, count=2) + SumCount(sum=5, count=1)).mean == 2
+
+
+def test_failures_are_counted_by_kind_and_said_in_words() -> None:
+    one = sums_of(seen(0.8), MISSED, BESIDE, BESIDE, MADE_UP, ABSENT)
+    assert one.failures == FailureCount(cases=6, missed=1, made_up=1, far_off=2)
+    assert (one.failures.total, one.failures.one_empty) == (4, 2)
+    assert str(one.failures) == "1 missed, 1 made up, 2 far off"
+    assert str(FailureCount(cases=6)) == ""
+    # What is far off has distances; what was missed has none.
+    assert (one.dsc.count, one.nsd.count, one.asd_mm.count, one.hd95_mm.count) == (6, 6, 3, 3)
+
+
+def test_sums_of_an_organ_add_every_score() -> None:
+    cases = [seen(0.8), MISSED, BESIDE]
+    assert sums_of(*cases[:1]) + sums_of(*cases[1:]) == sums_of(*cases)
+    assert sums_of(*cases) + OrganSums() == sums_of(*cases)

@@ -142,7 +142,7 @@ def test_evaluate_sends_sums(make_site: MakeSite, make_protocol: MakeProtocol) -
     reply = ask(config, MessageType.EVALUATE, instruction(protocol, None))
     report = read_evaluation(reply.content, protocol)
     assert report.cases == {"validation": 1, "test": 2}
-    assert report.dsc["test"]["ball"].count == 2
+    assert report.scores["test"]["ball"].dsc.count == 2
     assert set(reply.content) == {"site", "metrics"}
     assert_private(reply, config)
 

@@ -32,9 +32,12 @@ def test_json_holds_scores_in_mm_of_the_right_axes(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0
     scores = json.loads(result.stdout)
-    assert scores["bladder"] == {"dsc": 0, "asd_mm": pytest.approx(1.5), "failure": False}
-    assert scores["prostate"] == {"dsc": 0, "asd_mm": pytest.approx(0.25), "failure": False}
-    assert scores["rectum"] == {"dsc": 0, "asd_mm": None, "failure": True}
+    # Of neighbours half of the corners are shared, the others lie an edge away.
+    for organ, edge, nsd in (("bladder", 3.0, 0.5), ("prostate", 0.5, 1.0)):
+        distances = {"asd_mm": pytest.approx(edge / 2), "hd95_mm": pytest.approx(edge)}
+        assert scores[organ] == {"dsc": 0, **distances, "nsd": nsd, "failure": "far_off"}
+    none = {"asd_mm": None, "hd95_mm": None}
+    assert scores["rectum"] == {"dsc": 0, **none, "nsd": 0, "failure": "made_up"}
 
 
 def test_table(tmp_path: Path) -> None:
@@ -48,7 +51,19 @@ def test_table(tmp_path: Path) -> None:
     assert "1.0000" in rows[0]
     assert "0.000" in rows[0]
     assert "undefined" in rows[1]
-    assert "failure" in rows[1]
+    assert "failure: missed" in rows[1]
+
+
+def test_the_tolerance_can_be_given(tmp_path: Path) -> None:
+    label = save(tmp_path / "p.nii.gz", {(1, 1, 1): 1})
+    other = save(tmp_path / "r.nii.gz", {(2, 1, 1): 1})
+    command = ["score", str(label), str(other), "--organs", "bladder=1", "--tolerance"]
+    result = CliRunner().invoke(app, [*command, "3", "--json"])
+    assert json.loads(result.stdout)["bladder"]["nsd"] == 1
+    result = CliRunner().invoke(app, [*command, "2.9"])
+    assert "NSD at 2.9 mm" in result.stdout
+    assert "0.5000" in result.stdout
+    assert CliRunner().invoke(app, [*command, "-1"]).exit_code == 2
 
 
 def test_mistakes_give_status_2_and_no_traceback(tmp_path: Path) -> None:

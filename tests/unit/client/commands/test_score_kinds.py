@@ -18,6 +18,8 @@ from pydicom import dcmread
 from surface_distance import (
     compute_average_surface_distance,
     compute_dice_coefficient,
+    compute_robust_hausdorff,
+    compute_surface_dice_at_tolerance,
     compute_surface_distances,
 )
 
@@ -75,7 +77,9 @@ def expected(one: Mask, other: Mask) -> dict[str, object]:
     return {
         "dsc": pytest.approx(compute_dice_coefficient(other, one)),
         "asd_mm": pytest.approx(asd_mm),
-        "failure": False,
+        "hd95_mm": pytest.approx(compute_robust_hausdorff(distances, 95)),
+        "nsd": pytest.approx(compute_surface_dice_at_tolerance(distances, 2.0)),
+        "failure": None,
     }
 
 

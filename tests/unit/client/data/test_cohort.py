@@ -94,11 +94,11 @@ def test_a_case_that_is_added_between_two_evaluations_changes_nothing(
 ) -> None:
     protocol = make_protocol()
     before = read_evaluation(ask(hospital, protocol, MessageType.EVALUATE).content, protocol)
-    assert before.dsc["test"]["ball"].count == 4
+    assert before.scores["test"]["ball"].dsc.count == 4
     add_case(hospital, "test", "late")
     with caplog.at_level(logging.WARNING):
         after = read_evaluation(ask(hospital, protocol, MessageType.EVALUATE).content, protocol)
-    assert (after.dsc, after.asd_mm, after.cases) == (before.dsc, before.asd_mm, before.cases)
+    assert (after.scores, after.cases) == (before.scores, before.cases)
     assert "for the next run: test case late" in caplog.text
 
 
@@ -200,7 +200,7 @@ def test_the_same_study_again_does_not_give_a_new_case_away(
 
     def scores(run: str) -> tuple[int, float]:
         reply = ask(hospital, protocol, MessageType.EVALUATE, run)
-        total = read_evaluation(reply.content, protocol).dsc["test"]["ball"]
+        total = read_evaluation(reply.content, protocol).scores["test"]["ball"].dsc
         return total.count, total.sum
 
     first = scores("run-1")
@@ -231,11 +231,11 @@ def test_a_case_that_was_taken_out_is_not_given_away_by_the_next_run(
     with caplog.at_level(logging.WARNING):
         reply = ask(hospital, protocol, MessageType.EVALUATE, "run-2")
     report = read_evaluation(reply.content, protocol)
-    assert report.cases["test"] == report.dsc["test"]["ball"].count == 0
+    assert report.cases["test"] == report.scores["test"]["ball"].dsc.count == 0
     assert "test scores of ball: 3 cases stay out" in caplog.text
     shutil.copytree(kept, hospital.data, dirs_exist_ok=True)
     back = read_evaluation(ask(hospital, protocol, MessageType.EVALUATE, "run-3").content, protocol)
-    assert back.dsc["test"]["ball"].count == 4
+    assert back.scores["test"]["ball"].dsc.count == 4
 
 
 def test_a_new_labelled_cases_organ_box_is_not_given_away(

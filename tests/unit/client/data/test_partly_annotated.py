@@ -13,7 +13,7 @@ from torch import nn
 
 import client.training.evaluation
 from asdnet_models.networks import build_confidence, build_segmenter
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import OrganSums, ScoreSum
 from client.app import build_client_app
 from client.data.cache import CachedCase
 from client.data.dataset import (
@@ -225,9 +225,9 @@ def test_only_drawn_organs_are_scored(
 ) -> None:
     report = evaluated(make_partly(labelled=1, validation=1, test=2), make_protocol(), monkeypatch)
     assert report.cases == {"validation": 1, "test": 2}
-    assert report.dsc["test"]["ball"] == ScoreSum(sum=2.0, sum_of_squares=2.0, count=2)
+    assert report.scores["test"]["ball"].dsc == ScoreSum(sum=2.0, sum_of_squares=2.0, count=2)
     for part in ("validation", "test"):
-        assert report.dsc[part]["rod"] == report.asd_mm[part]["rod"] == ScoreSum()
+        assert report.scores[part]["rod"] == OrganSums()
 
 
 def test_voxels_of_unannotated_organs_are_neither_right_nor_wrong(
@@ -262,10 +262,10 @@ def test_few_cases_are_counted_by_organ(
     config = make_site(labelled=1, validation=2, test=4, threshold=2)
     report = evaluated(config, make_protocol(), monkeypatch, prepare)
     # One validation case has a rod: its score would be that patient's.
-    assert report.dsc["validation"]["ball"].count == 2
-    assert report.dsc["validation"]["rod"] == report.asd_mm["validation"]["rod"] == ScoreSum()
-    assert report.dsc["test"]["ball"].count == 4
-    assert report.dsc["test"]["rod"].count == 2
+    assert report.scores["validation"]["ball"].dsc.count == 2
+    assert report.scores["validation"]["rod"] == OrganSums()
+    assert report.scores["test"]["ball"].dsc.count == 4
+    assert report.scores["test"]["rod"].dsc.count == 2
     # The one rod is not among the counts of right and wrong voxels either.
     wrong = report.reliability["softmax"].wrong
     assert sum(wrong) == 0
@@ -282,7 +282,7 @@ def test_cases_without_a_reported_organ_are_not_even_predicted(
     config = make_site(labelled=1, test=2, threshold=2)
     report = evaluated(config, make_protocol(), monkeypatch, prepare)
     assert report.cases == {"validation": 0, "test": 0}
-    assert all(total == ScoreSum() for total in report.dsc["test"].values())
+    assert all(sums == OrganSums() for sums in report.scores["test"].values())
 
 
 def test_the_scores_of_one_case_that_was_not_missed_stay_at_the_site(
@@ -294,7 +294,7 @@ def test_the_scores_of_one_case_that_was_not_missed_stay_at_the_site(
     config = make_site(labelled=1, test=2, threshold=2)
     report = evaluated(config, make_protocol(), monkeypatch, prepare)
     # The sum over both would be the other's score, and the count of failures says so.
-    assert report.dsc["test"]["ball"] == report.asd_mm["test"]["ball"] == ScoreSum()
+    assert report.scores["test"]["ball"] == OrganSums()
     assert report.cases["test"] == 0
 
 

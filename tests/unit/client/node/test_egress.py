@@ -25,12 +25,13 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.common.serde import message_to_proto
+from made_scores import MISSED, seen, sums_of
 from safetensors.torch import save
 
 import asdnet_models
 import client
 import protocol
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import SumCount
 from client.node.egress import error_reply, filter_reply
 from protocol.agreement.bounds import update_bound
 from protocol.config.schedule import plan_round
@@ -72,13 +73,11 @@ REPORT = TrainReport(
     attention=SumCount(sum=12.5, count=100),
     trusted={"bladder": SumCount(sum=50, count=60)},
 )
-DSC = {organ: ScoreSum.of([0.5, 0.75, 0.0], failures=1) for organ in PROTOCOL.organ_names}
-ASD = {organ: ScoreSum.of([0.5, 0.75, None], failures=1) for organ in PROTOCOL.organ_names}
+SCORES = {o: sums_of(seen(0.5, 0.5), seen(0.75, 0.75), MISSED) for o in PROTOCOL.organ_names}
 SCORED = EvaluationReport(
     seconds=2.5,
     cases={"validation": 3, "test": 3},
-    dsc={"validation": DSC, "test": DSC},
-    asd_mm={"validation": ASD, "test": ASD},
+    scores={"validation": SCORES, "test": SCORES},
 )
 QUERY, TRAIN, EVALUATE = MessageType.QUERY, MessageType.TRAIN, MessageType.EVALUATE
 KINDS = (QUERY, TRAIN, EVALUATE)

@@ -14,7 +14,7 @@ import client.training.evaluation
 from asdnet_models.inference.predictor import largest_components
 from asdnet_models.networks import build_segmenter
 from asdnet_models.reliability import LOWEST, STEP, Reliability
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import FailureCount, OrganSums, ScoreSum
 from client.data.dataset import prepare_site
 from client.data.files.image_io import read_image
 from client.training.evaluation import (
@@ -88,10 +88,11 @@ def test_a_perfect_network(
     report = evaluate(config, make_protocol(), Levels(), monkeypatch, perfect=True)
     assert report.cases == {"validation": 1, "test": 2}
     for organ in ("ball", "rod"):
-        total = report.dsc["test"][organ]
-        assert (total.sum, total.count, total.failures) == (2.0, 2, 0)
-        assert report.asd_mm["test"][organ].sum == 0.0
-        assert report.asd_mm["test"][organ].count == 2
+        sums = report.scores["test"][organ]
+        assert (sums.dsc.sum, sums.dsc.count) == (sums.nsd.sum, sums.nsd.count) == (2.0, 2)
+        for distance in (sums.asd_mm, sums.hd95_mm):
+            assert (distance.sum, distance.count) == (0.0, 2)
+        assert sums.failures == FailureCount(cases=2)
 
 
 def test_parts_with_few_cases_are_not_reported(
@@ -100,8 +101,7 @@ def test_parts_with_few_cases_are_not_reported(
     config = make_site(labelled=1, validation=1, test=2, threshold=2)
     report = evaluate(config, make_protocol(), Levels(), monkeypatch, perfect=True)
     assert report.cases == {"validation": 0, "test": 2}
-    hidden = report.dsc["validation"]["ball"]
-    assert (hidden.sum, hidden.sum_of_squares, hidden.count, hidden.failures) == (0, 0, 0, 0)
+    assert report.scores["validation"]["ball"] == OrganSums()
 
 
 def test_an_organ_that_neither_has(
@@ -110,8 +110,10 @@ def test_an_organ_that_neither_has(
     config = make_site(labelled=1, test=1)
     relabel(config, lambda label: np.where(label == 5, 0, label).astype(np.uint8))
     report = evaluate(config, make_protocol(), Levels(), monkeypatch, perfect=True)
-    assert (report.dsc["test"]["rod"].sum, report.dsc["test"]["rod"].count) == (1.0, 1)
-    assert (report.asd_mm["test"]["rod"].count, report.asd_mm["test"]["rod"].failures) == (0, 0)
+    sums = report.scores["test"]["rod"]
+    assert (sums.dsc.sum, sums.dsc.count, sums.nsd.sum) == (1.0, 1, 1.0)
+    assert (sums.asd_mm.count, sums.hd95_mm.count) == (0, 0)
+    assert sums.failures == FailureCount(cases=1)
 
 
 def test_a_missed_organ_is_a_failure_and_never_nan(
@@ -120,9 +122,10 @@ def test_a_missed_organ_is_a_failure_and_never_nan(
     config = make_site(labelled=1, test=2)
     report = evaluate(config, make_protocol(), Blind(), monkeypatch)
     for organ in ("ball", "rod"):
-        dsc, asd = report.dsc["test"][organ], report.asd_mm["test"][organ]
-        assert (dsc.sum, dsc.count, dsc.failures) == (0.0, 2, 2)
-        assert (asd.sum, asd.count, asd.failures) == (0.0, 0, 2)
+        sums = report.scores["test"][organ]
+        assert (sums.dsc.sum, sums.dsc.count) == (sums.nsd.sum, sums.nsd.count) == (0.0, 2)
+        assert sums.asd_mm == sums.hd95_mm == ScoreSum()
+        assert sums.failures == FailureCount(cases=2, missed=2)
 
 
 def test_prediction_is_on_the_scans_own_grid(
@@ -198,8 +201,8 @@ def test_a_real_network_scores_in_bounds(
     data = prepare_site(config, protocol)
     weights = wire_weights(build_segmenter(protocol).state_dict())
     reports = [evaluate_site(config, protocol, data, weights) for _ in range(2)]
-    assert reports[0].dsc == reports[1].dsc
-    assert all(0 <= total.sum <= total.count for total in reports[0].dsc["test"].values())
+    assert reports[0].scores == reports[1].scores
+    assert all(0 <= s.dsc.sum <= s.dsc.count for s in reports[0].scores["test"].values())
     assert reports[0].seconds > 0
 
 
@@ -296,7 +299,7 @@ def test_one_patients_volume_does_not_leave_with_three_cases(
     report, _ = attacked(config, protocol, monkeypatch, Reader((1,), voxels))
     assert report.cases["validation"] == 0
     for organ in ("ball", "rod"):
-        assert report.dsc["validation"][organ] == report.asd_mm["validation"][organ] == ScoreSum()
+        assert report.scores["validation"][organ] == OrganSums()
     assert report.reliability["softmax"] == report.reliability["confidence"] == Reliability()
 
 
@@ -311,4 +314,4 @@ def test_a_confidence_network_cannot_sort_patients_into_bins(
     config = config.model_copy(update={"min_cases_reported": 3})
     report, _ = attacked(config, protocol, monkeypatch, Reader((0, 1, 2)))
     assert [n for n in report.reliability["confidence"].right if n] == [sum(volumes)]
-    assert report.dsc["validation"]["ball"].count == 3
+    assert report.scores["validation"]["ball"].dsc.count == 3

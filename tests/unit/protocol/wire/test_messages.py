@@ -15,7 +15,7 @@ from flwr.app import (
 from signed_studies import SigningCentre
 from wire_samples import EVALUATED, FACTS, PROTOCOL, RUN, TRAINED, WEIGHTS, trained
 
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import OrganSums, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import (
@@ -168,8 +168,9 @@ def test_a_patients_name_as_a_key_is_not_sent(field: str) -> None:
 
 
 def test_an_organ_outside_the_study_is_not_sent() -> None:
-    report = replace(EVALUATED, dsc=EVALUATED.dsc | {"test": {"rectum": ScoreSum()}})
-    with pytest.raises(MessageError, match=r"'test/dsc/rectum/.*' is not on the allow-list"):
+    scores = {**EVALUATED.scores, "test": {"rectum": OrganSums()}}
+    report = replace(EVALUATED, scores=scores)
+    with pytest.raises(MessageError, match=r"'test/.*/rectum/.*' is not on the allow-list"):
         pack_evaluation("A", report, PROTOCOL)
 
 

@@ -32,10 +32,14 @@ def test_the_allow_list_is_counts_sums_and_organs_of_the_study() -> None:
     drawn = {"annotated/bladder/count", "annotated/prostate/count"}
     assert drawn <= allowed_metrics("facts", PROTOCOL)
     assert len(allowed_metrics("train", PROTOCOL)) == 4 + 2 * (len(LOSSES) + 1 + 3)
-    assert len(allowed_metrics("evaluate", PROTOCOL)) == 1 + 2 + 2 * 2 * 2 * 4 + 2 * 2 * BINS
-    parts = {"sum", "sum_of_squares", "count", "failures"}
-    dsc = {f"test/dsc/bladder/{part}" for part in parts}
-    assert dsc <= allowed_metrics("evaluate", PROTOCOL)
+    assert len(allowed_metrics("evaluate", PROTOCOL)) == 1 + 2 + 2 * 2 * (4 * 3 + 4) + 2 * 2 * BINS
+    scored = {
+        f"test/{score}/bladder/{part}"
+        for score in ("dsc", "asd_mm", "hd95_mm", "nsd")
+        for part in ("sum", "sum_of_squares", "count")
+    }
+    failed = {f"test/failures/bladder/{n}" for n in ("cases", "missed", "made_up", "far_off")}
+    assert scored | failed <= allowed_metrics("evaluate", PROTOCOL)
     assert not any("rectum" in name for name in allowed_metrics("evaluate", PROTOCOL))
     with pytest.raises(ValueError, match="no message of kind 'gossip'"):
         allowed_metrics("gossip", PROTOCOL)
@@ -74,7 +78,7 @@ def test_an_integer_that_no_float_can_hold_is_refused() -> None:
 def test_every_count_is_of_whole_things() -> None:
     for kind in SAMPLES:
         ranges = metric_ranges(kind, PROTOCOL)
-        parts = {n: r for n, r in ranges.items() if n.endswith(("count", "failures", "cases"))}
+        parts = {n: r for n, r in ranges.items() if n.endswith("count") or "/failures/" in n}
         assert all(r.whole and r.low == 0 and r.high < 2**53 for r in parts.values())
         # Sums over a thousand sites, and their squares, are far from an overflow.
         assert all(abs(limit) < 1e18 for r in ranges.values() for limit in (r.low, r.high))

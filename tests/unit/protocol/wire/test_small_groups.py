@@ -1,11 +1,13 @@
 """Which numbers may leave: each rule by hand, and the attacks that it is for."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
+from made_scores import ABSENT, BESIDE, MADE_UP, MISSED, seen, sums_of
 
+from asdnet_models.metrics import OrganScore
 from asdnet_models.reliability import BINS, Reliability
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import FailureCount, OrganSums, ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
 from protocol.wire.group_checks import refuse_small_groups
 from protocol.wire.metrics import allowed_metrics
@@ -20,22 +22,9 @@ from protocol.wire.small_groups import (
 )
 from protocol.wire.weights import MessageError
 
+FAR = replace(seen(0.5, 40.0), failure="far_off")
 PROTOCOL = StudyProtocol(organs={"prostate": 2, "bladder": 1}, seed=5)
 NOTHING = ScoreSum()
-
-
-@dataclass(frozen=True)
-class Case:
-    dsc: float
-    asd_mm: float | None
-    failure: bool = False
-
-
-def seen(dsc: float, asd_mm: float = 1.0) -> Case:
-    return Case(dsc, asd_mm)
-
-
-MISSED, ABSENT, BESIDE = Case(0.0, None, failure=True), Case(1.0, None), Case(0.0, 30.0)
 
 
 def test_every_number_on_the_allow_list_has_a_group() -> None:
@@ -84,43 +73,71 @@ def test_next_to_nothing_is_not_behind_a_sum() -> None:
         ([BESIDE, BESIDE, BESIDE, ABSENT], "likewise"),
     ],
 )
-def test_nothing_of_a_small_group_leaves(cases: list[Case], why: str) -> None:
-    assert score_sums([cases], 3) == ([], NOTHING, NOTHING), why
+def test_nothing_of_a_small_group_leaves(cases: list[OrganScore], why: str) -> None:
+    assert score_sums([cases], 3) == ([], OrganSums()), why
 
 
 @pytest.mark.parametrize("odd", [[MISSED], [MISSED, MISSED], [ABSENT], [seen(1.0, 0.0)] * 9])
-def test_few_failures_stay_with_all_their_kin(odd: list[Case]) -> None:
+def test_few_failures_stay_with_all_their_kin(odd: list[OrganScore]) -> None:
     """DSC's count less ASD's would say how many; where few are not perfect, ASD is theirs."""
     cases = [seen(0.8), seen(0.7), seen(0.6), *odd]
     if len(odd) == 9:
         cases = cases[1:]
-    _, dsc, asd = score_sums([cases], 3)
-    assert (dsc.count, dsc.failures, asd) == (len(cases), 0, NOTHING)
-    assert dsc.sum == pytest.approx(sum(case.dsc for case in cases))
+    _, sums = score_sums([cases], 3)
+    assert sums.dsc.count == len(cases)
+    assert sums.asd_mm == sums.hd95_mm == NOTHING
+    assert sums.failures == (FailureCount(cases=11) if len(odd) == 9 else FailureCount())
+    assert sums.dsc.sum == pytest.approx(sum(case.dsc for case in cases))
 
 
 def test_groups_that_are_large_enough_leave_whole() -> None:
     cases = [seen(0.8, 1.0), seen(0.7, 2.0), seen(0.6, 3.0), MISSED, MISSED, MISSED]
-    _, dsc, asd = score_sums([cases], 3)
-    assert (dsc.count, dsc.failures, asd.count, asd.failures) == (6, 3, 3, 3)
-    assert (dsc.sum, asd.sum) == (pytest.approx(2.1), 6.0)
-    _, dsc, asd = score_sums([[MISSED] * 4], 3)
-    assert (dsc.count, dsc.sum, asd) == (4, 0.0, ScoreSum(failures=4))
+    assert score_sums([cases], 3) == ([0], sums_of(*cases))
+    everything = [*cases, *[MADE_UP] * 3, *[BESIDE] * 3, *[ABSENT] * 3]
+    assert score_sums([everything], 3) == ([0], sums_of(*everything))
+    assert score_sums([[MISSED] * 4], 3) == ([0], sums_of(*[MISSED] * 4))
+
+
+@pytest.mark.parametrize(
+    ("cases", "why"),
+    [
+        ([*[seen(0.8)] * 9, BESIDE], "one is far off"),
+        ([*[seen(0.8)] * 2, *[FAR] * 9], "two are not"),
+        ([*[seen(0.8)] * 4, *[MISSED] * 3, MADE_UP], "one was made up"),
+        ([*[seen(0.8)] * 4, *[MADE_UP] * 3, MISSED, MISSED], "two were missed"),
+    ],
+)
+def test_few_of_one_kind_of_failure_are_not_counted(cases: list[OrganScore], why: str) -> None:
+    """How many have one mask, the counts of DSC and ASD say; how they failed, nothing does."""
+    _, sums = score_sums([cases], 3)
+    assert sums == replace(sums_of(*cases), failures=FailureCount()), why
+
+
+def test_few_surfaces_that_differ_are_not_told() -> None:
+    """Of a sum of n surface Dice near n, and of HD95 that are mostly 0, the rest is one's."""
+    close = replace(seen(0.9, 0.1), hd95_mm=0.0, nsd=1.0)
+    cases = [*[close] * 4, replace(seen(0.5, 9.0), nsd=0.6)]
+    _, sums = score_sums([cases], 3)
+    assert (sums.asd_mm.count, sums.hd95_mm, sums.nsd) == (5, NOTHING, NOTHING)
+    _, sums = score_sums([[*cases, *[seen(0.5, 9.0)] * 2]], 3)
+    assert (sums.hd95_mm.count, sums.nsd.count) == (7, 7)
+    # One within the tolerance, the others nowhere near: the sum is that one's.
+    _, sums = score_sums([[*[replace(seen(0.3), nsd=0.0)] * 4, seen(0.3)]], 3)
+    assert (sums.dsc.count, sums.nsd) == (5, NOTHING)
 
 
 def test_each_block_is_judged_by_itself() -> None:
     """Blocks may be subtracted from each other: one of three with two missed is one's score."""
     old, new = [seen(0.8)] * 4, [seen(0.5), MISSED, MISSED]
-    kept, dsc, _ = score_sums([old, new], 3)
-    assert (kept, dsc.count) == ([0], 4)
+    kept, sums = score_sums([old, new], 3)
+    assert (kept, sums.dsc.count) == ([0], 4)
+    # One far off in each: two blocks of one, not one of two.
+    kept, sums = score_sums([[*old, BESIDE], [*old, BESIDE], [*old, BESIDE]], 3)
+    assert (kept, sums.failures) == ([0, 1, 2], FailureCount())
 
 
 def test_one_case_is_reported_where_the_site_says_so() -> None:
-    _, dsc, asd = score_sums([[MISSED]], 1)
-    assert (dsc, asd) == (
-        ScoreSum(sum=0.0, count=1, failures=1),
-        ScoreSum(sum=0.0, count=0, failures=1),
-    )
+    assert score_sums([[MISSED]], 1) == ([0], sums_of(MISSED))
 
 
 # ---- voxels -------------------------------------------------------------------------------------
@@ -204,40 +221,59 @@ def test_what_few_cases_patches_measured_stays(
 # ---- on the way out -----------------------------------------------------------------------------
 
 
-def evaluation(dsc: ScoreSum, asd: ScoreSum, cases: int = 6) -> EvaluationReport:
-    none = {"bladder": NOTHING, "prostate": NOTHING}
+def evaluation(sums: OrganSums, cases: int = 6) -> EvaluationReport:
+    none = dict.fromkeys(("bladder", "prostate"), OrganSums())
     return EvaluationReport(
         seconds=1.0,
         cases={"validation": 0, "test": cases},
-        dsc={"validation": none, "test": none | {"bladder": dsc}},
-        asd_mm={"validation": none, "test": none | {"bladder": asd}},
+        scores={"validation": none, "test": none | {"bladder": sums}},
     )
 
 
+def told(**parts: ScoreSum | FailureCount) -> OrganSums:
+    return replace(OrganSums(dsc=GOOD), **parts)  # type: ignore[arg-type]
+
+
 GOOD = ScoreSum(sum=4.0, sum_of_squares=2.9, count=6)
+FEW = ScoreSum(sum=1.5, sum_of_squares=1.2, count=2)
+FIVE = ScoreSum(sum=5.0, sum_of_squares=5.0, count=5)
+SIX = ScoreSum(sum=6.0, sum_of_squares=7.0, count=6)
+THREE = ScoreSum(sum=3.0, sum_of_squares=3.0, count=3)
 
 
 @pytest.mark.parametrize(
-    ("dsc", "asd"),
+    "sums",
     [
-        (ScoreSum(sum=1.5, sum_of_squares=1.2, count=2), NOTHING),
-        (ScoreSum(failures=1), NOTHING),
-        (ScoreSum(sum=0.5), NOTHING),
-        (GOOD, ScoreSum(sum=2.0, sum_of_squares=4.0, count=2)),
-        (replace(GOOD, failures=1), ScoreSum(sum=5.0, sum_of_squares=5.0, count=5, failures=1)),
-        (GOOD, ScoreSum(sum=5.0, sum_of_squares=5.0, count=5)),
-        (replace(GOOD, failures=4), ScoreSum(sum=1.0, count=0, failures=4)),
-        (ScoreSum(sum=4.0, sum_of_squares=1.0, count=6), NOTHING),
-        (GOOD, ScoreSum(count=7)),
+        OrganSums(dsc=FEW),
+        OrganSums(failures=FailureCount(cases=1)),
+        OrganSums(dsc=ScoreSum(sum=0.5)),
+        OrganSums(dsc=ScoreSum(sum=4.0, sum_of_squares=1.0, count=6)),
+        OrganSums(nsd=SIX),
+        told(asd_mm=FEW),
+        told(asd_mm=FIVE),
+        told(asd_mm=ScoreSum(count=7)),
+        told(hd95_mm=SIX),  # without the ASD
+        told(asd_mm=SIX, hd95_mm=FIVE),
+        told(asd_mm=SIX, hd95_mm=ScoreSum(sum=9.0, sum_of_squares=1.0, count=6)),
+        told(nsd=FIVE),
+        told(nsd=ScoreSum(sum=1.0)),
+        told(failures=FailureCount(cases=5)),
+        told(failures=FailureCount(cases=6, missed=1)),
+        told(failures=FailureCount(cases=6, missed=2, made_up=2)),
+        told(failures=FailureCount(cases=6, far_off=5)),
+        told(failures=FailureCount(missed=3)),
+        told(asd_mm=SIX, failures=FailureCount(cases=6, missed=3)),
+        told(asd_mm=THREE, failures=FailureCount(cases=6, missed=2)),
+        told(asd_mm=THREE, failures=FailureCount(cases=6, missed=3, far_off=1)),
     ],
 )
-def test_scores_of_a_small_group_do_not_pass_the_way_out(dsc: ScoreSum, asd: ScoreSum) -> None:
+def test_scores_of_a_small_group_do_not_pass_the_way_out(sums: OrganSums) -> None:
     with pytest.raises(MessageError, match="at least 3 cases must stand behind"):
-        refuse_small_groups(evaluation(dsc, asd), PROTOCOL, 3)
+        refuse_small_groups(evaluation(sums), PROTOCOL, 3)
 
 
 def test_voxels_need_cases() -> None:
-    report = evaluation(NOTHING, NOTHING, cases=0)
+    report = evaluation(OrganSums(), cases=0)
     with pytest.raises(MessageError, match="of no validation case"):
         refuse_small_groups(replace(report, reliability={"softmax": bins({30: 5012})}), PROTOCOL, 3)
     with pytest.raises(MessageError, match="cases/test: 2"):
@@ -245,9 +281,11 @@ def test_voxels_need_cases() -> None:
 
 
 def test_good_reports_pass_the_way_out() -> None:
-    whole = ScoreSum(sum=6.0, sum_of_squares=7.0, count=6)
-    for dsc, asd in ((GOOD, NOTHING), (GOOD, whole), (NOTHING, NOTHING)):
-        refuse_small_groups(evaluation(dsc, asd), PROTOCOL, 3)
+    failures = FailureCount(cases=6, far_off=3)
+    whole = told(asd_mm=SIX, hd95_mm=SIX, nsd=SIX, failures=failures)
+    missed = told(asd_mm=THREE, failures=FailureCount(cases=6, missed=3))
+    for sums in (OrganSums(), told(), told(asd_mm=SIX), told(nsd=SIX), whole, missed):
+        refuse_small_groups(evaluation(sums), PROTOCOL, 3)
     refuse_small_groups(ALL, PROTOCOL, 3)
     facts = SiteFacts(labelled=3, unlabelled=1, validation=1, test=1)
     refuse_small_groups(facts, PROTOCOL, 3)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from round_records import round_record
 
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import OrganSums, ScoreSum
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
 from server.cli import app
@@ -80,9 +80,10 @@ def test_the_page(uri: str) -> None:
     assert "Site A, segmenter: in 1 rounds, at the most by 4 times." in page
     assert "sites trusted 25% to 25%" in page
     assert "No site has validation scores of round 2." in page
-    row = r'<th scope="row">A</th><td>2</td><td>0.850</td><td>1.50</td><td>0</td>'
-    assert row in page
-    assert r"<td>0.250</td><td>3.00</td><td>1</td>" in page
+    row = '<th scope="row">A</th><td>2</td><td>0.850</td><td>1.50</td><td>4.50</td>'
+    assert f"{row}<td>0.850</td><td>0</td>" in page
+    assert "<td>0.250</td><td>3.00</td><td>9.00</td><td>0.250</td><td>1 missed</td>" in page
+    assert "within 2.0 mm of the other one" in page
     # Where all sites have drawn everything there is nothing to say of it.
     assert "each organ is drawn" not in page
     assert "<dt>training</dt>" in page and "rounds 2, " in page and "protocol_sha256" in page
@@ -112,16 +113,13 @@ def test_too_few_cases_are_not_no_failures(
     last = round_record(protocol, 2)
     assert last.evaluation is not None
     a = last.evaluation["A"]
-    none = {"ball": ScoreSum(), "rod": ScoreSum()}
-    dsc = {organ: ScoreSum.of([0.5, 0.5, 0.5, 0.0]) for organ in none}
+    none = {"ball": OrganSums(), "rod": OrganSums()}
+    dsc = dict.fromkeys(none, OrganSums(dsc=ScoreSum.of([0.5, 0.5, 0.5, 0.0])))
     nothing = replace(
-        a,
-        cases={"validation": 0, "test": 0},
-        dsc=dict.fromkeys(a.dsc, none),
-        asd_mm=dict.fromkeys(a.dsc, none),
+        a, cases={"validation": 0, "test": 0}, scores={"validation": none, "test": none}
     )
     some = replace(
-        nothing, cases={"validation": 0, "test": 4}, dsc=a.dsc | {"test": dsc, "validation": none}
+        nothing, cases={"validation": 0, "test": 4}, scores={"validation": none, "test": dsc}
     )
     record.rounds = [
         round_record(protocol, 1),
@@ -134,8 +132,8 @@ def test_too_few_cases_are_not_no_failures(
     assert not any("failures" in name for site in study.sites for name in site.metrics)
     page = page_of(study)
     few = "<td>too few cases</td>"
-    assert f'<th scope="row">A</th><td>4</td>{few}{few}{few}' in page
-    assert f'<th scope="row">B</th><td>4</td><td>0.375</td>{few}{few}' in page
+    assert f'<th scope="row">A</th><td>4</td>{few * 5}' in page
+    assert f'<th scope="row">B</th><td>4</td><td>0.375</td>{few * 4}' in page
     assert '<th scope="row">C</th><td>4</td><td>' not in page
     assert "No site has validation scores of round 2." in page
 
@@ -157,8 +155,8 @@ def test_a_site_that_has_drawn_one_organ(
     last = round_record(protocol, 2)
     assert last.evaluation is not None
     a = last.evaluation["A"]
-    tests = {"ball": a.dsc["test"]["ball"], "rod": ScoreSum()}
-    b = replace(a, dsc=a.dsc | {"test": tests}, asd_mm=a.asd_mm | {"test": tests})
+    tests = {"ball": a.scores["test"]["ball"], "rod": OrganSums()}
+    b = replace(a, scores={**a.scores, "test": tests})
     record.rounds = [round_record(protocol, 1), replace(last, evaluation={"A": a, "B": b})]
     record.best_round = 2
     watcher.study_started(record)
@@ -171,7 +169,7 @@ def test_a_site_that_has_drawn_one_organ(
     page = page_of(study)
     assert "Labelled training cases in which each organ is drawn" in page
     assert '<th scope="row">B</th><td>3</td><td>-</td>' in page
-    assert '<th scope="row">B</th><td>2</td><td>-</td><td>-</td><td>-</td>' in page
+    assert '<th scope="row">B</th><td>2</td>' + 5 * "<td>-</td>" in page
 
 
 def drawn(ball: int, rod: int) -> dict[str, int]:

@@ -41,6 +41,10 @@ def in_training(name: str, **parts: float) -> Change:
     return {f"{name}/{part}": value for part, value in parts.items()}
 
 
+def _failed(**kinds: float) -> Change:
+    return {f"validation/failures/rod/{kind}": number for kind, number in kinds.items()}
+
+
 BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
 INCONSISTENT: dict[str, list[Change]] = {
     "facts": [
@@ -78,12 +82,18 @@ INCONSISTENT: dict[str, list[Change]] = {
         {"cases/validation": 0.0},
         {"validation/dsc/rod/count": 0.0},
         {"validation/dsc/rod/count": 2.0},
-        {"validation/dsc/rod/failures": 2.0},
+        {"validation/failures/rod/cases": 2.0},
+        {"validation/failures/rod/cases": 1.0, "validation/failures/rod/missed": 1.0},
+        {"validation/failures/rod/cases": 1.0} | _failed(missed=1.0, far_off=1.0),
+        {"validation/failures/rod/far_off": 1.0, "validation/failures/rod/cases": 0.0},
+        {"validation/nsd/rod/sum": 1.1},
+        {"validation/nsd/rod/count": 2.0},
+        {"validation/hd95_mm/rod/sum": 3001.0},
+        {"validation/hd95_mm/rod/sum_of_squares": 0.0},
         {"validation/dsc/rod/sum": 1.1},
         {"validation/dsc/rod/sum": 0.0},
         {"validation/dsc/rod/sum_of_squares": 0.0},
         {"validation/dsc/rod/sum_of_squares": 0.6},
-        {"validation/asd_mm/rod/failures": 1.0},
         {"validation/asd_mm/rod/sum": 3001.0},
         {"validation/asd_mm/rod/sum": 4.0},
         {"validation/asd_mm/rod/sum_of_squares": 9e6},

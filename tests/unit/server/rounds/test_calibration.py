@@ -49,8 +49,7 @@ def test_sites_are_added() -> None:
         return EvaluationReport(
             seconds=0.0,
             cases={},
-            dsc={},
-            asd_mm={},
+            scores={},
             reliability={"confidence": counts({number: 2}, {0: 1})},
         )
 

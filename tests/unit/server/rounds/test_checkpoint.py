@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from made_scores import MISSED, seen, sums_of
 from memory_grid import same
 
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import OrganSums, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
@@ -28,13 +29,11 @@ D = {"d": torch.arange(4.0)}
 
 def study() -> StudyRecord:
     """A study after two rounds, the first of which gave the best model."""
-    scores = {"bladder": ScoreSum.of([0.1, 1 / 3])}
-    none = {"bladder": ScoreSum()}
+    scores = {"bladder": sums_of(0.1, seen(1 / 3, 1 / 7), MISSED)}
     evaluation = EvaluationReport(
         seconds=0.1,
-        cases={"validation": 2, "test": 0},
-        dsc={"validation": scores, "test": none},
-        asd_mm={"validation": scores, "test": none},
+        cases={"validation": 3, "test": 0},
+        scores={"validation": scores, "test": {"bladder": OrganSums()}},
     )
     report = TrainReport(
         labelled=2,

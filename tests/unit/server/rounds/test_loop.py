@@ -148,7 +148,7 @@ def test_the_best_round_is_chosen_by_validation(make_protocol: MakeProtocol) -> 
     assert record.best_segmenter is not None
     name = next(iter(record.segmenter))
     torch.testing.assert_close(record.segmenter[name], record.best_segmenter[name] + 0.02)
-    assert record.best_evaluation["A"].dsc["test"]["ball"].mean == pytest.approx(0.8)
+    assert record.best_evaluation["A"].scores["test"]["ball"].dsc.mean == pytest.approx(0.8)
 
 
 def test_a_round_that_nobody_scored_is_not_the_best(make_protocol: MakeProtocol) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_scores import sums_of
 
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import OrganSums
 from protocol.wire.reports import EvaluationReport
 from server.rounds.record import better_than, macro_validation_dsc
 
@@ -16,19 +17,17 @@ def scored(*dsc: float, test: float = 0.5) -> EvaluationReport:
     return EvaluationReport(
         seconds=1.0,
         cases={"validation": len(dsc), "test": 1},
-        dsc={"validation": {"ball": ScoreSum.of(dsc)}, "test": {"ball": ScoreSum.of([test])}},
-        asd_mm={"validation": {"ball": ScoreSum()}, "test": {"ball": ScoreSum()}},
+        scores={"validation": {"ball": sums_of(*dsc)}, "test": {"ball": sums_of(test)}},
     )
 
 
 def by_organ(**dsc: float | None) -> EvaluationReport:
     """One validation case; None: an organ that the site has not drawn."""
-    sums = {organ: ScoreSum.of([value]) for organ, value in dsc.items()}
+    sums = {o: OrganSums() if value is None else sums_of(value) for o, value in dsc.items()}
     return EvaluationReport(
         seconds=1.0,
         cases={"validation": 1, "test": 0},
-        dsc={"validation": sums, "test": {}},
-        asd_mm={"validation": {}, "test": {}},
+        scores={"validation": sums, "test": {}},
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.inference.sliding_window import predict_confidence
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import FailureCount, OrganSums, ScoreSum
 from simulation.experiment.scoring import (
     auroc,
     calibration_error,
@@ -81,15 +81,18 @@ def test_sums_are_by_site_over_the_cases_of_one_part() -> None:
     def row(site: str, part: Literal["test", "withheld"], asd_mm: float | None) -> CaseRow:
         return CaseRow(
             site=site, case="x", part=part, organ="ball", dsc=0.5, asd_mm=asd_mm,
-            failure=asd_mm is None,
+            failure="missed" if asd_mm is None else None,
         )  # fmt: skip
 
     rows = [row("B", "test", 1.0), row("A", "test", 2.0), row("A", "test", None)]
     sums = score_sums([*rows, row("A", "withheld", 9.0)], "test", ["ball", "rod"])
     assert list(sums) == ["A", "B"]
-    assert sums["A"]["dsc"]["ball"] == ScoreSum.of([0.5, 0.5], failures=1)
-    assert sums["A"]["asd_mm"]["ball"] == ScoreSum.of([2.0], failures=1)
-    assert sums["A"]["dsc"]["rod"] == ScoreSum()
+    assert sums["A"]["ball"] == OrganSums(
+        dsc=ScoreSum.of([0.5, 0.5]),
+        asd_mm=ScoreSum.of([2.0]),
+        failures=FailureCount(cases=2, missed=1),
+    )
+    assert sums["A"]["rod"] == OrganSums()
 
 
 class _FirstClass(nn.Module):

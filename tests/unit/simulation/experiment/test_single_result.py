@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_scores import MISSED, seen, sums_of
 from rich.console import Console
 
 from asdnet_models.reliability import BINS, Reliability
-from asdnet_models.sums import ScoreSum, SumCount
+from asdnet_models.sums import OrganSums, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
@@ -26,15 +27,14 @@ from simulation.experiment.single_summary import (
 
 
 def scored(*dsc: float) -> EvaluationReport:
-    ball = ScoreSum.of(dsc)
-    rod = ScoreSum.of([0.0] * len(dsc), len(dsc))
-    none = {"ball": ScoreSum(), "rod": ScoreSum()}
-    asd = {"ball": ScoreSum.of([2.0] * len(dsc)), "rod": ScoreSum.of([], len(dsc))}
+    ball, rod = sums_of(*(seen(value, 2.0) for value in dsc)), sums_of(*[MISSED] * len(dsc))
     return EvaluationReport(
         seconds=1.0,
         cases={"validation": 0, "test": len(dsc)},
-        dsc={"validation": none, "test": {"ball": ball, "rod": rod}},
-        asd_mm={"validation": none, "test": asd},
+        scores={
+            "validation": {"ball": OrganSums(), "rod": OrganSums()},
+            "test": {"ball": ball, "rod": rod},
+        },
     )
 
 
@@ -75,8 +75,7 @@ def outcome(make_protocol: Callable[..., StudyProtocol]) -> Outcome:
         rounds=rounds,
         best_round=2,
     )
-    withheld = {"dsc": {"ball": ScoreSum.of([0.4]), "rod": ScoreSum.of([0.2])}}
-    withheld["asd_mm"] = {"ball": ScoreSum.of([3.0]), "rod": ScoreSum.of([4.0])}
+    withheld = {"ball": sums_of(seen(0.4, 3.0)), "rod": sums_of(seen(0.2, 4.0))}
     return Outcome(
         record=record,
         versions={"flwr": "1.41.0"},
@@ -107,7 +106,10 @@ def test_the_schema(outcome: Outcome) -> None:
         "sd": pytest.approx(0.0707107),
         "n": 2,
     }
-    assert site["asd_mm"]["rod"] == {"mean": None, "sd": None, "n": 0, "failures": 2}
+    assert site["asd_mm"]["rod"] == {"mean": None, "sd": None, "n": 0}
+    assert site["hd95_mm"]["ball"]["mean"] == 6.0
+    assert site["nsd"]["rod"] == {"mean": 0.0, "sd": 0.0, "n": 2}
+    assert site["failures"]["rod"] == {"cases": 2, "missed": 2, "made_up": 0, "far_off": 0}
     assert site["local_only"]["dsc"]["ball"]["mean"] == pytest.approx(0.7)
     assert result["sites"]["B"]["dsc"]["ball"]["sd"] is None  # of one case there is none
     label_free = result["sites"]["F"]
@@ -117,7 +119,7 @@ def test_the_schema(outcome: Outcome) -> None:
     overall = result["overall"]
     assert overall["dsc"]["ball"]["n"] == 3
     assert overall["dsc"]["ball"]["mean"] == pytest.approx((0.8 + 0.9 + 0.6) / 3)
-    assert overall["asd_mm"]["rod"]["failures"] == 3
+    assert overall["failures"]["rod"]["missed"] == 3
     assert overall["local_only"]["dsc"]["ball"]["n"] == 3
 
 
@@ -232,7 +234,7 @@ def test_what_is_printed(outcome: Outcome) -> None:
     print_summary(outcome, Console(file=out, width=160))
     text = out.getvalue()
     assert "0.850 (2.00)" in text
-    assert "0.000 (-) 2 failed" in text
+    assert "0.000 (-) 2 missed" in text
     assert "0.400 (3.00)" in text
     assert "labels known to the study alone" in text
     assert "nan" not in text.lower()

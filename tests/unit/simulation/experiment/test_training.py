@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from made_scores import sums_of
 from memory_grid import Site, study
 
 import simulation.experiment.training
-from asdnet_models.sums import ScoreSum
+from asdnet_models.sums import OrganSums
 from client.data.dataset import prepare_site
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
@@ -32,7 +33,7 @@ def test_the_same_seed_gives_the_same_scores(
     config, protocol = make_site(), make_protocol()
     first, again = (train_alone(config, protocol) for _ in range(2))
     assert first.cases == {"validation": 1, "test": 1}
-    assert (first.dsc, first.asd_mm) == (again.dsc, again.asd_mm)
+    assert first.scores == again.scores
     # Beside the federation's optimiser states, not over them.
     assert [path.name for path in (config.state / "optimisers").iterdir()] == ["alone"]
 
@@ -47,8 +48,8 @@ def test_the_best_round_is_reported(
     def scored(*arguments: Any) -> EvaluationReport:
         evaluated.append(arguments[3])
         report: EvaluationReport = evaluate(*arguments)
-        found = {"ball": ScoreSum.of([next(values)]), "rod": ScoreSum()}
-        return replace(report, dsc={**report.dsc, "validation": found})
+        found = {"ball": sums_of(next(values)), "rod": OrganSums()}
+        return replace(report, scores={**report.scores, "validation": found})
 
     monkeypatch.setattr(simulation.experiment.training, "evaluate_site", scored)
     record = train_in_place(config, protocol, "here")
