@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
@@ -21,6 +21,7 @@ from protocol.wire.compression import read_global
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
+    STUDY,
     pack_evaluation,
     pack_facts,
     pack_training,
@@ -117,12 +118,16 @@ def _declare(config: SiteConfig, instruction: RecordDict) -> RecordDict:
 def _train(config: SiteConfig, instruction: RecordDict) -> RecordDict:
     """One round of local training."""
     from client.data.cohort import site_of_run
+    from client.training.average import AverageStore
     from client.training.error_feedback import pack_with_feedback
     from client.training.round import train_round
 
     protocol, plan = read_protocol(instruction), read_plan(instruction)
     run, sent = read_run(instruction), _networks(instruction, protocol)
     data, _ = site_of_run(config, protocol, run)
+    decay = protocol.training.average_decay
+    if decay and plan.round > 1:
+        AverageStore(config.state, run, decay).add(sent[SEGMENTER], plan.round - 1)
     result = train_round(
         config, protocol, plan, data, sent[SEGMENTER], sent.get(CONFIDENCE), run=run
     )
@@ -136,14 +141,19 @@ def _train(config: SiteConfig, instruction: RecordDict) -> RecordDict:
 
 
 def _evaluate(config: SiteConfig, instruction: RecordDict) -> RecordDict:
-    """Scores of the site's validation and test cases, as sums."""
+    """Scores of the site's validation and test cases, as sums, of S or its average."""
     from client.data.cohort import site_of_run
+    from client.training.average import AverageStore
     from client.training.evaluation import evaluate_site
 
     protocol, run = read_protocol(instruction), read_run(instruction)
     sent = _networks(instruction, protocol)
     data, _ = site_of_run(config, protocol, run)
-    report = evaluate_site(config, protocol, data, sent[SEGMENTER], sent.get(CONFIDENCE))
+    segmenter, decay = sent[SEGMENTER], protocol.training.average_decay
+    if decay:
+        store = AverageStore(config.state, run, decay)
+        segmenter = store.of(segmenter, read_scored_round(instruction)).weights
+    report = evaluate_site(config, protocol, data, segmenter, sent.get(CONFIDENCE))
     return pack_evaluation(config.site, report, protocol)
 
 
@@ -163,6 +173,19 @@ def _networks(instruction: RecordDict, protocol: StudyProtocol) -> dict[str, Wei
     if SEGMENTER not in networks:
         raise MessageError(f"instruction: carries no {SEGMENTER}")
     return networks
+
+
+def read_scored_round(content: RecordDict) -> int:
+    """The round after which an instruction has sites evaluate.
+
+    Raises:
+        MessageError: If it does not say it.
+    """
+    record = content.get(STUDY)
+    number = record.get("round") if isinstance(record, ConfigRecord) else None
+    if type(number) is not int or number < 1:
+        raise MessageError(f"instruction: record {STUDY!r} has no round that it scores")
+    return number
 
 
 app = build_client_app(site_from_node_config)

@@ -225,9 +225,7 @@ def save_models(folder: Path, record: StudyRecord) -> None:
     """model/final, and model/best where the last round is the best."""
     round_number = record.rounds[-1].plan.round
     facts = {"run": record.run, "round": round_number}
-    save_model(
-        folder / "model" / "final", record.protocol, record.segmenter, record.confidence, facts
-    )
+    save_model(folder / "model" / "final", record.protocol, record.judged, record.confidence, facts)
     if record.best_round == round_number and record.best_segmenter is not None:
         save_model(
             folder / "model" / "best",

@@ -4,16 +4,19 @@ Weights and record of a round are in one file, so that they cannot be mixed up.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from asdnet_models.model_files import ModelFileError, load_tensors, part, prefixed
+from protocol.agreement.average import Average
 from protocol.agreement.statement_store import KeptStatement
 from protocol.config.study import StudyProtocol
 from protocol.model_io import save_tensors
 from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from protocol.wire.reports import SiteFacts
+from protocol.wire.weights import Weights
 from server.rounds.record import RoundRecord, StudyRecord
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -32,6 +35,7 @@ def save_checkpoint(folder: Path, record: StudyRecord) -> None:
     tensors = prefixed(
         segmenter=record.segmenter,
         confidence=record.confidence,
+        average=record.average.weights if record.average else None,
         best_segmenter=record.best_segmenter,
         best_confidence=record.best_confidence,
         before_segmenter=record.before.get(SEGMENTER),
@@ -44,6 +48,7 @@ def save_checkpoint(folder: Path, record: StudyRecord) -> None:
         "rounds": _Rounds.dump_json(record.rounds).decode(),
         "statements": _Statements.dump_json(record.statements).decode(),
         "attention": json.dumps(record.attention),
+        "average": json.dumps(_average_facts(record.average)),
         "best": json.dumps({"round": record.best_round, "dsc": record.best_dsc}),
         "silence": json.dumps({"missed": record.missed, "silent": record.silent}),
     }
@@ -72,6 +77,7 @@ def load_checkpoint(folder: Path) -> StudyRecord | None:
             facts=_Facts.validate_json(texts["facts"]),
             segmenter=part(tensors, "segmenter") or {},
             confidence=part(tensors, "confidence"),
+            average=_average(part(tensors, "average"), json.loads(texts.get("average", "{}"))),
             attention=json.loads(texts["attention"]),
             rounds=_Rounds.validate_json(texts["rounds"]),
             statements=_Statements.validate_json(texts["statements"]),
@@ -85,3 +91,13 @@ def load_checkpoint(folder: Path) -> StudyRecord | None:
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: is not a checkpoint of this version: {error}") from None
+
+
+def _average_facts(average: Average | None) -> dict[str, float]:
+    return {} if average is None else {"round": average.round, "mass": average.mass}
+
+
+def _average(weights: Weights | None, facts: Mapping[str, float]) -> Average | None:
+    if weights is None:
+        return None
+    return Average(weights=weights, round=int(facts["round"]), mass=facts["mass"])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from protocol.agreement.average import Average
 from protocol.agreement.statement_store import KeptStatement
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol
@@ -40,8 +41,9 @@ class StudyRecord:
 
     `attention` is Eq. 2's weight, averaged over the rounds so far.  `missed` counts the deadlines
     that a site has missed in a row; `silent` are those that are called no more, each with its
-    node's start (`silence.py`).  `statements` are the sites' of the last round, `before` the global
-    weights that it began with, by network; without a signed study both are empty.
+    node's start (`silence.py`).  `average` is S's over the rounds, None where the study wants none.
+    `statements` are the sites' of the last round, `before` the global weights that it began with,
+    by network; without a signed study both are empty.
     """
 
     run: str
@@ -49,6 +51,7 @@ class StudyRecord:
     facts: dict[str, SiteFacts]
     segmenter: Weights
     confidence: Weights | None
+    average: Average | None = None
     attention: float = 1.0
     rounds: list[RoundRecord] = field(default_factory=list)
     statements: list[KeptStatement] = field(default_factory=list)
@@ -65,6 +68,11 @@ class StudyRecord:
         """The global weights, by network."""
         both = {SEGMENTER: self.segmenter, CONFIDENCE: self.confidence}
         return {network: weights for network, weights in both.items() if weights is not None}
+
+    @property
+    def judged(self) -> Weights:
+        """S as it is evaluated and kept: its average over rounds, or the global weights."""
+        return self.segmenter if self.average is None else self.average.weights
 
     @property
     def best_evaluation(self) -> Mapping[str, EvaluationReport]:

@@ -25,7 +25,7 @@ from server.rounds.channel import Exchange
 from server.rounds.clipping import clip_factors, shortened
 from server.rounds.membership import Membership, listed
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
-from server.rounds.schedule import keep_if_best
+from server.rounds.schedule import follow_average, keep_if_best
 from server.rounds.statements import RoundStatements, proven
 from server.rounds.updates import RoundUpdates
 
@@ -47,6 +47,8 @@ def run_round(members: Membership, updates: RoundUpdates, plan: RoundPlan) -> Ro
     left_out: dict[str, str] = {}
     bytes_down = _train(members, updates, plan, left_out)
     aggregate(members.record, updates, plan)
+    sent = partial(as_sent, wire=members.record.protocol.wire)
+    follow_average(members.record, plan.round, sent)
     if left_out:
         log.warning("round %d: left out: %s", plan.round, listed(left_out))
     accepted = dict(sorted(updates.accepted.items()))

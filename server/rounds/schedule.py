@@ -7,6 +7,7 @@ stay apart: a federation waits for sites, counts a quorum and aggregates; one pl
 from collections.abc import Callable, Mapping
 from statistics import median
 
+from protocol.agreement.average import averaged
 from protocol.config.schedule import (
     LEAST_ATTENTION,
     OrganBox,
@@ -48,6 +49,24 @@ def add_round(record: StudyRecord, finished: RoundRecord) -> None:
     record.rounds.append(finished)
 
 
+def follow_average(
+    record: StudyRecord,
+    round_number: int,
+    as_sent: Callable[[Weights], Weights] = lambda weights: weights,
+) -> None:
+    """Take S after a round into its average, where the study wants one.
+
+    Args:
+        record: The study.
+        round_number: The round.
+        as_sent: What sites get of the record's weights: sending may round them.
+    """
+    decay = record.protocol.training.average_decay
+    if decay:
+        new = as_sent(record.segmenter)
+        record.average = averaged(record.average, new, round_number, decay)
+
+
 def keep_if_best(
     record: StudyRecord,
     round_number: int,
@@ -64,7 +83,9 @@ def keep_if_best(
     """
     if better_than(evaluation, record.best_evaluation):
         record.best_round, record.best_dsc = round_number, macro_validation_dsc(evaluation)
-        record.best_segmenter = as_scored(record.segmenter)
+        # An average is of weights as they were sent.
+        averages = record.average is not None
+        record.best_segmenter = record.judged if averages else as_scored(record.segmenter)
         record.best_confidence = record.confidence and as_scored(record.confidence)
 
 

@@ -60,7 +60,7 @@ def best_model(record: StudyRecord, config: SiteConfig) -> Model:
     """The best model of a study; the last one where no round was evaluated."""
     segmenter, confidence = record.best_segmenter, record.best_confidence
     if segmenter is None:
-        segmenter, confidence = record.segmenter, record.confidence
+        segmenter, confidence = record.judged, record.confidence
     return Model(
         config=config, protocol=record.protocol, segmenter=segmenter, confidence=confidence
     )

@@ -16,7 +16,7 @@ from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from server.rounds.loop import new_record
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
-from server.rounds.schedule import add_round, has_work, keep_if_best, next_plan
+from server.rounds.schedule import add_round, follow_average, has_work, keep_if_best, next_plan
 from simulation.experiment.store import RoundRow
 
 # The one place of all sites' cases, as a site.
@@ -53,7 +53,7 @@ def train_pooled(
         steps: Of each round.
     """
     best = train_in_place(everything, protocol, "pooled", steps)
-    segmenter = best.best_segmenter or best.segmenter
+    segmenter = best.best_segmenter or best.judged
     return {
         site: evaluate_site(config, protocol, prepare_site(config, protocol), segmenter)
         for site, config in sites.items()
@@ -104,11 +104,12 @@ def _round(
     )
     record.segmenter = result.segmenter
     record.confidence = result.confidence or record.confidence
+    follow_average(record, plan.round)
     evaluation = None
     last = plan.round == protocol.training.rounds
     # Without validation cases no round is better than the last one.
     if last or (data.validation and evaluation_is_due(protocol, plan.round)):
-        report = evaluate_site(config, protocol, data, record.segmenter, record.confidence)
+        report = evaluate_site(config, protocol, data, record.judged, record.confidence)
         evaluation = {config.site: report}
         keep_if_best(record, plan.round, evaluation)
     return RoundRecord(

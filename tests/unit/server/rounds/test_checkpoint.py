@@ -11,6 +11,7 @@ from made_scores import MISSED, seen, sums_of
 from memory_grid import same
 
 from asdnet_models.sums import OrganSums, SumCount
+from protocol.agreement.average import Average
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
@@ -110,6 +111,26 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     for part in ("run", "protocol", "facts", "rounds", "attention", "best_round", "best_dsc"):
         assert getattr(found, part) == getattr(record, part)
     assert names(tmp_path) == [CHECKPOINT_FILE]
+
+
+def test_the_average_comes_back_to_the_bit(tmp_path: Path) -> None:
+    record = study()
+    record.average = Average(weights=S, round=2, mass=1 + 0.9)
+    save_checkpoint(tmp_path, record)
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.average is not None
+    assert same(found.average.weights, S)
+    assert (found.average.round, found.average.mass) == (2, 1 + 0.9)
+    assert same(found.judged, S)
+
+
+def test_without_an_average_the_weights_are_judged(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, study())
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.average is None
+    assert found.judged is found.segmenter
 
 
 def test_a_study_of_which_nothing_was_scored_comes_back(tmp_path: Path) -> None:

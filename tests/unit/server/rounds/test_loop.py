@@ -8,10 +8,22 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Error, Message, RecordDict
-from memory_grid import RUN, Clock, MemoryGrid, Site, Witness, error, silence, study
+from memory_grid import (
+    RUN,
+    Clock,
+    Learner,
+    MemoryGrid,
+    Site,
+    Witness,
+    error,
+    same,
+    silence,
+    study,
+)
 
 from asdnet_models.reliability import BINS, LOWEST, STEP, Reliability
 from protocol.config.study import StudyProtocol
+from protocol.wire.compression import as_sent
 from protocol.wire.messages import read_plan
 from protocol.wire.weights import pack_weights
 from server.rounds.errors import QuorumError
@@ -149,6 +161,45 @@ def test_the_best_round_is_chosen_by_validation(make_protocol: MakeProtocol) -> 
     name = next(iter(record.segmenter))
     torch.testing.assert_close(record.segmenter[name], record.best_segmenter[name] + 0.02)
     assert record.best_evaluation["A"].scores["test"]["ball"].dsc.mean == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("wire", [{}, {"format": "bf16"}])
+def test_the_average_over_rounds_is_kept_and_the_weights_go_on(
+    make_protocol: MakeProtocol, wire: dict[str, str]
+) -> None:
+    def run(decay: float) -> tuple[StudyRecord, list[dict[str, torch.Tensor]]]:
+        protocol = make_protocol(
+            training={"rounds": 3, "lr_decay": 1.0, "average_decay": decay},
+            evaluation={"every_rounds": 1},
+            wire=wire,
+        )
+        after: list[dict[str, torch.Tensor]] = []
+
+        class Keeper(Witness):
+            def round_finished(self, record: StudyRecord) -> None:
+                after.append(as_sent(record.segmenter, protocol.wire))
+
+        sites = [Learner(n, protocol) for n in "AB"]
+        return study(sites, protocol, Keeper()), after
+
+    plain, globals_of = run(0.0)
+    found, globals_again = run(0.5)
+    # Sites train from the plain global weights, with an average or without.
+    assert all(same(a, b) for a, b in zip(globals_of, globals_again, strict=True))
+    assert same(found.segmenter, plain.segmenter)
+    assert plain.average is None
+    assert found.average is not None
+    for name, weights in found.average.weights.items():
+        one, two, three = (after[name].double() for after in globals_of)
+        by_hand = ((one + 2 * two + 4 * three) / 7).float()
+        torch.testing.assert_close(weights, by_hand)
+    assert found.best_segmenter is not None
+    of_best = globals_of[0]
+    for number, weights in enumerate(globals_of[1 : found.best_round], 2):
+        mass = sum(0.5**n for n in range(number))
+        of_best = {name: of_best[name] + (w - of_best[name]) / mass for name, w in weights.items()}
+    for name, weights in of_best.items():
+        torch.testing.assert_close(found.best_segmenter[name], weights)
 
 
 def test_a_round_that_nobody_scored_is_not_the_best(make_protocol: MakeProtocol) -> None:

@@ -60,7 +60,7 @@ def sites(protocol: StudyProtocol) -> list[Site]:
 def protocol_of(make_protocol: MakeProtocol) -> StudyProtocol:
     ramp = {"adversarial_start": 0.0, "region_start": 0.4, "length": 0.4}
     return make_protocol(
-        training={"rounds": ROUNDS, "ramp": ramp},
+        training={"rounds": ROUNDS, "ramp": ramp, "average_decay": 0.9},
         method={"sample_attention": "normalised"},
         evaluation={"every_rounds": 2},
         aggregation={"rule": "mean", "max_norm_ratio": 1e6},
@@ -77,6 +77,10 @@ def check_equal(resumed: StudyRecord, whole: StudyRecord) -> None:
     assert same(resumed.confidence, whole.confidence)
     assert same(resumed.best_segmenter, whole.best_segmenter)
     assert same(resumed.best_confidence, whole.best_confidence)
+    assert resumed.average is not None
+    assert whole.average is not None
+    assert same(resumed.average.weights, whole.average.weights)
+    assert (resumed.average.round, resumed.average.mass) == (ROUNDS, whole.average.mass)
     assert resumed.facts == whole.facts
     assert list(resumed.facts) == list(whole.facts)
     assert (resumed.best_round, resumed.best_dsc) == (whole.best_round, whole.best_dsc)

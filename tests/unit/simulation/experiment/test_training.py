@@ -58,6 +58,36 @@ def test_the_best_round_is_reported(
     assert record.best_segmenter is evaluated[1]
 
 
+def test_the_average_over_rounds_is_scored_and_kept(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, scored = [], []
+    train = simulation.experiment.training.train_round
+    evaluate = simulation.experiment.training.evaluate_site
+
+    def kept(*arguments: Any, **named: Any) -> Any:
+        trained.append(train(*arguments, **named))
+        return trained[-1]
+
+    monkeypatch.setattr(simulation.experiment.training, "train_round", kept)
+    monkeypatch.setattr(
+        simulation.experiment.training,
+        "evaluate_site",
+        lambda *a: scored.append(a[3]) or evaluate(*a),
+    )
+    protocol = make_protocol(
+        training={"rounds": 2, "local_steps": 1, "average_decay": 0.5},
+        evaluation={"every_rounds": 1},
+    )
+    record = train_in_place(make_site(), protocol, "here")
+    one, two = (result.segmenter for result in trained)
+    for name, weights in scored[1].items():
+        assert torch.equal(scored[0][name], one[name])
+        torch.testing.assert_close(weights, (one[name] + 2 * two[name]) / 3)
+    assert record.segmenter is two
+    assert record.best_segmenter is scored[record.best_round - 1]  # type: ignore[operator]
+
+
 def test_without_validation_cases_the_last_model_counts(
     make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
