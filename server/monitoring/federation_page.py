@@ -50,7 +50,13 @@ def _key_findings(study: TrackedStudy) -> Section:
             f"{min(trusted):.0%} to {max(trusted):.0%} in their last round; "
             "near 0% or 100%, the confidence map did not choose."
         )
-    return Section(title="Key findings", blocks=(Bullets(items=tuple(items)),))
+    blocks: list[Block] = [Bullets(items=tuple(items))]
+    if study.hints:
+        blocks += [
+            Text(text="What is wrong, and what may help:", tone="caution"),
+            Bullets(items=study.hints),
+        ]
+    return Section(title="Key findings", blocks=tuple(blocks))
 
 
 def _score_sentence(study: TrackedStudy) -> str:

@@ -59,6 +59,8 @@ class Progress:
             for site, organs in event["validation_dsc"].items():
                 self.dsc[site] = "  ".join(f"{o} {v:.3f}" for o, v in sorted(organs.items()))
             return str(event["line"])
+        if kind == "hint":
+            return f"look at: {event['line']}"
         return ""
 
     def table(self) -> Table:

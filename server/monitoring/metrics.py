@@ -8,14 +8,18 @@ from asdnet_models.reliability import SCORES, Reliability, TrustScore
 from asdnet_models.sums import FAILURE_KINDS
 from protocol.wire.metrics import HIGHEST
 from protocol.wire.reports import EvaluationReport, TrainReport
+from server.monitoring.hints import hints_of
 from server.rounds.calibration import auroc, pooled
 from server.rounds.record import RoundRecord, StudyRecord
 
 _PACKAGES = ("flwr", "torch", "monai", "SimpleITK", "numpy", "mlflow", "surface-distance")
+_LONGEST_TAG = 5000  # characters that MLflow takes
 RUN_TAG = "asdnet.run"
 SITE_TAG = "asdnet.site"
 LEFT_OUT_TAG = "left_out.round_"
 BEST_TAG = "best_round"
+# What is wrong with the best model's scores, a line each.
+HINTS_TAG = "hints"
 # Parameter of a site's run, with the organ's name behind.
 ANNOTATED = "annotated/"
 # Metric: cases behind a site's scores, with the part's name behind.
@@ -47,6 +51,14 @@ def site_params(record: StudyRecord, site: str) -> dict[str, str]:
         | {name: str(getattr(facts, name)) for name in counts}
         | {f"{ANNOTATED}{organ}": str(count) for organ, count in drawn.items()}
     )
+
+
+def study_tags(record: StudyRecord) -> dict[str, str]:
+    """What is known once the study has ended: nothing of one that no site scored."""
+    if record.best_round is None:
+        return {}
+    hints = "\n".join(hints_of(record))
+    return {BEST_TAG: str(record.best_round), HINTS_TAG: hints[:_LONGEST_TAG]}
 
 
 def study_metrics(finished: RoundRecord) -> dict[str, float]:

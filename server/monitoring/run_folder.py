@@ -19,6 +19,7 @@ from protocol.agreement.statement_store import STATEMENTS_FILE, append_statement
 from protocol.config.study import StudyProtocol, explain
 from protocol.files import LockedError, append_line, is_locked, locked, write_json, write_text
 from protocol.model_io import save_model
+from server.monitoring.hints import hints_of
 from server.monitoring.progress import round_line, sites_line
 from server.rounds.checkpoint import save_checkpoint
 from server.rounds.record import StudyRecord
@@ -219,6 +220,10 @@ class EventWriter(Watcher):
             clipped={site: dict(of_site) for site, of_site in finished.clipped.items()},
             validation_dsc=scores,
         )
+
+    def study_finished(self, record: StudyRecord) -> None:
+        for line in hints_of(record):
+            self._folder.add_event("hint", line=line)
 
 
 def save_models(folder: Path, record: StudyRecord) -> None:

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.monitoring.metrics import ANNOTATED, BEST_TAG, LEFT_OUT_TAG, RUN_TAG, SITE_TAG, STUDY
+from server.monitoring.metrics import (
+    ANNOTATED,
+    BEST_TAG,
+    HINTS_TAG,
+    LEFT_OUT_TAG,
+    RUN_TAG,
+    SITE_TAG,
+    STUDY,
+)
 from server.monitoring.tracking import OUTAGE, open_client, quieten, reason
 
 # Value by round.
@@ -50,6 +58,7 @@ class TrackedStudy:
         started_ms: POSIX time in ms.
         params: Protocol, versions, hashes; nested keys joined by dots.
         best_round: None while the study is at work.
+        hints: What was wrong with the best model's scores; () while the study is at work.
     """
 
     name: str
@@ -59,6 +68,7 @@ class TrackedStudy:
     best_round: int | None
     metrics: Mapping[str, Series]
     sites: tuple[TrackedSite, ...] = field(default=())
+    hints: tuple[str, ...] = ()
 
     def series(self, name: str) -> Series:
         return self.metrics.get(name, {})
@@ -112,6 +122,7 @@ def read_run(uri: str, name: str) -> TrackedStudy:
             for run in sorted(ours, key=_site)
             if _site(run) != STUDY
         ),
+        hints=tuple(parent.data.tags.get(HINTS_TAG, "").splitlines()),
     )
 
 

@@ -36,7 +36,6 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from server.monitoring.metrics import (
-    BEST_TAG,
     LAST_METRIC,
     LEFT_OUT_TAG,
     RUN_TAG,
@@ -47,6 +46,7 @@ from server.monitoring.metrics import (
     site_metrics,
     site_params,
     study_metrics,
+    study_tags,
 )
 from server.rounds.record import RoundRecord, StudyRecord
 from server.rounds.watchers import Watcher
@@ -275,8 +275,8 @@ class MlflowWatcher(Watcher):
 
     def _close(self, record: StudyRecord) -> None:
         complete = len(record.rounds) == record.protocol.training.rounds
-        if record.best_round is not None:
-            self._client.set_tag(self._study_run, BEST_TAG, str(record.best_round))
+        for name, value in study_tags(record).items():
+            self._client.set_tag(self._study_run, name, value)
         for run in self._runs.values():
             self._client.set_terminated(run, "FINISHED" if complete else "FAILED")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
@@ -32,7 +33,7 @@ from client.training.evaluation import (
     trust_maps,
 )
 from protocol.config.site import SiteConfig
-from protocol.config.study import StudyProtocol
+from protocol.config.study import StudyProtocol, merged
 from protocol.wire.weights import Weights
 from reporting.unexpected import working_on
 from server.rounds.record import StudyRecord
@@ -100,6 +101,36 @@ def score_model(
     )
 
 
+def score_both_ways(
+    model: Model, cases: Sequence[StudyCase], pool: Executor
+) -> tuple[list[CaseRow], list[CaseRow]]:
+    """Scores of test cases as the study predicts, and with the largest component alone kept."""
+    tests = [case for case in scored_cases(cases) if case.part == "test"]
+    both = list(pool.map(_both_ways, repeat(model), tests))
+    return [row for rows, _ in both for row in rows], [row for _, rows in both for row in rows]
+
+
+def _both_ways(model: Model, case: StudyCase) -> tuple[list[CaseRow], list[CaseRow]]:
+    with working_on(f"case {case.name}"):
+        cached, probabilities, scan = _predicted(model, case)
+        one = merged(model.protocol, {"evaluation": {"largest_component": True}})
+
+        def scored(protocol: StudyProtocol) -> list[CaseRow]:
+            label = label_map_on_scan(probabilities[0].cpu().numpy(), protocol, cached, scan)
+            return case_rows(case, score_label_map(label, protocol, cached, scan))
+
+        return scored(model.protocol), scored(one)
+
+
+def _predicted(model: Model, case: StudyCase) -> tuple[CachedCase, torch.Tensor, sitk.Image]:
+    """A case on the study's grid, S's probabilities there, and the scan as it is."""
+    files = Case(name=case.name, part="test", image=case.image, label=case.reference)
+    cached = cached_case(files, model.config.cache, model.protocol)
+    segmenter = load_segmenter(model.config, model.protocol, model.segmenter)
+    probabilities = predict_on_grid(segmenter, model.protocol, cached)
+    return cached, probabilities, read_image(case.image, case=case.name)
+
+
 def score_sums(rows: Iterable[CaseRow], part: Part, organs: Collection[str]) -> dict[str, Scores]:
     """The scores of one part's cases as sums, by site.
 
@@ -127,17 +158,11 @@ def _score_one(model: Model, study_case: StudyCase, predictions: Path | None) ->
 
 def _scores_of(model: Model, study_case: StudyCase, predictions: Path | None) -> Scored:
     protocol = model.protocol
-    case = Case(
-        name=study_case.name, part="test", image=study_case.image, label=study_case.reference
-    )
-    cached = cached_case(case, model.config.cache, protocol)
-    segmenter = load_segmenter(model.config, protocol, model.segmenter)
-    probabilities = predict_on_grid(segmenter, protocol, cached)
-    scan = read_image(case.image, case=case.name)
+    cached, probabilities, scan = _predicted(model, study_case)
     label = label_map_on_scan(probabilities[0].cpu().numpy(), protocol, cached, scan)
     scores = score_label_map(label, protocol, cached, scan)
     if predictions is not None and study_case.part == "test":
-        write_label_map(label, scan, predictions / f"{case.name}.nii.gz")
+        write_label_map(label, scan, predictions / f"{study_case.name}.nii.gz")
     rows = case_rows(study_case, scores)
     if study_case.part == "test" or model.confidence is None:
         return rows, []

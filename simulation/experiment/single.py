@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
 from protocol.wire.reports import EvaluationReport
+from server.monitoring.hints import hints_of, in_doubt, scored_sums
 from server.monitoring.metrics import package_versions
 from server.monitoring.progress import TerminalWatcher
 from server.monitoring.run_folder import CheckpointWatcher
@@ -25,9 +26,17 @@ from simulation.experiment.grid import fitted_protocol
 from simulation.experiment.methods import Method
 from simulation.experiment.options import RunOptions
 from simulation.experiment.preparation import check_cases, prepare_sites, threads_of_site
-from simulation.experiment.scoring import Scores, best_model, score_model, score_sums
-from simulation.experiment.single_result import Outcome, result_json, write_tables
+from simulation.experiment.scoring import (
+    Model,
+    Scores,
+    best_model,
+    score_both_ways,
+    score_model,
+    score_sums,
+)
+from simulation.experiment.single_result import Outcome, added, result_json, write_tables
 from simulation.experiment.single_summary import print_summary
+from simulation.experiment.store import CaseRow
 from simulation.experiment.training import POOLED_SITE, train_alone, train_pooled
 from simulation.folds import choose_fold, refuse_needless_folds
 from simulation.layouts import StudyCase
@@ -72,7 +81,7 @@ def run_single(options: RunOptions, console: Console) -> None:
     _print_plan(options, protocol, console)
     record = _federate(options, protocol, configs, cohort, console)
     with spawned_pool(options.workers) as pool:
-        withheld, by_study = _score(options, record, configs, cases, pool)
+        withheld, tested = _score(options, record, configs, cases, pool)
         alone, pooled = _train_others(options, record, configs, cases, pool, console)
     outcome = Outcome(
         record=record,
@@ -81,7 +90,9 @@ def run_single(options: RunOptions, console: Console) -> None:
         withheld=withheld,
         local_only=alone,
         pooled=pooled,
-        by_study=by_study,
+        by_study=tested.by_study,
+        failed=tested.failed,
+        hints=hints_of(record, tested.largest_component),
     )
     write_tables(outcome, options.out / "tables")
     write_json(options.out / "result.json", result_json(outcome))
@@ -140,26 +151,61 @@ def _federate(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tested:
+    """What the study's own test labels say of the model; empty where they need not be asked.
+
+    Attributes:
+        by_study: Scores by site, where a site's own are not all of them.
+        failed: Rows of cases that failed, where any did.
+        largest_component: By organ, scores with the largest component kept, where some are far off.
+    """
+
+    by_study: dict[str, Scores] = field(default_factory=dict)
+    failed: list[CaseRow] = field(default_factory=list)
+    largest_component: Scores | None = None
+
+
 def _score(
     options: RunOptions,
     record: StudyRecord,
     configs: Mapping[str, SiteConfig],
     cases: Sequence[StudyCase],
     pool: Executor,
-) -> tuple[dict[str, Scores], dict[str, Scores]]:
-    """By site: scores of withheld cases, and of test cases where a site's own are not all of them.
+) -> tuple[dict[str, Scores], _Tested]:
+    """Scores of withheld cases by site, and what the test cases' labels add to the sites' scores.
 
     No site ever sees these labels.
     """
     # A site that is left out has no file; all simulated sites share device and cache.
     model = replace(best_model(record, next(iter(configs.values()))), confidence=None)
     withheld = [case for case in cases if case.part == "unlabelled" and case.site in configs]
-    tests: list[StudyCase] = []
-    if options.hidden or options.left_out:
-        tests = [case for case in cases if case.part == "test"]
-    rows, _ = score_model(model, [*withheld, *tests], pool=pool)
+    rows, _ = score_model(model, withheld, pool=pool)
     organs = record.protocol.organ_names
-    return score_sums(rows, "withheld", organs), score_sums(rows, "test", organs)
+    return score_sums(rows, "withheld", organs), _test(options, model, record, cases, pool)
+
+
+def _test(
+    options: RunOptions,
+    model: Model,
+    record: StudyRecord,
+    cases: Sequence[StudyCase],
+    pool: Executor,
+) -> _Tested:
+    """Scan by scan, where sites lack labels or something is wrong: else there is nothing to add."""
+    organs = record.protocol.organ_names
+    own = [scored_sums(record.best_evaluation, organ)[1] for organ in organs]
+    doubted = [sums for sums in own if in_doubt(sums)]
+    of_study = bool(options.hidden or options.left_out)
+    if not (of_study or doubted or any(sums.failures.total for sums in own)):
+        return _Tested()
+    rows, largest = score_both_ways(model, cases, pool)
+    one_piece = added(score_sums(largest, "test", organs).values())
+    return _Tested(
+        by_study=score_sums(rows, "test", organs) if of_study else {},
+        failed=[row for row in rows if row.failure],
+        largest_component=one_piece if doubted else None,
+    )
 
 
 def _train_others(

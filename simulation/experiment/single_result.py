@@ -1,6 +1,6 @@
 """The result of one simulated study: result.json and the tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,7 +10,7 @@ from protocol.wire.metrics import HIGHEST
 from protocol.wire.reports import EvaluationReport
 from server.rounds.record import RoundRecord, StudyRecord
 from simulation.experiment.scoring import Scores
-from simulation.experiment.store import Record, RoundRow, write_rows
+from simulation.experiment.store import CaseRow, Record, RoundRow, write_rows
 from simulation.experiment.training import round_rows
 
 ModelName = Literal[
@@ -61,6 +61,8 @@ class Outcome:
         pooled: Of one model on all sites' cases, trained for the steps of all, by site.
         by_study: Scores of test cases against all organs, also those that their site has not
             drawn, and of sites that were left out; {} where all sites drew all and took part.
+        failed: Rows of the test cases that failed; they are the study's own, and named.
+        hints: What is wrong, and what may help.
     """
 
     record: StudyRecord
@@ -70,6 +72,8 @@ class Outcome:
     local_only: Mapping[str, EvaluationReport] = field(default_factory=dict)
     pooled: Mapping[str, EvaluationReport] = field(default_factory=dict)
     by_study: Mapping[str, Scores] = field(default_factory=dict)
+    failed: Sequence[CaseRow] = ()
+    hints: Sequence[str] = ()
 
     @property
     def scores(self) -> dict[ModelName, Mapping[str, Scores]]:
@@ -105,6 +109,8 @@ def result_json(outcome: Outcome) -> dict[str, Any]:
         "rounds": [_round_json(item) for item in record.rounds],
         "sites": {site: _site_json(outcome, site) for site in record.facts},
         "overall": overall,
+        "hints": list(outcome.hints),
+        "failed": [row.model_dump() for row in outcome.failed],
         "by_study": {site: _scores_json(of_site) for site, of_site in outcome.by_study.items()},
     }
 
@@ -215,7 +221,8 @@ def _site_row(site: str, model: ModelName, organ: str, sums: OrganSums) -> SiteR
 
 
 def write_tables(outcome: Outcome, folder: Path) -> None:
-    """tables/sites.csv and tables/rounds.csv."""
+    """tables/sites.csv, rounds.csv, and failed.csv: the test cases that failed."""
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "sites.csv", site_rows(outcome), SiteRow)
     write_rows(folder / "rounds.csv", round_rows(outcome.record), RoundRow)
+    write_rows(folder / "failed.csv", outcome.failed, CaseRow)

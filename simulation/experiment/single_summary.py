@@ -8,6 +8,7 @@ from rich.table import Table
 
 from asdnet_models.reliability import SCORES
 from asdnet_models.sums import FailureCount, SumCount
+from protocol.escaping import printable
 from server.rounds import calibration
 from simulation.experiment.scoring import Scores
 from simulation.experiment.single_result import (
@@ -18,7 +19,9 @@ from simulation.experiment.single_result import (
     model_rows,
     site_rows,
 )
+from simulation.experiment.store import CaseRow
 
+_MOST_NAMED = 8
 _LITTLE, _NEARLY_ALL = 0.02, 0.98
 _KNOWS_NOTHING = 2 * math.log(2)
 _MODEL_NAMES: dict[ModelName, str] = {
@@ -59,8 +62,29 @@ def print_summary(outcome: Outcome, console: Console) -> None:
         lines.insert(
             0, "* withheld: unlabelled training scans, scored with labels known to the study alone"
         )
+    lines += [*(f"look at: {hint}" for hint in outcome.hints), *failed_lines(outcome)]
     for line in lines:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)  # a case's name may have brackets
+
+
+def failed_lines(outcome: Outcome) -> list[str]:
+    """The cases that failed, by name, an organ a line."""
+    lines = []
+    for organ in outcome.record.protocol.organ_names:
+        named = [
+            f"{row.site} {printable(row.case)} ({_how(row)})"
+            for row in outcome.failed
+            if row.organ == organ
+        ]
+        more = f" and {len(named) - _MOST_NAMED} more: tables/failed.csv"
+        shown = ", ".join(named[:_MOST_NAMED]) + (more if len(named) > _MOST_NAMED else "")
+        lines += [f"failed, {organ}: {shown}"] if named else []
+    return lines
+
+
+def _how(row: CaseRow) -> str:
+    distance = "" if row.asd_mm is None else f", ASD {row.asd_mm:.0f} mm"
+    return f"{str(row.failure).replace('_', ' ')}{distance}"
 
 
 def organ_table(outcome: Outcome) -> Table:

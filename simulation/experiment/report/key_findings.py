@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from asdnet_models.sums import FailureCount
+from server.monitoring.hints import FAR_MM
 from simulation.experiment.methods import METHODS
 from simulation.experiment.report.confidence import m_against_softmax, map_values
 from simulation.experiment.report.formatting import gap, number, several, signed, signed_span, span
@@ -50,7 +52,26 @@ def key_findings(results: Results, reference: str) -> tuple[str, ...]:
         ),
         _map(results, reference),
         *_best_map(results, reference),
+        *_failed(results, reference),
     )
+
+
+def _failed(results: Results, method: str) -> tuple[str, ...]:
+    """Organs that failed, or whose predictions lie far off on average; cases are not named."""
+    sentences = []
+    kept = results.info.protocol.get("evaluation", {}).get("largest_component")
+    for organ in results.info.organs:
+        cases = results.cases_of(method, results.setting, organ)
+        failures = FailureCount.of(cases.failure.where(cases.failure.notna(), None))
+        asd = results.summary("asd_mm", method, results.setting, organ).mean or 0.0
+        far = failures.far_off or asd > FAR_MM
+        if not failures.total and not far:
+            continue
+        words = [f"{failures}, of {len(cases)} segmentations"] if failures.total else []
+        words += [f"ASD {number(asd, 1)} mm on average"] if far else []
+        hint = "; evaluation.largest_component may help" if far and not kept else ""
+        sentences.append(f"{method}, {results.setting}, {organ}: {', '.join(words)}{hint}.")
+    return tuple(sentences)
 
 
 def _in_several_settings(results: Results, reference: str) -> list[str]:

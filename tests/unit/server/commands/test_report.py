@@ -84,6 +84,8 @@ def test_the_page(uri: str) -> None:
     assert f"{row}<td>0.850</td><td>0</td>" in page
     assert "<td>0.250</td><td>3.00</td><td>9.00</td><td>0.250</td><td>1 missed</td>" in page
     assert "within 2.0 mm of the other one" in page
+    assert "What is wrong, and what may help:" in page
+    assert "<li>rod: 1 of 2 test cases missed; try " in page
     # Where all sites have drawn everything there is nothing to say of it.
     assert "each organ is drawn" not in page
     assert "<dt>training</dt>" in page and "rounds 2, " in page and "protocol_sha256" in page

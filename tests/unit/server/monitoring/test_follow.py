@@ -217,6 +217,8 @@ def test_the_table_says_who_does_what() -> None:
     scores = {"A": {"rod": 0.5, "ball": 0.25}}
     line = progress.apply({"kind": "round", "round": 1, "line": "x", "validation_dsc": scores})
     assert line == "x"
+    line = progress.apply({"kind": "hint", "line": "rod: 1 of 2 test cases missed"})
+    assert line == "look at: rod: 1 of 2 test cases missed"
     console = Console(file=io.StringIO(), width=100)
     console.print(progress.table())
     text = console.file.getvalue()  # type: ignore[attr-defined]

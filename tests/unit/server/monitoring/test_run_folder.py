@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from memory_grid import RUN, MemoryGrid, Site, same
+from round_records import round_record
 
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model
@@ -221,6 +222,19 @@ def test_what_a_study_leaves_in_its_folder(make_protocol: MakeProtocol, tmp_path
     last = events[-1]
     assert last["line"].startswith("round   3/3  sites 2")
     assert last["validation_dsc"]["A"] == pytest.approx({"ball": 0.5, "rod": 0.5})
+
+
+def test_what_is_wrong_at_the_end_is_an_event(make_protocol: MakeProtocol, tmp_path: Path) -> None:
+    protocol = make_protocol(training={"rounds": 2})
+    record = new_record(protocol, run=RUN)
+    record.rounds += [round_record(protocol, number) for number in (1, 2)]
+    record.best_round = 2
+    folder = RunFolder(tmp_path / "one")
+    folder.create(FACTS, protocol)
+    EventWriter(folder).study_finished(record)
+    (event,) = read_events(folder.events)
+    assert event["kind"] == "hint"
+    assert event["line"].startswith("rod: 1 of 2 test cases missed; try ")
 
 
 def test_all_watchers_are_notified_in_order(make_protocol: MakeProtocol) -> None:

@@ -1,5 +1,7 @@
 """What a confidence map is worth, on maps made by hand."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -8,12 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import simulation.experiment.scoring
 from asdnet_models.inference.sliding_window import predict_confidence
 from asdnet_models.sums import FailureCount, OrganSums, ScoreSum
+from client.data.dataset import prepare_site
+from protocol.config.site import SiteConfig
+from protocol.config.study import StudyProtocol
 from simulation.experiment.scoring import (
+    Model,
     auroc,
     calibration_error,
     confidence_rows,
+    score_both_ways,
     score_sums,
     scored_cases,
 )
@@ -93,6 +101,37 @@ def test_sums_are_by_site_over_the_cases_of_one_part() -> None:
         failures=FailureCount(cases=2, missed=1),
     )
     assert sums["A"]["rod"] == OrganSums()
+
+
+def test_a_case_is_scored_as_the_study_says_and_with_the_largest_component(
+    make_site: Callable[..., SiteConfig],
+    make_protocol: Callable[..., StudyProtocol],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One prediction, with a second piece of the ball in a corner."""
+    config = make_site(labelled=1, test=1)
+    protocol = make_protocol(evaluation={"largest_component": False})
+    cached = prepare_site(config, protocol).test[0]
+    assert cached.label is not None
+    label = np.array(cached.label)
+    assert not label[:2, :2, :2].any()
+    label[:2, :2, :2] = 1
+    probabilities = torch.nn.functional.one_hot(torch.from_numpy(label).long(), 3)
+    found = (cached, probabilities.permute(3, 0, 1, 2)[None].float(), cached.case.read_scan())
+    monkeypatch.setattr(simulation.experiment.scoring, "_predicted", lambda *_: found)
+    case = StudyCase(
+        name="x", image=cached.case.image, label=None, reference=cached.case.label, part="test"
+    )
+    model = Model(config=config, protocol=protocol, segmenter={}, confidence=None)
+    with ThreadPoolExecutor(1) as pool:
+        as_it_is, largest = score_both_ways(model, [case], pool)
+    ball, alone = (next(r for r in rows if r.organ == "ball") for rows in (as_it_is, largest))
+    assert ball.dsc < alone.dsc
+    assert (ball.hd95_mm or 0) >= (alone.hd95_mm or 0)
+    assert (ball.asd_mm or 0) > (alone.asd_mm or 0)
+    assert [row for row in as_it_is if row.organ == "rod"] == [
+        row for row in largest if row.organ == "rod"
+    ]
 
 
 class _FirstClass(nn.Module):

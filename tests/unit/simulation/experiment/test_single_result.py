@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from made_scores import MISSED, seen, sums_of
 from rich.console import Console
 
 from asdnet_models.reliability import BINS, Reliability
-from asdnet_models.sums import OrganSums, SumCount
+from asdnet_models.sums import FailureKind, OrganSums, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
@@ -24,6 +25,7 @@ from simulation.experiment.single_summary import (
     pooled_lines,
     print_summary,
 )
+from simulation.experiment.store import CaseRow, read_rows
 
 
 def scored(*dsc: float) -> EvaluationReport:
@@ -238,3 +240,28 @@ def test_what_is_printed(outcome: Outcome) -> None:
     assert "0.400 (3.00)" in text
     assert "labels known to the study alone" in text
     assert "nan" not in text.lower()
+
+
+def test_what_is_wrong_is_printed_and_kept_with_the_cases_names(
+    outcome: Outcome, tmp_path: Path
+) -> None:
+    def row(case: str, failure: FailureKind, asd_mm: float | None) -> CaseRow:
+        return CaseRow(
+            site="A", case=case, part="test", organ="rod", dsc=0.0, asd_mm=asd_mm, failure=failure
+        )
+
+    failed = [row("case_1", "far_off", 41.2), *(row(f"c{n}", "missed", None) for n in range(8))]
+    outcome = replace(outcome, failed=failed, hints=["rod: 9 of 9 test cases missed"])
+    out = io.StringIO()
+    print_summary(outcome, Console(file=out, width=400))
+    text = out.getvalue()
+    assert "look at: rod: 9 of 9 test cases missed" in text
+    assert "failed, rod: A case_1 (far off, ASD 41 mm), A c0 (missed), " in text
+    assert text.rstrip().endswith("A c6 (missed) and 1 more: tables/failed.csv")
+    result = json.loads(json.dumps(result_json(outcome), allow_nan=False))
+    assert result["hints"] == ["rod: 9 of 9 test cases missed"]
+    assert [item["case"] for item in result["failed"]][:2] == ["case_1", "c0"]
+    write_tables(outcome, tmp_path)
+    assert [r.case for r in read_rows(tmp_path / "failed.csv", CaseRow)][:2] == ["case_1", "c0"]
+    # By organ, every score of all sites: DSC and ASD first.
+    assert re.search(r"ball +│ +3 │ 0\.767 │ +2\.00 │ +6\.00 │ +0\.767 │ +none", text)

@@ -61,7 +61,7 @@ def by_hand(folder: Path, *, gap: float = 0.01, kind: str = "phantom") -> Path:
                     dsc=0.90 + 0.02 * (seed - 1) - 0.01 * n - step * (n + 1),
                     # The last case of ASDNet fails in seed 2.
                     asd_mm=None if (row, seed, n) == ("ASDNet", 2, 5) else 1.0 + n,
-                    failure=(row, seed, n) == ("ASDNet", 2, 5),
+                    failure="missed" if (row, seed, n) == ("ASDNet", 2, 5) else None,
                 )
                 for n in range(6)
             ]
@@ -75,11 +75,11 @@ def test_numbers_worked_out_by_hand(tmp_path: Path) -> None:
     # left out, its case is not.
     assert cells(page, "Table 1, federated", "ASDNet")[:2] == ["0.970", "0.885 (0.019)"]
     line = cells(page, "Table 2, federated", "ASDNet")
-    assert (line[3], line[5], line[8]) == ("-", "3.50 (1.87)", "1 of 12")
+    assert (line[3], line[5], line[-1]) == ("-", "3.50 (1.87)", "1 missed of 12")
     other = cells(page, "Table 2, federated", "AttSVNet+FCN")
     # .885 less the mean of .01 to .06; all six are worse: p = 2 / 64, and one comparison alone.
     assert other[1].startswith("0.850 ")
-    assert (other[0], other[3], other[8]) == ("0.944", "0.031", "0 of 12")
+    assert (other[0], other[3], other[-1]) == ("0.944", "0.031", "0 of 12")
     record = read_csv(tmp_path / "study/report/tables/table2_federated.csv")[-1]
     assert record["row"] == "ASDNet"
     assert float(record["dsc_mean"]) == pytest.approx(0.885)
@@ -177,6 +177,19 @@ def test_failures_are_counted_and_in_no_mean(study: Path, page: str) -> None:
     # Two seeds of one case; 2 folds x 2 sites x 4 cases are 16.
     assert (line["failures"], line["segmentations"]) == ("2", "32")
     assert (line["dsc_n"], line["asd_mm_n"]) == ("16", "15")
+
+
+def test_failures_are_a_key_finding_of_the_row_that_has_them(study: Path) -> None:
+    results = Results(*read_experiment(study))
+    assert key_findings(results, "SVNet")[-1] == (
+        "SVNet, federated, rectum: 2 missed, of 32 segmentations."
+    )
+    assert not any("missed" in sentence for sentence in key_findings(results, "ASDNet"))
+    far = results.cases.asd_mm.where(results.cases.organ != "rectum", 34.0)
+    results.cases = results.cases.assign(asd_mm=far)
+    assert key_findings(results, "ASDNet")[-1] == (
+        "ASDNet, federated, rectum: ASD 34.0 mm on average; evaluation.largest_component may help."
+    )
 
 
 def test_the_page_needs_nothing_else(page: str) -> None:

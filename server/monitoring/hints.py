@@ -1,0 +1,166 @@
+"""What is wrong with a model's scores, in words, and which setting may help.
+
+Rules over what the sites sent.  Each says what was measured; where nothing is wrong, there is none.
+"""
+
+from collections.abc import Iterator, Mapping
+from statistics import fmean, median
+
+from asdnet_models.sums import OrganSums
+from protocol.config.study import StudyProtocol
+from protocol.wire.reports import EvaluationReport
+from server.rounds.record import StudyRecord
+
+# An organ with less is as good as not found; above it, what lies far off may be a second piece.
+_NOT_FOUND_DSC = 0.1
+# Mean ASD of an organ of which no case counts as far off, as scans are much larger than it.
+FAR_MM = 10.0
+# How far a site's mean DSC may lie below the other sites' median.
+_SITE_GAP = 0.15
+# What the validation DSC has gained in the last third of the rounds, of a model that still learns.
+_STILL_GAINS = 0.02
+
+# By organ, scores of the same cases with the largest component kept.
+Measured = Mapping[str, OrganSums]
+
+
+def hints_of(record: StudyRecord, largest_component: Measured | None = None) -> tuple[str, ...]:
+    """A line for each thing that is wrong with the best model.
+
+    Args:
+        record: A study, at its end or before.
+        largest_component: What that setting would change, where it was measured.
+    """
+    evaluation = record.best_evaluation
+    organs = [
+        line
+        for organ in record.protocol.organ_names
+        for line in _organ_lines(record.protocol, evaluation, organ, largest_component or {})
+    ]
+    return (*organs, *_sites_below(evaluation), *_still_learning(record))
+
+
+def in_doubt(sums: OrganSums) -> bool:
+    """Whether predictions of an organ lie far from it in part, which its DSC alone hides."""
+    return sums.failures.far_off > 0 or (sums.asd_mm.mean or 0.0) > FAR_MM
+
+
+def scored_sums(evaluation: Mapping[str, EvaluationReport], organ: str) -> tuple[str, OrganSums]:
+    """An organ's scores over all sites: of test cases, or where none has any, of validation."""
+    for part in ("test", "validation"):
+        total = sum((_of(report, part, organ) for report in evaluation.values()), OrganSums())
+        if total.dsc.count:
+            return part, total
+    return "validation", OrganSums()
+
+
+def _of(report: EvaluationReport, part: str, organ: str) -> OrganSums:
+    return report.scores[part].get(organ, OrganSums())
+
+
+def _organ_lines(
+    protocol: StudyProtocol,
+    evaluation: Mapping[str, EvaluationReport],
+    organ: str,
+    largest_component: Measured,
+) -> Iterator[str]:
+    part, sums = scored_sums(evaluation, organ)
+    if sums.dsc.mean is None:
+        return
+    failures, of = sums.failures, f"of {sums.failures.cases} {part} cases"
+    means = [_of(report, part, organ).dsc.mean for report in evaluation.values()]
+    if max(mean for mean in means if mean is not None) < _NOT_FOUND_DSC:
+        yield (
+            f"{organ}: found at no site, mean DSC {sums.dsc.mean:.2f} of {sums.dsc.count} {part} "
+            f"cases; {_to_find(protocol)}"
+        )
+        return
+    if failures.missed:
+        yield f"{organ}: {failures.missed} {of} missed; {_to_find(protocol)}"
+    if failures.made_up:
+        yield (
+            f"{organ}: {failures.made_up} {of} have it in the prediction alone; is it drawn "
+            "wherever it is seen? A site's file names what it annotates"
+        )
+    if in_doubt(sums):
+        far = f"{failures.far_off} {of} far off, " if failures.far_off else ""
+        remedy = _component_words(protocol, sums, largest_component.get(organ))
+        yield f"{organ}: {far}{_distances(sums)}; {remedy}"
+
+
+def _distances(sums: OrganSums) -> str:
+    named = (("ASD", sums.asd_mm.mean), ("HD95", sums.hd95_mm.mean))
+    words = [f"{name} {mean:.0f} mm" for name, mean in named if mean is not None]
+    return ", ".join([*words, f"DSC {sums.dsc.mean or 0:.2f}"]) + ", mean"
+
+
+def _to_find(protocol: StudyProtocol) -> str:
+    """What helps to find an organ, of what the study does not do yet."""
+    training = protocol.training
+    ways = [f"training.organ_patch_fraction above {training.organ_patch_fraction:.2f}"]
+    ways = ways if training.organ_patch_fraction < 1 else []
+    if protocol.method.supervised == "dice":
+        ways.append("method.supervised: dice+ce")
+    if protocol.evaluation.windows == "organs":
+        ways.append("evaluation.windows: body, for organs looks where it expects one")
+    coarsest = max(protocol.spacing_mm)
+    ways += [f"spacing_mm below {coarsest:g}, where the organ is thin", "more training.rounds"]
+    return f"try {'; '.join(ways)}"
+
+
+def _component_words(protocol: StudyProtocol, now: OrganSums, with_it: OrganSums | None) -> str:
+    if protocol.evaluation.largest_component:
+        return (
+            "the largest component is kept already: what it takes for the organ is larger; more "
+            "training.rounds, or patches that lie anywhere (training.organ_patch_fraction)"
+        )
+    if with_it is None:
+        return "evaluation.largest_component: true drops what lies apart from the largest piece"
+    measured = f"measured with evaluation.largest_component: {_distances(with_it)}"
+    if with_it.failures.total != now.failures.total:
+        measured += f", {with_it.failures}" if with_it.failures.total else ", none failed"
+    helps = (with_it.dsc.mean or 0) > (now.dsc.mean or 0)
+    return measured + (": set it to true" if helps else ": it does not help")
+
+
+def _sites_below(evaluation: Mapping[str, EvaluationReport]) -> Iterator[str]:
+    """Sites whose mean DSC lies far below the others', on the organs that they have in common."""
+    for part in ("test", "validation"):
+        means = {
+            site: {o: s.dsc.mean for o, s in report.scores[part].items() if s.dsc.mean is not None}
+            for site, report in sorted(evaluation.items())
+        }
+        means = {site: of_site for site, of_site in means.items() if of_site}
+        if len(means) < 3:
+            continue
+        for site, own in means.items():
+            others = [
+                fmean(theirs[organ] for organ in common)
+                for other, theirs in means.items()
+                if other != site and (common := own.keys() & theirs.keys())
+            ]
+            mine = fmean(own.values())
+            if len(others) > 1 and mine < median(others) - _SITE_GAP:
+                yield (
+                    f"site {site}: mean DSC {mine:.2f} of its {part} cases, the others "
+                    f"{min(others):.2f} to {max(others):.2f}; look at its data check "
+                    "(asdnet-site check): orientation, spacing, what its labels mean"
+                )
+        return
+
+
+def _still_learning(record: StudyRecord) -> Iterator[str]:
+    """The validation DSC rose to the end of the study."""
+    rounds = record.protocol.training.rounds
+    scored = [(r.plan.round, r.validation_dsc) for r in record.rounds]
+    known = [(number, dsc) for number, dsc in scored if dsc is not None]
+    earlier = [(number, dsc) for number, dsc in known if number <= rounds * 2 / 3]
+    if len(record.rounds) < rounds or len(known) < 3 or not earlier:
+        return
+    (first, before), (last, at_end) = earlier[-1], known[-1]
+    highest = max(dsc for _, dsc in known)
+    if at_end - before >= _STILL_GAINS and at_end >= highest - _STILL_GAINS / 4:
+        yield (
+            f"validation DSC still rose, from {before:.3f} in round {first} to {at_end:.3f} in "
+            f"round {last}; more training.rounds than {rounds} may give more"
+        )

@@ -1,0 +1,167 @@
+"""What is said of a model's scores: each rule by hand, and nothing of a good one."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from made_scores import BESIDE, MADE_UP, MISSED, seen, sums_of
+
+from asdnet_models.metrics import OrganScore
+from asdnet_models.sums import FailureCount, OrganSums
+from protocol.config.schedule import plan_round
+from protocol.config.study import StudyProtocol, merged
+from protocol.wire.reports import EvaluationReport
+from server.monitoring.hints import hints_of
+from server.rounds.record import RoundRecord, StudyRecord
+
+ORGANS = {"bladder": 1, "rectum": 2}
+GOOD = [seen(0.9)] * 5
+# Found, with a second piece far away, which a tenth of the scan's edge is beyond, or not quite.
+FAR = OrganScore(dsc=0.6, asd_mm=34.0, hd95_mm=90.0, nsd=0.4, failure="far_off")
+STRAY = replace(FAR, asd_mm=24.0, failure=None)
+
+
+def report(part: str = "test", **organs: list[OrganScore] | OrganSums) -> EvaluationReport:
+    scores = {o: s if isinstance(s, OrganSums) else sums_of(*s) for o, s in organs.items()}
+    none = dict.fromkeys(scores, OrganSums())
+    cases = max(sums.dsc.count for sums in scores.values())
+    return EvaluationReport(
+        seconds=1.0,
+        cases={"validation": 0, "test": 0} | {part: cases},
+        scores={"validation": none, "test": none} | {part: scores},
+    )
+
+
+def study(
+    sites: Mapping[str, EvaluationReport],
+    curve: tuple[float | None, ...] = (0.5, 0.8, 0.8),
+    **changes: Any,
+) -> StudyRecord:
+    protocol = merged(
+        StudyProtocol(organs=ORGANS, training={"rounds": len(curve)}),  # type: ignore[arg-type]
+        changes,
+    )
+    rounds = [
+        RoundRecord(
+            plan=plan_round(protocol, number),
+            seconds=1.0,
+            bytes_down={},
+            bytes_up={},
+            reports={},
+            left_out={},
+            evaluation=sites if number == len(curve) else None,
+            validation_dsc=dsc,
+        )
+        for number, dsc in enumerate(curve, 1)
+    ]
+    return StudyRecord(
+        run="tiny",
+        protocol=protocol,
+        facts={},
+        segmenter={},
+        confidence=None,
+        rounds=rounds,
+        best_round=len(curve),
+    )
+
+
+def only_hint(record: StudyRecord, **measured: OrganSums) -> str:
+    (line,) = hints_of(record, measured or None)
+    assert "\n" not in line
+    return line
+
+
+def test_of_a_good_model_nothing_is_said() -> None:
+    site = report(bladder=GOOD, rectum=GOOD)
+    assert hints_of(study({"A": site, "B": site, "C": site})) == ()
+    assert hints_of(study({})) == ()
+
+
+def test_what_lies_far_off_is_said_with_the_setting_that_may_help() -> None:
+    sites = {"A": report(bladder=GOOD, rectum=[*GOOD, FAR, FAR]), "B": report(rectum=[*GOOD, FAR])}
+    line = only_hint(study(sites))
+    assert line == (
+        "rectum: 3 of 13 test cases far off, ASD 9 mm, HD95 23 mm, DSC 0.83, mean; "
+        "evaluation.largest_component: true drops what lies apart from the largest piece"
+    )
+    kept = study(sites, evaluation={"largest_component": True})
+    assert "is kept already" in only_hint(kept)
+
+
+def test_failures_of_none_never_stand_beside_a_large_distance() -> None:
+    """A scan's edge is far longer than a heart: 24 mm are no failure, and no segmentation."""
+    line = only_hint(study({"A": report(rectum=[STRAY] * 4)}))
+    assert line.startswith("rectum: ASD 24 mm, HD95 90 mm, DSC 0.60, mean; evaluation.largest")
+    # Failures of too few cases are withheld: the distance is there all the same.
+    withheld = replace(sums_of(*[STRAY] * 9, MISSED), failures=FailureCount())
+    assert "ASD 24 mm" in only_hint(study({"A": report(rectum=withheld)}))
+
+
+def test_what_the_setting_does_is_said_where_it_was_measured() -> None:
+    record = study({"A": report(rectum=[*GOOD, FAR])})
+    better = only_hint(record, rectum=sums_of(*GOOD, seen(0.8, 2.0)))
+    assert better.endswith(
+        "measured with evaluation.largest_component: ASD 1 mm, HD95 4 mm, DSC 0.88, mean, none "
+        "failed: set it to true"
+    )
+    worse = only_hint(record, rectum=sums_of(*GOOD, BESIDE))
+    assert worse.endswith("DSC 0.75, mean: it does not help")
+
+
+def test_an_organ_that_is_found_nowhere() -> None:
+    sites = {"A": report(bladder=GOOD, rectum=[MISSED] * 3), "B": report(rectum=[seen(0.05)] * 3)}
+    line = only_hint(study(sites))
+    assert line.startswith("rectum: found at no site, mean DSC 0.03 of 6 test cases; try ")
+    assert "organ_patch_fraction above 0.67" in line
+    assert "method.supervised: dice+ce" in line
+    assert "spacing_mm below 1" in line
+    assert "windows" not in line
+
+
+def test_an_organ_missed_in_some_cases() -> None:
+    sites = {"A": report(rectum=[*GOOD, MISSED, MISSED])}
+    assert only_hint(study(sites)).startswith("rectum: 2 of 7 test cases missed; try ")
+    line = only_hint(study(sites, evaluation={"windows": "organs"}))
+    assert "evaluation.windows: body" in line
+
+
+def test_an_organ_made_up() -> None:
+    line = only_hint(study({"A": report(rectum=[*GOOD, MADE_UP])}))
+    assert "rectum: 1 of 6 test cases have it in the prediction alone" in line
+
+
+def test_a_site_far_below_the_others() -> None:
+    good = report(bladder=GOOD, rectum=GOOD)
+    sites = {"A": good, "B": good, "C": report(bladder=[seen(0.5)] * 4)}
+    line = only_hint(study(sites))
+    assert line.startswith("site C: mean DSC 0.50 of its test cases, the others 0.90 to 0.90;")
+    assert "asdnet-site check" in line
+    # Of two nobody knows which is odd.
+    assert hints_of(study({"A": sites["A"], "C": sites["C"]})) == ()
+
+
+def test_validation_cases_are_looked_at_where_there_is_no_test_case() -> None:
+    line = only_hint(study({"A": report("validation", rectum=[*GOOD, MISSED])}))
+    assert line.startswith("rectum: 1 of 6 validation cases missed")
+
+
+@pytest.mark.parametrize(
+    ("curve", "rises"),
+    [
+        ((0.3, 0.5, 0.7, 0.74, 0.76, 0.78), True),
+        ((0.3, 0.7, 0.78, 0.78, 0.785, 0.79), False),  # levelled out
+        ((0.3, 0.5, 0.7, 0.74, 0.85, 0.78), False),  # better before
+        ((0.3, None, None, None, None, 0.78), False),  # two points
+        ((None, None, None, 0.5, 0.6, 0.7), True),
+        ((None,) * 6, False),
+    ],
+)
+def test_a_validation_score_that_still_rises(curve: tuple[float | None, ...], rises: bool) -> None:
+    record = study({"A": report(bladder=GOOD)}, curve)
+    lines = hints_of(record)
+    assert len(lines) == rises
+    if rises:
+        assert lines[0].startswith("validation DSC still rose, from ")
+        record.rounds.pop(0)  # a study that stopped early has not had its rounds
+        assert hints_of(record) == ()
