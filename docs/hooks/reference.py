@@ -32,7 +32,7 @@ ROOMS = ("asdnet_models", "protocol", "client", "server", "simulation")
 # Study files of docs/examples, and what each shows.
 EXAMPLES = {
     "isotropic.yaml": "voxels about as long as wide (hippocampus, 1 mm)",
-    "anisotropic.yaml": "voxels much longer than wide (heart, 1.6 x 1.6 x 10 mm)",
+    "anisotropic.yaml": "voxels much longer than wide (heart, 1.5 x 1.5 x 8 mm)",
 }
 # Values that a field's own type does not list.
 _NAMES: Mapping[str, Iterable[str]] = {"network.architecture": NETWORKS, "method.name": METHODS}
@@ -77,9 +77,11 @@ def study_file() -> str:
             "value of the wrong type and a value that is not allowed are refused, all at once.\n",
             "```yaml\nname: pelvis-2026\norgans: {bladder: 1, prostate: 2, rectum: 3}\n"
             "training: {rounds: 100}\n```\n",
-            f"Below, {named} are [presets](presets.md); a cell is empty where the value is the "
-            "paper's. Lengths are in mm, edges in voxels, three values stand for x, y and z "
-            "(to the left, to the back, up).\n",
+            "Two whole files stand here as a plan from the sites' data writes them, each value "
+            "below its reason. In the tables "
+            f"{named} are [presets](presets.md); a cell is empty where the value is the paper's. "
+            "Lengths are in mm, edges in voxels; three values stand for x, y and z (to the left, "
+            "to the back, up).\n",
             *(_example(name, title) for name, title in EXAMPLES.items()),
             *_sections(StudyProtocol, "The study", values=values),
         ]

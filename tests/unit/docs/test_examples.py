@@ -11,14 +11,15 @@ import torch
 
 from client.training.rehearsal import made_step
 from protocol.config.site import SiteConfig
-from protocol.config.study import StudyProtocol, read_yaml
+from protocol.config.study import StudyProtocol
+from protocol.config.study_file import read_study
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted((ROOT / "docs" / "examples").glob("*.yaml"))
 
 
 def study(name: str) -> StudyProtocol:
-    return read_yaml(ROOT / "docs" / "examples" / name, StudyProtocol)
+    return read_study(ROOT / "docs" / "examples" / name)
 
 
 def test_there_is_one_of_each_kind() -> None:
@@ -45,10 +46,13 @@ def test_an_example_trains_a_step(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_line_of_an_example_that_is_not_obvious_is_explained(file: Path) -> None:
+def test_every_value_of_an_example_stands_below_its_reason(file: Path) -> None:
     lines = file.read_text(encoding="utf-8").splitlines()
-    assert sum("#" in line for line in lines) > 15
     assert max(map(len, lines)) <= 100
+    first = lines.index("base: planned")
+    for above, line in zip(lines[first:], lines[first + 1 :], strict=False):
+        if not line.strip().startswith("#") and not line.endswith(":") and "name:" not in line:
+            assert above.strip().startswith("#"), line
 
 
 def test_the_reference_shows_the_examples_whole() -> None:
