@@ -36,7 +36,8 @@ from benchmarks.beside_nnunet_plan import (
 from benchmarks.beside_nnunet_report import PAGE, write_page
 from benchmarks.beside_nnunet_run import run
 from benchmarks.processes import MeasurementError, nothing_left_running
-from protocol.config.study import ProtocolError, StudyProtocol, read_yaml
+from protocol.config.study import ProtocolError
+from protocol.config.study_file import read_study
 from protocol.files import LockedError, locked
 from simulation.errors import SplitError
 
@@ -161,7 +162,7 @@ def check(comparison: Comparison) -> None:
             )
     studies = {comparison.study(job): job for job in comparison.jobs if job.system == OURS}
     for path, job in studies.items():
-        organs = sorted(read_yaml(path, StudyProtocol).organs.values())
+        organs = sorted(read_study(path).organs.values())
         if organs != sorted(DATA[job.data].organs.values()):
             mistakes.append(f"{path}: organs: must have the values of {DATA[job.data].organs}")
     for job in comparison.jobs:

@@ -21,7 +21,8 @@ from asdnet_models.metrics import score_label_maps
 from benchmarks.beside_nnunet_plan import Split
 from client.data.case import Part
 from protocol.config.site import SiteConfig
-from protocol.config.study import StudyProtocol, merged, read_yaml
+from protocol.config.study import StudyProtocol, merged
+from protocol.config.study_file import read_study
 from protocol.files import write_json
 from server.monitoring.metrics import package_versions
 from server.rounds.record import StudyRecord
@@ -53,7 +54,7 @@ def study_of(job: Mapping[str, Any], rounds: int | None, local_steps: int) -> St
 
     nnU-Net does not validate within the time either, and of both the last model counts.
     """
-    study = read_yaml(Path(job["study"]), StudyProtocol)
+    study = read_study(Path(job["study"]))
     rounds = rounds or study.training.rounds
     training = {"rounds": rounds, "local_steps": local_steps}
     changes = {"training": training, "evaluation": {"every_rounds": rounds}}

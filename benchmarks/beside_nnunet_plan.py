@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from protocol.config.study_file import read_study
 from simulation.folds import choose_fold
 from simulation.layouts import StudyCase, read_cohort
 from simulation.split import deal_to_sites
@@ -283,5 +283,5 @@ class Comparison:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a study file: another one is another system."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Of the whole study that a file makes: another one is another system."""
+    return read_study(path).digest

@@ -35,7 +35,7 @@ from benchmarks.beside_nnunet_plan import (
 )
 from benchmarks.common import ROOT
 from benchmarks.processes import MeasurementError, Processes
-from protocol.config.study import StudyProtocol, read_yaml
+from protocol.config.study_file import read_study
 from protocol.files import write_json
 
 _PEER = Path(__file__).parent / "peers" / "nnunet" / "job.py"
@@ -57,8 +57,8 @@ def run(comparison: Comparison, speed_seconds: float) -> list[str]:
     with Processes(comparison.folder / "logs", _ONE_THREAD) as processes:
         for job in {job.set_name: job for job in comparison.to_do()}.values():
             _drain([_prepare(comparison, job, processes)])
-        for job in {job.speed_name: job for job in comparison.to_do()}.values():
-            if not comparison.speed(job).exists():
+        for path, job in {comparison.speed(job): job for job in comparison.to_do()}.items():
+            if not path.exists():
                 _measure(comparison, job, processes, speed_seconds)
         waiting = deque(comparison.to_do())
         typer.echo(f"{len(waiting)} jobs to do")
@@ -167,8 +167,11 @@ def _measure(comparison: Comparison, job: Job, processes: Processes, seconds: fl
     typer.echo(f"{_now()} speed of {job.speed_name} beside {pair}")
     works, files = [], []
     for core, system in zip(CORES, pair, strict=True):
-        files.append(comparison.folder / "speed" / f".core{core}.json")
-        spec = _spec(comparison, job, system, files[-1].parent / f".core{core}") | {
+        # Anew each time: a folder of another set's scans would be trained on, too.
+        folder = comparison.folder / "speed" / f".core{core}"
+        shutil.rmtree(folder, ignore_errors=True)
+        files.append(folder / "measured.json")
+        spec = _spec(comparison, job, system, folder) | {
             "stage": "speed",
             "seconds": seconds,
             "result": str(files[-1]),
@@ -201,7 +204,7 @@ def steps_of(comparison: Comparison, job: Job) -> int:
     speed = json.loads(comparison.speed(job).read_text(encoding="utf-8"))
     if job.system != OURS:
         return steps_of_nnunet(job.minutes, speed)
-    rounds = read_yaml(comparison.study(job), StudyProtocol).training.rounds
+    rounds = read_study(comparison.study(job)).training.rounds
     return steps_of_ours(job.minutes, rounds, speed)
 
 
