@@ -21,7 +21,7 @@ from asdnet_models.metrics import score_label_maps
 from benchmarks.beside_nnunet_plan import Split
 from client.data.case import Part
 from protocol.config.site import SiteConfig
-from protocol.config.study import StudyProtocol, merged
+from protocol.config.study import EvaluationConfig, StudyProtocol, merged
 from protocol.config.study_file import read_study
 from protocol.files import write_json
 from server.monitoring.metrics import package_versions
@@ -34,6 +34,8 @@ from simulation.split import write_sites
 
 # As `asdnet-sim tables --settings pooled --rows SVNet --study FILE` trains it.
 ROW = "SVNet"
+# Of the surface Dice, for both systems: a study's default.
+TOLERANCE_MM = EvaluationConfig().nsd_tolerance_mm
 _SITE = "P"
 # Steps of the short rounds from which the time of a round without steps is told.
 _FEW = 4
@@ -151,6 +153,7 @@ def score(job: Mapping[str, Any]) -> dict[str, Any]:
             sitk.GetArrayFromImage(reference),
             reference.GetSpacing()[::-1],
             job["organs"],
+            tolerance_mm=TOLERANCE_MM,
         )
         part = "test" if name in split.test else "withheld"
         rows += [{"case": name, "part": part, "organ": o, **asdict(s)} for o, s in scores.items()]

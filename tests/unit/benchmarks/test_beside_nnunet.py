@@ -70,7 +70,7 @@ def finish(made: Comparison, job: Job, dsc: Mapping[str, float], **facts: object
         for case, value in dsc.items():
             for organ in ("right-ventricle", "myocardium"):
                 asd = "" if value == 0 else 10 * (1 - value)
-                writer.writerow([case, "test", organ, value, asd, value == 0])
+                writer.writerow([case, "test", organ, value, asd, "" if value else "missed"])
     (folder / "done.json").write_text(
         json.dumps(
             {
@@ -266,8 +266,9 @@ def test_the_label_maps_of_either_system_are_scored_on_the_scans_grid(tmp_path: 
     with (tmp_path / "cases.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert (first["case"], first["part"], first["organ"]) == ("a", "test", "first")
-    assert (float(first["dsc"]), float(first["asd_mm"]), first["failure"]) == (1, 0, "False")
-    assert (float(second["dsc"]), second["asd_mm"], second["failure"]) == (0, "", "True")
+    assert (float(first["dsc"]), float(first["asd_mm"]), first["failure"]) == (1, 0, "")
+    assert (float(second["dsc"]), second["asd_mm"], second["failure"]) == (0, "", "missed")
+    assert float(first["nsd"]) == 1 and second["hd95_mm"] == ""
 
 
 def test_the_page_pairs_cases_and_seeds_and_says_whether_the_interval_is_off_zero(
