@@ -236,12 +236,16 @@ class PatchSampler:
         low = np.clip(centre - self._patch // 2, 0, np.maximum(shape - self._patch, 0))
         low = low - np.maximum(self._patch - shape, 0) // 2 - (edges - self._patch) // 2
         start, stop = np.maximum(low, 0), np.minimum(low + edges, shape)
-        patch = np.asarray(array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+        patch = np.asarray(array[_box(start, stop)])
         if patch.shape == tuple(edges):
             return patch
-        widths = list(zip(start - low, low + edges - stop, strict=True))
-        padded: NDArray[Any] = np.pad(patch, widths, constant_values=value)
+        padded = np.full(edges, value, array.dtype)
+        padded[_box(start - low, stop - low)] = patch
         return padded
+
+
+def _box(start: NDArray[np.int_], stop: NDArray[np.int_]) -> tuple[slice, ...]:
+    return tuple(slice(low, high) for low, high in zip(start.tolist(), stop.tolist(), strict=True))
 
 
 def _stack(patches: Sequence[NDArray[Any]]) -> Tensor:

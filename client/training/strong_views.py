@@ -8,14 +8,16 @@ Methods 2021), written anew for one channel on a CPU.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
+from torch.linalg import vector_norm
+from torch.nn.functional import grid_sample, interpolate, pad
 
 from protocol.config.study import StudyProtocol
 from protocol.config.training import FLIPS
@@ -38,22 +40,30 @@ class Move:
     Attributes:
         matrix: (3, 3); offsets from the view's centre to offsets from the cut's, both in voxels.
         kept: The axis whose slices stay slices; None where the view is turned out of all of them.
+        mirrored: The axes of a mirror image that is not moved otherwise; None of any other view.
+        patch: Voxels of the view.
     """
 
     matrix: NDArray[np.float64]
     kept: int | None
+    mirrored: list[int] | None
+    patch: Edges
 
-    def edges(self, patch: Edges) -> Edges:
+    @cached_property
+    def edges(self) -> Edges:
         """What the view shows of the scan, voxels; odd where the patch is, so that centres meet."""
-        needed = np.abs(self.matrix) @ (patch - 1) + 1
-        shown: Edges = patch + 2 * np.ceil((needed - patch) / 2 - 1e-6).astype(int)
+        if self.mirrored is not None:
+            return self.patch
+        needed = np.abs(self.matrix) @ (self.patch - 1) + 1
+        shown: Edges = self.patch + 2 * np.ceil((needed - self.patch) / 2 - 1e-6).astype(int)
         return shown
 
 
 def draw_moves(protocol: StudyProtocol, count: int, rng: np.random.Generator) -> list[Move]:
     """A turn, a scale and mirror images for each of `count` views."""
-    turned, spacing = turned_about(protocol), np.array(protocol.spacing_mm)
-    return [_draw_move(turned, spacing, protocol.training.flips, rng) for _ in range(count)]
+    turned, patch = turned_about(protocol), np.array(protocol.patch_voxels)
+    spacing, flips = np.array(protocol.spacing_mm), protocol.training.flips
+    return [_draw_move(turned, spacing, flips, patch, rng) for _ in range(count)]
 
 
 def turned_about(protocol: StudyProtocol) -> list[int]:
@@ -66,17 +76,25 @@ def _draw_move(
     turned: Sequence[int],
     spacing_mm: NDArray[np.float64],
     flips: Sequence[str],
+    patch: Edges,
     rng: np.random.Generator,
 ) -> Move:
-    """About the axes `turned`, in mm."""
-    rotation, kept = np.eye(3), 2 if len(turned) > 1 else turned[0]
-    if mixed := rng.random() < _MOVED:
+    """A turn about the axes `turned`, in mm."""
+    is_turned, is_scaled = rng.random() < _MOVED, rng.random() < _MOVED
+    scale = _either_side(rng, *_SCALE) if is_scaled else 1.0
+    flipped = [axis for axis, flip in enumerate(FLIPS) if flip in flips and rng.random() < 0.5]
+    matrix = np.eye(3) / scale
+    matrix[:, flipped] *= -1
+    if is_turned:
         for axis in turned:
-            rotation = rotation @ _turn(axis, math.radians(rng.uniform(-1, 1) * _ROTATION_DEG))
-    scale = _either_side(rng, *_SCALE) if rng.random() < _MOVED else 1.0
-    mirror = [-1.0 if flip in flips and rng.random() < 0.5 else 1.0 for flip in FLIPS]
-    matrix = rotation * spacing_mm / spacing_mm[:, None] / scale * mirror
-    return Move(matrix=matrix, kept=None if mixed and len(turned) > 1 else kept)
+            angle = math.radians(rng.uniform(-1, 1) * _ROTATION_DEG)
+            matrix = _turn(axis, angle) * spacing_mm / spacing_mm[:, None] @ matrix
+    return Move(
+        matrix=matrix,
+        kept=None if is_turned and len(turned) > 1 else turned[-1],
+        mirrored=None if is_turned or is_scaled else flipped,
+        patch=patch,
+    )
 
 
 def _turn(axis: int, angle: float) -> NDArray[np.float64]:
@@ -95,7 +113,7 @@ def _either_side(rng: np.random.Generator, low: float, high: float) -> float:
 def edges_of(moves: Sequence[Move], patch_voxels: Sequence[int]) -> Edges:
     """What must be cut for all of these views, at least the patch."""
     patch = np.array(patch_voxels)
-    cut: Edges = np.maximum.reduce([patch, *(move.edges(patch) for move in moves)])
+    cut: Edges = np.maximum.reduce([patch, *(move.edges for move in moves)])
     return cut
 
 
@@ -118,87 +136,94 @@ def strong_views(
     Returns:
         Image and label of the patch's size, moved alike.
     """
-    patch, spacing = np.array(protocol.patch_voxels), np.array(protocol.spacing_mm)
+    spacing = np.array(protocol.spacing_mm)
     fine = [axis for axis in range(3) if spacing[axis] <= _FINE * spacing.min()]
-    views = [
-        _intensities(_moved(sample[0], move, patch, "bilinear"), fine, rng)
-        for sample, move in zip(image, moves, strict=True)
-    ]
-    labels = None
-    if label is not None:
-        pairs = zip(label, moves, strict=True)
-        moved = [_moved(sample[0], move, patch, "nearest") for sample, move in pairs]
-        labels = torch.stack(moved)[:, None]
-    return torch.stack(views)[:, None], labels
+    cuts = zip(image[:, 0], moves, strict=True)
+    views = torch.stack([_intensities(_moved(cut, move), fine, rng) for cut, move in cuts])
+    if label is None:
+        return views[:, None], None
+    pairs = zip(label[:, 0], moves, strict=True)
+    labels = torch.stack([_moved_label(cut, move) for cut, move in pairs])
+    return views[:, None], labels[:, None]
 
 
 # ---- geometry -----------------------------------------------------------------------------------
 
 
-def _moved(cut: Tensor, move: Move, patch: Edges, mode: str) -> Tensor:
-    """(X, Y, Z) of a cut to the patch that the view shows."""
-    cut = _centre(cut, move.edges(patch))
-    diagonal = np.diag(np.diag(move.matrix))
-    if np.array_equal(np.abs(move.matrix), np.eye(3)):
-        mirrored = [axis for axis in range(3) if diagonal[axis, axis] < 0]
-        return cut.flip(mirrored) if mirrored else cut
-    values = cut.float()
+def _moved(image: Tensor, move: Move) -> Tensor:
+    """(X, Y, Z) of a cut to the patch that the view shows, linear."""
+    image = _centre(image, move.edges)
+    if move.mirrored is not None:
+        return image.flip(move.mirrored) if move.mirrored else image
     if move.kept is None:
-        moved = _sampled(values, move.matrix, patch, mode)
+        return _sampled(image[None], move.matrix, move)[0]
+    planes = image.movedim(move.kept, 0)
+    matrix = np.delete(np.delete(move.matrix, move.kept, 0), move.kept, 1)
+    # Within slices, which share a grid, and between them: what leaves less for the other first.
+    if move.patch[move.kept] < move.edges[move.kept]:
+        planes = _sampled(_between(planes, move), matrix, move)
     else:
-        moved = _by_slices(values, move, patch, mode)
-    return moved.to(cut.dtype)
+        planes = _between(_sampled(planes, matrix, move), move)
+    return planes.movedim(0, move.kept)
+
+
+def _moved_label(label: Tensor, move: Move) -> Tensor:
+    """The nearest voxel's class."""
+    label = _centre(label, move.edges)
+    if move.mirrored is not None:
+        return label.flip(move.mirrored) if move.mirrored else label
+    index = np.zeros((1, 1, 1), np.int32)
+    for edge, places in zip(move.edges.tolist(), _places(move.matrix, move.patch), strict=True):
+        index = index * np.int32(edge) + (places + np.float32(edge / 2)).astype(np.int32)
+    return torch.from_numpy(label.contiguous().numpy().ravel()[index])
 
 
 def _centre(cut: Tensor, edges: Edges) -> Tensor:
     """The middle of a cut, no larger than it."""
-    low = [max(0, (have - need) // 2) for have, need in zip(cut.shape, edges, strict=True)]
-    return cut[tuple(slice(n, have - n) for n, have in zip(low, cut.shape, strict=True))]
+    for axis, need in enumerate(edges.tolist()):
+        low = max(0, (cut.shape[axis] - need) // 2)
+        cut = cut.narrow(axis, low, cut.shape[axis] - 2 * low)
+    return cut
 
 
-def _by_slices(cut: Tensor, move: Move, patch: Edges, mode: str) -> Tensor:
-    """Within slices, and between them; whichever first leaves less for the other.
-
-    A third of the time that `_sampled` takes: all slices share the plane's weights.
-    """
-    axis = move.kept
-    assert axis is not None
-    rest = [a for a in range(3) if a != axis]
-    planes = cut.movedim(axis, 0)
-    step = float(move.matrix[axis, axis])
-    fewer = int(patch[axis]) < len(planes)
-    if fewer:
-        planes = _between(planes, step, int(patch[axis]), mode)
-    planes = _sampled(planes, move.matrix[np.ix_(rest, rest)], patch[rest], mode)
-    if not fewer:
-        planes = _between(planes, step, int(patch[axis]), mode)
-    return planes.movedim(0, axis).contiguous()
-
-
-def _sampled(cut: Tensor, matrix: NDArray[np.float64], patch: Edges, mode: str) -> Tensor:
-    """(*edges) or, within slices, (N, *edges) to the patch's edges, by PyTorch's grid."""
+def _places(matrix: NDArray[np.float64], patch: Edges) -> Iterator[NDArray[np.float32]]:
+    """By axis of a cut, where each voxel of a patch lies, voxels from the middle."""
     count = len(patch)
-    batch = cut.reshape(1, -1, *cut.shape[-count:])
-    # The grid runs from -1 to 1 over the whole of each, its last axis first.
-    scaled = matrix * patch / np.array(batch.shape[2:])[:, None]
-    theta = torch.zeros(1, count, count + 1)
-    theta[0, :, :count] = torch.from_numpy(np.ascontiguousarray(scaled[::-1, ::-1])).float()
-    shape = [*batch.shape[:2], *(int(edge) for edge in patch)]
-    grid = affine_grid(theta, shape, align_corners=False)
-    moved = grid_sample(batch, grid, mode=mode, padding_mode="border", align_corners=False)
-    return moved.reshape(*cut.shape[:-count], *moved.shape[2:])
+    lines = [np.arange(edge, dtype=np.float32) - (edge - 1) / 2 for edge in patch.tolist()]
+    for row in matrix.astype(np.float32):
+        place = np.zeros((1,) * count, np.float32)
+        for axis, line in enumerate(lines):
+            place = place + (line * row[axis]).reshape(
+                [-1 if a == axis else 1 for a in range(count)]
+            )
+        yield place
 
 
-def _between(planes: Tensor, step: float, count: int, mode: str) -> Tensor:
-    """`count` slices, `step` apart, about the middle of these, (N, ...)."""
-    last = len(planes) - 1
-    places = (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * step + last / 2
-    places = places.clamp(0, last)
-    if mode == "nearest":
-        return planes[places.round().long()]
-    below = places.floor().long()
-    upper = planes[(below + 1).clamp_max(last)]
-    return torch.lerp(planes[below], upper, (places - below).float()[:, None, None])
+def _sampled(planes: Tensor, matrix: NDArray[np.float64], move: Move) -> Tensor:
+    """(N, *edges) to (N, *patch), of all three axes or of the two within slices.
+
+    PyTorch's grid runs from -1 to 1 over the whole of a cut, its last axis first.
+    """
+    rest = [axis for axis in range(3) if len(matrix) == 3 or axis != move.kept]
+    edges, patch = move.edges[rest], move.patch[rest]
+    grid = np.empty((1, *patch, len(rest)), np.float32)
+    for row, places in enumerate(_places(2 * matrix / edges[:, None], patch)):
+        grid[0, ..., -1 - row] = places
+    return grid_sample(
+        planes[None], torch.from_numpy(grid), padding_mode="border", align_corners=False
+    )[0]
+
+
+def _between(planes: Tensor, move: Move) -> Tensor:
+    """The view's slices from those of the cut, (N, ...), linear."""
+    assert move.kept is not None
+    count, last = move.patch[move.kept], len(planes) - 1
+    step = move.matrix[move.kept, move.kept]
+    places = ((np.arange(count) - (count - 1) / 2) * step + last / 2).clip(0, last)
+    below = places.astype(int)
+    share = torch.from_numpy((places - below).astype(np.float32))[:, None, None]
+    upper = planes.index_select(0, torch.from_numpy(np.minimum(below + 1, last)))
+    return planes.index_select(0, torch.from_numpy(below)).lerp_(upper, share)
 
 
 # ---- intensities --------------------------------------------------------------------------------
@@ -257,7 +282,9 @@ def coarsened(image: Tensor, zoom: float, axes: Sequence[int]) -> Tensor:
 def gamma_changed(image: Tensor, gamma: float) -> Tensor:
     """The power of the range's fraction, at the mean and SD that there were."""
     low, high = torch.aminmax(image)
-    sd, mean = torch.std_mean(image)
     changed = ((image - low) / (high - low).clamp_min(1e-6)).pow_(gamma)
-    new_sd, new_mean = torch.std_mean(changed)
-    return (changed - new_mean) * (sd / new_sd.clamp_min(1e-6)) + mean
+    changed -= changed.mean()
+    mean = image.mean()
+    # Of norms, which PyTorch has faster than standard deviations.
+    spread = vector_norm(image - mean) / vector_norm(changed).clamp_min(1e-6)
+    return changed.mul_(spread).add_(mean)

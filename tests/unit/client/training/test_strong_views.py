@@ -135,7 +135,7 @@ def test_mirror_images_are_along_the_axes_of_its_flips(flips: tuple[str, ...]) -
 
 def test_what_is_not_moved_is_the_middle_of_the_cut() -> None:
     protocol = study()
-    still = Move(matrix=np.eye(3), kept=2)
+    still = Move(matrix=np.eye(3), kept=2, mirrored=[], patch=np.array(CUBE))
     cut = torch.randn(1, 1, 30, 20, 16)
     found, _ = moved(still, protocol, cut)
     assert torch.equal(found, cut[:, :, 3:27, 2:18])
@@ -231,7 +231,7 @@ def test_the_same_seed_gives_the_same_views_of_the_patchs_size(patch: tuple[int,
 def test_every_change_of_intensity_happens() -> None:
     """One patch that is not moved, 300 times: some views are as it was, most are not."""
     protocol = study(flips=())
-    still = [Move(matrix=np.eye(3), kept=2)]
+    still = [Move(matrix=np.eye(3), kept=2, mirrored=[], patch=np.array(CUBE))]
     noise = torch.randn(1, 1, 6, 4, 4, generator=torch.Generator().manual_seed(1))
     image = torch.nn.functional.interpolate(noise, size=CUBE, mode="trilinear")
     rng = np.random.default_rng(0)
