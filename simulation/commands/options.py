@@ -107,7 +107,7 @@ class SharedOptions:
             start: What a preset's name stands for.
         """
         self._refuse_contradictions(data, option)
-        organs = organs_of(data, self.organs, option)
+        organs = organs_of(data, self.organs, option, self.study)
         if self.organs is None and organs is not None:
             _refuse_other_organs(self.study, organs)
         return {
@@ -189,8 +189,10 @@ def base_protocol(
     return StudyProtocol.model_validate(content)
 
 
-def organs_of(data: Path | None, organs: str | None, option: str) -> dict[str, int] | None:
-    """The label values of a folder, by --organs, by its dataset.json, or PROMISE12's.
+def organs_of(
+    data: Path | None, organs: str | None, option: str, study: Path | None = None
+) -> dict[str, int] | None:
+    """The label values of a folder: by --organs, its dataset.json, PROMISE12's, or the study's.
 
     Returns:
         None for the phantom, whose organs are fixed.
@@ -213,10 +215,14 @@ def organs_of(data: Path | None, organs: str | None, option: str) -> dict[str, i
     if organs is None and described is not None:
         return described.organs()
     if organs is None:
-        raise ProtocolError(
-            f"{option}: needs --organs with the label values of that folder, as "
-            "anterior=1,posterior=2, or a dataset.json that says them"
-        )
+        written = _organs_in(study)
+        if written is None:
+            raise ProtocolError(
+                f"{option}: needs --organs with the label values of that folder, as "
+                "anterior=1,posterior=2, a --study that names them, or a dataset.json that says "
+                "them"
+            )
+        return written
     try:
         given = parse_organs(organs)
     except ValueError as error:
@@ -231,12 +237,18 @@ def organs_of(data: Path | None, organs: str | None, option: str) -> dict[str, i
 
 def _refuse_other_organs(study: Path | None, organs: dict[str, int]) -> None:
     """A study's file may name the organs too; without --organs nobody has said which are meant."""
-    written = read_study(study) if study else None
-    if written and "organs" in written.model_fields_set and written.organs != organs:
+    written = _organs_in(study)
+    if written is not None and written != organs:
         raise ProtocolError(
-            f"{study}: organs are {_listed(written.organs)}, the folder's are {_listed(organs)}; "
+            f"{study}: organs are {_listed(written)}, the folder's are {_listed(organs)}; "
             "make them equal, or say by --organs which are meant"
         )
+
+
+def _organs_in(study: Path | None) -> dict[str, int] | None:
+    """The organs that a study's file names; None where it leaves them out."""
+    content = read_study(study) if study else None
+    return dict(content.organs) if content and "organs" in content.model_fields_set else None
 
 
 def _listed(organs: Mapping[str, int]) -> str:

@@ -99,6 +99,21 @@ def test_neither_organs_nor_dataset_json(nnunet: Path) -> None:
     assert organs_of(nnunet, "a=1", "--data") == {"a": 1}
 
 
+def test_a_study_file_names_the_organs_where_the_folder_does_not(
+    nnunet: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("base: planned\norgans: {gland: 4}\n", encoding="utf-8")
+    # The folder comes first: another file that names others is refused by what calls this.
+    assert organs_of(nnunet, None, "--data", study) == {"prostate": 1, "left_lobe": 2}
+    (nnunet / "dataset.json").unlink()
+    assert organs_of(nnunet, None, "--data", study) == {"gland": 4}
+    assert organs_of(nnunet, "a=1", "--data", study) == {"a": 1}
+    study.write_text("base: planned\n", encoding="utf-8")
+    with pytest.raises(ProtocolError, match=r"needs --organs .* --study that names them"):
+        organs_of(nnunet, None, "--data", study)
+
+
 def test_a_folder_that_is_not_what_dataset_json_says(nnunet: Path) -> None:
     say(nnunet, channel_names={"0": "T2", "1": "ADC"}, file_ending=".nrrd", numTraining=9)
     lines = find_files(nnunet).mistakes
