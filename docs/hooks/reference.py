@@ -77,6 +77,7 @@ def study_file() -> str:
             "value of the wrong type and a value that is not allowed are refused, all at once.\n",
             "```yaml\nname: pelvis-2026\norgans: {bladder: 1, prostate: 2, rectum: 3}\n"
             "training: {rounds: 100}\n```\n",
+            "`base: planned`, or another preset's name, has a file's keys change that preset.\n",
             "Two whole files stand here as a plan from the sites' data writes them, each value "
             "below its reason. In the tables "
             f"{named} are [presets](presets.md); a cell is empty where the value is the paper's. "

@@ -19,9 +19,10 @@ from client.data.dataset import (
     prepare_site,
 )
 from client.training.round import NothingToTrainError, RoundResult, train_round
+from protocol.config.presets import preset
 from protocol.config.schedule import RoundPlan, plan_round
 from protocol.config.site import SiteConfig
-from protocol.config.study import StudyProtocol
+from protocol.config.study import StudyProtocol, merged
 from protocol.wire.weights import Weights, wire_weights
 
 MakeProtocol = Callable[..., StudyProtocol]
@@ -72,6 +73,25 @@ def test_the_same_seed_gives_the_same_weights(
     changed = train_round(config, other, plan(), data, *start(protocol), run=RUN)
     one = train_round(config, protocol, plan(), data, *start(protocol), run=RUN)
     assert not equal(changed.segmenter, one.segmenter)
+
+
+def test_the_planned_recipe_trains_and_repeats(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    """Dice with cross-entropy, strong views, a bounded gradient and an informed D, all at once."""
+    recipe = preset("planned").model_dump()
+    recipe["training"] |= {"rounds": 2, "local_steps": 2, "batch_size": 2}
+    recipe["confidence"]["width"] = 2
+    sections = ("confidence", "method", "training")
+    protocol = make_protocol(**{name: recipe[name] for name in sections})
+    config = make_site(labelled=3, unlabelled=2)
+    data = prepare_site(config, protocol)
+    first, again = (two_rounds(config, protocol, data) for _ in range(2))
+    assert equal(first.segmenter, again.segmenter)
+    assert equal(first.confidence, again.confidence)
+    weak = make_protocol(**{name: recipe[name] for name in sections})
+    weak = merged(weak, {"training": {"views": "weak"}})
+    assert not equal(two_rounds(config, weak, data).segmenter, first.segmenter)
 
 
 def test_the_optimiser_is_kept_between_rounds(
