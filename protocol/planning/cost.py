@@ -10,6 +10,8 @@ from asdnet_models.networks.footprint import footprint
 from protocol.config.study import StudyProtocol
 
 GIB = 2**30
+# Of the memory, by `footprint`: weights, gradients and two moments of Adam; and libraries.
+OF_A_WEIGHT, BASE_BYTES = 16, 128 * 2**20
 # A training step of a network: forward, and twice as much backward.
 _PASSES = 3
 # D judges S's maps and learns from real ones and fakes.

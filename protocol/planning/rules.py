@@ -9,7 +9,7 @@ COARSE_QUANTILE = 0.1
 # FACTOR times the finest axis's; kernels are flat along an axis until its voxels are (Isensee).
 LEAST_EDGE = 4
 FACTOR = 2.0
-MOST_STRIDES = 4
+MOST_STRIDES = 5
 
 # Channels at full resolution that are tried, best first, and at most at any stage (Isensee: 32 and
 # 320).  The first that leaves time for enough patches is taken; only below the last the grid is
@@ -20,8 +20,10 @@ MAX_WIDTH = 320
 COARSER = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0)
 # An organ keeps so many voxels along each axis, or what the scans have; no grid is coarser.
 ORGAN_EDGE = 6
-# The patch covers an organ's extent (this quantile over cases) along each axis, or the scan.
+# The patch is so many times as long as the largest organ (this quantile over cases) along each
+# axis, or as long as the scan.
 COVERED_QUANTILE = 0.9
+COVER = 1.5
 
 # Labelled patches that a site is to learn from over the whole study: what is planned for, and what
 # has to be reached for a plan to be made at all.

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,11 +23,13 @@ def simulation_errors() -> Iterator[None]:
     """What a user of the simulation can mend."""
     from client.data.errors import ScanError
     from client.data.folder.layout import LayoutError
+    from protocol.planning.budget import PlanError
     from server.rounds.errors import QuorumError
 
     with user_errors(
         CohortError,
         LayoutError,
+        PlanError,
         ProtocolError,
         QuorumError,
         ScanError,
@@ -37,14 +39,18 @@ def simulation_errors() -> Iterator[None]:
         yield
 
 
+_PRESET: PresetName = "quick"
+PLANNED: PresetName = "planned"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SharedOptions:
     """The cohort, the length of training, and the machine."""
 
     preset: Annotated[
-        PresetName,
-        typer.Option(help="A study by name: a minute, minutes, or hours on a GPU."),
-    ] = "quick"
+        PresetName | None,
+        typer.Option(help="A study by name: a minute, minutes, or hours on a GPU; quick."),
+    ] = None
     study: Annotated[
         Path | None, typer.Option(help="YAML file of a study; replaces the preset.")
     ] = None
@@ -91,6 +97,11 @@ class SharedOptions:
         Path, typer.Option(help="Folder of made cohorts and preprocessed scans, kept between runs.")
     ] = Path("runs/cache")
 
+    @property
+    def preset_name(self) -> PresetName:
+        """The preset, where another one is not asked for."""
+        return self.preset or _PRESET
+
     def decided(
         self,
         data: Path | None,
@@ -111,9 +122,9 @@ class SharedOptions:
         if self.organs is None and organs is not None:
             _refuse_other_organs(self.study, organs)
         return {
-            "preset": self.preset,
+            "preset": self.preset_name,
             "protocol": base_protocol(
-                self.preset,
+                self.preset_name,
                 self.study,
                 organs,
                 rounds=self.rounds,
@@ -132,6 +143,13 @@ class SharedOptions:
             "cache": self.cache,
         }
 
+    def planned_on(self, data: Path | None, *, seed: int) -> dict[str, Any]:
+        """As `decided`, for a study that is planned: on `planned`, where nothing else is named."""
+        recipe = replace(self, preset=self.preset or PLANNED)
+        # Which phantoms are made does not depend on the recipe.
+        cohort = {"preset": self.preset_name, "fixed_grid": True}
+        return recipe.decided(data, "--data", seed=seed) | cohort
+
     def _refuse_contradictions(self, data: Path | None, option: str) -> None:
         """Options that would have no effect beside others.
 
@@ -145,7 +163,7 @@ class SharedOptions:
         mistakes = []
         if data is None:
             needless = [name for name, value in given.items() if value is not None]
-            if self.preset != "smoke":
+            if self.preset_name != "smoke":
                 needless = [name for name in needless if name not in ("--labelled", "--unlabelled")]
             mistakes += [f"{name}: goes with {option}; phantoms have theirs" for name in needless]
         elif self.sites_file is not None:

@@ -4,13 +4,17 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from protocol.config.study import ProtocolError
+from protocol.planning.rules import MEMORY, MINUTES_A_ROUND, ROUNDS
 from reporting.terminal import make_console
-from simulation.commands.options import SharedOptions, simulation_errors
+from simulation.commands.options import PLANNED, SharedOptions, simulation_errors
+
+if TYPE_CHECKING:
+    from protocol.planning.budget import Budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,18 @@ class RunCommand(SharedOptions):
     sites_per_gpu: Annotated[
         int, typer.Option(min=1, help="Sites that share a GPU at once; goes with --device cuda.")
     ] = 1
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="Of the plan that --data makes without --preset or --study: what a step may "
+            "take, as 4GiB.",
+        ),
+    ] = MEMORY
+    minutes_a_round: Annotated[
+        float,
+        typer.Option(help="Of the plan: minutes that a round of all sites may take."),
+    ] = MINUTES_A_ROUND
     local_only: Annotated[
         bool,
         typer.Option(
@@ -66,6 +82,22 @@ class RunCommand(SharedOptions):
             "sites took together.",
         ),
     ] = False
+
+    def study_options(self, *, planned: bool) -> dict[str, Any]:
+        """The cohort, the study or the recipe of one, and the machine."""
+        if planned:
+            return self.planned_on(self.data, seed=self.seed)
+        return self.decided(self.data, "--data", seed=self.seed)
+
+    def budget(self) -> "Budget":
+        """Of the plan."""
+        from protocol.planning.budget import Budget, parse_memory
+
+        return Budget(
+            memory_gib=parse_memory(self.memory),
+            minutes_a_round=self.minutes_a_round,
+            rounds=self.rounds or ROUNDS,
+        )
 
 
 def run(given: RunCommand) -> None:
@@ -82,10 +114,14 @@ def run(given: RunCommand) -> None:
                 "--pooled: does not go with --hide: in one place all cases have the same organs "
                 "drawn; leave out one of the two"
             )
+        planned = given.data is not None and given.preset is None and given.study is None
+        name = PLANNED if planned else given.preset_name
         options = RunOptions(
-            **given.decided(given.data, "--data", seed=given.seed),
+            **given.study_options(planned=planned),
+            budget=given.budget() if planned else None,
+            steps=given.steps,
             fold=given.fold,
-            out=given.out or Path("runs") / f"{given.preset}-{datetime.now():%Y%m%d-%H%M%S}",
+            out=given.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}",
             mlflow_uri=given.mlflow_uri,
             local_only=given.local_only,
             pooled=given.pooled,

@@ -140,7 +140,7 @@ def _options(given: TablesCommand, folder: Path) -> "ExperimentOptions":
     data = None if given.cohort == "phantom" else Path(given.cohort)
     decided = given.decided(data, "--cohort", start=as_paper)
     decided["protocol"] = _with_attention(
-        decided["protocol"], given.attention, given.preset, own=given.study is not None
+        decided["protocol"], given.attention, given.preset_name, own=given.study is not None
     )
     own = read_own_methods(given.own_rows) if given.own_rows else {}
     return ExperimentOptions(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from protocol.planning.budget import Budget
 from simulation.experiment.methods import Method
 from simulation.experiment.plan import plan_runs
 from simulation.experiment.store import RunKey, Setting
@@ -20,6 +21,8 @@ class RunOptions(CommonOptions):
         pooled: Also train one model on all sites' cases, for the steps of all sites.
         hidden: By site, organs that it has not drawn.
         left_out: Sites that do not take part.
+        budget: Of a study that is to be planned on the protocol; None: the protocol is the study.
+        steps: Local steps of a planned study; None: as many as there is time for.
     """
 
     fold: int
@@ -29,6 +32,8 @@ class RunOptions(CommonOptions):
     hidden: Hidden = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
     sites_per_gpu: int = 1
+    budget: Budget | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ from simulation.experiment.training import POOLED_SITE, train_alone, train_poole
 from simulation.folds import choose_fold, refuse_needless_folds
 from simulation.layouts import StudyCase
 from simulation.partial_labels import check_choice
+from simulation.planning import plan_cohort, write_plan
 from simulation.processes import all_results, spawned_pool
 from simulation.split import write_sites
 
@@ -52,6 +53,7 @@ def run_single(options: RunOptions, console: Console) -> None:
         StudyFolderError: If the result folder is in use.
         SplitError, LayoutError, ScanError: If the data cannot be used.
         ProtocolError: If the networks do not fit the grid.
+        PlanError: If nothing fits the budget.
         QuorumError: If too few sites answer; model/ and the MLflow store keep what there is.
     """
     if options.out.exists() and any(options.out.iterdir()):
@@ -59,10 +61,16 @@ def run_single(options: RunOptions, console: Console) -> None:
             f"{options.out}: is not empty; give --out a new folder, nothing is overwritten"
         )
     cases, cohort = _cases(options, console)
+    plan = None
+    if options.budget is not None:
+        plan = plan_cohort(cases, options.budget, options, console, steps=options.steps)
+        recipe, options = options, replace(options, protocol=plan.protocol)
     method = options.protocol.method.name
     protocol = fitted_protocol(options, {method: Method()}, cases, options.left_out)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
+        if plan is not None:
+            write_plan(plan, recipe, options.out / "study.yaml", console)
         check_cases(cases, options.out / ".check", protocol, options, console)
         configs = write_sites(
             [case for case in cases if case.site not in options.left_out],

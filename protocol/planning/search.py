@@ -1,0 +1,224 @@
+"""Looks for the largest network on the finest grid that memory and time leave enough steps for."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from protocol.config.study import StudyProtocol, merged
+from protocol.planning.budget import Budget, Machines, PlanError
+from protocol.planning.cost import BASE_BYTES, GIB, OF_A_WEIGHT, Cost, step_cost
+from protocol.planning.grid import Geometry
+from protocol.planning.rules import (
+    BATCH,
+    BATCH_SHARE,
+    COARSER,
+    COVER,
+    LEAST_LOCAL_STEPS,
+    MAX_WIDTH,
+    MOST_BATCH,
+    MOST_LOCAL_STEPS,
+    PATCHES_LEAST,
+    PATCHES_WISHED,
+    STEPS_BEFORE_BATCH,
+    USABLE_MEMORY,
+    USABLE_TIME,
+    WIDTHS,
+)
+from protocol.planning.topology import Edges, Millimetres, Topology, fitted, shrunk
+
+# What no site's default limits leave: voxels of a patch.
+_MOST_VOXELS = 128**3
+_MOST_SHRINKS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A network on a grid, and what it takes.
+
+    Attributes:
+        whole: The median scan on this grid, voxels.
+        local_steps: That a round has time for.
+    """
+
+    spacing_mm: Millimetres
+    whole: tuple[float, float, float]
+    patch: Edges
+    topology: Topology
+    width: int
+    batch: int
+    cost: Cost
+    step_s: float
+    local_steps: int
+
+
+class Search:
+    """Candidates for one cohort and budget; costs are looked up once and scaled by voxels."""
+
+    def __init__(
+        self, base: StudyProtocol, geometry: Geometry, machines: Machines, budget: Budget
+    ) -> None:
+        self._base = base
+        self._geometry = geometry
+        self._machines = machines
+        self._budget = budget
+        self._known: dict[Topology, Candidate] = {}
+
+    def best(self) -> Candidate:
+        """The first of `WIDTHS` on the finest grid of `COARSER` that leaves enough steps.
+
+        Raises:
+            PlanError: Not even the smallest does; with what it would take.
+        """
+        found: Candidate | None = None
+        for spacing in self._spacings():
+            for width in WIDTHS:
+                found = self._fitted(spacing, width)
+                if self._fits(found) and self._patches(found) >= PATCHES_WISHED:
+                    return found
+            assert found is not None
+            found = self._measured(found, exact=True)
+            if self._fits(found) and self._patches(found) >= PATCHES_LEAST:
+                return found
+        assert found is not None
+        raise self._impossible(found)
+
+    def with_batch(self, chosen: Candidate, voxels: float) -> Candidate:
+        """As large a batch as leaves many steps.
+
+        Args:
+            chosen: With the smallest batch.
+            voxels: Of all training scans on this grid.
+        """
+        for batch in range(MOST_BATCH, chosen.batch, -1):
+            larger = self._measured(replace(chosen, batch=batch))
+            steps = larger.local_steps * self._budget.rounds
+            share = batch * math.prod(chosen.patch) / voxels
+            if steps >= STEPS_BEFORE_BATCH and share <= BATCH_SHARE and self._fits(larger):
+                return self._measured(larger, exact=True)
+        return chosen
+
+    def _spacings(self) -> Iterator[Millimetres]:
+        return iter(dict.fromkeys(self._geometry.coarser(factor) for factor in COARSER))
+
+    def _fitted(self, spacing_mm: Millimetres, width: int) -> Candidate:
+        """The largest patch within memory and time, or else the smallest that covers the organs."""
+        x, y, z = (mm / step for mm, step in zip(self._geometry.extent_mm, spacing_mm, strict=True))
+        whole = (x, y, z)
+        least = [
+            min(n, COVER * mm / step)
+            for n, mm, step in zip(whole, self._geometry.covered_mm, spacing_mm, strict=True)
+        ]
+        patch, topology = fitted(whole, spacing_mm)
+        tried = self._candidate(spacing_mm, whole, patch, topology, width)
+        for _ in range(_MOST_SHRINKS):
+            enough = self._fits(tried) and self._patches(tried) >= PATCHES_WISHED
+            if enough and math.prod(tried.patch) <= _MOST_VOXELS:
+                exact = self._measured(tried, exact=True)
+                if self._fits(exact) and self._patches(exact) >= PATCHES_WISHED:
+                    return exact
+            shorter = shrunk(tried.patch, whole, least, tried.topology.multiple)
+            if shorter is None:
+                break
+            patch, topology = fitted(shorter, spacing_mm)
+            if math.prod(patch) >= math.prod(tried.patch):
+                break
+            tried = self._candidate(spacing_mm, whole, patch, topology, width)
+        return tried
+
+    def _candidate(
+        self,
+        spacing_mm: Millimetres,
+        whole: tuple[float, float, float],
+        patch: Edges,
+        topology: Topology,
+        width: int,
+    ) -> Candidate:
+        draft = Candidate(
+            spacing_mm=spacing_mm,
+            whole=whole,
+            patch=patch,
+            topology=topology,
+            width=width,
+            batch=BATCH,
+            cost=Cost(bytes=0, gigamacs=0.0, scan_gigamacs=0.0, parameters=0),
+            step_s=0.0,
+            local_steps=0,
+        )
+        return self._measured(draft)
+
+    def _measured(self, candidate: Candidate, *, exact: bool = False) -> Candidate:
+        """With its cost, scaled from a network of the same topology unless asked exactly."""
+        known = self._known.get(candidate.topology)
+        if exact or known is None:
+            protocol = merged(self._base, changes_of(candidate))
+            cost = step_cost(protocol, unlabelled=self._machines.unlabelled)
+            known = self._known[candidate.topology] = replace(candidate, cost=cost)
+        scaled = _scaled(known, candidate)
+        step_s = scaled.gigamacs / self._machines.gigamacs_s
+        seconds = 60 * USABLE_TIME * self._budget.minutes_a_round
+        steps = min(MOST_LOCAL_STEPS, int(seconds / step_s))
+        return replace(candidate, cost=scaled, step_s=step_s, local_steps=steps)
+
+    def _fits(self, candidate: Candidate) -> bool:
+        memory = candidate.cost.bytes <= USABLE_MEMORY * self._machines.memory_gib * GIB
+        return memory and candidate.local_steps >= LEAST_LOCAL_STEPS
+
+    def _patches(self, candidate: Candidate) -> int:
+        return candidate.local_steps * self._budget.rounds * candidate.batch
+
+    def _impossible(self, smallest: Candidate) -> PlanError:
+        """What even the smallest network on the coarsest grid would take."""
+        patch = " x ".join(map(str, smallest.patch))
+        grid = " x ".join(f"{mm:g}" for mm in smallest.spacing_mm)
+        what = f"the smallest network (width {smallest.width}, patch {patch} of {grid} mm)"
+        gib = smallest.cost.bytes / GIB / USABLE_MEMORY
+        if gib > self._machines.memory_gib:
+            whose = f"site {self._machines.smallest}" if self._machines.smallest else "--memory"
+            return PlanError(
+                f"memory: a step of {what} takes {gib:.2g} GiB, {whose} has"
+                f" {self._machines.memory_gib:.2g}; give more memory"
+            )
+        rounds = self._budget.rounds
+        steps = max(LEAST_LOCAL_STEPS, math.ceil(PATCHES_LEAST / BATCH / rounds))
+        minutes = steps * smallest.step_s / 60 / USABLE_TIME
+        return PlanError(
+            f"time: a step of {what} takes {smallest.step_s:.2g} s at site"
+            f" {self._machines.slowest}; {PATCHES_LEAST} patches in {rounds} rounds need"
+            f" {minutes:.2g} minutes a round, given are {self._budget.minutes_a_round:g}; give"
+            " more --minutes-a-round, more --rounds, or leave the slowest site out"
+        )
+
+
+def _scaled(known: Candidate, candidate: Candidate) -> Cost:
+    """The cost of a candidate from one with the same strides and kernels.
+
+    Activations grow with voxels and channels, multiplications and weights with their square.
+    """
+    cost, wider = known.cost, candidate.width / known.width
+    voxels = math.prod(candidate.patch) / math.prod(known.patch)
+    patches = candidate.batch / known.batch
+    parameters = int(cost.parameters * wider**2)
+    kept = (cost.bytes - OF_A_WEIGHT * cost.parameters - BASE_BYTES) * voxels * patches * wider
+    return Cost(
+        bytes=int(kept + OF_A_WEIGHT * parameters + BASE_BYTES),
+        gigamacs=cost.gigamacs * voxels * patches * wider**2,
+        scan_gigamacs=cost.scan_gigamacs * voxels * wider**2,
+        parameters=parameters,
+    )
+
+
+def changes_of(candidate: Candidate) -> dict[str, Any]:
+    """What the candidate sets of a study."""
+    return {
+        "spacing_mm": candidate.spacing_mm,
+        "patch_voxels": candidate.patch,
+        "network": {
+            "width": candidate.width,
+            "kernel": 3,
+            "max_width": MAX_WIDTH,
+            "strides": candidate.topology.strides,
+            "kernels": candidate.topology.kernels,
+        },
+        "training": {"batch_size": candidate.batch},
+    }

@@ -1,0 +1,104 @@
+"""A study file that a person reads and edits: every planned value below its reason."""
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from protocol.config.presets import PRESET_NAMES, PresetName, preset
+from protocol.config.study import StudyProtocol
+from protocol.config.study_file import BASE
+from protocol.files import atomic_file
+from protocol.planning.plan import Plan
+
+PLANNED: PresetName = "planned"
+_COLUMNS = 96
+_ABSENT = object()
+
+
+def plan_yaml(plan: Plan, planned_on: StudyProtocol) -> str:
+    """The text of a study file that reads back to exactly the planned study.
+
+    Args:
+        plan: The study, and why.
+        planned_on: The recipe; where it is a preset but for what a preset never says, the file
+            names that, and holds what differs from it.
+    """
+    reasons = {"organs": "values in label maps, as given", **plan.reasons}
+    name = _preset_of(planned_on)
+    base = _without_own(preset(name)) if name else StudyProtocol()
+    lines = [line for text in plan.summary for line in _comment(text, "")]
+    lines += [f"{BASE}: {name}"] if name else []
+    content, other = (study.model_dump(mode="json") for study in (plan.protocol, base))
+    return "\n".join([*lines, *_section(content, other, reasons, "", "")]) + "\n"
+
+
+def write_study(path: Path, text: str) -> None:
+    """A study file, where there is none yet.
+
+    Raises:
+        FileExistsError: There is one.
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, overwrite=False) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def _preset_of(study: StudyProtocol) -> PresetName | None:
+    """The preset that it is, but for its name, organs and seed, and how long it trains."""
+    for name in (PLANNED, *PRESET_NAMES):
+        known = preset(name)
+        own = {"name": study.name, "organs": study.organs, "seed": study.seed}
+        lengths = {"rounds": study.training.rounds, "local_steps": study.training.local_steps}
+        training = known.training.model_copy(update=lengths)
+        if known.model_copy(update={**own, "training": training}) == study:
+            return name
+    return None
+
+
+def _without_own(study: StudyProtocol) -> StudyProtocol:
+    """A preset as a study file that names it begins: name and organs are never the preset's."""
+    paper = StudyProtocol()
+    return study.model_copy(update={"name": paper.name, "organs": paper.organs})
+
+
+def _section(
+    content: Mapping[str, Any],
+    other: Mapping[str, Any],
+    reasons: Mapping[str, str],
+    prefix: str,
+    indent: str,
+) -> Iterator[str]:
+    """The lines of the fields that have a reason or differ, in the order of the reference."""
+    for key, value in content.items():
+        field, default = f"{prefix}{key}", other.get(key, _ABSENT)
+        reason = reasons.get(field)
+        inside = any(name.startswith(f"{field}.") for name in reasons)
+        if value == default and reason is None and not inside:
+            continue
+        # Organs are one value: names are not fields, and a base's would be kept beside them.
+        if isinstance(value, Mapping) and isinstance(default, Mapping) and field != "organs":
+            below = list(_section(value, default, reasons, f"{field}.", f"{indent}  "))
+            yield from [f"{indent}{key}:", *below] if below else []
+            continue
+        yield from _comment(reason, indent) if reason else ()
+        yield f"{indent}{key}: {_plain(value)}"
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        " ".join(text.split()),
+        _COLUMNS,
+        initial_indent=f"{indent}# ",
+        subsequent_indent=f"{indent}#   ",
+        break_on_hyphens=False,
+    )
+
+
+def _plain(value: object) -> str:
+    """On one line, whatever it holds."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")

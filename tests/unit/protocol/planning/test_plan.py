@@ -1,0 +1,184 @@
+"""Studies planned from made fingerprints: what changes with the data, the memory and the time."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_fingerprints import flat, made_fingerprint
+
+from protocol.config.presets import preset
+from protocol.config.study import StudyProtocol, merged
+from protocol.config.study_file import read_study
+from protocol.planning.budget import Budget, PlanError, parse_memory
+from protocol.planning.cost import GIB, step_cost
+from protocol.planning.fingerprint import Fingerprint, Spread
+from protocol.planning.plan import plan_study, with_steps
+from protocol.planning.rules import COVER, PATCHES_LEAST, USABLE_MEMORY
+from protocol.planning.yaml_writer import plan_yaml, write_study
+
+BASE = preset("planned").model_copy(update={"organs": {"ball": 1}})
+AMPLE = Budget(memory_gib=64, minutes_a_round=60)
+SHORT = Budget(memory_gib=4, minutes_a_round=0.4)
+CARDIAC = made_fingerprint(
+    spacing_mm=(1.5, 1.5, 8.0), size=(150.0, 170.0, 10.0), organ_mm=(60.0, 60.0, 60.0)
+)
+
+
+def patches(study: StudyProtocol) -> int:
+    training = study.training
+    return training.rounds * training.local_steps * training.batch_size
+
+
+def test_small_scans_with_ample_time_are_one_patch_of_the_widest_network() -> None:
+    study = plan_study({"A": made_fingerprint(gigamacs_s=3000.0)}, AMPLE, BASE).protocol
+    assert study.spacing_mm == (1.0, 1.0, 1.0)
+    assert study.patch_voxels == (40, 56, 40)  # nnU-Net's, too
+    assert study.network.strides == ((2, 2, 2),) * 3
+    assert (study.network.width, study.network.max_width) == (32, 320)
+    assert study.training.batch_size > 2
+    assert study.evaluation.overlap == 0.5
+
+
+def test_a_coarse_axis_is_halved_late_and_keeps_its_finest_spacings() -> None:
+    varied = CARDIAC.model_copy(
+        update={
+            "spacing_mm": (
+                *CARDIAC.spacing_mm[:2],
+                Spread(cases=20, means=(5.0, 8.0, 8.0, 8.0, 10.0)),
+            )
+        }
+    )
+    plan = plan_study({"A": varied}, AMPLE, BASE)
+    study = plan.protocol
+    assert study.spacing_mm == (1.5, 1.5, 5.0)  # the tenth percentile
+    assert "coarse" in plan.reasons["spacing_mm"]
+    assert study.network.strides is not None
+    assert study.network.kernels is not None
+    assert study.network.strides[0] == (2, 2, 1)
+    assert study.network.kernels[0] == (3, 3, 1)
+    assert study.network.kernels[-1] == (3, 3, 3)
+
+
+def test_little_time_makes_a_smaller_network_on_a_coarser_grid_and_no_few_steps() -> None:
+    quick, slow = (
+        plan_study({"A": CARDIAC.model_copy(update={"step_seconds": s})}, SHORT, BASE)
+        for s in (1.0, 4.0)
+    )
+    assert patches(quick.protocol) >= PATCHES_LEAST <= patches(slow.protocol)
+    assert slow.protocol.network.width <= quick.protocol.network.width
+    assert slow.protocol.spacing_mm[0] > quick.protocol.spacing_mm[0]
+    assert slow.protocol.spacing_mm[2] == 8.0  # what is coarse is made no coarser
+    assert "slowest site, A" in slow.reasons["spacing_mm"]
+
+
+def test_the_slowest_and_the_smallest_site_decide() -> None:
+    fast = made_fingerprint(gigamacs_s=300.0, memory_gib=32)
+    slow = made_fingerprint(gigamacs_s=3.0)
+    small = made_fingerprint(gigamacs_s=300.0, memory_gib=0.5)
+    alone = plan_study({"A": slow}, AMPLE, BASE).protocol
+    assert plan_study({"A": slow, "B": fast}, AMPLE, BASE).protocol.network == alone.network
+    plan = plan_study({"A": fast, "B": small}, AMPLE, BASE)
+    assert step_cost(plan.protocol).bytes <= USABLE_MEMORY * 0.5 * GIB
+    assert "at site B" in plan.reasons["network.width"]
+    assert plan.protocol.aggregation.min_sites == 2
+
+
+def test_a_patch_covers_an_organ_and_is_divisible() -> None:
+    study = plan_study({"A": CARDIAC}, Budget(memory_gib=4, minutes_a_round=1), BASE).protocol
+    for edge, mm, step, whole in zip(
+        study.patch_voxels, (60, 60, 60), study.spacing_mm, (150, 170, 10), strict=True
+    ):
+        assert edge >= min(COVER * mm / step, whole * 1.5 / step * step / 1.5) - 1
+
+
+def test_evidence_decides_on_windows_and_components() -> None:
+    wide = made_fingerprint(wider=15, pieces=15)
+    assert (evaluation := plan_study({"A": wide}, AMPLE, BASE).protocol.evaluation)
+    assert (evaluation.windows, evaluation.largest_component) == ("body", False)
+    whole = plan_study({"A": made_fingerprint()}, AMPLE, BASE).protocol.evaluation
+    assert (whole.windows, whole.largest_component) == ("all", True)
+
+
+def test_a_site_without_labels_counts_for_the_grid() -> None:
+    unlabelled = made_fingerprint(spacing_mm=(2.0, 2.0, 2.0), unlabelled=20).model_copy(
+        update={"labelled": 0, "organs": {}}
+    )
+    study = plan_study({"A": made_fingerprint(), "F": unlabelled}, AMPLE, BASE).protocol
+    assert study.spacing_mm == (1.5, 1.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("fingerprints", "budget", "said"),
+    [
+        ({"A": CARDIAC}, Budget(memory_gib=4, minutes_a_round=0.001), "minutes a round, given"),
+        ({"A": CARDIAC}, Budget(memory_gib=0.1, minutes_a_round=60), "give more memory"),
+        ({"A": made_fingerprint(memory_gib=0.1)}, AMPLE, "site A has 0.1"),
+        ({"A": Fingerprint(labelled=2, unlabelled=0)}, AMPLE, "training cases: A 2"),
+        (
+            {"A": made_fingerprint().model_copy(update={"organs": {}})},
+            AMPLE,
+            "labelled cases: A 20",
+        ),
+        (
+            {"A": made_fingerprint().model_copy(update={"step_seconds": 0.0})},
+            AMPLE,
+            "A does not say how fast",
+        ),
+    ],
+)
+def test_what_cannot_be_planned_is_told(
+    fingerprints: dict[str, Fingerprint], budget: Budget, said: str
+) -> None:
+    with pytest.raises(PlanError, match=said):
+        plan_study(fingerprints, budget, BASE)
+
+
+def test_memory_is_read() -> None:
+    assert parse_memory("4GiB") == 4
+    assert parse_memory("512 MiB") == 0.5
+    with pytest.raises(PlanError, match="4 apples"):
+        parse_memory("4 apples")
+    with pytest.raises(PlanError, match="must be positive"):
+        Budget(memory_gib=0, minutes_a_round=1)
+
+
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["planned", "quick", "paper", "own"]),
+    st.tuples(*[st.floats(0.4, 4.0)] * 3),
+    st.tuples(*[st.integers(12, 120)] * 3),
+    st.integers(1, 50),
+)
+def test_the_file_reads_back_to_the_study(
+    tmp_path_factory: pytest.TempPathFactory,
+    base: str,
+    spacing: tuple[float, float, float],
+    size: tuple[int, int, int],
+    rounds: int,
+) -> None:
+    recipe = merged(BASE, {"training": {"lr_segmenter": 0.0123}, "name": "own"})
+    if base != "own":
+        recipe = preset(base).model_copy(update={"organs": {"ball": 1}})  # type: ignore[arg-type]
+    found = made_fingerprint(spacing_mm=spacing, size=size, gigamacs_s=3000.0)
+    plan = plan_study({"A": found}, Budget(memory_gib=8, minutes_a_round=30, rounds=rounds), recipe)
+    plan = with_steps(plan, 17)
+    path = tmp_path_factory.mktemp("plan") / "study.yaml"
+    text = plan_yaml(plan, recipe)
+    write_study(path, text)
+    assert read_study(path) == plan.protocol
+    assert (f"base: {base}" in text) == (base != "own")
+    for field in plan.reasons:
+        assert f"{field.rpartition('.')[2]}: " in text
+    with pytest.raises(FileExistsError):
+        write_study(Path(path), "")
+
+
+def test_a_reason_stands_above_its_value() -> None:
+    text = plan_yaml(plan_study({"A": made_fingerprint()}, AMPLE, BASE), BASE)
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if line.strip().startswith("local_steps:"):
+            assert lines[number - 1].strip().startswith("#")
+    assert all(len(line) <= 110 or "kernels" in line for line in lines)
+    assert flat(1.0).smallest_part == 4

@@ -1,0 +1,84 @@
+"""`asdnet-sim plan` on made scans, on a machine of known speed."""
+
+from pathlib import Path
+
+import pytest
+
+import simulation.planning
+from protocol.config.site import SiteConfig
+from protocol.config.study_file import read_study
+from protocol.planning.fingerprint import Fingerprint
+from simulation.commands.plan import PlanCommand, plan
+from simulation.commands.run import RunCommand
+from tests.conftest import MakeSite
+
+
+@pytest.fixture
+def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(found: Fingerprint, config: SiteConfig) -> Fingerprint:
+        machine = {"step_seconds": 1.0, "step_gigamacs": 40.0, "memory_gib": 8.0}
+        return found.model_copy(update=machine)
+
+    monkeypatch.setattr(simulation.planning, "with_machine", tried)
+
+
+@pytest.mark.usefixtures("known_machine")
+def test_a_folder_is_planned(
+    make_site: MakeSite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study.yaml"
+    given = PlanCommand(
+        data=make_site(labelled=8).data,
+        organs="ball=2,rod=5",
+        labelled=8,
+        unlabelled=0,
+        sites=2,
+        workers=1,
+        memory="2GiB",
+        minutes_a_round=0.5,
+        rounds=30,
+        out=out,
+    )
+    plan(given)
+    study = read_study(out)
+    assert study.spacing_mm == (2.0, 2.0, 2.0)
+    assert study.patch_voxels == (24, 24, 24)
+    assert study.organs == {"ball": 2, "rod": 5}
+    assert study.training.rounds == 30
+    text = out.read_text()
+    assert text.count("site A:") == text.count("site B:") == 1
+    # Sites take turns: each is half as fast as the machine.
+    assert "20 GMAC/s" in text
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        plan(given)
+    assert ended.value.code == 2
+    assert "is there already" in capsys.readouterr().err
+    assert out.read_text() == text
+
+
+@pytest.mark.usefixtures("known_machine")
+def test_nothing_is_written_where_nothing_fits(
+    make_site: MakeSite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study.yaml"
+    with pytest.raises(SystemExit):
+        plan(
+            PlanCommand(
+                data=make_site(labelled=8).data,
+                organs="ball=2,rod=5",
+                labelled=8,
+                unlabelled=0,
+                sites=1,
+                workers=1,
+                minutes_a_round=0.0001,
+                out=out,
+            )
+        )
+    assert "more --minutes-a-round" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_data_alone_is_planned_and_a_preset_is_not() -> None:
+    assert RunCommand().budget().memory_gib == 4.0
+    assert RunCommand(rounds=7).budget().rounds == 7
