@@ -18,6 +18,7 @@ from protocol.agreement.bounds import update_bound
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import read_global
+from protocol.wire.fingerprint import asks_fingerprint, pack_fingerprint
 from protocol.wire.messages import (
     CONFIDENCE,
     SEGMENTER,
@@ -76,7 +77,8 @@ def build_client_app(site_of: SiteOf, *, keep_log: bool = False) -> ClientApp:
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        return Message(_declare(site_of(context), message.content), reply_to=message)
+        answer = _fingerprint if asks_fingerprint(message.content) else _declare
+        return Message(answer(site_of(context), message.content), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -113,6 +115,17 @@ def _declare(config: SiteConfig, instruction: RecordDict) -> RecordDict:
         boxed=data.blocks(BOX, data.labelled),
     )
     return pack_facts(config.site, facts, protocol)
+
+
+def _fingerprint(config: SiteConfig, instruction: RecordDict) -> RecordDict:
+    """What a study can be planned from."""
+    from client.data.blocks import write_released
+    from client.datacheck.fingerprint import site_fingerprint, with_machine
+
+    protocol = read_protocol(instruction)
+    found, release = site_fingerprint(config, protocol)
+    write_released(config, release)
+    return pack_fingerprint(config.site, with_machine(found, config), protocol)
 
 
 def _train(config: SiteConfig, instruction: RecordDict) -> RecordDict:

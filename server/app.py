@@ -20,6 +20,7 @@ from flower_compat.polling import pull_objects_soon
 from protocol.agreement.manifest import SignedManifest
 from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
+from protocol.files import write_json
 from protocol.wire.weights import most_bytes
 from server.admin.centre import approved_cases
 from server.admin.signing import read_public
@@ -31,12 +32,18 @@ from server.monitoring.run_folder import (
     StatementWriter,
 )
 from server.monitoring.tracking import MlflowWatcher
+from server.rounds.channel import Channel
 from server.rounds.checkpoint import CheckpointError, load_checkpoint
 from server.rounds.errors import QuorumError
+from server.rounds.fingerprints import Survey
 from server.rounds.loop import new_record, run_study
+from server.rounds.roster import Roster
 from server.rounds.watchers import Watchers
 
 CENTRE_VARIABLE = "ASDNET_CENTRE"
+
+# Of a reply with a fingerprint: numbers and their names.
+_FINGERPRINT_BYTES = 2**22
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +64,9 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
     pull_objects_soon()
     folder = RunFolder(centre / "runs" / run)
     facts, agreed = folder.read()
+    if facts.asks == "fingerprint":
+        survey(grid, centre, folder)
+        return
     with folder.lock():
         try:
             record = load_checkpoint(folder.path) or new_record(agreed, run)
@@ -94,6 +104,45 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
             unsent = tracker.pending(record)
             words = f"{unsent} rounds are not in MLflow yet: it could not be reached"
             folder.add_event("finished", unsent=unsent, reason=words if unsent else "")
+
+
+def survey(grid: Grid, centre: Path, folder: RunFolder) -> None:
+    """Ask the sites of a run for their fingerprints, and keep them in its folder.
+
+    Raises:
+        RunError: If another ServerApp is at work on it.
+    """
+    facts, agreed = folder.read()
+    rules = agreed.aggregation
+    with folder.lock():
+        try:
+            prompt = PromptGrid(grid, _FINGERPRINT_BYTES)
+            channel = Channel(
+                grid=prompt,
+                roster=Roster(prompt),
+                run=facts.name,
+                timeout_s=rules.join_timeout_s,
+                absence_s=rules.absence_s,
+                audit=AuditLog(centre / "audit.jsonl"),
+                watcher=EventWriter(folder),
+            )
+            found = Survey(
+                channel=channel,
+                protocol=agreed,
+                sites=facts.sites or (),
+                agreement=_agreement(folder, agreed),
+                approved=approved_cases(centre),
+            ).ask()
+            write_json(
+                folder.fingerprints, {site: f.model_dump(mode="json") for site, f in found.items()}
+            )
+        except QuorumError as error:
+            folder.add_event("stopped", reason=str(error))
+        except Exception as error:
+            folder.add_event("failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        else:
+            folder.add_event("finished", unsent=0, reason="")
 
 
 def _agreement(folder: RunFolder, agreed: StudyProtocol) -> SignedManifest | None:

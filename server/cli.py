@@ -19,6 +19,10 @@ app = CommandGroup(
         "renew": (f"{_ADMISSION}:renew", "Make a new server certificate from the same CA."),
         "list": (f"{_ADMISSION}:list_sites", "Show certificates and sites."),
         "superlink": ("server.commands.superlink:superlink", "Run Flower's SuperLink."),
+        "plan": (
+            "server.commands.plan:plan",
+            "Plan a study from the sites' data.",
+        ),
         "run": ("server.commands.run:run", "Start a study, or go on with one, and follow it."),
         "report": ("server.commands.report:report", "Write the HTML report of a run."),
         "audit": ("server.commands.audit:audit", "Report what was sent, received and refused."),

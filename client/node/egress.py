@@ -15,6 +15,7 @@ from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol, WireConfig
 from protocol.wire.compression import read_global, read_update, reencode, shapes_of
 from protocol.wire.error_words import REFUSED, error_word
+from protocol.wire.fingerprint import asks_fingerprint, pack_fingerprint, read_fingerprint
 from protocol.wire.group_checks import refuse_small_groups
 from protocol.wire.messages import (
     CONFIDENCE,
@@ -67,6 +68,10 @@ def _reencode(content: RecordDict, instruction: Message, site: str, fewest: int)
         raise MessageError(f"reply: is in the name of site {name!r}, this is {site!r}")
     protocol = read_protocol(instruction.content)
     kind = instruction.metadata.message_type
+    if kind == MessageType.QUERY and asks_fingerprint(instruction.content):
+        found = read_fingerprint(content, protocol)
+        refuse_small_groups(found, protocol, fewest)
+        return pack_fingerprint(site, found, protocol)
     if kind == MessageType.QUERY:
         facts = read_facts(content, protocol)
         refuse_small_groups(facts, protocol, fewest)

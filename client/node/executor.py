@@ -129,7 +129,8 @@ class Executor:
     ) -> Message:
         try:
             study, code = self._admitted(message, fab)
-            _keep(self._config.protocol_file, study.protocol)
+            if study.manifest.asks == "training":
+                _keep(self._config.protocol_file, study.protocol)
         except Refusal as refusal:
             return self._refused(message, refusal)
         except (NotApprovedError, BundleError) as error:

@@ -28,6 +28,8 @@ MAX_CHARACTERS = 4 * 2**20
 MANIFEST_FILE = "manifest.json"
 _MAX_EXPLAINED = 2000  # characters of a message
 
+# What a run is for: training a study, or saying once what one could be planned from.
+Asks = Literal["training", "fingerprint"]
 SiteName = Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
 
 
@@ -73,6 +75,10 @@ class Manifest(Frozen):
         description="who takes part: by name, the public key as an OpenSSH line (EC P-384)"
     )
     issued: AwareDatetime = Field(description="when it was signed, UTC")
+    asks: Asks = Field(
+        "training",
+        description="fingerprint: a site says what a study can be planned from, and trains nothing",
+    )
 
     @field_validator("sites")
     @classmethod
@@ -103,8 +109,9 @@ class Manifest(Frozen):
         return issued
 
     def canonical_json(self) -> str:
-        """Sorted and compact: the text that is signed."""
-        return _canonical(self.model_dump(mode="json"))
+        """Sorted and compact: the text that is signed; training goes without saying."""
+        unsaid = {"asks"} if self.asks == "training" else None
+        return _canonical(self.model_dump(mode="json", exclude=unsaid))
 
     def signed(self, key: Ed25519PrivateKey) -> "SignedManifest":
         """With the centre's signature."""

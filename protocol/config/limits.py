@@ -3,7 +3,14 @@
 import re
 from datetime import time
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from asdnet_models.config import Frozen
 
@@ -67,10 +74,16 @@ class SiteLimits(Frozen):
         10, description="how often one round may be trained, as after a failure at the centre"
     )
 
+    fingerprint: bool = Field(
+        True,
+        description="whether the centre may ask, by a run that is approved for that alone, what a "
+        "study can be planned from: means over cases, and this machine's speed",
+    )
+
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_values(cls, value: object) -> object:
-        if isinstance(value, bool):
+    def _no_truth_values(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and info.field_name != "fingerprint":
             raise ValueError(f"must be a number, not {str(value).lower()}")
         return value
 

@@ -116,6 +116,21 @@ class Fingerprint(Frozen):
             yield f"organ/{organ}/one_component", found.one_component
 
 
+def spread_names(name: str) -> tuple[str, ...]:
+    """The numbers of a spread: cases, parts, and the mean of each."""
+    return (f"{name}/cases", f"{name}/parts", *(f"{name}/{i}" for i in range(PARTS[0])))
+
+
+def share_names(name: str) -> tuple[str, str]:
+    """The numbers of a share."""
+    return f"{name}/cases", f"{name}/holding"
+
+
+def no_fingerprint(organs: Iterable[str]) -> Fingerprint:
+    """Of a site that says nothing: it has the names of all that could be said."""
+    return Fingerprint(organs=dict.fromkeys(organs, OrganFingerprint()))
+
+
 def spread_of(values: Iterable[float], fewest: int) -> Spread:
     """The values as they may leave.
 

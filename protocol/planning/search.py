@@ -63,6 +63,9 @@ class Search:
         self._machines = machines
         self._budget = budget
         self._known: dict[Topology, Candidate] = {}
+        # In few rounds, sites that are kept from drifting apart take no more steps than these.
+        possible = MOST_LOCAL_STEPS * budget.rounds * BATCH
+        self._wished, self._least = min(PATCHES_WISHED, possible), min(PATCHES_LEAST, possible)
 
     def best(self) -> Candidate:
         """The first of `WIDTHS` on the finest grid of `COARSER` that leaves enough steps.
@@ -74,11 +77,11 @@ class Search:
         for spacing in self._spacings():
             for width in WIDTHS:
                 found = self._fitted(spacing, width)
-                if self._fits(found) and self._patches(found) >= PATCHES_WISHED:
+                if self._fits(found) and self._patches(found) >= self._wished:
                     return found
             assert found is not None
             found = self._measured(found, exact=True)
-            if self._fits(found) and self._patches(found) >= PATCHES_LEAST:
+            if self._fits(found) and self._patches(found) >= self._least:
                 return found
         assert found is not None
         raise self._impossible(found)
@@ -112,10 +115,10 @@ class Search:
         patch, topology = fitted(whole, spacing_mm)
         tried = self._candidate(spacing_mm, whole, patch, topology, width)
         for _ in range(_MOST_SHRINKS):
-            enough = self._fits(tried) and self._patches(tried) >= PATCHES_WISHED
+            enough = self._fits(tried) and self._patches(tried) >= self._wished
             if enough and math.prod(tried.patch) <= _MOST_VOXELS:
                 exact = self._measured(tried, exact=True)
-                if self._fits(exact) and self._patches(exact) >= PATCHES_WISHED:
+                if self._fits(exact) and self._patches(exact) >= self._wished:
                     return exact
             shorter = shrunk(tried.patch, whole, least, tried.topology.multiple)
             if shorter is None:
@@ -180,11 +183,11 @@ class Search:
                 f" {self._machines.memory_gib:.2g}; give more memory"
             )
         rounds = self._budget.rounds
-        steps = max(LEAST_LOCAL_STEPS, math.ceil(PATCHES_LEAST / BATCH / rounds))
+        steps = max(LEAST_LOCAL_STEPS, math.ceil(self._least / BATCH / rounds))
         minutes = steps * smallest.step_s / 60 / USABLE_TIME
         return PlanError(
             f"time: a step of {what} takes {smallest.step_s:.2g} s at site"
-            f" {self._machines.slowest}; {PATCHES_LEAST} patches in {rounds} rounds need"
+            f" {self._machines.slowest}; {self._least} patches in {rounds} rounds need"
             f" {minutes:.2g} minutes a round, given are {self._budget.minutes_a_round:g}; give"
             " more --minutes-a-round, more --rounds, or leave the slowest site out"
         )

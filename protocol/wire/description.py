@@ -8,6 +8,7 @@ from typing import TypedDict
 from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 
 from protocol.wire.compression import short_names
+from protocol.wire.fingerprint import is_of_fingerprint
 from protocol.wire.messages import CONFIDENCE, SEGMENTER, SITE, STUDY
 from protocol.wire.metrics import METRICS
 from protocol.wire.proofs import BEFORE, SIGNED
@@ -40,12 +41,14 @@ def describe(message: Message) -> Description:
     """
     # Of a reply it is the other side's word.
     kind = _KINDS.get(message.metadata.message_type, "unknown")
+    content = message.content if message.has_content() else RecordDict()
+    if kind == "facts" and is_of_fingerprint(content):
+        kind = "fingerprint"
     is_reply = bool(message.metadata.reply_to_message_id)
     group = message.metadata.group_id
     whole = hashlib.sha256()
     size = 0
     items: dict[str, int] = {}
-    content = message.content if message.has_content() else RecordDict()
     for key in sorted(content):
         record = content[key]
         # What is not ours to name could be any text.

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from asdnet_models.sums import FailureCount, OrganSums, ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
+from protocol.planning.fingerprint import Fingerprint
 from protocol.wire.reports import EVALUATED_PARTS, EvaluationReport, SiteFacts, TrainReport
 from protocol.wire.small_groups import group_of, small, withhold_few
 from protocol.wire.weights import MessageError
@@ -17,7 +18,9 @@ _ROUNDING = 1e-6
 
 
 def refuse_small_groups(
-    report: SiteFacts | TrainReport | EvaluationReport, protocol: StudyProtocol, fewest: int
+    report: SiteFacts | Fingerprint | TrainReport | EvaluationReport,
+    protocol: StudyProtocol,
+    fewest: int,
 ) -> None:
     """What a report's numbers alone show of its groups.
 
@@ -26,6 +29,8 @@ def refuse_small_groups(
     """
     if isinstance(report, SiteFacts):
         problems = _box_problems(report, fewest)
+    elif isinstance(report, Fingerprint):
+        problems = _part_problems(report, fewest)
     elif isinstance(report, TrainReport):
         problems = _training_problems(report, protocol, fewest)
     else:
@@ -42,6 +47,19 @@ def _box_problems(facts: SiteFacts, fewest: int) -> list[str]:
     if any(edge.count != count or (edge.sum and not count) for edge in facts.box):
         return ["box: its edges are of different cases"]
     return [f"box: of {count:g} cases"] if small(count, fewest) or count > facts.labelled else []
+
+
+def _part_problems(found: Fingerprint, fewest: int) -> list[str]:
+    parts = [
+        f"{name}: means of {spread.smallest_part} cases"
+        for name, spread, _ in found.spreads()
+        if spread.means and spread.smallest_part < fewest
+    ]
+    return parts + [
+        f"{name}: holds in {share.holding} of {share.cases} cases"
+        for name, share in found.shares()
+        if any(small(n, fewest) for n in (share.holding, share.cases - share.holding, share.cases))
+    ]
 
 
 def _training_problems(report: TrainReport, protocol: StudyProtocol, fewest: int) -> list[str]:

@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from asdnet_models.reliability import BINS, SCORES, Reliability
 from asdnet_models.sums import FAILURE_KINDS, FailureCount, OrganSums, ScoreSum
-from protocol.agreement.manifest import SignedManifest
+from protocol.agreement.manifest import Asks, SignedManifest
 from protocol.config.rules import RULES
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SITE_NAME
@@ -41,6 +41,7 @@ from protocol.wire.weights import MessageError, Weights, pack_weights
 
 SEGMENTER, CONFIDENCE = "segmenter", "confidence"
 STUDY, SITE = "study", "site"
+ASK = "ask"  # of the study's record, where it is not what sites declare
 
 
 # ---- server to site ---------------------------------------------------------------------------
@@ -55,6 +56,7 @@ def pack_instruction(
     run: str,
     agreement: SignedManifest | None = None,
     scored_round: int | None = None,
+    ask: Asks = "training",
 ) -> RecordDict:
     """What the server sends: the protocol whole, the plan of the round, the weights.
 
@@ -66,10 +68,13 @@ def pack_instruction(
         run: The run's unique name: a site keeps its optimiser states and its log by it.
         agreement: What the centre has signed; None in a simulation.
         scored_round: For an evaluation: the round after which it is.
+        ask: "fingerprint": what a study could be planned from, instead of what sites declare.
     """
     study = ConfigRecord({"protocol": protocol.canonical_json(), "run": run})
     if agreement is not None:
         study["manifest"], study["manifest_signature"] = agreement.text, agreement.signature
+    if ask != "training":
+        study[ASK] = ask
     if plan is not None:
         study["plan"] = plan.model_dump_json()
     if scored_round is not None:
@@ -145,7 +150,8 @@ def read_site_name(content: RecordDict) -> str:
     return name
 
 
-def _refuse_surplus(content: RecordDict, *names: str) -> None:
+def refuse_surplus(content: RecordDict, *names: str) -> None:
+    """Raises MessageError for a record beside the site's name, its numbers and these."""
     surplus = set(content) - {SITE, METRICS, *names}
     if surplus:
         raise MessageError(f"reply: {len(surplus)} records are not on the allow-list")
@@ -177,7 +183,7 @@ def read_facts(content: RecordDict, protocol: StudyProtocol) -> SiteFacts:
     Raises:
         MessageError: If a number is not as agreed, or does not fit the others.
     """
-    _refuse_surplus(content)
+    refuse_surplus(content)
     values = read_metrics(content, "facts", protocol)
     counts = {name: int(values[name]) for name in COUNTS}
     annotated = {organ: int(values[annotated_name(organ)]) for organ in protocol.organ_names}
@@ -220,7 +226,7 @@ def read_training(content: RecordDict, protocol: StudyProtocol) -> TrainReport:
     Raises:
         MessageError: If a number is not as agreed, or does not fit the others.
     """
-    _refuse_surplus(content, SEGMENTER, CONFIDENCE)
+    refuse_surplus(content, SEGMENTER, CONFIDENCE)
     values = read_metrics(content, "train", protocol)
     names = ("background", *protocol.organ_names)
     report = TrainReport(
@@ -256,7 +262,7 @@ def read_evaluation(content: RecordDict, protocol: StudyProtocol) -> EvaluationR
     Raises:
         MessageError: If a number is not as agreed, or does not fit the others.
     """
-    _refuse_surplus(content)
+    refuse_surplus(content)
     values = read_metrics(content, "evaluate", protocol)
 
     def total(part: str, score: str, organ: str) -> ScoreSum:

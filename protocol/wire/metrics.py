@@ -11,6 +11,16 @@ from asdnet_models.reliability import BINS, SCORES
 from asdnet_models.sums import FAILURE_KINDS, SumCount
 from protocol.config.rules import RULES, Rule
 from protocol.config.study import StudyProtocol
+from protocol.planning.fingerprint import (
+    MAX_CASES,
+    MAX_GIB,
+    MAX_GIGAMACS,
+    MAX_STEP_S,
+    PARTS,
+    no_fingerprint,
+    share_names,
+    spread_names,
+)
 from protocol.wire.reports import EVALUATED_PARTS, LOSSES
 from protocol.wire.weights import MessageError, names_differ
 
@@ -19,8 +29,8 @@ COUNTS = ("labelled", "unlabelled", "validation", "test", "excluded")
 
 METRICS = "metrics"  # the record
 
-# What no site of a study has: cases of one part, or voxels of one case on the study's grid.
-MAX_CASES, MAX_VOXELS = 100_000, 2**32
+# What no site of a study has: voxels of one case on the study's grid.
+MAX_VOXELS = 2**32
 # A distance between two surfaces of one scan, mm: no patient is longer.
 MAX_DISTANCE_MM = 3000.0
 # What one case's score can be at most, by its name.
@@ -61,7 +71,8 @@ def metric_ranges(kind: str, protocol: StudyProtocol) -> dict[str, Range]:
 
     What the numbers of one reply must be to each other is in `protocol/wire/consistency.py`.
     """
-    table = {"facts": _facts, "train": _training, "evaluate": _evaluation}.get(kind)
+    tables = {"facts": _facts, "fingerprint": _fingerprint, "train": _training}
+    table = {**tables, "evaluate": _evaluation}.get(kind)
     if table is None:
         raise ValueError(f"no message of kind {kind!r}")
     return table(protocol)
@@ -78,6 +89,26 @@ def _facts(protocol: StudyProtocol) -> dict[str, Range]:
     ranges = dict.fromkeys(names, cases)
     for edge in BOX:
         ranges |= {f"box/{edge}/sum": Range(high=MAX_CASES), f"box/{edge}/count": cases}
+    return ranges
+
+
+def _fingerprint(protocol: StudyProtocol) -> dict[str, Range]:
+    cases = Range(high=MAX_CASES, whole=True)
+    ranges = {
+        "labelled": cases,
+        "unlabelled": cases,
+        "step_seconds": Range(high=MAX_STEP_S),
+        "step_gigamacs": Range(high=MAX_GIGAMACS),
+        "memory_gib": Range(high=MAX_GIB),
+    }
+    named = no_fingerprint(protocol.organ_names)
+    for name, _, most in named.spreads():
+        of_cases, parts, *means = spread_names(name)
+        ranges |= {of_cases: cases, parts: Range(high=PARTS[0], whole=True)}
+        low = -most if name.startswith("intensity/") else 0.0
+        ranges |= dict.fromkeys(means, Range(low=low, high=most))
+    for name, _ in named.shares():
+        ranges |= dict.fromkeys(share_names(name), cases)
     return ranges
 
 

@@ -16,6 +16,8 @@ What leaves over cases is therefore decided for all numbers of a group at once:
 - Measures of training: of the cases that the round's patches were drawn from.  The total loss is
   withheld with either of its summands, the table of trusted voxels whole.
 - The organ box: the labelled cases that are in it.
+- A fingerprint: means of equal parts of the sorted values, of k cases at least; shares whose cases,
+  and whose others, are none or k at least (`protocol/planning/fingerprint.py`).
 
 Counts of the cases that a site has, uses and refuses leave as they are: the centre weighs by them
 and holds the study's requirements against them.  They say nothing of what a scan shows.
@@ -36,10 +38,16 @@ from asdnet_models.sums import FailureCount, OrganSums, Score, ScoreSum, SumCoun
 from protocol.wire.metrics import BOX, COUNTS
 from protocol.wire.reports import EVALUATED_PARTS, LOSSES, TrainReport
 
-Group = Literal["work", "census", "boxes", "labelled", "unlabelled", "both", "scores", "voxels"]
+Group = Literal[
+    "work", "census", "boxes", "labelled", "unlabelled", "both", "scores", "voxels", "parts"
+]
 
 # What is less than this share of a sum's largest value is next to nothing in it.
 _REAL_SHARE = 0.1
+# What a fingerprint says of cases: means of parts, or in how many of them something holds.
+_FINGERPRINTED = frozenset(
+    {"spacing_mm", "size_voxels", "extent_mm", "intensity", "wider_than_body"}
+)
 _UNLABELLED_LOSSES = frozenset({"region", "pseudo"})
 _MIXED_LOSSES = frozenset({"total", "adversarial", "embedding", "confidence_on_fake", "confidence"})
 
@@ -55,8 +63,10 @@ def group_of(kind: str, name: str) -> Group:
     """
     head, _, rest = name.partition("/")
     term = rest.partition("/")[0]
-    if name in ("steps", "seconds"):
+    if name in ("steps", "seconds", "step_seconds", "step_gigamacs", "memory_gib"):
         return "work"
+    if kind == "fingerprint" and (head in _FINGERPRINTED or head == "organ"):
+        return "parts"
     if name in COUNTS or head in ("refused", "annotated"):
         return "census"
     if kind == "facts" and head == "box" and term in BOX:

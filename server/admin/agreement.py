@@ -1,6 +1,6 @@
 """The signed study of a run: made once, and anew where code, protocol or sites have changed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +56,7 @@ def agree(centre: Centre, folder: RunFolder, bundle: bytes, key: Path | None) ->
     """
     facts, protocol = folder.read()
     public = read_public(centre.folder)
-    roster = _roster(centre)
+    roster = _roster(centre, facts.sites)
     code = read_bundle(bundle).digest
     stored, changes = _stored(folder, public)
     if stored is not None:
@@ -76,6 +76,7 @@ def agree(centre: Centre, folder: RunFolder, bundle: bytes, key: Path | None) ->
         evaluation_rounds=evaluation_rounds(protocol),
         sites=roster,
         issued=datetime.now(UTC),
+        asks=facts.asks,
     )
     signed = manifest.signed(read_private(centre.folder, key))
     file = StudyFile(
@@ -86,18 +87,31 @@ def agree(centre: Centre, folder: RunFolder, bundle: bytes, key: Path | None) ->
     return Agreement(study, new=True, changes=tuple(changes))
 
 
-def require_ready(centre: Centre, key: Path | None) -> None:
+def require_ready(centre: Centre, key: Path | None, asked: Collection[str] | None = None) -> None:
     """Before a run is made: a study of this centre can be signed.
 
     Raises:
         CentreError, KeyFileError: As `agree`.
     """
     read_private(centre.folder, key)
-    _roster(centre)
+    _roster(centre, asked)
 
 
-def _roster(centre: Centre) -> dict[str, str]:
+def _roster(centre: Centre, asked: Collection[str] | None = None) -> dict[str, str]:
+    """Public keys of the sites that are asked; None: of all.
+
+    Raises:
+        CentreError: There is none, or one is not admitted.
+    """
     roster = {site: entry.public_key for site, entry in read_sites(centre).items()}
+    if strangers := sorted(set(asked or ()) - roster.keys()):
+        there = ", ".join(roster) or "none"
+        raise CentreError(
+            f"--sites: {', '.join(strangers)} not admitted to this centre; admitted are {there};"
+            " admit it first: asdnet-centre add-site SITE --public-key FILE"
+        )
+    if asked is not None:
+        roster = {site: line for site, line in roster.items() if site in asked}
     if not roster:
         raise CentreError(
             "a study is signed for the sites that take part, and there are none yet; admit them"

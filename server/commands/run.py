@@ -127,7 +127,7 @@ def run(options: RunOptions) -> None:
             bundle = _sign(home, folder, options, console)
             if options.prepare:
                 return
-            _start(home, folder, bundle)
+            start_run(home, folder, bundle)
             console.print(f"run {folder.path.name}")
     _follow(folder, already, console)
 
@@ -189,7 +189,7 @@ def _sign(centre: Centre, folder: "RunFolder", options: RunOptions, console: "Co
     return bundle
 
 
-def _start(centre: Centre, folder: "RunFolder", bundle: bytes) -> None:
+def start_run(centre: Centre, folder: "RunFolder", bundle: bytes) -> None:
     """Have the SuperLink start a ServerApp; what an earlier one left running is ended first."""
     from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable, connect
     from server.monitoring.run_folder import RunError
@@ -202,6 +202,8 @@ def _start(centre: Centre, folder: "RunFolder", bundle: bytes) -> None:
             number = control.start_run(bundle, {"run": facts.name})
     except (SuperLinkRefused, SuperLinkUnreachable) as error:
         # It may have started after all: its answer was lost then.
+        if facts.asks == "fingerprint":
+            raise RunError(str(error)) from None
         again = f"asdnet-centre run --resume {facts.name}"
         raise RunError(f"{error}\nThe run is made; start it with: {again}") from None
     folder.write(facts.model_copy(update={"flower_run_id": number}))

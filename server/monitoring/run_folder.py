@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from asdnet_models.config import Frozen
-from protocol.agreement.manifest import MANIFEST_FILE, StudyFile
+from protocol.agreement.manifest import MANIFEST_FILE, Asks, StudyFile
 from protocol.agreement.statement_store import STATEMENTS_FILE, append_statements
 from protocol.config.study import StudyProtocol, explain
 from protocol.files import LockedError, append_line, is_locked, locked, write_json, write_text
@@ -40,6 +40,8 @@ class RunFacts(Frozen):
     mlflow_uri: str
     expected_sites: int | None = None
     flower_run_id: int | None = None
+    asks: Asks = "training"
+    sites: tuple[str, ...] | None = None  # that are asked; null: all admitted ones
 
 
 class RunFolder:
@@ -62,6 +64,11 @@ class RunFolder:
     def statements(self) -> Path:
         """What the sites have signed about each round."""
         return self.path / STATEMENTS_FILE
+
+    @property
+    def fingerprints(self) -> Path:
+        """What the sites have said for a plan, by site."""
+        return self.path / "fingerprints.json"
 
     @property
     def manifest(self) -> Path:

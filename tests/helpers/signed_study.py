@@ -9,7 +9,7 @@ from flwr.app import Message, MessageType
 
 from protocol.agreement.digests import weights_digest
 from protocol.agreement.first_weights import digests_sent, first_weights
-from protocol.agreement.manifest import InitialWeights, Manifest
+from protocol.agreement.manifest import Asks, InitialWeights, Manifest
 from protocol.agreement.statements import SignedStatement, Statement, sign
 from protocol.config.schedule import RoundPlan, evaluation_rounds, plan_round
 from protocol.config.site import SiteConfig
@@ -122,6 +122,9 @@ class SignedStudy:
     def query(self) -> Message:
         return self._message(MessageType.QUERY)
 
+    def ask_fingerprint(self) -> Message:
+        return self._message(MessageType.QUERY, ask="fingerprint")
+
     def train(
         self,
         number: int,
@@ -152,6 +155,7 @@ class SignedStudy:
         *,
         plan: RoundPlan | None = None,
         scored_round: int | None = None,
+        ask: Asks = "training",
     ) -> Message:
         networks = networks or {}
         content = pack_instruction(
@@ -162,6 +166,7 @@ class SignedStudy:
             run=RUN,
             agreement=self.manifest.signed(self.centre_key),
             scored_round=scored_round,
+            ask=ask,
         )
         add_proofs(content, proofs or Proofs(), self.protocol.wire)
         message = Message(content, 17, kind, group_id="0")

@@ -6,11 +6,17 @@ from pathlib import Path
 from flwr.app import Message, MessageType
 
 from client.node.guard.data_limits import broken_by_data
-from client.node.guard.limits import broken_by_cases, broken_limits, closed
+from client.node.guard.limits import (
+    broken_by_cases,
+    broken_by_fingerprint,
+    broken_limits,
+    closed,
+)
 from client.node.guard.refusal import Refusal
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.error_words import BEYOND_LIMITS, OUTSIDE_HOURS
+from protocol.wire.fingerprint import asks_fingerprint
 from protocol.wire.messages import read_plan, read_training
 
 # By the site's state folder, the protocol that its scans were last found to fit.
@@ -32,6 +38,8 @@ def require_allowed(
         Refusal: BEYOND_LIMITS with everything that is; or OUTSIDE_HOURS.
     """
     broken = broken_limits(config, protocol)
+    if asks_fingerprint(message.content):
+        broken += broken_by_fingerprint(config)
     # What is absurd already is not compared with every scan.
     broken += _broken_by_data(config, protocol, message, headers=not broken)
     if broken:

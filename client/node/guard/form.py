@@ -7,11 +7,12 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from pydantic import ValidationError
 
 from client.node.guard.refusal import Refusal
+from protocol.agreement.manifest import Asks
 from protocol.config.schedule import LEAST_ATTENTION, RoundPlan, plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import Shapes, read_global, read_shapes
 from protocol.wire.error_words import WRONG_FORM, WRONG_PLAN
-from protocol.wire.messages import STUDY
+from protocol.wire.messages import ASK, STUDY
 from protocol.wire.proofs import BEFORE, MANIFEST, SIGNATURE, STATEMENTS
 from protocol.wire.weights import MessageError, Weights
 
@@ -32,6 +33,7 @@ class Instruction:
         weights: By network.
         before: Weights of the round before, by network; {}: none came.
         statements: JSON; empty: none came.
+        asks: What the run is for.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class Instruction:
     weights: dict[str, Weights]
     before: dict[str, Weights]
     statements: str = ""
+    asks: Asks = "training"
 
 
 def read_instruction(
@@ -64,7 +67,7 @@ def read_instruction(
         raise _malformed(f"is of kind {kind[:40]!r}, which no study has")
     carries = kind != MessageType.QUERY
     needed = _ALWAYS | own[kind] | ({_SHAPES} if carries and not protocol.wire.plain else set())
-    allowed = needed | ({STATEMENTS} if carries else set())
+    allowed = needed | ({STATEMENTS} if carries else {ASK})
     if not needed <= set(study) <= allowed:
         extra = len(set(study) - allowed)
         raise _malformed(f"lacks {len(needed - set(study))} agreed values and has {extra} others")
@@ -73,7 +76,10 @@ def read_instruction(
     if not records <= set(content) - {STUDY} <= records | optional:
         raise _malformed(f"holds other records than the {len(records)} networks of the study")
     if not carries:
-        return Instruction(kind=kind, weights={}, before={})
+        if study.get(ASK, "fingerprint") != "fingerprint":
+            raise _malformed("asks for what no run asks for")
+        asks: Asks = "fingerprint" if ASK in study else "training"
+        return Instruction(kind=kind, weights={}, before={}, asks=asks)
     try:
         return _with_weights(kind, content, study, protocol, shapes)
     except MessageError as error:

@@ -112,6 +112,12 @@ class Guard:
             raise Refusal(past.stopped, past.why)
         self._require_own_log()
         asked = read_instruction(message, study.protocol, self._shapes_of(study))
+        if asked.asks != manifest.asks:
+            raise Refusal(
+                NOT_AS_SIGNED,
+                f"run {manifest.run}: was signed for {manifest.asks}, the instruction asks for"
+                f" {asked.asks}; nothing was approved but that: ask the centre",
+            )
         if asked.kind == MessageType.QUERY:
             return require_fewer(past.queries, MOST_QUERIES, f"run {manifest.run}: declarations")
         require_order(asked, past, manifest.evaluation_rounds, self._config.limits)

@@ -25,6 +25,15 @@ def broken_limits(config: SiteConfig, protocol: StudyProtocol) -> list[str]:
     return [*_at_least(config, protocol), *_at_most(config, protocol), *_cost(config, protocol)]
 
 
+def broken_by_fingerprint(config: SiteConfig) -> list[str]:
+    """Whether this site says nothing for plans."""
+    if config.limits.fingerprint:
+        return []
+    found = "the centre asks for a fingerprint, to plan a study"
+    remedy = "have the centre plan without this site, or set it to true"
+    return [limit_line(config.site, "fingerprint", found, "none", remedy)]
+
+
 def broken_by_cases(
     config: SiteConfig, labelled: int, unlabelled: int, plan: LossSchedule | None = None
 ) -> list[str]:

@@ -183,8 +183,10 @@ def limits_broken_by(config: SiteConfig, study: Study) -> list[str]:
     """
     # Late: it is of the commands alone, and reads scans' libraries.
     from client.node.guard.data_limits import all_broken
+    from client.node.guard.limits import broken_by_fingerprint
 
-    return all_broken(config, study.protocol)
+    of_fingerprint = broken_by_fingerprint(config) if study.manifest.asks == "fingerprint" else []
+    return of_fingerprint + all_broken(config, study.protocol)
 
 
 def count_cases(config: SiteConfig) -> Counter[str] | None:

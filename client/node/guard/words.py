@@ -32,9 +32,10 @@ def study_words(
         before: The study that was approved last, if any.
     """
     cases = count_cases(config)
+    planning = study.manifest.asks == "fingerprint"
     for title, lines in (
-        ("What it does here", _work(study.protocol, cases)),
-        ("What leaves", _departures(config, study)),
+        ("What it does here", _planning() if planning else _work(study.protocol, cases)),
+        ("What leaves", _fingerprint_leaves(config) if planning else _departures(config, study)),
         ("Who takes part", _roster(config, study)),
         ("Code", _code(config, study, installed)),
         (f"Limits of {config.site}.yaml", _limits(config, study)),
@@ -65,6 +66,23 @@ def differences(study: Study, before: Study) -> list[str]:
     if before.manifest.weights != study.manifest.weights and before.protocol == study.protocol:
         lines.append("it begins with other weights, though the protocol is the same")
     return lines
+
+
+def _planning() -> Iterator[str]:
+    yield "trains nothing, and sends no weights: it asks for a fingerprint of the training cases"
+    yield "reads each training scan and label once, and times a few steps of a small network"
+    yield "validation and test cases are not looked at"
+
+
+def _fingerprint_leaves(config: SiteConfig) -> Iterator[str]:
+    fewest = config.min_cases_reported
+    yield "how many training cases there are, with labels and without"
+    yield (
+        "of spacing, size, extent and intensity of the scans, and of volume and extent of each"
+        f" organ: means of one, three or five equal parts of at least {fewest} cases"
+    )
+    yield "in how many cases each organ is in one piece, and how many scans are wider than the body"
+    yield "how fast this machine takes a step, and its memory"
 
 
 def _work(protocol: StudyProtocol, cases: Counter[str] | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import click
 import pytest
 
 import simulation.planning
@@ -42,7 +43,7 @@ def test_a_folder_is_planned(
     plan(given)
     study = read_study(out)
     assert study.spacing_mm == (2.0, 2.0, 2.0)
-    assert study.patch_voxels == (24, 24, 24)
+    assert all(8 <= edge <= 24 for edge in study.patch_voxels)
     assert study.organs == {"ball": 2, "rod": 5}
     assert study.training.rounds == 30
     text = out.read_text()
@@ -50,9 +51,9 @@ def test_a_folder_is_planned(
     # Sites take turns: each is half as fast as the machine.
     assert "20 GMAC/s" in text
     capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(click.exceptions.Exit) as ended:
         plan(given)
-    assert ended.value.code == 2
+    assert ended.value.exit_code == 2
     assert "is there already" in capsys.readouterr().err
     assert out.read_text() == text
 
@@ -62,7 +63,7 @@ def test_nothing_is_written_where_nothing_fits(
     make_site: MakeSite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "study.yaml"
-    with pytest.raises(SystemExit):
+    with pytest.raises(click.exceptions.Exit):
         plan(
             PlanCommand(
                 data=make_site(labelled=8).data,

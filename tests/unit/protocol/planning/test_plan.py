@@ -31,12 +31,15 @@ def patches(study: StudyProtocol) -> int:
 
 
 def test_small_scans_with_ample_time_are_one_patch_of_the_widest_network() -> None:
-    study = plan_study({"A": made_fingerprint(gigamacs_s=3000.0)}, AMPLE, BASE).protocol
+    many = made_fingerprint(gigamacs_s=3000.0).model_copy(update={"labelled": 200})
+    study = plan_study({"A": many}, AMPLE, BASE).protocol
     assert study.spacing_mm == (1.0, 1.0, 1.0)
     assert study.patch_voxels == (40, 56, 40)  # nnU-Net's, too
     assert study.network.strides == ((2, 2, 2),) * 3
     assert (study.network.width, study.network.max_width) == (32, 320)
     assert study.training.batch_size > 2
+    few = plan_study({"A": made_fingerprint(gigamacs_s=3000.0)}, AMPLE, BASE).protocol
+    assert few.training.batch_size == 2  # 5 % of twenty scans are less than two patches
     assert study.evaluation.overlap == 0.5
 
 
