@@ -93,6 +93,7 @@ def measure_speed(job: Mapping[str, Any]) -> dict[str, Any]:
     """
     folder = Path(job["folder"])
     config = pooled_site(job, folder)
+    wall, cpu = time.perf_counter(), time.process_time()
 
     def a_round(steps: int, rounds: int) -> float:
         record = train_in_place(config, study_of(job, rounds, steps), f"speed-{steps}-{rounds}")
@@ -106,6 +107,7 @@ def measure_speed(job: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "seconds_a_step": a_step,
         "seconds_a_round": max(0.0, short - _FEW * a_step),
+        "cpu_share": (time.process_time() - cpu) / (time.perf_counter() - wall),
         "steps": many,
     }
 

@@ -40,6 +40,8 @@ from protocol.files import write_json
 
 _PEER = Path(__file__).parent / "peers" / "nnunet" / "job.py"
 _LOOK_EVERY_S = 0.2
+# Share of its core's time under which a process was not alone there.
+_BUSY = 0.9
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
@@ -59,7 +61,7 @@ def run(comparison: Comparison, speed_seconds: float) -> list[str]:
             _drain([_prepare(comparison, job, processes)])
         for path, job in {comparison.speed(job): job for job in comparison.to_do()}.items():
             if not path.exists():
-                _measure(comparison, job, processes, speed_seconds)
+                measure(comparison, job, processes, speed_seconds)
         waiting = deque(comparison.to_do())
         typer.echo(f"{len(waiting)} jobs to do")
         return side_by_side(comparison, waiting, processes)
@@ -161,7 +163,7 @@ def _prepare(comparison: Comparison, job: Job, processes: Processes) -> Iterator
     yield from _process(comparison, job, processes, name, spec, system="nnunet")
 
 
-def _measure(comparison: Comparison, job: Job, processes: Processes, seconds: float) -> None:
+def measure(comparison: Comparison, job: Job, processes: Processes, seconds: float) -> None:
     """The speed of a system, while the other core is as busy as in the comparison."""
     pair = next(p for p in speed_pairs(comparison.systems) if job.system in p)
     typer.echo(f"{_now()} speed of {job.speed_name} beside {pair}")
@@ -183,8 +185,16 @@ def _measure(comparison: Comparison, job: Job, processes: Processes, seconds: fl
     for system in set(pair):
         path = comparison.speed(replace(job, system=system))
         own = [f for f, other in zip(found, pair, strict=True) if other == system]
-        if not path.exists():
-            write_json(path, {k: fmean(f[k] for f in own) for k in own[0].keys() - {"versions"}})
+        if path.exists():
+            continue
+        speed = {key: fmean(f[key] for f in own) for key in own[0].keys() - {"versions"}}
+        write_json(path, speed)
+        if speed["cpu_share"] < _BUSY:
+            typer.echo(
+                f"warning: {path.stem} had {speed['cpu_share']:.0%} of its core, something else ran"
+                f" there: too few steps follow; stop, remove {path}, and begin on an idle machine",
+                err=True,
+            )
 
 
 def _spec(comparison: Comparison, job: Job, system: str, folder: Path) -> dict[str, Any]:

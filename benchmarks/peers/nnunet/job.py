@@ -111,7 +111,7 @@ def speed(job):
     steps = len(trainer.marks) - 1 - WARM_UP
     return {
         "seconds_a_step": (last[0] - first[0]) / steps,
-        "cpu_seconds_a_step": (last[1] - first[1]) / steps,
+        "cpu_share": (last[1] - first[1]) / (last[0] - first[0]),
         "steps": steps,
     }
 

@@ -314,3 +314,30 @@ def test_a_lower_distance_and_a_higher_overlap_are_better(tmp_path: Path) -> Non
     for name in ("dsc", "asd_mm"):
         gap = beside_nnunet_report.gap_of(rows[rows["minutes"] == 10], "nnunet", name, "all")
         assert beside_nnunet_report.verdict(gap, name) == "yes, peer"
+
+
+@pytest.mark.parametrize("share", [0.99, 0.2])
+def test_a_speed_on_a_busy_core_is_warned_of(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    share: float,
+) -> None:
+    made = comparison(tmp_path, seeds="1")
+    measured = {"seconds_a_step": 2.0, "cpu_share": share, "versions": {"torch": "2.13.0"}}
+
+    def process(*arguments: Any, **_: object) -> Iterator[None]:
+        result = Path(arguments[4]["result"])
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.write_text(json.dumps(measured), encoding="utf-8")
+        yield
+
+    monkeypatch.setattr(beside_nnunet_run, "_process", process)
+    monkeypatch.setattr(beside_nnunet_run, "_spec", lambda *_: {})
+    monkeypatch.setattr(beside_nnunet_run, "_LOOK_EVERY_S", 0)
+    with Processes(tmp_path / "logs", {}) as processes:
+        beside_nnunet_run.measure(made, made.jobs[0], processes, 1.0)
+    for job in made.jobs[:2]:
+        assert json.loads(made.speed(job).read_text())["seconds_a_step"] == 2.0
+    assert beside_nnunet_run.steps_of(made, made.jobs[1]) == 300
+    assert ("idle machine" in capsys.readouterr().err) == (share < 0.9)
