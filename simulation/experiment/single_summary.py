@@ -186,4 +186,4 @@ def _cell(row: SiteRow | None) -> str:
     failed = FailureCount(
         cases=row.cases, missed=row.missed, made_up=row.made_up, far_off=row.far_off
     )
-    return f"{row.dsc_mean:.3f} ({asd_mm}) {failed}".rstrip()
+    return f"{row.dsc_mean:.3f} ({asd_mm})\n{failed}".rstrip()

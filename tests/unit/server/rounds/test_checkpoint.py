@@ -1,5 +1,6 @@
 """A study's state on disk: back as it was, and whole or not there."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -10,10 +11,12 @@ import torch
 from made_scores import MISSED, seen, sums_of
 from memory_grid import same
 
+from asdnet_models.model_files import load_tensors
 from asdnet_models.sums import OrganSums, SumCount
 from protocol.agreement.average import Average
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
+from protocol.model_io import save_tensors
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from server.rounds.checkpoint import (
     CHECKPOINT_FILE,
@@ -152,6 +155,19 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_reported(tmp_path: Path, damage: str) -> None:
     (tmp_path / CHECKPOINT_FILE).write_bytes(damages()[damage])
     with pytest.raises(CheckpointError, match=CHECKPOINT_FILE):
+        load_checkpoint(tmp_path)
+
+
+def test_scores_of_before_the_surface_dice_are_of_another_version(tmp_path: Path) -> None:
+    """Their failures have no kind: such a study ends with the version that began it."""
+    save_checkpoint(tmp_path, study())
+    tensors, texts = load_tensors(tmp_path / CHECKPOINT_FILE)
+    rounds = json.loads(texts["rounds"])
+    for evaluation in filter(None, (item["evaluation"] for item in rounds)):
+        for report in evaluation.values():
+            report["dsc"] = report["asd_mm"] = report.pop("scores")
+    save_tensors(tmp_path / CHECKPOINT_FILE, tensors, texts | {"rounds": json.dumps(rounds)})
+    with pytest.raises(CheckpointError, match="is not a checkpoint of this version"):
         load_checkpoint(tmp_path)
 
 
