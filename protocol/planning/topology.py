@@ -54,6 +54,8 @@ def topology(patch: Sequence[float], spacing_mm: Millimetres) -> Topology:
         able = [axis for axis in range(3) if size[axis] >= 2 * LEAST_EDGE]
         finest = min((spacing[axis] for axis in able), default=0.0)
         halved = [axis for axis in able if spacing[axis] < FACTOR * finest]
+        if len(halved) == 1 and size[halved[0]] < 3 * LEAST_EDGE:
+            halved = []  # of one axis alone a little more is to be left (Isensee)
         if not halved or len(strides) == MOST_STRIDES:
             return Topology(strides=tuple(strides), kernels=tuple(kernels))
         step = [2 if axis in halved else 1 for axis in range(3)]

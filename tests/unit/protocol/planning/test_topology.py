@@ -22,6 +22,12 @@ def test_a_coarse_axis_waits_until_its_voxels_are_like_the_others() -> None:
     assert found.multiple == (32, 32, 2)
 
 
+def test_one_axis_alone_is_halved_where_it_is_longer() -> None:
+    # 64 x 48 x 32 -> 8 x 6 x 4: as nnU-Net 2.8 plans the atrium set.
+    assert topology((64, 48, 32), (1.875,) * 3).strides == ((2, 2, 2),) * 3
+    assert topology((96, 48, 32), (1.875,) * 3).strides == (*((2, 2, 2),) * 3, (2, 1, 1))
+
+
 def test_nothing_small_is_halved() -> None:
     assert topology((7, 7, 7), (1.0, 1.0, 1.0)) == Topology(strides=(), kernels=((3, 3, 3),))
 
