@@ -54,6 +54,20 @@ def convolution(channels_in: int, channels_out: int, kernel: Triple, norm: Norm)
     )
 
 
+def class_head(channels: int, classes: int, kernel: Triple, norm: Norm) -> nn.Sequential:
+    """Features to logits: a convolution to the classes, ELU, and 1^3 over the classes.
+
+    A GroupNorm over the few class channels would blow up the noise of an empty patch, so there is
+    a norm only in V-Net's published, batch-normalised form.
+    """
+    layers: list[nn.Module] = [
+        nn.Conv3d(channels, classes, kernel, padding=padding(kernel), bias=False)
+    ]
+    if norm == "batch":
+        layers.append(normalisation(norm, classes))
+    return nn.Sequential(*layers, nn.ELU(inplace=True), nn.Conv3d(classes, classes, 1))
+
+
 class DeeplySupervised(nn.Module):
     """A segmenter whose heads at lower resolutions, if it has any, learn from the labels too.
 

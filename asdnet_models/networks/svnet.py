@@ -9,7 +9,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.networks.parts import EncoderDecoder, Norm, normalisation, padding
+from asdnet_models.networks.parts import (
+    EncoderDecoder,
+    Norm,
+    class_head,
+    normalisation,
+    padding,
+)
 from asdnet_models.stages import MAX_DOWNSAMPLINGS, Stages, Triple
 
 # Convolutions of the residual blocks, full resolution first (Milletari et al. 2016, Fig. 2); the
@@ -181,16 +187,9 @@ class SVNet(EncoderDecoder):
             )
             for stage in reversed(range(len(strides)))
         )
-        # A GroupNorm over the few class channels would blow up the noise of an empty patch, so
-        # the head has a norm only in the published, batch-normalised form.
-        head: list[nn.Module] = [
-            nn.Conv3d(2 * width, classes, kernels[0], padding=padding(kernels[0]), bias=False)
-        ]
-        if norm == "batch":
-            head.append(normalisation(norm, classes))
-        head += [nn.ELU(inplace=True), nn.Conv3d(classes, classes, 1)]
+        head = class_head(2 * width, classes, kernels[0], norm)
         channels = [2 * w for w in widths[:-1]]
-        self._add_heads(nn.Sequential(*head), channels, classes=classes, deep=deep_supervision)
+        self._add_heads(head, channels, classes=classes, deep=deep_supervision)
 
     def _decode(self, image: Tensor) -> Iterator[Tensor]:
         features: Tensor = self.stem(image)

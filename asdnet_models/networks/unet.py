@@ -1,7 +1,8 @@
 """3-D U-Net.
 
-Source: Cicek et al., MICCAI 2016.  Two departures: convolutions are padded, so that logits are of
-the image's size, and the norm is the study's.
+Source: Cicek et al., MICCAI 2016.  Three departures: convolutions are padded, so that logits are
+of the image's size; the norm is the study's; and the head is SVNet's.  With the source's 1^3 head
+and Dice a small organ's channel took another tissue's place and stayed there: docs/method.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.networks.parts import EncoderDecoder, Norm, convolution
+from asdnet_models.networks.parts import EncoderDecoder, Norm, class_head, convolution
 from asdnet_models.stages import THREE_HALVINGS, Stages, Triple
 
 
@@ -30,7 +31,7 @@ class UNet(EncoderDecoder):
         deep_supervision: Whether there are inner heads.
 
     Three classes, three image channels, width 64 and kernel 3 have the source's 19,069,955
-    parameters, where each norm's two values a channel are counted as one.
+    parameters, where each norm's two values a channel are counted as one and the head as its 195.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class UNet(EncoderDecoder):
             nn.Sequential(convolution(deeper + w, w, edges, norm), convolution(w, w, edges, norm))
             for w, deeper, _, edges in ups
         )
-        head = nn.Conv3d(width, classes, 1)
+        head = class_head(width, classes, stages.kernels[0], norm)
         self._add_heads(head, widths[:-1], classes=classes, deep=deep_supervision)
 
     def _decode(self, image: Tensor) -> Iterator[Tensor]:
