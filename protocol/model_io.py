@@ -21,7 +21,7 @@ from asdnet_models.model_files import (
     prefixed,
     read_model_files,
 )
-from protocol.config.study import StudyProtocol
+from protocol.config.study import StudyProtocol, explain
 from protocol.files import atomic_file, write_json
 from protocol.wire.weights import Weights
 
@@ -66,8 +66,10 @@ def study_of(files: ModelFiles) -> StudyProtocol:
     try:
         return StudyProtocol.model_validate(files.protocol)
     except ValidationError as error:
+        path = files.folder / PROTOCOL_FILE
         raise ModelFileError(
-            f"{files.folder / PROTOCOL_FILE}: is not a protocol: {error}"
+            f"{path}: is not a protocol of this version; take the version that saved the model\n"
+            f"{explain(error, str(path))}"
         ) from None
 
 

@@ -20,12 +20,11 @@ from torch.linalg import vector_norm
 from torch.nn.functional import grid_sample, interpolate, pad
 
 from protocol.config.study import StudyProtocol
-from protocol.config.training import FLIPS
+from protocol.config.training import FLIPS, TrainingConfig
 
 Edges = NDArray[np.int_]  # voxels along x, y, z
 
 _MOVED = 0.2  # probability of a turn, and of a scale
-_ROTATION_DEG = 30.0
 _SCALE = (0.7, 1.4)
 # So flat a patch has its slices far apart: a turn out of them would mix what does not touch.
 _FLAT = 3.0
@@ -62,8 +61,8 @@ class Move:
 def draw_moves(protocol: StudyProtocol, count: int, rng: np.random.Generator) -> list[Move]:
     """A turn, a scale and mirror images for each of `count` views."""
     turned, patch = turned_about(protocol), np.array(protocol.patch_voxels)
-    spacing, flips = np.array(protocol.spacing_mm), protocol.training.flips
-    return [_draw_move(turned, spacing, flips, patch, rng) for _ in range(count)]
+    spacing, training = np.array(protocol.spacing_mm), protocol.training
+    return [_draw_move(turned, spacing, training, patch, rng) for _ in range(count)]
 
 
 def turned_about(protocol: StudyProtocol) -> list[int]:
@@ -75,19 +74,21 @@ def turned_about(protocol: StudyProtocol) -> list[int]:
 def _draw_move(
     turned: Sequence[int],
     spacing_mm: NDArray[np.float64],
-    flips: Sequence[str],
+    training: TrainingConfig,
     patch: Edges,
     rng: np.random.Generator,
 ) -> Move:
     """A turn about the axes `turned`, in mm."""
     is_turned, is_scaled = rng.random() < _MOVED, rng.random() < _MOVED
     scale = _either_side(rng, *_SCALE) if is_scaled else 1.0
-    flipped = [axis for axis, flip in enumerate(FLIPS) if flip in flips and rng.random() < 0.5]
+    flipped = [
+        axis for axis, flip in enumerate(FLIPS) if flip in training.flips and rng.random() < 0.5
+    ]
     matrix = np.eye(3) / scale
     matrix[:, flipped] *= -1
     if is_turned:
         for axis in turned:
-            angle = math.radians(rng.uniform(-1, 1) * _ROTATION_DEG)
+            angle = math.radians(rng.uniform(-1, 1) * training.turn_deg)
             matrix = _turn(axis, angle) * spacing_mm / spacing_mm[:, None] @ matrix
     return Move(
         matrix=matrix,

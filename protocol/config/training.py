@@ -75,8 +75,16 @@ class TrainingConfig(Frozen):
     views: Views = Field(
         "weak",
         description="random views of training patches: none; weak (flip, turn by 10 degrees, "
-        "scale, gamma, noise); strong (some of them turned by 30 degrees, scaled by .7 to 1.4, "
+        "scale, gamma, noise); strong (some of them turned by turn_deg, scaled by .7 to 1.4, "
         "with another contrast, brightness, sharpness, resolution: nnU-Net's)",
+    )
+    turn_deg: float = Field(
+        30.0,
+        ge=0,
+        le=180,
+        description="strong views: the largest turn, degrees; about every axis, or in the plane "
+        "of a flat patch, where 180 suits scans that lie in the plane as they like, as "
+        "short-axis views of the heart",
     )
     flips: tuple[Flip, ...] = Field(
         ("left-right",),

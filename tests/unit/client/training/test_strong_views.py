@@ -118,6 +118,14 @@ def test_turns_and_scales_stay_in_their_ranges() -> None:
     assert 30 < max(angles) <= 90
 
 
+@pytest.mark.parametrize("turn_deg", [0.0, 10.0, 180.0])
+def test_a_flat_patch_is_turned_as_far_as_the_study_says(turn_deg: float) -> None:
+    moves = some_moves(study(FLAT, flips=(), turn_deg=turn_deg), 2000)
+    along = SPACING[1] / SPACING[0]
+    turns = [abs(math.degrees(math.atan2(m.matrix[1, 0] * along, m.matrix[0, 0]))) for m in moves]
+    assert max(turns) == pytest.approx(turn_deg, rel=0.05)
+
+
 @pytest.mark.parametrize(("patch", "axis"), [(FLAT, 2), (SAGITTAL, 0)])
 def test_slices_far_apart_are_never_mixed_by_a_turn(patch: tuple[int, int, int], axis: int) -> None:
     for move in some_moves(study(patch), 400):

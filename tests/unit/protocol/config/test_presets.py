@@ -6,15 +6,15 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "670c6340d9e6a9af20a6a2ffc56c86e69071401b05291dc144db4137e1c869fe",
-    "quick": "6716a1aa3e97b9b2da6a8759faa8bce4e012c0cfee2eb0d3527f0bd0a335f2ab",
-    "planned": "282cd14d7450aef6d897f9d9a46013a3efa56fdb357ad39ccdba7086b1f89733",
-    "paper": "f5e0c9961f364b657a18ffec732be2968d7039a548b250486f772cabb4f14473",
+    "smoke": "64a5da9449844b150869a3a6c1d68fe05a1091e9fc38674350f879aee15c0d99",
+    "quick": "d39f6b262a3fcc306ea5cca2386e63bda04ab8c6dd15b352cccbdf0726d3c815",
+    "planned": "ddd79a5cca1ee0d6d74b8387ab5c262541e7e25de2961c66a7ce33a18981224f",
+    "paper": "7f4e426d92bc1ca84184e653fd1dd765240f66fabffb2397e576c51f5d757f6f",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "a66f852e8f619a80adac8301bdd5ec01048083fbe4b15566d3bcfce6ec51e072",
-    "quick": "a2264092a0ef00ceb31e2593cb7541b660b9e3885b35aa97c9ba117025a7ba5b",
-    "planned": "abb5a8db2f9ebf97a634a0cdd5da9b85ece1b100bbe9fa162ad43151d5b7bb6b",
+    "smoke": "cc74d873ee322b4aa7e5b01cc85d5eb51d0325b5a53882b8abbd755f9eea0b12",
+    "quick": "f90c141e8cb3bf11f26fddedc4f17089d78f3c780da8ccf96bef94e846204835",
+    "planned": "2d482b6f71fa5e5e561017ac2f623aa50658371a2a6b3109c65505163af899f3",
     "paper": DIGESTS["paper"],
 }
 
