@@ -45,12 +45,18 @@ def padding(kernel: Triple) -> Triple:
     return x, y, z
 
 
-def convolution(channels_in: int, channels_out: int, kernel: Triple, norm: Norm) -> nn.Sequential:
-    """Convolution that keeps the edges, norm, ReLU."""
+def convolution(
+    channels_in: int,
+    channels_out: int,
+    kernel: Triple,
+    norm: Norm,
+    activation: type[nn.ReLU | nn.ELU] = nn.ReLU,
+) -> nn.Sequential:
+    """Convolution that keeps the edges, norm, activation."""
     return nn.Sequential(
         nn.Conv3d(channels_in, channels_out, kernel, padding=padding(kernel), bias=False),
         normalisation(norm, channels_out),
-        nn.ReLU(inplace=True),
+        activation(inplace=True),
     )
 
 

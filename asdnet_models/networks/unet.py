@@ -1,8 +1,8 @@
 """3-D U-Net.
 
-Source: Cicek et al., MICCAI 2016.  Three departures: convolutions are padded, so that logits are
-of the image's size; the norm is the study's; and the head is SVNet's.  With the source's 1^3 head
-and Dice a small organ's channel took another tissue's place and stayed there: docs/method.md.
+Source: Cicek et al., MICCAI 2016.  Four departures: convolutions are padded, so that logits are of
+the image's size; the norm is the study's; and ELU and a head with the network's kernel, as SVNet
+has, are in place of ReLU and a 1^3 head, with which Dice left a small organ out: docs/method.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.networks.parts import EncoderDecoder, Norm, class_head, convolution
+from asdnet_models.networks.parts import EncoderDecoder, Norm, convolution, padding
 from asdnet_models.stages import THREE_HALVINGS, Stages, Triple
 
 
@@ -53,8 +53,8 @@ class UNet(EncoderDecoder):
         self.down = nn.ModuleList(
             # Between two stages at the cap there is nothing to double.
             nn.Sequential(
-                convolution(before, max(before, w // 2), edges, norm),
-                convolution(max(before, w // 2), w, edges, norm),
+                convolution(before, max(before, w // 2), edges, norm, nn.ELU),
+                convolution(max(before, w // 2), w, edges, norm, nn.ELU),
             )
             for before, w, edges in zip([1, *widths[:-1]], widths, stages.kernels, strict=True)
         )
@@ -65,10 +65,14 @@ class UNet(EncoderDecoder):
             for _, deeper, stride, _ in ups
         )
         self.up = nn.ModuleList(
-            nn.Sequential(convolution(deeper + w, w, edges, norm), convolution(w, w, edges, norm))
+            nn.Sequential(
+                convolution(deeper + w, w, edges, norm, nn.ELU),
+                convolution(w, w, edges, norm, nn.ELU),
+            )
             for w, deeper, _, edges in ups
         )
-        head = class_head(width, classes, stages.kernels[0], norm)
+        edges = stages.kernels[0]
+        head = nn.Conv3d(width, classes, edges, padding=padding(edges))
         self._add_heads(head, widths[:-1], classes=classes, deep=deep_supervision)
 
     def _decode(self, image: Tensor) -> Iterator[Tensor]:

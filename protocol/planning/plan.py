@@ -26,8 +26,10 @@ from protocol.planning.rules import (
     MOST_LOCAL_STEPS,
     ONE_PIECE,
     PATCHES_WISHED,
+    SCAN_COVER,
     SHORT_OVERLAP,
     STEPS_BEFORE_BATCH,
+    TIMES_WIDTH,
     USABLE_MEMORY,
     USABLE_TIME,
     WIDER,
@@ -36,6 +38,11 @@ from protocol.planning.search import Candidate, Search, changes_of
 
 # A round is waited for so many times as long as it is planned to take.
 _PATIENCE = 3
+# Terms of the loss that read the confidence network.
+_OF_UNLABELLED = ("lambda_adversarial", "lambda_region")
+_NONE_UNLABELLED = (
+    "no site has unlabelled scans: all the time is S's, no confidence network is trained"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +75,16 @@ def plan_study(
     """
     geometry = geometry_of(fingerprints)
     machines = machines_of(fingerprints, budget)
+    supervised = {} if machines.unlabelled else {"method": dict.fromkeys(_OF_UNLABELLED, 0.0)}
+    base = merged(base, supervised)
     search = Search(base, geometry, machines, budget)
     chosen = search.best()
     scans = sum(f.labelled + f.unlabelled for f in fingerprints.values())
     chosen = search.with_batch(chosen, math.prod(chosen.whole) * scans)
-    changes = changes_of(chosen)
+    changes = _deeper(changes_of(chosen), supervised)
     reasons = _grid_reasons(geometry, machines, chosen)
+    if supervised:
+        reasons |= {f"method.{name}": _NONE_UNLABELLED for name in _OF_UNLABELLED}
     for more, why in (
         _training(fingerprints, budget, base, machines, chosen),
         _evaluation(fingerprints, budget, machines, chosen),
@@ -112,8 +123,8 @@ def _grid_reasons(geometry: Geometry, machines: Machines, chosen: Candidate) -> 
     if not all(of_scan):
         cut = ", ".join(axis for axis, is_whole in zip(AXES, of_scan, strict=True) if not is_whole)
         patch += (
-            f"; shortened along {cut} for memory and time, to {COVER:g} times the largest organ"
-            " at least"
+            f"; shortened along {cut} for memory and time, to {SCAN_COVER:.0%} of the scan if any"
+            f" grid allows it, and {COVER:g} times the largest organ at least"
         )
     memory = f"{chosen.cost.bytes / 2**30:.2g} of {machines.memory_gib:.3g} GiB"
     if machines.smallest:
@@ -128,7 +139,9 @@ def _grid_reasons(geometry: Geometry, machines: Machines, chosen: Candidate) -> 
             f" {USABLE_MEMORY:.0%} may be used); {chosen.cost.parameters:,} parameters"
         ),
         "network.kernel": "every kernel is given below; 3 elsewhere",
-        "network.max_width": f"channels double at each stage up to {MAX_WIDTH}, as in nnU-Net",
+        "network.max_width": (
+            f"channels double at each stage, up to {TIMES_WIDTH} times the first's and {MAX_WIDTH}"
+        ),
         "network.strides": (
             "each axis is halved while 4 voxels are left, and its voxels are less than twice as"
             " long as the finest"

@@ -1,8 +1,8 @@
 """Looks for the largest network on the finest grid that memory and time leave enough steps for."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from protocol.config.study import StudyProtocol, merged
@@ -20,7 +20,9 @@ from protocol.planning.rules import (
     MOST_LOCAL_STEPS,
     PATCHES_LEAST,
     PATCHES_WISHED,
+    SCAN_COVER,
     STEPS_BEFORE_BATCH,
+    TIMES_WIDTH,
     USABLE_MEMORY,
     USABLE_TIME,
     WIDTHS,
@@ -70,19 +72,19 @@ class Search:
     def best(self) -> Candidate:
         """The first of `WIDTHS` on the finest grid of `COARSER` that leaves enough steps.
 
+        Patches that cover most of the scan are looked for first, on all of these grids.
+
         Raises:
             PlanError: Not even the smallest does; with what it would take.
         """
         found: Candidate | None = None
-        for spacing in self._spacings():
-            for width in WIDTHS:
-                found = self._fitted(spacing, width)
-                if self._fits(found) and self._patches(found) >= self._wished:
-                    return found
-            assert found is not None
-            found = self._measured(found, exact=True)
-            if self._fits(found) and self._patches(found) >= self._least:
-                return found
+        for of_scan, enough in product((SCAN_COVER, 0.0), (self._wished, self._least)):
+            for spacing, width in product(self._spacings(), WIDTHS):
+                found = self._fitted(spacing, width, of_scan)
+                if self._fits(found) and self._patches(found) >= enough:
+                    found = self._measured(found, exact=True)
+                    if self._fits(found) and self._patches(found) >= enough:
+                        return found
         assert found is not None
         raise self._impossible(found)
 
@@ -101,15 +103,18 @@ class Search:
                 return self._measured(larger, exact=True)
         return chosen
 
-    def _spacings(self) -> Iterator[Millimetres]:
-        return iter(dict.fromkeys(self._geometry.coarser(factor) for factor in COARSER))
+    def _spacings(self) -> tuple[Millimetres, ...]:
+        return tuple(dict.fromkeys(self._geometry.coarser(factor) for factor in COARSER))
 
-    def _fitted(self, spacing_mm: Millimetres, width: int) -> Candidate:
-        """The largest patch within memory and time, or else the smallest that covers the organs."""
+    def _fitted(self, spacing_mm: Millimetres, width: int, of_scan: float) -> Candidate:
+        """The largest patch within memory and time, or else the smallest that covers enough.
+
+        That is the organs, and the share `of_scan` of the median scan along each axis.
+        """
         x, y, z = (mm / step for mm, step in zip(self._geometry.extent_mm, spacing_mm, strict=True))
         whole = (x, y, z)
         least = [
-            min(n, COVER * mm / step)
+            min(n, max(COVER * mm / step, of_scan * n))
             for n, mm, step in zip(whole, self._geometry.covered_mm, spacing_mm, strict=True)
         ]
         patch, topology = fitted(whole, spacing_mm)
@@ -219,7 +224,7 @@ def changes_of(candidate: Candidate) -> dict[str, Any]:
         "network": {
             "width": candidate.width,
             "kernel": 3,
-            "max_width": MAX_WIDTH,
+            "max_width": min(MAX_WIDTH, TIMES_WIDTH * candidate.width),
             "strides": candidate.topology.strides,
             "kernels": candidate.topology.kernels,
         },

@@ -1,6 +1,6 @@
 """Every network of the catalogue finds every organ of a toy, by Dice alone.
 
-The toy has what the phantom has where U-Net with its source's 1^3 head never found the rectum:
+The toy has what the phantom has where U-Net as in its source never found the rectum:
 organs as bright as tissues around them.  The channel of one organ took such a tissue's place.
 """
 
@@ -74,10 +74,14 @@ def test_every_organ_is_found(architecture: str) -> None:
     assert min(dsc_of_each_organ(made(architecture, 1), 1)) > 0.8
 
 
-def test_with_the_sources_head_a_u_net_leaves_an_organ_out() -> None:
+def test_as_in_its_source_a_u_net_leaves_an_organ_out() -> None:
     """What the toy is for: else it would tell nothing."""
     network = made("unet", 1)
     assert isinstance(network, UNet)
     network.head = nn.Conv3d(4, 4, 1)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ELU):
+                setattr(module, name, nn.ReLU(inplace=True))
     xavier_(network, torch.Generator().manual_seed(1))
     assert min(dsc_of_each_organ(network, 1)) < 0.1

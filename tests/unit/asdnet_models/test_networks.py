@@ -75,12 +75,12 @@ def test_svnet_has_the_published_size(
 def test_unet_has_the_published_parameters() -> None:
     # Cicek et al. 2016: 19,069,955 with three classes and three image channels (we have one), and
     # one value where each of the 2,336 normalised channels has a weight and a bias here, and a 1^3
-    # head where ours is a 3^3 convolution and 1^3.
+    # head where ours is 3^3.
     with torch.device("meta"):
         network = UNet(classes=3, width=64, kernel=3)
     channels = 32 + 64 + 64 + 128 + 128 + 256 + 256 + 512 + 2 * (256 + 128 + 64)
     assert channels == 2336
-    ours, theirs = 27 * 64 * 3 + 3 * 3 + 3, 64 * 3 + 3
+    ours, theirs = 27 * 64 * 3 + 3, 64 * 3 + 3
     assert parameters(network) - channels + 2 * 27 * 32 - ours + theirs == 19_069_955
 
 

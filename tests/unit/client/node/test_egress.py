@@ -626,6 +626,7 @@ NEVER_IN_AN_ANSWER = {
     "protocol.agreement.manifest.AbsurdStudyError",
     "protocol.agreement.manifest.ManifestError",
     "protocol.agreement.statements.StatementError",
+    "protocol.planning.budget.PlanError",  # the centre plans
 }
 
 

@@ -183,7 +183,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(client.node.executor, "check_bundle", check)
     # What the guard lets pass has tests of its own (`guard/test_guard.py`).
     guard = SimpleNamespace(
-        recognise=lambda message: SimpleNamespace(protocol=read_protocol(message.content)),
+        recognise=lambda message: SimpleNamespace(
+            protocol=read_protocol(message.content), manifest=SimpleNamespace(asks="training")
+        ),
         require_approval=lambda study: world.approve(study),
         admit=lambda *given: world.admit(*given),
         sealed=lambda study, reply, message, last: world.seal(reply),

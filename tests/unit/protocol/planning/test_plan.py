@@ -14,7 +14,7 @@ from protocol.planning.budget import Budget, PlanError, parse_memory
 from protocol.planning.cost import GIB, step_cost
 from protocol.planning.fingerprint import Fingerprint, Spread
 from protocol.planning.plan import plan_study, with_steps
-from protocol.planning.rules import COVER, PATCHES_LEAST, USABLE_MEMORY
+from protocol.planning.rules import COVER, PATCHES_LEAST, SCAN_COVER, USABLE_MEMORY
 from protocol.planning.yaml_writer import plan_yaml, write_study
 
 BASE = preset("planned").model_copy(update={"organs": {"ball": 1}})
@@ -61,6 +61,24 @@ def test_a_coarse_axis_is_halved_late_and_keeps_its_finest_spacings() -> None:
     assert study.network.strides[0] == (2, 2, 1)
     assert study.network.kernels[0] == (3, 3, 1)
     assert study.network.kernels[-1] == (3, 3, 3)
+
+
+@pytest.mark.parametrize("step_seconds", [0.3, 1.0, 3.0])
+def test_a_patch_covers_most_of_the_scan_before_the_grid_is_fine(step_seconds: float) -> None:
+    site = CARDIAC.model_copy(update={"step_seconds": step_seconds})
+    study = plan_study({"A": site}, SHORT, BASE).protocol
+    covered_mm = [n * mm for n, mm in zip(study.patch_voxels, study.spacing_mm, strict=True)]
+    shares = [mm / spread.means[0] for mm, spread in zip(covered_mm, site.extent_mm, strict=True)]
+    assert min(shares) >= SCAN_COVER
+
+
+def test_without_unlabelled_scans_no_confidence_network_is_trained() -> None:
+    with_some, without = (
+        plan_study({"A": CARDIAC.model_copy(update={"unlabelled": n})}, AMPLE, BASE) for n in (9, 0)
+    )
+    assert with_some.protocol.method.trains_confidence
+    assert not without.protocol.method.trains_confidence
+    assert "no site has unlabelled scans" in without.reasons["method.lambda_region"]
 
 
 def test_little_time_makes_a_smaller_network_on_a_coarser_grid_and_no_few_steps() -> None:

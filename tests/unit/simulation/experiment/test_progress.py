@@ -9,10 +9,11 @@ from rich.console import Console
 
 from simulation.errors import StudyFolderError
 from simulation.experiment.progress import Progress, print_summary, report
-from simulation.experiment.store import SETTINGS, CaseRow, Run, RunInfo, RunKey, write_rows
+from simulation.experiment.store import CaseRow, Run, RunInfo, RunKey, Setting, write_rows
 from simulation.experiment.worker_pool import Failure
 
-RUNS = [RunKey(method="SVNet", setting=setting, fold=1, seed=1) for setting in SETTINGS]
+SHOWN: tuple[Setting, ...] = ("federated", "pooled", "local")
+RUNS = [RunKey(method="SVNet", setting=setting, fold=1, seed=1) for setting in SHOWN]
 
 
 def row(dsc: float, organ: str = "ball", part: str = "test") -> CaseRow:
