@@ -1,8 +1,9 @@
 """Reads a study file: a preset by name, and what the file changes of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from protocol.config.presets import PRESET_NAMES, preset
+from protocol.config.presets import PRESET_NAMES, PresetName, preset
 from protocol.config.study import (
     ProtocolError,
     StudyProtocol,
@@ -14,8 +15,12 @@ from protocol.config.study import (
 BASE = "base"
 
 
-def read_study(path: Path) -> StudyProtocol:
+def read_study(path: Path, start: Callable[[PresetName], StudyProtocol] = preset) -> StudyProtocol:
     """The whole protocol of a study file.
+
+    Args:
+        path: The file.
+        start: What a name of `base` stands for.
 
     Its key `base` names the preset that all other keys change, at any depth; without it that is
     the paper.  The name of a study, and its organs, are never the preset's.
@@ -31,7 +36,7 @@ def read_study(path: Path) -> StudyProtocol:
     for name in PRESET_NAMES:
         if name == wanted:
             # Without what is the default anyway: what the file has set can then be told.
-            base = preset(name).model_dump(exclude_defaults=True, exclude={"name", "organs"})
+            base = start(name).model_dump(exclude_defaults=True, exclude={"name", "organs"})
             return validated(merged_content(base, content), StudyProtocol, path)
     raise ProtocolError(
         f"{path}: {BASE}: must be one of {', '.join(PRESET_NAMES)}, not {wanted!r}; without it the"

@@ -194,7 +194,7 @@ def base_protocol(
     Raises:
         ProtocolError: If the file breaks a rule.
     """
-    base = read_study(study) if study else start(name)
+    base = read_study(study, start) if study else start(name)
     content = base.model_dump()
     if seed is not None:
         content["seed"] = seed

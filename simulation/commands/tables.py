@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from protocol.config.presets import PresetName, as_paper
 from protocol.config.study import StudyProtocol
 from reporting.terminal import make_console
 from simulation.commands.options import SharedOptions, simulation_errors
+from simulation.experiment.methods import Method
 from simulation.experiment.plan import (
     COMPARED_METHODS,
     choose_folds,
@@ -146,13 +148,23 @@ def _options(given: TablesCommand, folder: Path) -> "ExperimentOptions":
     return ExperimentOptions(
         **decided,
         training_labels=given.training_labels,
-        methods=choose_methods(given.tables, given.rows, own),
+        methods=_as_asked(choose_methods(given.tables, given.rows, own), given.attention),
         settings=choose_settings(given.settings),
         compared=named_methods(given.settings_rows, "--settings-rows", own),
         folds=choose_folds(given.folds),
         seeds=choose_seeds(given.seeds),
         out=folder,
     )
+
+
+def _as_asked(methods: Mapping[str, Method], attention: Attention | None) -> dict[str, Method]:
+    """No row insists on Eq. 2 where it is switched off by an option."""
+    if attention != "off":
+        return dict(methods)
+    return {
+        name: replace(method, needs=tuple(n for n in method.needs if n != "sample_attention"))
+        for name, method in methods.items()
+    }
 
 
 def _with_attention(

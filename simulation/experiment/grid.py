@@ -95,11 +95,20 @@ def on_shared_grid(
     if grid is not None:
         base = base.model_copy(update={"spacing_mm": grid[0], "patch_voxels": grid[1]})
     mistakes = []
+    of_study: dict[str, list[str]] = {}
     for name, method in methods.items():
         try:
-            protocol_of(method, base, base.seed)
+            digest = protocol_of(method, base, base.seed).digest
         except ValidationError as error:
             mistakes.append(explain(error, f"method {name}"))
+        else:
+            of_study.setdefault(digest if method.kind == "weights" else name, []).append(name)
+    mistakes += [
+        f"methods {' and '.join(names)}: are one and the same on this study; leave all but one "
+        "out, or change what they are to differ in"
+        for names in of_study.values()
+        if len(names) > 1
+    ]
     if mistakes:
         raise ProtocolError("\n".join(mistakes))
     return base

@@ -18,6 +18,10 @@ Kind = Literal["weights", "malf", "ssae"]
 
 _SUPERVISED = {"lambda_adversarial": 0.0, "lambda_region": 0.0}
 _PLAIN = {"sample_attention": "off", **_SUPERVISED}
+_SVNET = {"architecture": "svnet"}
+# What a row is named after, where the study has it off.
+_NEEDED = {"sample_attention": "normalised", "lambda_adversarial": 0.03, "lambda_region": 0.3}
+_ATTENTION, _ADVERSARIAL, _REGION = _NEEDED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +31,15 @@ class Method:
     Attributes:
         tables: Tables of the paper that it stands in.
         changes: Sections of the study's protocol and what is different in them.
+        needs: Settings of the method that are not off in this row: where the study's are, the
+            paper's stand, of attention its normalised form.
         kind: "weights" for what is trained and averaged; else a baseline by name.
         published: By organ, DSC and ASD in mm (None where the paper prints none).
     """
 
     tables: tuple[int, ...] = ()
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
     kind: Kind = "weights"
     published: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
 
@@ -69,46 +76,58 @@ METHODS: Mapping[str, Method] = {
     ),
     "SVNet": Method(
         tables=(2,),
-        changes={"method": _PLAIN},
+        changes={"network": _SVNET, "method": _PLAIN},
         published=_published((0.920, None), (0.862, None), (0.844, None)),
     ),
     "AttSVNet": Method(
         tables=(2,),
-        changes={"method": _SUPERVISED},
+        changes={"network": _SVNET, "method": _SUPERVISED},
+        needs=(_ATTENTION,),
         published=_published((0.931, None), (0.878, None), (0.862, None)),
     ),
     "AttSVNet+CNN": Method(
         tables=(2,),
-        changes={"method": {"lambda_region": 0.0}, "confidence": {"architecture": "cnn"}},
+        changes={
+            "network": _SVNET,
+            "method": {"lambda_region": 0.0},
+            "confidence": {"architecture": "cnn"},
+        },
+        needs=(_ATTENTION, _ADVERSARIAL),
         published=_published((0.938, None), (0.884, None), (0.874, None)),
     ),
     "AttSVNet+FCN": Method(
         tables=(2,),
-        changes={"method": {"lambda_region": 0.0}},
+        changes={"network": _SVNET, "method": {"lambda_region": 0.0}},
+        needs=(_ATTENTION, _ADVERSARIAL),
         published=_published((0.944, None), (0.893, None), (0.887, None)),
     ),
     "semiFCN": Method(
         tables=(2,),
-        changes={"method": {"name": "semi-fcn"}},
+        changes={"network": _SVNET, "method": {"name": "semi-fcn"}},
+        needs=(_ATTENTION, _REGION),
         published=_published((0.959, None), (0.895, None), (0.885, None)),
     ),
     "semiEmbedFCN": Method(
         tables=(2,),
-        changes={"method": {"name": "semi-embed"}},
+        changes={"network": _SVNET, "method": {"name": "semi-embed"}},
+        needs=(_ATTENTION,),
         published=_published((0.964, None), (0.902, None), (0.891, None)),
     ),
     "AttSVNet+Semi": Method(
         tables=(2,),
-        changes={"method": {"lambda_adversarial": 0.0}},
+        changes={"network": _SVNET, "method": {"lambda_adversarial": 0.0}},
+        needs=(_ATTENTION, _REGION),
         published=_published((0.937, None), (0.878, None), (0.865, None)),
     ),
     "ASDNet": Method(
         tables=(1, 2),
+        changes={"network": _SVNET},
+        needs=tuple(_NEEDED),
         published=_published((0.970, 0.858), (0.911, 1.316), (0.906, 1.401)),
     ),
     # Ours, in no table of the paper, run by name: D sees the scan, learns where S is right, and is
     # asked together with the softmax.
-    "ASDNet-informed": Method(changes=INFORMED),
+    "ASDNet-informed": Method(changes={"network": _SVNET, **INFORMED}, needs=tuple(_NEEDED)),
 }
 
 
@@ -160,4 +179,6 @@ def protocol_of(method: Method, base: StudyProtocol, seed: int) -> StudyProtocol
         pydantic.ValidationError: If the changed protocol breaks a rule, such as a patch that
             the method's network cannot halve often enough.
     """
-    return merged(base, {"seed": seed, **method.changes})
+    protocol = merged(base, {"seed": seed, **method.changes})
+    off = [name for name in method.needs if getattr(protocol.method, name) in ("off", 0.0)]
+    return merged(protocol, {"method": {name: _NEEDED[name] for name in off}})

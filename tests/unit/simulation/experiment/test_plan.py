@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.config.study import ProtocolError, StudyProtocol
+from protocol.config.presets import as_paper
+from protocol.config.study import ProtocolError, StudyProtocol, merged
 from simulation.errors import SplitError
+from simulation.experiment.grid import on_shared_grid
 from simulation.experiment.methods import METHODS, Method, protocol_of, read_own_methods
 from simulation.experiment.plan import (
     choose_folds,
@@ -227,3 +229,34 @@ def test_rows_of_ones_own(tmp_path: Path, make_protocol: MakeProtocol) -> None:
         path.write_text(text)
         with pytest.raises(ProtocolError, match=words):
             read_own_methods(path)
+
+
+def test_rows_are_what_they_are_named_after_on_a_planned_study_too() -> None:
+    """Its recipe is of a U-Net, without attention; without unlabelled scans it has no lambdas."""
+    off = {"lambda_adversarial": 0.0, "lambda_region": 0.0}
+    base = merged(as_paper("planned"), {"method": off, "patch_voxels": (48, 48, 16)})
+    rows = {
+        name: protocol_of(method, base, 1)
+        for name, method in METHODS.items()
+        if method.kind == "weights"
+    }
+    assert len({study.digest for study in rows.values()}) == len(rows)
+    networks = {name: study.network.architecture for name, study in rows.items()}
+    own = {"UNet": "unet", "VNet": "vnet", "DSResUNet": "dsresunet"}
+    assert networks == {name: own.get(name, "svnet") for name in rows}
+    assert rows["SVNet"].method.sample_attention == "off"
+    assert rows["AttSVNet"].method.sample_attention == "normalised"
+    assert rows["ASDNet"].method.lambda_region == 0.3
+    assert not rows["AttSVNet"].method.trains_confidence
+
+
+def test_a_rows_own_settings_stay_where_the_study_has_some() -> None:
+    own = {"sample_attention": "literal", "lambda_region": 0.1, "lambda_adversarial": 0.02}
+    method = protocol_of(METHODS["ASDNet"], merged(as_paper("quick"), {"method": own}), 1).method
+    assert {name: getattr(method, name) for name in own} == own
+
+
+def test_two_rows_that_are_one_study_are_refused() -> None:
+    methods = {"SVNet": METHODS["SVNet"], "mine": METHODS["SVNet"]}
+    with pytest.raises(ProtocolError, match="methods SVNet and mine: are one and the same"):
+        on_shared_grid(as_paper("quick"), methods, [], None)
