@@ -16,6 +16,7 @@ from protocol.escaping import printable
 from reporting.terminal import make_console, user_errors
 
 TOLERANCE_MM = EvaluationConfig().nsd_tolerance_mm
+_MOST_MM = 1000
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,12 +52,16 @@ def score(
     ] = False,
     configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, metavar="MM", help="Of the normalised surface Dice, mm.")
+        float, typer.Option(metavar="MM", help="Of the normalised surface Dice, mm.")
     ] = TOLERANCE_MM,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Print DSC, ASD and HD95 (mm) and surface Dice of every organ of two labels of one scan."""
     with user_errors(ValueError):  # ScanError, and mistakes in --organs and the site's file
+        if not 0 < tolerance <= _MOST_MM:
+            raise ValueError(
+                f"--tolerance: must be over 0 and {_MOST_MM} mm at most, not {tolerance}"
+            )
         if both and not site:
             raise ValueError("--both: needs --site; give the site whose names and numbers they are")
         config = read_site(configs / f"{site}.yaml") if site else None

@@ -6,7 +6,8 @@ from pydantic import Field, field_validator
 
 from asdnet_models.config import MAX_POINTS, Fraction, Frozen
 
-Count = Annotated[int, Field(ge=1, le=100_000)]  # rounds, steps, sites
+MOST = 100_000
+Count = Annotated[int, Field(ge=1, le=MOST)]  # rounds, steps, sites
 Rate = Annotated[float, Field(gt=0, le=1)]
 Views = Literal["none", "weak", "strong"]
 # In LPS terms: along x, y and z of an array.

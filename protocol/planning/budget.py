@@ -8,6 +8,8 @@ from protocol.planning.fingerprint import Fingerprint
 from protocol.planning.rules import MINUTES_A_ROUND, ROUNDS
 
 _MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(GiB|MiB|GB|MB)")
+# Three times as long is the longest that a centre waits for a round.
+_LONGEST_MINUTES = 10 * 24 * 60
 _BYTES = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 
@@ -46,6 +48,11 @@ class Budget:
             raise PlanError(
                 "budget: memory, minutes a round and rounds must be positive, not"
                 f" {self.memory_gib:g} GiB, {self.minutes_a_round:g} and {self.rounds}"
+            )
+        if self.minutes_a_round > _LONGEST_MINUTES:
+            raise PlanError(
+                f"budget: minutes a round must be {_LONGEST_MINUTES:,} (ten days) at most, not"
+                f" {self.minutes_a_round:g}"
             )
 
 

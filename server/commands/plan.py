@@ -13,6 +13,7 @@ from protocol.agreement.bundle import BundleError
 from protocol.config.presets import preset
 from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
+from protocol.config.training import MOST
 from protocol.keys import KeyFileError
 from protocol.planning.budget import Budget, PlanError, parse_memory
 from protocol.planning.rules import MEMORY, ROUNDS
@@ -48,7 +49,7 @@ class PlanOptions:
     memory: Annotated[
         str, typer.Option(metavar="SIZE", help="What a step may take at the weakest site, as 4GiB.")
     ] = MEMORY
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the study.")] = ROUNDS
+    rounds: Annotated[int, typer.Option(min=1, max=MOST, help="Rounds of the study.")] = ROUNDS
     wait_minutes: Annotated[
         float, typer.Option(help="Minutes that sites and their approvals are waited for.")
     ] = 10.0

@@ -14,6 +14,7 @@ from protocol.config import presets
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
+from protocol.config.training import MOST
 from reporting.terminal import user_errors
 from simulation.errors import CohortError, SplitError, StudyFolderError
 
@@ -54,11 +55,13 @@ class SharedOptions:
     study: Annotated[
         Path | None, typer.Option(help="YAML file of a study; replaces the preset.")
     ] = None
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, instead of the preset's.")] = (
-        None
-    )
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST, help="Rounds, instead of the preset's."),
+    ] = None
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Local steps a round, instead of the preset's.")
+        int | None,
+        typer.Option(min=1, max=MOST, help="Local steps a round, instead of the preset's."),
     ] = None
     organs: Annotated[
         str | None,

@@ -140,3 +140,12 @@ def test_all_mistakes_of_organs_are_reported_at_once() -> None:
     assert "'A'" in str(caught.value)
     assert "A and b" in str(caught.value)
     assert "300" in str(caught.value)
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "inf", "0", "-1", "1001"])
+def test_a_tolerance_is_a_length(tmp_path: Path, tolerance: str) -> None:
+    drawn = str(save(tmp_path / "p.nii.gz", {(1, 1, 1): 1}))
+    given = ["score", drawn, drawn, "--organs", ORGANS, "--tolerance", tolerance]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 2
+    assert "--tolerance: must be over 0 and 1000 mm at most" in result.output

@@ -203,3 +203,9 @@ def test_a_reason_stands_above_its_value() -> None:
             assert lines[number - 1].strip().startswith("#")
     assert all(len(line) <= 110 or "kernels" in line for line in lines)
     assert flat(1.0).smallest_part == 4
+
+
+@pytest.mark.parametrize("minutes", [float("inf"), 1e308, 1e8, 14_401.0])
+def test_no_round_is_planned_to_outlast_a_centres_patience(minutes: float) -> None:
+    with pytest.raises(PlanError, match="minutes a round must be 14,400"):
+        Budget(memory_gib=4, minutes_a_round=minutes)
