@@ -72,7 +72,7 @@ _PLANNED_AS_PAPER = StudyProtocol(
     name="planned",
     spacing_mm=_QUICK_AS_PAPER.spacing_mm,
     patch_voxels=_QUICK_AS_PAPER.patch_voxels,
-    # Learns more in a step than SVNet, whose steps take 1.6 times as long: docs/results/recipe.md.
+    # Learned more in a step than SVNet, whose steps take 1.6 times as long (hearts, one seed).
     network=NetworkConfig(architecture="unet", width=8, kernel=3),
     confidence=_QUICK_AS_PAPER.confidence,
     method=MethodConfig(
