@@ -5,6 +5,7 @@ see the scan, and may be combined with the softmax, is ours: docs/method.md has 
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from asdnet_models.networks.parts import padding
 from asdnet_models.stages import THREE_HALVINGS, Triple
 
 _SLOPE = 0.2
+Down = tuple[int, Triple, Triple]
 # A probability nearer to 1 than this carries no more information.
 _NEAREST = 1e-5
 
@@ -35,6 +37,9 @@ def confidence_map(logits: Tensor, probabilities: Tensor, *, softmax_prior: bool
 class ConfidenceNetwork(nn.Module):
     """What both forms of D begin with.
 
+    Attributes:
+        HALVING: Edge of a down-sampling's kernel along an axis that it halves.
+
     Args:
         classes: Channels of the class maps, background included.
         width: Channels after the first convolution; doubled at each down-sampling.
@@ -42,6 +47,8 @@ class ConfidenceNetwork(nn.Module):
         strides: Of each down-sampling along x, y, z: the first ones of S.
         kernels: Of the first stages of S, one a stride; None: 3.  D's have 3 where S's have more.
     """
+
+    HALVING: ClassVar[int]
 
     def __init__(
         self,
@@ -56,14 +63,24 @@ class ConfidenceNetwork(nn.Module):
         self.sees_image = sees_image
         channels = classes + int(sees_image)
         own = [_at_most_three(kernel) for kernel in kernels or ((3, 3, 3),) * len(strides)]
-        # Channels in, kernel and stride of each down-sampling.
-        self._downs = [
-            (width * 2**stage, kernel, stride)
-            for stage, (kernel, stride) in enumerate(zip(own, strides, strict=True))
-        ]
         self.stem = nn.Sequential(
             nn.Conv3d(channels, width, own[0], padding=padding(own[0])), nn.LeakyReLU(_SLOPE)
         )
+        halving = self.HALVING
+        self._add_layers(
+            [
+                (width * 2**stage, _strided(kernel, stride, halving), stride)
+                for stage, (kernel, stride) in enumerate(zip(own, strides, strict=True))
+            ]
+        )
+
+    def _add_layers(self, downs: Sequence[Down]) -> None:
+        """What follows the stem.
+
+        Args:
+            downs: Channels in, kernel and stride of each down-sampling.
+        """
+        raise NotImplementedError
 
     def _stem_features(self, class_maps: Tensor, image: Tensor | None) -> Tensor:
         if self.sees_image:
@@ -118,22 +135,12 @@ class ConfidenceFCN(ConfidenceNetwork):
     norm would hand D that difference for nothing.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        width: int,
-        sees_image: bool = False,
-        strides: Sequence[Triple] = THREE_HALVINGS,
-        kernels: Sequence[Triple] | None = None,
-    ) -> None:
-        super().__init__(
-            classes=classes, width=width, sees_image=sees_image, strides=strides, kernels=kernels
-        )
-        downs = [(c, _strided(kernel, stride, 4), stride) for c, kernel, stride in self._downs]
+    HALVING = 4
+
+    def _add_layers(self, downs: Sequence[Down]) -> None:
         self.down = nn.ModuleList(_down(*down) for down in downs)
         self.up = nn.ModuleList(_up(*down) for down in reversed(downs))
-        self.head = nn.Conv3d(width, 1, 1)
+        self.head = nn.Conv3d(downs[0][0], 1, 1)
 
     def forward(self, class_maps: Tensor, image: Tensor | None = None) -> Tensor:
         """Logits (B, 1, X, Y, Z).
@@ -164,22 +171,11 @@ class ConfidenceCNN(ConfidenceNetwork):
     logit keeps five axes, so that it stands wherever a map of logits does: Eq. 3 to 5 take means.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        width: int,
-        sees_image: bool = False,
-        strides: Sequence[Triple] = THREE_HALVINGS,
-        kernels: Sequence[Triple] | None = None,
-    ) -> None:
-        super().__init__(
-            classes=classes, width=width, sees_image=sees_image, strides=strides, kernels=kernels
-        )
-        self.down = nn.Sequential(
-            *(_down(c, _strided(kernel, stride, 3), stride) for c, kernel, stride in self._downs)
-        )
-        self.head = nn.Conv3d(width * 2 ** len(strides), 1, 1)
+    HALVING = 3
+
+    def _add_layers(self, downs: Sequence[Down]) -> None:
+        self.down = nn.Sequential(*(_down(*down) for down in downs))
+        self.head = nn.Conv3d(2 * downs[-1][0], 1, 1)
 
     def forward(self, class_maps: Tensor, image: Tensor | None = None) -> Tensor:
         """Logits (B, 1, 1, 1, 1); arguments and errors as those of `ConfidenceFCN`."""

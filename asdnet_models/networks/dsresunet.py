@@ -16,6 +16,7 @@ from asdnet_models.networks.parts import (
     convolution,
     normalisation,
     padding,
+    pooled,
 )
 from asdnet_models.stages import THREE_HALVINGS, Stages, Triple
 
@@ -91,12 +92,8 @@ class DSResUNet(DeeplySupervised):
 
     def _decode(self, image: Tensor) -> Iterator[Tensor]:
         """The decoder's features, lowest resolution first."""
-        features = self.down[0](image)
-        skips = []
-        for pool, down in zip(self.pool, self.down[1:], strict=True):
-            skips.append(features)
-            features = down(pool(features))
-        for grow, up, skip in zip(self.grow, self.up, reversed(skips), strict=True):
+        features, skips = pooled(image, self.down, self.pool)
+        for grow, up, skip in zip(self.grow, self.up, skips, strict=True):
             features = up(grow(features) + skip)
             yield features
 

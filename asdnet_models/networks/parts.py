@@ -60,18 +60,25 @@ def convolution(
     )
 
 
-def class_head(channels: int, classes: int, kernel: Triple, norm: Norm) -> nn.Sequential:
-    """Features to logits: a convolution to the classes, ELU, and 1^3 over the classes.
+def pooled(
+    image: Tensor, down: Iterable[nn.Module], pool: Iterable[nn.Module]
+) -> tuple[Tensor, list[Tensor]]:
+    """An encoder that pools between its stages: the deepest features, and the skips to them.
 
-    A GroupNorm over the few class channels would blow up the noise of an empty patch, so there is
-    a norm only in V-Net's published, batch-normalised form.
+    Args:
+        image: (B, 1, X, Y, Z).
+        down: Of each stage, full resolution first.
+        pool: Between two stages.
+
+    Returns:
+        With the skips deepest first, in the decoder's order.
     """
-    layers: list[nn.Module] = [
-        nn.Conv3d(channels, classes, kernel, padding=padding(kernel), bias=False)
-    ]
-    if norm == "batch":
-        layers.append(normalisation(norm, classes))
-    return nn.Sequential(*layers, nn.ELU(inplace=True), nn.Conv3d(classes, classes, 1))
+    first, *deeper = down
+    features, skips = first(image), []
+    for shrink, stage in zip(pool, deeper, strict=True):
+        skips.append(features)
+        features = stage(shrink(features))
+    return features, skips[::-1]
 
 
 class DeeplySupervised(nn.Module):

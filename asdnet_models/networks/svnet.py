@@ -5,6 +5,7 @@ innermost pool-conv-deconv stage).
 """
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from asdnet_models.networks.parts import (
     EncoderDecoder,
     Norm,
-    class_head,
     normalisation,
     padding,
 )
@@ -138,10 +138,12 @@ class SVNet(EncoderDecoder):
         kernels: By stage the kernel's edges; None: `kernel` everywhere.
         max_width: Channels of a stage at most.  The decoder's have twice as many, as ever.
         deep_supervision: Whether there are inner heads.
-        levels: Stages, where no strides are given.
+        levels: Stages, where no strides are given; None: `LEVELS`.
 
     Dropout, which MONAI adds to its VNet, is left out: the paper names none.
     """
+
+    LEVELS: ClassVar[int] = 4
 
     def __init__(
         self,
@@ -154,9 +156,10 @@ class SVNet(EncoderDecoder):
         kernels: Sequence[Triple] | None = None,
         max_width: int | None = None,
         deep_supervision: bool = False,
-        levels: int = 4,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
+        levels = self.LEVELS if levels is None else levels
         if not 2 <= levels <= MAX_DOWNSAMPLINGS + 1:
             raise ValueError(f"levels must be 2 to {MAX_DOWNSAMPLINGS + 1}, not {levels}")
         strides = ((2, 2, 2),) * (levels - 1) if strides is None else strides
@@ -187,9 +190,16 @@ class SVNet(EncoderDecoder):
             )
             for stage in reversed(range(len(strides)))
         )
-        head = class_head(2 * width, classes, kernels[0], norm)
+        # A GroupNorm over the few class channels would blow up the noise of an empty patch, so
+        # the head has a norm only in the published, batch-normalised form.
+        head: list[nn.Module] = [
+            nn.Conv3d(2 * width, classes, kernels[0], padding=padding(kernels[0]), bias=False)
+        ]
+        if norm == "batch":
+            head.append(normalisation(norm, classes))
+        head += [nn.ELU(inplace=True), nn.Conv3d(classes, classes, 1)]
         channels = [2 * w for w in widths[:-1]]
-        self._add_heads(head, channels, classes=classes, deep=deep_supervision)
+        self._add_heads(nn.Sequential(*head), channels, classes=classes, deep=deep_supervision)
 
     def _decode(self, image: Tensor) -> Iterator[Tensor]:
         features: Tensor = self.stem(image)
@@ -208,26 +218,4 @@ class VNet(SVNet):
     At kernel 5, width 16, 4 classes and batch norm it has the 45,605,916 parameters of MONAI's.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        width: int,
-        kernel: int,
-        norm: Norm = "group",
-        strides: Sequence[Triple] | None = None,
-        kernels: Sequence[Triple] | None = None,
-        max_width: int | None = None,
-        deep_supervision: bool = False,
-    ) -> None:
-        super().__init__(
-            classes=classes,
-            width=width,
-            kernel=kernel,
-            norm=norm,
-            strides=strides,
-            kernels=kernels,
-            max_width=max_width,
-            deep_supervision=deep_supervision,
-            levels=5,
-        )
+    LEVELS = 5

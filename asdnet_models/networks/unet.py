@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from asdnet_models.networks.parts import EncoderDecoder, Norm, convolution, padding
+from asdnet_models.networks.parts import EncoderDecoder, Norm, convolution, padding, pooled
 from asdnet_models.stages import THREE_HALVINGS, Stages, Triple
 
 
@@ -76,11 +76,7 @@ class UNet(EncoderDecoder):
         self._add_heads(head, widths[:-1], classes=classes, deep=deep_supervision)
 
     def _decode(self, image: Tensor) -> Iterator[Tensor]:
-        features = self.down[0](image)
-        skips = []
-        for pool, down in zip(self.pool, self.down[1:], strict=True):
-            skips.append(features)
-            features = down(pool(features))
-        for grow, up, skip in zip(self.grow, self.up, reversed(skips), strict=True):
+        features, skips = pooled(image, self.down, self.pool)
+        for grow, up, skip in zip(self.grow, self.up, skips, strict=True):
             features = up(torch.cat((grow(features), skip), dim=1))
             yield features
