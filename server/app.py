@@ -28,6 +28,7 @@ from server.monitoring.run_folder import (
     CheckpointWatcher,
     EventWriter,
     RunError,
+    RunFacts,
     RunFolder,
     StatementWriter,
 )
@@ -64,85 +65,80 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
     pull_objects_soon()
     folder = RunFolder(centre / "runs" / run)
     facts, agreed = folder.read()
-    if facts.asks == "fingerprint":
-        survey(grid, centre, folder)
-        return
+    work = survey if facts.asks == "fingerprint" else train
     with folder.lock():
         try:
-            record = load_checkpoint(folder.path) or new_record(agreed, run)
-            if record.protocol.digest != agreed.digest:
-                raise CheckpointError(f"run {run}: its checkpoint is of another protocol")
-            tracker = MlflowWatcher(
-                facts.mlflow_uri, centre / "mlartifacts", agreed.name, run_name=run
-            )
-            watchers = Watchers(
-                # A round may be in the statements twice, and is never missing in them.
-                [
-                    StatementWriter(folder),
-                    CheckpointWatcher(folder.path),
-                    EventWriter(folder),
-                    tracker,
-                ]
-            )
-            audit = AuditLog(centre / "audit.jsonl")
-            run_study(
-                PromptGrid(grid, most_bytes(record.segmenter) + most_bytes(record.confidence)),
-                record,
-                watchers,
-                expected_sites=facts.expected_sites,
-                audit=audit,
-                updates=folder.updates,
-                agreement=_agreement(folder, agreed),
-                approved=partial(approved_cases, centre),
-            )
+            unsent = work(grid, centre, folder, facts, agreed)
         except QuorumError as error:
             folder.add_event("stopped", reason=str(error))
         except Exception as error:
             folder.add_event("failed", reason=f"{type(error).__name__}: {error}")
             raise
         else:
-            unsent = tracker.pending(record)
             words = f"{unsent} rounds are not in MLflow yet: it could not be reached"
             folder.add_event("finished", unsent=unsent, reason=words if unsent else "")
 
 
-def survey(grid: Grid, centre: Path, folder: RunFolder) -> None:
-    """Ask the sites of a run for their fingerprints, and keep them in its folder.
+def train(
+    grid: Grid, centre: Path, folder: RunFolder, facts: RunFacts, agreed: StudyProtocol
+) -> int:
+    """All rounds of a run that are left; how many of them MLflow lacks.
 
     Raises:
-        RunError: If another ServerApp is at work on it.
+        CheckpointError: If the run's checkpoint cannot be gone on with.
+        QuorumError: If too few sites answer.
     """
-    facts, agreed = folder.read()
+    record = load_checkpoint(folder.path) or new_record(agreed, facts.name)
+    if record.protocol.digest != agreed.digest:
+        raise CheckpointError(f"run {facts.name}: its checkpoint is of another protocol")
+    tracker = MlflowWatcher(
+        facts.mlflow_uri, centre / "mlartifacts", agreed.name, run_name=facts.name
+    )
+    watchers = Watchers(
+        # A round may be in the statements twice, and is never missing in them.
+        [StatementWriter(folder), CheckpointWatcher(folder.path), EventWriter(folder), tracker]
+    )
+    run_study(
+        PromptGrid(grid, most_bytes(record.segmenter) + most_bytes(record.confidence)),
+        record,
+        watchers,
+        expected_sites=facts.expected_sites,
+        audit=AuditLog(centre / "audit.jsonl"),
+        updates=folder.updates,
+        agreement=_agreement(folder, agreed),
+        approved=partial(approved_cases, centre),
+    )
+    return tracker.pending(record)
+
+
+def survey(
+    grid: Grid, centre: Path, folder: RunFolder, facts: RunFacts, agreed: StudyProtocol
+) -> int:
+    """Ask the sites of a run for their fingerprints, and keep them in its folder; 0: none is due.
+
+    Raises:
+        QuorumError: If a site does not answer.
+    """
     rules = agreed.aggregation
-    with folder.lock():
-        try:
-            prompt = PromptGrid(grid, _FINGERPRINT_BYTES)
-            channel = Channel(
-                grid=prompt,
-                roster=Roster(prompt),
-                run=facts.name,
-                timeout_s=rules.join_timeout_s,
-                absence_s=rules.absence_s,
-                audit=AuditLog(centre / "audit.jsonl"),
-                watcher=EventWriter(folder),
-            )
-            found = Survey(
-                channel=channel,
-                protocol=agreed,
-                sites=facts.sites or (),
-                agreement=_agreement(folder, agreed),
-                approved=approved_cases(centre),
-            ).ask()
-            write_json(
-                folder.fingerprints, {site: f.model_dump(mode="json") for site, f in found.items()}
-            )
-        except QuorumError as error:
-            folder.add_event("stopped", reason=str(error))
-        except Exception as error:
-            folder.add_event("failed", reason=f"{type(error).__name__}: {error}")
-            raise
-        else:
-            folder.add_event("finished", unsent=0, reason="")
+    prompt = PromptGrid(grid, _FINGERPRINT_BYTES)
+    channel = Channel(
+        grid=prompt,
+        roster=Roster(prompt),
+        run=facts.name,
+        timeout_s=rules.join_timeout_s,
+        absence_s=rules.absence_s,
+        audit=AuditLog(centre / "audit.jsonl"),
+        watcher=EventWriter(folder),
+    )
+    found = Survey(
+        channel=channel,
+        protocol=agreed,
+        sites=facts.sites or (),
+        agreement=_agreement(folder, agreed),
+        approved=approved_cases(centre),
+    ).ask()
+    write_json(folder.fingerprints, {site: f.model_dump(mode="json") for site, f in found.items()})
+    return 0
 
 
 def _agreement(folder: RunFolder, agreed: StudyProtocol) -> SignedManifest | None:
