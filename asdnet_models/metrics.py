@@ -14,7 +14,12 @@ from surface_distance import (
     compute_surface_distances,
 )
 
+from asdnet_models.bounding_box import bounding_box
 from asdnet_models.sums import FailureKind
+
+# Voxels around masks: surfaces lie within them, and the nearest one always within the box of both,
+# so that what is left out changes no distance.
+_MARGIN = 1
 
 # Share of a scan's longest edge: an average surface distance over it is no segmentation.
 FAR_OFF = 0.1
@@ -109,7 +114,7 @@ def surface_scores(
         raise ValueError(f"surface distance: spacing {spacing_mm} mm is not positive and finite")
     if not prediction.any() or not reference.any():
         return None
-    box = _bounding_box(prediction | reference)
+    box = bounding_box(prediction | reference, _MARGIN)
     surfaces = compute_surface_distances(reference[box], prediction[box], spacing_mm)
     areas = np.concatenate([surfaces["surfel_areas_gt"], surfaces["surfel_areas_pred"]])
     distances_mm = np.concatenate(
@@ -148,7 +153,7 @@ def score_label_maps(
         (n * edge for n, edge in zip(reference.shape, spacing_mm, strict=False)), default=0.0
     )
     # Once for all organs: away from their box every mask is empty, and no score looks there.
-    box = _bounding_box((prediction != 0) | (reference != 0))
+    box = bounding_box((prediction != 0) | (reference != 0), _MARGIN)
     prediction, reference = prediction[box], reference[box]
     return {
         organ: _organ_score(
@@ -195,20 +200,3 @@ def _check_shapes(prediction: NDArray[Any], reference: NDArray[Any]) -> None:
             f"prediction has shape {prediction.shape}, reference {reference.shape};"
             " resample the prediction to the reference's grid"
         )
-
-
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The box of a mask with a margin of one voxel, clipped to the array; empty for an empty mask.
-
-    Surfaces lie within the margin and the nearest surface always within the union's box, so
-    cropping changes no distance.
-    """
-    box: list[slice] = []
-    # Each axis is looked at in what the axes before it have left: the first cut saves the most.
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        inside = np.flatnonzero(mask[tuple(box)].any(axis=others))
-        if not len(inside):
-            return (slice(0, 0),) * mask.ndim
-        box.append(slice(max(int(inside[0]) - 1, 0), int(inside[-1]) + 2))
-    return tuple(box)

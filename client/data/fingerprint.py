@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from asdnet_models.bounding_box import bounding_box
 from client.data.blocks import FINGERPRINT, Block, Counted, Release, plan_release
 from client.data.case import Case
 from protocol.config.site import SiteConfig
@@ -106,7 +107,7 @@ def case_shape(
         x, y, z = map(float, of_patient)
         return (x, y, z)
 
-    body = np.array([high - low for low, high in _box(body_zyx)][::-1])
+    body = _edges(bounding_box(body_zyx))
     extents: dict[str, Triple] = {}
     one: dict[str, bool] = {}
     array = None if label is None else sitk.GetArrayViewFromImage(label)
@@ -114,10 +115,9 @@ def case_shape(
         mask = None if array is None else array == value
         if mask is None or not mask.any():
             continue
-        box = _box(mask)
-        edges = np.array([high - low for low, high in box][::-1], np.float64)
-        extents[organ] = placed(edges * spacing)
-        one[organ] = _in_one_piece(mask[tuple(slice(low, high) for low, high in box)])
+        box = bounding_box(mask)
+        extents[organ] = placed(_edges(box) * spacing)
+        one[organ] = _in_one_piece(mask[box])
     return CaseShape(
         spacing_mm=placed(spacing),
         size_voxels=placed(size),
@@ -128,14 +128,9 @@ def case_shape(
     )
 
 
-def _box(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First and one past the last voxel along each axis of the mask, which is not empty."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        there = np.flatnonzero(mask.any(axis=others))
-        box.append((int(there[0]), int(there[-1]) + 1))
-    return box
+def _edges(box: tuple[slice, ...]) -> NDArray[np.int_]:
+    """Voxels of a box along x, y, z."""
+    return np.array([along.stop - along.start for along in reversed(box)])
 
 
 def _in_one_piece(mask: NDArray[np.bool_]) -> bool:
