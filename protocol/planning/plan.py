@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from protocol.config.study import StudyProtocol, merged
+from protocol.config.study import StudyProtocol, merged, merged_content
 from protocol.planning.budget import Budget, Machines, machines_of
 from protocol.planning.fingerprint import AXES, Fingerprint, Share
 from protocol.planning.grid import Geometry, geometry_of
@@ -81,7 +81,7 @@ def plan_study(
     chosen = search.best()
     scans = sum(f.labelled + f.unlabelled for f in fingerprints.values())
     chosen = search.with_batch(chosen, math.prod(chosen.whole) * scans)
-    changes = _deeper(changes_of(chosen), supervised)
+    changes = merged_content(changes_of(chosen), supervised)
     reasons = _grid_reasons(geometry, machines, chosen)
     if supervised:
         reasons |= {f"method.{name}": _NONE_UNLABELLED for name in _OF_UNLABELLED}
@@ -89,7 +89,7 @@ def plan_study(
         _training(fingerprints, budget, base, machines, chosen),
         _evaluation(fingerprints, budget, machines, chosen),
     ):
-        changes, reasons = _deeper(changes, more), reasons | why
+        changes, reasons = merged_content(changes, more), reasons | why
     return Plan(
         protocol=merged(base, changes),
         reasons=reasons,
@@ -270,14 +270,6 @@ def _summary(
 
 def _total(shares: list[Share]) -> Share:
     return Share(cases=sum(s.cases for s in shares), holding=sum(s.holding for s in shares))
-
-
-def _deeper(changes: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, section by section."""
-    return {**changes} | {
-        key: {**changes.get(key, {}), **value} if isinstance(value, Mapping) else value
-        for key, value in more.items()
-    }
 
 
 def _times(values: Any) -> str:

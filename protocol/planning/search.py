@@ -77,16 +77,21 @@ class Search:
         Raises:
             PlanError: Not even the smallest does; with what it would take.
         """
-        found: Candidate | None = None
+        tried: Candidate | None = None
         for of_scan, enough in product((SCAN_COVER, 0.0), (self._wished, self._least)):
             for spacing, width in product(self._spacings(), WIDTHS):
-                found = self._fitted(spacing, width, of_scan)
-                if self._fits(found) and self._patches(found) >= enough:
-                    found = self._measured(found, exact=True)
-                    if self._fits(found) and self._patches(found) >= enough:
-                        return found
-        assert found is not None
-        raise self._impossible(found)
+                tried = self._fitted(spacing, width, of_scan)
+                if found := self._exactly(tried, enough):
+                    return found
+        assert tried is not None
+        raise self._impossible(tried)
+
+    def _exactly(self, candidate: Candidate, enough: int) -> Candidate | None:
+        """The candidate at its exact cost, if it fits and leaves so many patches."""
+        if not self._fits(candidate) or self._patches(candidate) < enough:
+            return None
+        exact = self._measured(candidate, exact=True)
+        return exact if self._fits(exact) and self._patches(exact) >= enough else None
 
     def with_batch(self, chosen: Candidate, voxels: float) -> Candidate:
         """As large a batch as leaves many steps.
@@ -120,11 +125,9 @@ class Search:
         patch, topology = fitted(whole, spacing_mm)
         tried = self._candidate(spacing_mm, whole, patch, topology, width)
         for _ in range(_MOST_SHRINKS):
-            enough = self._fits(tried) and self._patches(tried) >= self._wished
-            if enough and math.prod(tried.patch) <= _MOST_VOXELS:
-                exact = self._measured(tried, exact=True)
-                if self._fits(exact) and self._patches(exact) >= self._wished:
-                    return exact
+            small = math.prod(tried.patch) <= _MOST_VOXELS
+            if small and (found := self._exactly(tried, self._wished)):
+                return found
             shorter = shrunk(tried.patch, whole, least, tried.topology.multiple)
             if shorter is None:
                 break
@@ -158,7 +161,7 @@ class Search:
     def _measured(self, candidate: Candidate, *, exact: bool = False) -> Candidate:
         """With its cost, scaled from a network of the same topology unless asked exactly."""
         known = self._known.get(candidate.topology)
-        if exact or known is None:
+        if known is None or (exact and not _same_step(known, candidate)):
             protocol = merged(self._base, changes_of(candidate))
             cost = step_cost(protocol, unlabelled=self._machines.unlabelled)
             known = self._known[candidate.topology] = replace(candidate, cost=cost)
@@ -196,6 +199,11 @@ class Search:
             f" {minutes:.2g} minutes a round, given are {self._budget.minutes_a_round:g}; give"
             " more --minutes-a-round, more --rounds, or leave the slowest site out"
         )
+
+
+def _same_step(one: Candidate, other: Candidate) -> bool:
+    """Of networks of one topology: whether nothing has to be scaled."""
+    return (one.patch, one.width, one.batch) == (other.patch, other.width, other.batch)
 
 
 def _scaled(known: Candidate, candidate: Candidate) -> Cost:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel
 
+from asdnet_models.config import MethodConfig
 from protocol.config.presets import INFORMED
 from protocol.config.study import ProtocolError, StudyProtocol, merged, read_yaml
 
@@ -20,8 +21,13 @@ _SUPERVISED = {"lambda_adversarial": 0.0, "lambda_region": 0.0}
 _PLAIN = {"sample_attention": "off", **_SUPERVISED}
 _SVNET = {"architecture": "svnet"}
 # What a row is named after, where the study has it off.
-_NEEDED = {"sample_attention": "normalised", "lambda_adversarial": 0.03, "lambda_region": 0.3}
-_ATTENTION, _ADVERSARIAL, _REGION = _NEEDED
+_ATTENTION, _ADVERSARIAL, _REGION = "sample_attention", "lambda_adversarial", "lambda_region"
+_PAPER = MethodConfig()
+_NEEDED = {
+    _ATTENTION: "normalised",
+    _ADVERSARIAL: _PAPER.lambda_adversarial,
+    _REGION: _PAPER.lambda_region,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
