@@ -143,7 +143,9 @@ def _means(rows: pd.DataFrame, names: Sequence[str], *, by_organ: bool = False) 
             for system in _systems(group):
                 own = group[group["system"] == system]
                 own = own if organ == _ALL else own[own["organ"] == organ]
-                cells = [_mean(summarise(case_means(scores_of(own, n, _ALL)))) for n in names]
+                cells = [
+                    _stated(summarise(case_means(scores_of(own, n, _ALL))), ".3f") for n in names
+                ]
                 cases = own.groupby(["fold", "case"]).ngroups
                 failures = int(own["failure"].notna().sum())
                 yield (
@@ -152,12 +154,14 @@ def _means(rows: pd.DataFrame, names: Sequence[str], *, by_organ: bool = False) 
                 )
 
 
-def _mean(summary: Summary) -> str:
-    if summary.mean is None:
+def _stated(found: Summary | Difference, form: str) -> str:
+    """Mean and interval, each number in this format."""
+    if found.mean is None:
         return "none"
-    if summary.interval is None:
-        return f"{summary.mean:.3f}"
-    return f"{summary.mean:.3f} [{summary.interval.low:.3f}, {summary.interval.high:.3f}]"
+    if found.interval is None:
+        return format(found.mean, form)
+    low, high = format(found.interval.low, form), format(found.interval.high, form)
+    return f"{found.mean:{form}} [{low}, {high}]"
 
 
 def _differences(
@@ -172,7 +176,7 @@ def _differences(
                     gap = gap_of(group, peer, name, organ)
                     yield (
                         f"| {data} | {minutes} | {organ} | {peer} | {name} | {gap.n} | "
-                        f"{_gap(gap)} | {verdict(gap, name)} |"
+                        f"{_stated(gap, '+.3f')} | {verdict(gap, name)} |"
                     )
 
 
@@ -180,14 +184,6 @@ def gap_of(group: pd.DataFrame, peer: str, name: str, organ: str) -> Difference:
     """Ours less the peer's, on the folds, seeds and cases of both."""
     of = {s: scores_of(group[group["system"] == s], name, organ) for s in (OURS, peer)}
     return difference(of[OURS], of[peer])
-
-
-def _gap(gap: Difference) -> str:
-    if gap.mean is None:
-        return "none"
-    if gap.interval is None:
-        return f"{gap.mean:+.3f}"
-    return f"{gap.mean:+.3f} [{gap.interval.low:+.3f}, {gap.interval.high:+.3f}]"
 
 
 def verdict(gap: Difference, name: str) -> str:

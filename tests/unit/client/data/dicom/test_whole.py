@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from bad_cases import Place
 from faulty.contours import BLADDER, PROSTATE, column, drawn
-from pydicom import Dataset, dcmread, dcmwrite
+from faulty.truncated import undefined
+from pydicom import dcmread, dcmwrite
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -29,16 +30,6 @@ SYNTAXES = {
     "big": ExplicitVRBigEndian,
     "deflated": DeflatedExplicitVRLittleEndian,
 }
-
-
-def undefined(dataset: Dataset) -> None:
-    """Sequences and items that end by a mark."""
-    for element in dataset:
-        if element.VR == "SQ":
-            element.is_undefined_length = True
-            for item in element.value:
-                item.is_undefined_length_sequence_item = True
-                undefined(item)
 
 
 def structures(root: Path, syntax: str, *, marks: bool) -> Path:
