@@ -1,4 +1,4 @@
-"""Ours, pooled, beside nnU-Net v2 at the same wall-clock time, each on one core.
+"""Ours, pooled, beside nnU-Net v2 at the same core time, each on one thread.
 
     python -m benchmarks.beside_nnunet FOLDER --studies FOLDER --plan
 

@@ -26,14 +26,13 @@ from protocol.config.study_file import read_study
 from protocol.files import write_json
 from server.monitoring.metrics import package_versions
 from server.rounds.record import StudyRecord
-from simulation.experiment.methods import METHODS, protocol_of
 from simulation.experiment.scoring import best_model, score_model
 from simulation.experiment.training import train_in_place
 from simulation.layouts import StudyCase
 from simulation.split import write_sites
 
-# As `asdnet-sim tables --settings pooled --rows SVNet --study FILE` trains it.
-ROW = "SVNet"
+# What is left of a study when S alone learns, from labelled scans.
+SUPERVISED = {"sample_attention": "off", "lambda_adversarial": 0, "lambda_region": 0}
 # Of the surface Dice, for both systems: a study's default.
 TOLERANCE_MM = EvaluationConfig().nsd_tolerance_mm
 _SITE = "P"
@@ -52,7 +51,7 @@ def read_split(content: Mapping[str, Mapping[str, tuple[str, str]]]) -> Split:
 
 
 def study_of(job: Mapping[str, Any], rounds: int | None, local_steps: int) -> StudyProtocol:
-    """The study file's supervised row with the job's seed and steps, scored after the last round.
+    """The study file's S alone with the job's seed and steps, scored after the last round.
 
     nnU-Net does not validate within the time either, and of both the last model counts.
     """
@@ -60,7 +59,7 @@ def study_of(job: Mapping[str, Any], rounds: int | None, local_steps: int) -> St
     rounds = rounds or study.training.rounds
     training = {"rounds": rounds, "local_steps": local_steps}
     changes = {"training": training, "evaluation": {"every_rounds": rounds}}
-    return merged(protocol_of(METHODS[ROW], study, job["seed"]), changes)
+    return merged(study, changes | {"seed": job["seed"], "method": SUPERVISED})
 
 
 def pooled_site(job: Mapping[str, Any], folder: Path) -> SiteConfig:
@@ -87,18 +86,20 @@ def seconds_of_rounds(record: StudyRecord) -> list[float]:
 
 
 def measure_speed(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Seconds a step, and a round beside its steps: from short rounds and long ones.
+    """Core seconds a step, and a round beside its steps: from short rounds and long ones.
 
-    The first round of each length warms up.
+    The first round of each length warms up.  Core seconds are those in which the process had its
+    core, so that what else runs on the machine does not count.
     """
     folder = Path(job["folder"])
     config = pooled_site(job, folder)
-    wall, cpu = time.perf_counter(), time.process_time()
 
     def a_round(steps: int, rounds: int) -> float:
+        wall, cpu = time.perf_counter(), time.process_time()
         record = train_in_place(config, study_of(job, rounds, steps), f"speed-{steps}-{rounds}")
         later = seconds_of_rounds(record)[1:]
-        return sum(later) / len(later)
+        share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+        return share * sum(later) / len(later)
 
     short = a_round(_FEW, 3)
     many = _FEW + max(_FEW, round(job["seconds"] / 2 / (short / _FEW)))
@@ -107,7 +108,6 @@ def measure_speed(job: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "seconds_a_step": a_step,
         "seconds_a_round": max(0.0, short - _FEW * a_step),
-        "cpu_share": (time.process_time() - cpu) / (time.perf_counter() - wall),
         "steps": many,
     }
 

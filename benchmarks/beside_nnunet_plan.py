@@ -49,7 +49,7 @@ class DataSet:
 DATA: Mapping[str, DataSet] = {
     "hippocampus": DataSet(organs={"anterior": 1, "posterior": 2}, labelled=50, withheld=20),
     "cardiac": DataSet(
-        organs={"right-ventricle": 1, "myocardium": 2, "left-ventricle": 3},
+        organs={"right_ventricle": 1, "myocardium": 2, "left_ventricle": 3},
         grouped=True,
         folds=(1, 2, 3, 4, 5),
     ),

@@ -32,21 +32,21 @@ _HEAD = """# Beside nnU-Net
 Made by `python -m benchmarks.beside_nnunet FOLDER --report`; the same command without `--report`
 trains what is missing, and `--plan` lists it.
 
-Ours is the pooled training of a study file's supervised row, as `asdnet-sim tables --rows SVNet
---settings pooled --study FILE` trains it; nnU-Net is nnunetv2 with its own planner and
-preprocessing (`3d_fullres`), network, deep supervision, loss, views, SGD and predictor. For both:
+Ours is the pooled training of a planned study's segmentation network alone; nnU-Net is nnunetv2
+with its own planner and preprocessing (`3d_fullres`), network, deep supervision, loss, views, SGD
+and predictor. For both:
 
 - the same cases to train on, to validate on (neither uses them to choose a model) and to test on:
   hippocampus, fold 1 of the first 50 (35, 5, 10) and the 20 withheld; cardiac, five folds of 40,
   dealt by group;
-- **one core and one thread**, two jobs side by side on two cores;
-- seconds a step are measured first, while the other core is busy with the other system, and are
-  not counted; from them follow the steps that fill the time. Steps are the same for every seed, so
-  the scores do not depend on what else the machine did meanwhile; the minutes that they really took
-  are in the last table but one. nnU-Net's polynomial decay falls with every step and ends at the
-  last, without its validation, pictures and checkpoints: all of its time is training. Its views are
-  made in the training process, because a worker on the same core would only compete with it. Ours
-  does not validate before its last round;
+- **one thread**, two jobs side by side on two cores;
+- a minute is one of a core: the time in which a process had it, so that what else the machine did
+  does not count. What a step takes is measured first, while the other core is busy with the other
+  system, and is not counted; from it follow the steps that fill the time, the same for every seed.
+  The minutes that they really took are in the last table but one. nnU-Net's polynomial decay falls
+  with every step and ends at the last, without its validation, pictures and checkpoints: all of its
+  time is training. Its views are made in the training process, because a worker on the same core
+  would only compete with it. Ours does not validate before its last round;
 - planning, preprocessing and the prediction of test cases are outside the time. nnU-Net predicts as
   it does by default, with Gaussian weights, half-overlapping windows and mirroring (eight passes);
   ours as its study file says, without mirroring;
@@ -195,7 +195,7 @@ def verdict(gap: Difference, name: str) -> str:
 
 def _costs(done: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What each job really took; folds and seeds as a mean and a range."""
-    yield "| set | minutes | system | jobs | steps | trained, min | predicted, min | weights |"
+    yield "| set | minutes | system | jobs | steps | core minutes | predicted, min | weights |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     kinds: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     for result in done:
@@ -204,7 +204,7 @@ def _costs(done: Sequence[dict[str, Any]]) -> Iterator[str]:
         steps, weights = (sorted({job[key] for job in jobs}) for key in ("steps", "parameters"))
         yield (
             f"| {data} | {minutes} | {system} | {len(jobs)} | {_range(steps)} | "
-            f"{_minutes([job['training_seconds'] for job in jobs])} | "
+            f"{_minutes([job['training_cpu_seconds'] for job in jobs])} | "
             f"{fmean(job['prediction_seconds'] for job in jobs) / 60:.1f} | {_range(weights)} |"
         )
 

@@ -40,8 +40,6 @@ from protocol.files import write_json
 
 _PEER = Path(__file__).parent / "peers" / "nnunet" / "job.py"
 _LOOK_EVERY_S = 0.2
-# Share of its core's time under which a process was not alone there.
-_BUSY = 0.9
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
@@ -189,12 +187,6 @@ def measure(comparison: Comparison, job: Job, processes: Processes, seconds: flo
             continue
         speed = {key: fmean(f[key] for f in own) for key in own[0].keys() - {"versions"}}
         write_json(path, speed)
-        if speed["cpu_share"] < _BUSY:
-            typer.echo(
-                f"warning: {path.stem} had {speed['cpu_share']:.0%} of its core, something else ran"
-                f" there: too few steps follow; stop, remove {path}, and begin on an idle machine",
-                err=True,
-            )
 
 
 def _spec(comparison: Comparison, job: Job, system: str, folder: Path) -> dict[str, Any]:
@@ -257,7 +249,8 @@ def summary(folder: Path) -> str:
     """One line of a complete job."""
     done = read_result(folder) or {}
     return (
-        f"{folder.name}: {done['steps']} steps in {done['training_seconds'] / 60:.2f} min, "
+        f"{folder.name}: {done['steps']} steps in {done['training_cpu_seconds'] / 60:.2f} min "
+        "of its core, "
         f"prediction {done['prediction_seconds'] / 60:.1f} min"
     )
 

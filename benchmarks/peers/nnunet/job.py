@@ -101,17 +101,16 @@ def trainer_of(job, steps):
 
 
 def speed(job):
-    """Seconds a step: as many steps as the time allows, after some that are not timed."""
+    """Core seconds a step: as many steps as the time allows, after some that are not timed."""
     trainer = trainer_of(job, WARM_UP + 1)
     trainer.run_training()
-    wall = trainer.marks[-1][0] - trainer.marks[-2][0]
-    trainer = trainer_of(job, WARM_UP + max(3, round(job["seconds"] / wall)))
+    one = trainer.marks[-1][1] - trainer.marks[-2][1]
+    trainer = trainer_of(job, WARM_UP + max(3, round(job["seconds"] / one)))
     trainer.run_training()
     first, last = trainer.marks[WARM_UP], trainer.marks[-1]
     steps = len(trainer.marks) - 1 - WARM_UP
     return {
-        "seconds_a_step": (last[0] - first[0]) / steps,
-        "cpu_share": (last[1] - first[1]) / (last[0] - first[0]),
+        "seconds_a_step": (last[1] - first[1]) / steps,
         "steps": steps,
     }
 
