@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,21 @@ def atomic_file(path: Path, *, mode: int = 0o666, overwrite: bool = True) -> Ite
         sync_folder(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def why_not_writable(path: Path) -> str:
+    """Why nothing could be made at `path`, whose folders may be missing yet; "": it could.
+
+    Nothing is left there.
+    """
+    folder = path.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return f"{folder}: {(error.strerror or type(error).__name__).lower()}"
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:

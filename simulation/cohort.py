@@ -6,12 +6,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from protocol.config.presets import PresetName
+from protocol.wording import counted
 from simulation.errors import SplitError
 from simulation.experiment.preparation import faults_of
 from simulation.layouts import StudyCase, choose_cases, find_files, read_cohort
 from simulation.options import CommonOptions
 from simulation.sites_file import assigned_cases, assignment_digest
-from simulation.split import deal_to_sites
+from simulation.split import SIX_SITES, deal_to_sites
 
 _PHANTOM_SEED = 2018
 _PHANTOM_VOXEL_MM: dict[PresetName, float] = {
@@ -36,8 +37,8 @@ def find_cohort(options: CommonOptions, console: Console) -> tuple[list[StudyCas
     files = find_files(options.data)
     if files.passed_over:
         console.print(
-            f"note: {options.data} holds {len(files.passed_over)} files that are no scan: "
-            f"{', '.join(files.passed_over[:5])}",
+            f"note: {options.data}: passed over {counted(len(files.passed_over), 'file')}, no scan:"
+            f" {', '.join(files.passed_over[:5])}",
             highlight=False,
             soft_wrap=True,
         )
@@ -49,7 +50,17 @@ def find_cohort(options: CommonOptions, console: Console) -> tuple[list[StudyCas
         cases = assigned_cases(options.sites_file, files)
         return cases, {"kind": "folder", "sites_file": assignment_digest(cases)}
     cases = choose_cases(options.data, files, options.labelled, options.unlabelled)
-    return deal_to_sites(cases, options.sites, options.protocol.seed), {"kind": "folder"}
+    dealt = deal_to_sites(cases, options.sites, options.protocol.seed)
+    sites = len({case.site for case in dealt})
+    if options.sites is None and sites < len(SIX_SITES) and not cases[0].site:
+        labelled = sum(case.part == "labelled" for case in cases)
+        console.print(
+            f"note: {counted(labelled, 'labelled case')} on {counted(sites, 'site')}; --sites deals"
+            " them to another number",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return dealt, {"kind": "folder"}
 
 
 def _phantom(options: CommonOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from protocol.wording import counted
 from simulation.errors import SplitError
 
 if TYPE_CHECKING:  # --help and a plan of runs do without the readers of scans
@@ -60,6 +61,34 @@ def refuse_needless_folds(cases: Sequence[StudyCase], folds: Sequence[int], opti
             f"{option}: --sites-file says the split of every case, so there is one fold; give "
             f"{option} 1, or leave splits empty"
         )
+
+
+def refuse_unscored(cases: Sequence[StudyCase], left_out: Collection[str] = ()) -> None:
+    """Without a test case nothing could be said, without a validation case no best round chosen.
+
+    Args:
+        cases: With the parts of one fold.
+        left_out: Sites that do not take part; their test cases are scored all the same.
+
+    Raises:
+        SplitError: One of the two is missing.
+    """
+    taking_part = [case for case in cases if case.site not in left_out]
+    sites = {case.site for case in taking_part}
+    training = sum(case.part == "labelled" for case in taking_part)
+    mistakes = []
+    for part, done, of in (
+        ("test", "tested", cases),
+        ("validation", "validated", taking_part),
+    ):
+        if not any(case.part == part for case in of):
+            mistakes.append(
+                f"no case is {done} on: each of {counted(len(sites), 'site')} keeps a labelled case"
+                f" to train on, of {counted(training, 'case')}; add labelled cases, lower --sites,"
+                f" or write {part} as the split of one in --sites-file"
+            )
+    if mistakes:
+        raise SplitError("\n".join(mistakes))
 
 
 def _is_dealt(case: StudyCase) -> bool:

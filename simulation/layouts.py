@@ -17,10 +17,10 @@ from client.data.folder.dataset_files import dataset_problems
 from client.data.folder.dataset_json import read_dataset_json
 from client.data.folder.entries import list_folder, scan_files
 from client.data.folder.layout import survey_folder
+from protocol.wording import counted
 from simulation.errors import SplitError
 
 _PROMISE12 = re.compile(r"(Case[0-9]+)(_segmentation)?\.mhd", re.IGNORECASE)
-_DECATHLON_COUNTS = (50, 20)
 PROMISE12_ORGANS: Mapping[str, int] = {"prostate": 1}
 
 
@@ -65,7 +65,6 @@ class CohortFiles:
         pool: Images without labels; {}: some of the labelled cases are to be withheld.
         references: What is scored against where it is not the label.
         withheld: Of the pool.
-        promise12: Whether the folder is PROMISE12's.
         passed_over: Files in its folders that are no scan.
         mistakes: What is wrong by names alone; the cases above are those without any.
     """
@@ -75,7 +74,6 @@ class CohortFiles:
     pool: Mapping[str, Path] = field(default_factory=dict)
     references: Mapping[str, Path] = field(default_factory=dict)
     withheld: Mapping[str, Path] = field(default_factory=dict)
-    promise12: bool = False
     passed_over: tuple[str, ...] = ()
     mistakes: tuple[str, ...] = ()
 
@@ -162,23 +160,21 @@ def choose_cases(
     Args:
         folder: Its cohort.json names sites.
         files: Of the folder.  Without a pool the last labelled cases in name order are withheld.
-        labelled: How many labelled cases to use; None: 50, of PROMISE12 all that are not
-            unlabelled.
-        unlabelled: How many unlabelled cases; None: 20, of PROMISE12 none.
+        labelled: How many labelled cases to use; None: all that are not withheld.
+        unlabelled: How many unlabelled cases; None: the whole pool, and none is withheld.
 
     Raises:
         SplitError: If there are too few.
     """
-    usual = (max(1, len(files.images) - (unlabelled or 0)), 0)
-    usual = usual if files.promise12 else _DECATHLON_COUNTS
-    labelled = usual[0] if labelled is None else labelled
-    unlabelled = usual[1] if unlabelled is None else unlabelled
     names = sorted(files.images)
     pool, withheld = dict(files.pool), dict(files.withheld)
+    unlabelled = len(pool) if unlabelled is None else unlabelled
+    if labelled is None:
+        labelled = max(1, len(names) - (0 if pool else unlabelled))
     if not pool and unlabelled:
         if len(names) < labelled + unlabelled:
             raise SplitError(
-                f"{folder}: holds {len(names)} cases, {labelled} labelled and "
+                f"{folder}: holds {counted(len(names), 'case')}, {labelled} labelled and "
                 f"{unlabelled} withheld are asked for; lower --labelled or --unlabelled"
             )
         last = names[-unlabelled:]
@@ -217,7 +213,8 @@ def _check_counts(folder: Path, *counts: tuple[str, int, int]) -> None:
     for what, have, want in counts:
         if have < want:
             raise SplitError(
-                f"{folder}: holds {have} {what} cases, {want} are asked for; lower --{what}"
+                f"{folder}: holds {counted(have, f'{what} case')}, {want} are asked for; lower"
+                f" --{what}"
             )
 
 
@@ -273,6 +270,5 @@ def _promise12_files(folder: Path) -> CohortFiles:
     return CohortFiles(
         images={name: images[name] for name in pairs},
         labels={name: labels[name] for name in pairs},
-        promise12=True,
         mistakes=tuple(mistakes),
     )

@@ -16,8 +16,8 @@ class CommonOptions:
         protocol: Before it is fitted to the scans; its seed assigns cases to sites and folds.
         fixed_grid: Whether spacing and patch stay as they are.
         data: Folder of scans; None: the phantom cohort of the preset, made in the cache.
-        labelled: How many cases; None: what is usual for the folder's layout; unlabelled alike.
-        sites: Hospitals that cases are dealt to; None: six, or those of `sites_file`.
+        labelled: How many cases; None: all, and none is withheld; unlabelled alike.
+        sites: Hospitals that cases are dealt to; None: those of `sites_file`, or `usual_sites`.
         sites_file: CSV of case, site, split, group; None: cases are dealt to the sites.
         out: Result folder.
         workers: Processes.

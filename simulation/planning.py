@@ -21,7 +21,7 @@ from protocol.planning.plan import Plan, plan_study, with_steps
 from protocol.planning.yaml_writer import plan_yaml, write_study
 from simulation.cohort import find_cohort
 from simulation.experiment.preparation import threads_of_site
-from simulation.folds import choose_fold, refuse_needless_folds
+from simulation.folds import choose_fold, refuse_needless_folds, refuse_unscored
 from simulation.layouts import StudyCase
 from simulation.options import CommonOptions
 
@@ -34,7 +34,9 @@ def cases_of(options: CommonOptions, fold: int, console: Console) -> list[StudyC
     """
     cases, _ = find_cohort(options, console)
     refuse_needless_folds(cases, [fold], "--fold")
-    return choose_fold(cases, fold, options.protocol.seed)
+    parts = choose_fold(cases, fold, options.protocol.seed)
+    refuse_unscored(parts)
+    return parts
 
 
 def write_plan(plan: Plan, options: CommonOptions, path: Path, console: Console) -> None:

@@ -24,6 +24,7 @@ from client.data.folder.entries import suffix_of
 from client.data.folder.layout import LAYOUT
 from client.data.folder.names import check_name
 from protocol.config.site import SiteConfig, read_site
+from protocol.wording import counted
 from simulation.errors import SplitError
 from simulation.folds import apportion
 from simulation.layouts import StudyCase
@@ -38,6 +39,8 @@ SIX_SITES: Mapping[str, tuple[int, int]] = {
     "E": (5, 0),
     "F": (0, 15),
 }
+# A site has so many labelled cases, or there are fewer sites: one to test on in each fold.
+_USUAL_LABELLED = 5
 _SITE_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FOLDERS = {part: (images, labels) for part, images, labels in LAYOUT}
 
@@ -49,7 +52,7 @@ def deal_to_sites(cases: Sequence[StudyCase], sites: int | None, seed: int) -> l
 
     Args:
         cases: Of a folder.
-        sites: How many; None: those that the cases have, or six.
+        sites: How many; None: those that the cases have, or `usual_sites`.
         seed: Another one deals otherwise.
 
     Raises:
@@ -62,7 +65,7 @@ def deal_to_sites(cases: Sequence[StudyCase], sites: int | None, seed: int) -> l
                 f"the cohort has {present} sites of its own, --sites is {sites}; leave it out"
             )
         return list(cases)
-    sites = len(SIX_SITES) if sites is None else sites
+    sites = usual_sites(cases) if sites is None else sites
     if not 1 <= sites <= len(_SITE_NAMES):
         raise SplitError(f"--sites must be 1 to {len(_SITE_NAMES)}, not {sites}")
     shares = _shares(sites)
@@ -81,9 +84,19 @@ def deal_to_sites(cases: Sequence[StudyCase], sites: int | None, seed: int) -> l
     empty = sorted(set(shares) - {case.site for case in dealt})
     if empty:
         raise SplitError(
-            f"{len(cases)} cases leave site {empty[0]} without any; lower --sites to fit them"
+            f"{counted(len(cases), 'case')} for {counted(sites, 'site')}: none is left for site"
+            f" {empty[0]}; lower --sites"
         )
     return sorted(dealt, key=lambda case: (case.site, case.part, case.name))
+
+
+def usual_sites(cases: Sequence[StudyCase]) -> int:
+    """Six, or fewer where they would have under five labelled cases each on average; two at least.
+
+    One case alone is of one site.
+    """
+    labelled = sum(case.part == "labelled" for case in cases)
+    return min(len(SIX_SITES), max(2, labelled // _USUAL_LABELLED), max(1, labelled))
 
 
 def write_sites(

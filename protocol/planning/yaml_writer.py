@@ -10,7 +10,8 @@ import yaml
 from protocol.config.presets import PRESET_NAMES, PresetName, preset
 from protocol.config.study import StudyProtocol
 from protocol.config.study_file import BASE
-from protocol.files import atomic_file
+from protocol.files import atomic_file, why_not_writable
+from protocol.planning.budget import PlanError
 from protocol.planning.plan import Plan
 
 PLANNED: PresetName = "planned"
@@ -35,6 +36,21 @@ def plan_yaml(plan: Plan, planned_on: StudyProtocol) -> str:
     return "\n".join([*lines, *_section(content, other, reasons, "", "")]) + "\n"
 
 
+def check_out(path: Path) -> None:
+    """Before anything is read or asked: whether the study can be written there.
+
+    Raises:
+        PlanError: There is a file already, or none can be made.
+    """
+    if path.exists():
+        raise PlanError(f"--out: {path} is there already; name a new file")
+    if reason := why_not_writable(path):
+        raise PlanError(
+            f"--out: {path} cannot be written ({reason}); name a file in a folder that you may"
+            " write to"
+        )
+
+
 def write_study(path: Path, text: str) -> None:
     """A study file, where there is none yet.
 
@@ -42,9 +58,13 @@ def write_study(path: Path, text: str) -> None:
         FileExistsError: There is one.
         OSError: It cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path, overwrite=False) as draft:
-        draft.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, overwrite=False) as draft:
+            draft.write_text(text, encoding="utf-8")
+    except OSError as error:
+        # Of the file that was asked for, not of its draft.
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _preset_of(study: StudyProtocol) -> PresetName | None:

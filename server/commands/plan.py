@@ -101,10 +101,9 @@ def plan(options: PlanOptions) -> None:
     mistakes = (ProtocolError, CentreError, KeyFileError, BundleError, RunError, PlanError)
     with user_errors(*mistakes, SuperLinkRefused, SuperLinkUnreachable):
         from protocol.planning.plan import plan_study
-        from protocol.planning.yaml_writer import plan_yaml, write_study
+        from protocol.planning.yaml_writer import check_out, plan_yaml, write_study
 
-        if options.out.exists():
-            raise PlanError(f"--out: {options.out} is there already; name a new file")
+        check_out(options.out)
         base, budget = _base(options), options.budget
         folder = _asked(read_centre(options.centre), options, base, console)
         planned = plan_study(_fingerprints(folder), budget, base)

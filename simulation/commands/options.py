@@ -50,7 +50,10 @@ class SharedOptions:
 
     preset: Annotated[
         PresetName | None,
-        typer.Option(help="A study by name: a minute, minutes, or hours on a GPU; quick."),
+        typer.Option(
+            help="A study by name: smoke (a minute), quick (ten minutes; where nothing else is "
+            "named), planned (quick's grid with a plan's recipe), paper (hours on a GPU)."
+        ),
     ] = None
     study: Annotated[
         Path | None, typer.Option(help="YAML file of a study; replaces the preset.")
@@ -73,14 +76,23 @@ class SharedOptions:
     ] = None
     labelled: Annotated[
         int | None,
-        typer.Option(min=1, help="Labelled cases, in name order; 50, or all of PROMISE12."),
+        typer.Option(min=1, help="So many labelled cases, in name order; else all."),
     ] = None
     unlabelled: Annotated[
-        int | None, typer.Option(min=0, help="Unlabelled cases; 20, or none of PROMISE12.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="So many unlabelled cases: of imagesUn/, else all of it; where there is none, the "
+            "last so many in name order have their labels withheld, else none.",
+        ),
     ] = None
     sites: Annotated[
         int | None,
-        typer.Option(min=1, max=26, help="Hospitals that cases are dealt to; 6."),
+        typer.Option(
+            min=1,
+            max=26,
+            help="Hospitals that cases are dealt to; else 6, or fewer of under 30 labelled cases.",
+        ),
     ] = None
     sites_file: Annotated[
         Path | None,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from protocol.config.study import ProtocolError
+from protocol.config.presets import PresetName
+from protocol.config.training import MOST
 from protocol.planning.rules import MEMORY, MINUTES_A_ROUND, ROUNDS
 from reporting.terminal import make_console
 from simulation.commands.options import SharedOptions, simulation_errors
@@ -17,6 +18,24 @@ from simulation.commands.options import SharedOptions, simulation_errors
 class PlanCommand(SharedOptions):
     """What `plan` can be asked for."""
 
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(
+            help="A study by name whose recipe is kept (network, loss, rates, views); else planned."
+        ),
+    ] = None
+    study: Annotated[
+        Path | None, typer.Option(help="YAML file of a study whose recipe is kept, instead.")
+    ] = None
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help=f"Rounds of the study; {ROUNDS}.")
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST, help="Local steps a round, instead of what there is time for."
+        ),
+    ] = None
     data: Annotated[
         Path | None, typer.Option(help="As --data of run; without it the pelvic phantoms.")
     ] = None
@@ -39,11 +58,11 @@ def plan(given: PlanCommand) -> None:
     started = time.monotonic()
     with simulation_errors():
         from protocol.planning.budget import Budget, parse_memory
+        from protocol.planning.yaml_writer import check_out
         from simulation.options import CommonOptions
         from simulation.planning import cases_of, plan_cohort, write_plan
 
-        if given.out.exists():
-            raise ProtocolError(f"--out: {given.out} is there already; name a new file")
+        check_out(given.out)
         options = CommonOptions(**given.planned_on(given.data, seed=given.seed), out=given.out)
         budget = Budget(
             memory_gib=parse_memory(given.memory),

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError
+from protocol.files import why_not_writable
 from protocol.planning.rules import MEMORY, MINUTES_A_ROUND, ROUNDS
 from reporting.terminal import make_console
 from simulation.commands.options import PLANNED, SharedOptions, simulation_errors
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 class RunCommand(SharedOptions):
     """What `run` can be asked for."""
 
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(
+            help="A study by name: smoke (a minute), quick (ten minutes), planned (quick's grid "
+            "with a plan's recipe), paper (hours on a GPU). Where neither it nor --study is given: "
+            "quick on phantoms, and a plan of its own for --data."
+        ),
+    ] = None
     data: Annotated[
         Path | None,
         typer.Option(
@@ -116,12 +126,18 @@ def run(given: RunCommand) -> None:
             )
         planned = given.data is not None and given.preset is None and given.study is None
         name = PLANNED if planned else given.preset_name
+        out = given.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        if reason := why_not_writable(out):
+            raise ProtocolError(
+                f"--out: {out} cannot be made ({reason}); name one in a folder that you may write"
+                " to"
+            )
         options = RunOptions(
             **given.study_options(planned=planned),
             budget=given.budget() if planned else None,
             steps=given.steps,
             fold=given.fold,
-            out=given.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}",
+            out=out,
             mlflow_uri=given.mlflow_uri,
             local_only=given.local_only,
             pooled=given.pooled,

@@ -38,7 +38,7 @@ from simulation.experiment.single_result import Outcome, added, result_json, wri
 from simulation.experiment.single_summary import print_summary
 from simulation.experiment.store import CaseRow
 from simulation.experiment.training import POOLED_SITE, train_alone, train_pooled
-from simulation.folds import choose_fold, refuse_needless_folds
+from simulation.folds import choose_fold, refuse_needless_folds, refuse_unscored
 from simulation.layouts import StudyCase
 from simulation.partial_labels import check_choice
 from simulation.planning import plan_cohort, write_plan
@@ -123,7 +123,9 @@ def _cases(options: RunOptions, console: Console) -> tuple[list[StudyCase], dict
     sites = {case.site for case in cases}
     check_choice(options.hidden, options.left_out, sites, options.protocol.organ_names)
     refuse_needless_folds(cases, [options.fold], "--fold")
-    return choose_fold(cases, options.fold, options.protocol.seed), cohort
+    parts = choose_fold(cases, options.fold, options.protocol.seed)
+    refuse_unscored(parts, options.left_out)
+    return parts, cohort
 
 
 def _print_plan(options: RunOptions, protocol: StudyProtocol, console: Console) -> None:

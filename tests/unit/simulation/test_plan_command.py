@@ -10,7 +10,7 @@ from protocol.config.site import SiteConfig
 from protocol.config.study_file import read_study
 from protocol.planning.fingerprint import Fingerprint
 from simulation.commands.plan import PlanCommand, plan
-from simulation.commands.run import RunCommand
+from simulation.commands.run import RunCommand, run
 from tests.conftest import MakeSite
 
 
@@ -56,6 +56,24 @@ def test_a_folder_is_planned(
     assert ended.value.exit_code == 2
     assert "is there already" in capsys.readouterr().err
     assert out.read_text() == text
+
+
+def test_where_nothing_can_be_written_nothing_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "deep" / "study.yaml"
+    for command in (
+        lambda: plan(PlanCommand(data=tmp_path / "nowhere", organs="ball=2", out=out)),
+        lambda: run(RunCommand(data=tmp_path / "nowhere", organs="ball=2", out=out)),
+    ):
+        with pytest.raises(click.exceptions.Exit):
+            command()
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: --out: {out} cannot be ")
+        assert f"({tmp_path / 'file'}: not a directory)" in error
+        assert "that you may write to" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.usefixtures("known_machine")

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from client.data.files.image_io import read_image
 from client.data.folder.layout import find_cases
 from simulation.errors import SplitError
-from simulation.folds import FOLDS, choose_fold
+from simulation.folds import FOLDS, choose_fold, refuse_unscored
 from simulation.layouts import StudyCase, read_cohort
 from simulation.split import (
     SIX_SITES,
@@ -68,6 +68,59 @@ def test_other_numbers_of_sites(decathlon: Path, sites: int) -> None:
         assert list(found.values())[-1][0] == 0  # one site without any label
 
 
+def test_unasked_every_case_keeps_its_label(decathlon: Path) -> None:
+    cases = read_cohort(decathlon, None, None)
+    assert [case.part for case in cases] == ["labelled"] * 75
+    assert [case.part for case in read_cohort(decathlon, 50, None)] == ["labelled"] * 50
+    withheld = read_cohort(decathlon, None, 20)
+    assert Counter(case.part for case in withheld) == {"labelled": 55, "unlabelled": 20}
+    # Nobody's labels are withheld where there are scans without.
+    empty_files(decathlon, 9, "imagesUn")
+    for number in range(9):
+        (decathlon / "imagesUn" / f"case_{number:03d}.nii.gz").rename(
+            decathlon / "imagesUn" / f"pool_{number}.nii.gz"
+        )
+    pooled = read_cohort(decathlon, None, None)
+    assert Counter(case.part for case in pooled) == {"labelled": 75, "unlabelled": 9}
+
+
+@pytest.mark.parametrize(
+    ("labelled", "sites"), [(1, 1), (2, 2), (8, 2), (15, 3), (29, 5), (30, 6), (75, 6)]
+)
+def test_a_folder_of_any_size_is_dealt(decathlon: Path, labelled: int, sites: int) -> None:
+    dealt = deal_to_sites(read_cohort(decathlon, labelled, None), None, 1)
+    assert len({case.site for case in dealt}) == sites
+    assert len(dealt) == labelled
+
+
+@pytest.mark.parametrize("labelled", [5, 6, 7, 8, 10, 15, 40])
+def test_a_few_cases_are_trained_tested_and_validated_on(decathlon: Path, labelled: int) -> None:
+    dealt = deal_to_sites(read_cohort(decathlon, labelled, None), None, 1)
+    refuse_unscored(choose_fold(dealt, 1, 1))
+
+
+def test_nothing_to_score_is_refused() -> None:
+    here = Path("x")
+    one_each = [
+        StudyCase(name=site, image=here, label=here, reference=here, site=site) for site in "ABCDEF"
+    ]
+    with pytest.raises(SplitError) as caught:
+        refuse_unscored(choose_fold(one_each, 1, 1))
+    tested, validated = str(caught.value).splitlines()
+    assert "no case is tested on: each of 6 sites keeps a labelled case" in tested
+    assert "no case is validated on" in validated
+    assert "lower --sites" in tested
+    assert "split of one in --sites-file" in tested
+    # What is tested on at a site that takes no part is scored; what is validated on there is not.
+    cases = [
+        StudyCase(name=name, image=here, label=here, reference=here, site=name[0], part=part)
+        for name, part in {"A1": "labelled", "B1": "test", "B2": "validation"}.items()
+    ]
+    refuse_unscored(cases)
+    with pytest.raises(SplitError, match=r"^no case is validated on: each of 1 site keeps"):
+        refuse_unscored(cases, {"B"})
+
+
 def test_dealing_depends_on_the_seed_alone(decathlon: Path) -> None:
     cases = read_cohort(decathlon, 50, 20)
     assert deal_to_sites(cases, 6, 1) == deal_to_sites(cases, 6, 1)
@@ -119,7 +172,7 @@ def test_too_few_cases(decathlon: Path, labelled: int, unlabelled: int, words: s
 
 
 def test_fewer_cases_than_sites(decathlon: Path) -> None:
-    with pytest.raises(SplitError, match="without any"):
+    with pytest.raises(SplitError, match="4 cases for 6 sites: none is left for site"):
         deal_to_sites(read_cohort(decathlon, 3, 1), 6, 1)
     with pytest.raises(SplitError, match="--sites must be"):
         deal_to_sites(read_cohort(decathlon, 50, 20), 27, 1)
