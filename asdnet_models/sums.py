@@ -8,6 +8,15 @@ from typing import Literal, Protocol, get_args
 # The organ was not found; was found where there is none; lies far from where it is (metrics.py).
 FailureKind = Literal["missed", "made_up", "far_off"]
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
+# Of several cases in words: what is beside the organ and touches it is not far off.
+_IN_WORDS = {"missed": "missed", "made_up": "made up", "far_off": "misplaced"}
+
+
+def failure_words(kind: str, dsc: float) -> str:
+    """How one case failed: missed, made up, no overlap, or far off."""
+    if kind == "far_off":
+        return "far off" if dsc else "no overlap"
+    return _IN_WORDS[kind]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +113,8 @@ class FailureCount:
         return self.one_empty + self.far_off
 
     def __str__(self) -> str:
-        """As "2 missed, 1 far off"; empty where none failed."""
-        numbers = ((getattr(self, kind), kind.replace("_", " ")) for kind in FAILURE_KINDS)
+        """As "2 missed, 1 misplaced"; empty where none failed."""
+        numbers = ((getattr(self, kind), _IN_WORDS[kind]) for kind in FAILURE_KINDS)
         return ", ".join(f"{number} {kind}" for number, kind in numbers if number)
 
 

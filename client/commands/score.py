@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asdnet_models.organs import parse_organs
+from asdnet_models.sums import failure_words
 from client.data.notes import Note, unheard
 from protocol.config.site import SITE_CONFIGS, SiteConfig, read_site
 from protocol.config.study import EvaluationConfig
@@ -75,6 +76,8 @@ def score(
             tolerance_mm=tolerance,
             note=lambda line: typer.echo(f"note: {printable(line)}", err=True),
         )
+    if all(map(_in_neither, scores.values())):
+        typer.echo("note: no organ is in either label; do --organs give their values?", err=True)
     if as_json:
         typer.echo(json.dumps({organ: dataclasses.asdict(scores[organ]) for organ in scores}))
     else:
@@ -137,11 +140,18 @@ def score_files(
 def _table(scores: "Mapping[str, OrganScore]", tolerance_mm: float) -> "Table":
     from rich.table import Table
 
-    table = Table("organ", "DSC", "ASD (mm)", "HD95 (mm)", f"NSD at {tolerance_mm:g} mm", "")
+    table = Table("organ", "DSC", "ASD (mm)", "HD95 (mm)", f"NSD at {tolerance_mm:g} mm", "remark")
     for organ, score in scores.items():
+        if _in_neither(score):  # 1 by convention: nothing was measured
+            table.add_row(organ, *["-"] * 4, "in neither label")
+            continue
         asd, hd95 = (
             "undefined" if mm is None else f"{mm:.3f}" for mm in (score.asd_mm, score.hd95_mm)
         )
-        words = f"failure: {score.failure.replace('_', ' ')}" if score.failure else ""
+        words = f"failure: {failure_words(score.failure, score.dsc)}" if score.failure else ""
         table.add_row(organ, f"{score.dsc:.4f}", asd, hd95, f"{score.nsd:.4f}", words)
     return table
+
+
+def _in_neither(score: "OrganScore") -> bool:
+    return score.asd_mm is None and score.failure is None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reporting.terminal import fail, make_console, user_errors
+from reporting.words import counted
 from server.admin.centre import CENTRE, CentreError, read_centre
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def page_of(study: "TrackedStudy") -> str:
     from reporting.render import render_page
     from server.monitoring.federation_page import sections_of
 
-    subtitle = f"{study.rounds} rounds, {len(study.sites)} sites, from what MLflow has"
+    rounds, sites = counted(study.rounds, "round"), counted(len(study.sites), "site")
+    subtitle = f"{rounds}, {sites}, from what MLflow has"
     return render_page(f"Federation report: {study.name}", subtitle, sections_of(study))
 
 

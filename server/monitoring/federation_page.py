@@ -6,6 +6,7 @@ from typing import Any
 
 from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
 from reporting.figures import Lines, line_panels
+from reporting.words import counted
 from server.monitoring.metrics import CLIPPED
 from server.monitoring.score_tables import cell, scored_round, scores_section
 from server.monitoring.tracked import Series, TrackedSite, TrackedStudy
@@ -34,7 +35,7 @@ def _key_findings(study: TrackedStudy) -> Section:
     asked = study.params.get("training.rounds", "?")
     left_out = {s.site: len(s.left_out) for s in study.sites if s.left_out}
     items = [
-        f"{study.rounds} of {asked} rounds, {len(study.sites)} sites; "
+        f"{study.rounds} of {asked} rounds, {counted(len(study.sites), 'site')}; "
         f"{_STATUS.get(study.status, study.status)}.",
         _score_sentence(study),
     ]
@@ -133,7 +134,8 @@ def _sites(study: TrackedStudy) -> Section:
 
 def _shortened(study: TrackedStudy) -> tuple[str, ...]:
     return tuple(
-        f"Site {site.site}, {name.removeprefix(CLIPPED)}: in {len(series)} rounds, at the most by "
+        f"Site {site.site}, {name.removeprefix(CLIPPED)}: in "
+        f"{counted(len(series), 'round')}, at the most by "
         f"{1 / max(min(series.values()), 1e-300):.3g} times."
         for site in study.sites
         for name, series in sorted(site.metrics.items())

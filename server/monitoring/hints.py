@@ -3,16 +3,27 @@
 Rules over what the sites sent.  Each says what was measured; where nothing is wrong, there is none.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from statistics import fmean, median
 
 from asdnet_models.sums import OrganSums
 from protocol.config.study import StudyProtocol
+from protocol.planning.rules import BATCH, PATCHES_LEAST
 from protocol.wire.reports import EvaluationReport
+from reporting.words import counted
 from server.rounds.record import StudyRecord
 
 # An organ with less is as good as not found; above it, what lies far off may be a second piece.
-_NOT_FOUND_DSC = 0.1
+_HARDLY_OVERLAPS = 0.1
+# Optimiser steps at one site before which scores say nothing else: half of the shortest recipe
+# that finds every organ of the phantom (`quick`: 20 rounds of 10).
+FEW_STEPS = 100
+# A voxel edge counts as coarser than the scans' from so many times on: spacings are rounded.
+_COARSER = 1.1
+# A patch that holds so much of the scan along every axis sees the organs wherever it is drawn.
+_NEARLY_ALL = 0.75
 # Mean ASD of an organ of which no case counts as far off, as scans are much larger than it.
 FAR_MM = 10.0
 # How far a site's mean DSC may lie below the other sites' median.
@@ -22,22 +33,61 @@ _STILL_GAINS = 0.02
 
 # By organ, scores of the same cases with the largest component kept.
 Measured = Mapping[str, OrganSums]
+Triple = tuple[float, float, float]
 
 
-def hints_of(record: StudyRecord, largest_component: Measured | None = None) -> tuple[str, ...]:
-    """A line for each thing that is wrong with the best model.
+@dataclass(frozen=True, kw_only=True)
+class Scans:
+    """The median scan of a study whose scans are at hand, along the patient's axes x, y, z."""
+
+    spacing_mm: Triple
+    extent_mm: Triple
+
+
+def hints_of(
+    record: StudyRecord, largest_component: Measured | None = None, scans: Scans | None = None
+) -> tuple[str, ...]:
+    """A line for each thing that is wrong with the best model; of one hardly trained, that alone.
 
     Args:
         record: A study, at its end or before.
         largest_component: What that setting would change, where it was measured.
+        scans: What the grid is held against; None: nobody has told.
     """
     evaluation = record.best_evaluation
-    organs = [
+    to_find = _to_find(record.protocol, scans)
+    lines = [
         line
         for organ in record.protocol.organ_names
-        for line in _organ_lines(record.protocol, evaluation, organ, largest_component or {})
+        for line in _organ_lines(
+            record.protocol, evaluation, organ, largest_component or {}, to_find
+        )
     ]
-    return (*organs, *_sites_below(evaluation), *_still_learning(record))
+    lines += [*_sites_below(evaluation), *_still_learning(record)]
+    return (*_hardly_trained(record),) or tuple(lines) if lines else ()
+
+
+def has_learnt(record: StudyRecord) -> bool:
+    """Whether there is a model to speak of: trained for some time, with an organ found."""
+    organs = record.protocol.organ_names
+    means = [scored_sums(record.best_evaluation, organ)[1].dsc.mean for organ in organs]
+    found = any(mean is not None and mean >= _HARDLY_OVERLAPS for mean in means)
+    return found and not any(_hardly_trained(record))
+
+
+def _hardly_trained(record: StudyRecord) -> Iterator[str]:
+    steps: Counter[str] = Counter()
+    for finished in record.rounds:
+        steps.update({site: report.steps for site, report in finished.reports.items()})
+    most = max(steps.values(), default=0)
+    if 0 < most < FEW_STEPS:
+        training = record.protocol.training
+        yield (
+            f"no site trained for more than {counted(most, 'step')}, too few to learn from: the "
+            "scores say nothing yet of the data or the settings; more training.rounds (now "
+            f"{training.rounds}) or training.local_steps (now {training.local_steps}); a plan "
+            f"takes {PATCHES_LEAST // BATCH} steps at least in all"
+        )
 
 
 def in_doubt(sums: OrganSums) -> bool:
@@ -63,29 +113,36 @@ def _organ_lines(
     evaluation: Mapping[str, EvaluationReport],
     organ: str,
     largest_component: Measured,
+    to_find: str,
 ) -> Iterator[str]:
     part, sums = scored_sums(evaluation, organ)
     if sums.dsc.mean is None:
         return
-    failures, of = sums.failures, f"of {sums.failures.cases} {part} cases"
+    failures, of = sums.failures, f"of {counted(sums.failures.cases, f'{part} case')}"
     means = [_of(report, part, organ).dsc.mean for report in evaluation.values()]
-    if max(mean for mean in means if mean is not None) < _NOT_FOUND_DSC:
+    best = max(mean for mean in means if mean is not None)
+    if best < _HARDLY_OVERLAPS:
+        how = "hardly overlaps at any site" if best else "found at no site"
         yield (
-            f"{organ}: found at no site, mean DSC {sums.dsc.mean:.2f} of {sums.dsc.count} {part} "
-            f"cases; {_to_find(protocol)}"
+            f"{organ}: {how}, mean DSC {sums.dsc.mean:.2f} of "
+            f"{counted(sums.dsc.count, f'{part} case')}; {to_find}"
         )
         return
     if failures.missed:
-        yield f"{organ}: {failures.missed} {of} missed; {_to_find(protocol)}"
+        yield f"{organ}: {failures.missed} {of} missed; {to_find}"
     if failures.made_up:
         yield (
-            f"{organ}: {failures.made_up} {of} have it in the prediction alone; is it drawn "
-            "wherever it is seen? A site's file names what it annotates"
+            f"{organ}: {failures.made_up} {of} {_have(failures.made_up)} it in the prediction "
+            "alone; is it drawn wherever it is seen? A site's file names what it annotates"
         )
     if in_doubt(sums):
-        far = f"{failures.far_off} {of} far off, " if failures.far_off else ""
-        remedy = _component_words(protocol, sums, largest_component.get(organ))
-        yield f"{organ}: {far}{_distances(sums)}; {remedy}"
+        misplaced = f"{failures.far_off} {of} misplaced, " if failures.far_off else ""
+        hint = _component_words(protocol, sums, largest_component.get(organ))
+        yield f"{organ}: {misplaced}{_distances(sums)}; {hint}"
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _distances(sums: OrganSums) -> str:
@@ -94,18 +151,41 @@ def _distances(sums: OrganSums) -> str:
     return ", ".join([*words, f"DSC {sums.dsc.mean or 0:.2f}"]) + ", mean"
 
 
-def _to_find(protocol: StudyProtocol) -> str:
-    """What helps to find an organ, of what the study does not do yet."""
+def _to_find(protocol: StudyProtocol, scans: Scans | None) -> str:
+    """What helps to find an organ, of what the study does not do yet and its scans allow."""
     training = protocol.training
-    ways = [f"training.organ_patch_fraction above {training.organ_patch_fraction:.2f}"]
-    ways = ways if training.organ_patch_fraction < 1 else []
+    ways = []
+    if training.organ_patch_fraction < 1 and not _holds_the_scan(protocol, scans):
+        ways.append(f"training.organ_patch_fraction above {training.organ_patch_fraction:.2f}")
     if protocol.method.supervised == "dice":
         ways.append("method.supervised: dice+ce")
     if protocol.evaluation.windows == "organs":
         ways.append("evaluation.windows: body, for organs looks where it expects one")
-    coarsest = max(protocol.spacing_mm)
-    ways += [f"spacing_mm below {coarsest:g}, where the organ is thin", "more training.rounds"]
+    ways += [*_finer(protocol, scans), "more training.rounds"]
     return f"try {'; '.join(ways)}"
+
+
+def _holds_the_scan(protocol: StudyProtocol, scans: Scans | None) -> bool:
+    if scans is None:
+        return False
+    patch_mm = [n * mm for n, mm in zip(protocol.patch_voxels, protocol.spacing_mm, strict=True)]
+    return all(held >= _NEARLY_ALL * mm for held, mm in zip(patch_mm, scans.extent_mm, strict=True))
+
+
+def _finer(protocol: StudyProtocol, scans: Scans | None) -> Iterator[str]:
+    """A finer grid, along the axes where the scans have finer voxels: slices are not invented."""
+    grid = protocol.spacing_mm
+    if scans is None:
+        now = " x ".join(f"{mm:g}" for mm in grid)
+        yield f"a finer spacing_mm along an axis where the scans are finer than it (now {now} mm)"
+        return
+    axes = [
+        f"{axis} (grid {mm:g} mm, scans {own:.3g} mm)"
+        for axis, mm, own in zip("xyz", grid, scans.spacing_mm, strict=True)
+        if mm > _COARSER * own
+    ]
+    if axes:
+        yield f"a finer spacing_mm along {', '.join(axes)}"
 
 
 def _component_words(protocol: StudyProtocol, now: OrganSums, with_it: OrganSums | None) -> str:

@@ -5,6 +5,7 @@ from rich.status import Status
 from rich.text import Text
 
 from asdnet_models.sums import SumCount
+from reporting.words import counted
 from server.rounds.clipping import shortened
 from server.rounds.membership import listed
 from server.rounds.record import StudyRecord
@@ -41,7 +42,8 @@ class TerminalWatcher(Watcher):
 def sites_line(record: StudyRecord) -> str:
     """Who takes part, with which cases."""
     parts = [f"{s} {f.labelled}+{f.unlabelled}" for s, f in record.facts.items()]
-    return f"{len(record.facts)} sites (labelled+unlabelled cases): {', '.join(parts)}"
+    sites = counted(len(record.facts), "site")
+    return f"{sites} (labelled+unlabelled cases): {', '.join(parts)}"
 
 
 def round_line(record: StudyRecord) -> str:

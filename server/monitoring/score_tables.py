@@ -37,7 +37,7 @@ def scores_section(study: TrackedStudy) -> Section:
             text=f"Means over a site's cases, as the site sent them, of the model of round "
             f"{round_number}. Scores of single cases never leave a site, so there are no intervals "
             "and no box plots here. Undefined distances are in no mean. A failure is an organ that "
-            "was missed, made up where there is none, or far off: it overlaps by nothing, or its "
+            "was missed, made up where there is none, or misplaced: it overlaps by nothing, or its "
             "ASD is over a tenth of the scan's longest edge. NSD is the share of both surfaces "
             f"within {_tolerance(study)} of the other one. A site tells no number that fewer cases "
             f"stand behind than its min_cases_reported: {_TOO_FEW}."

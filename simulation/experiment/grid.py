@@ -16,6 +16,7 @@ from client.data.folder.entries import case_name
 from client.data.folder.layout import LayoutError
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol, explain
+from server.monitoring.hints import Scans
 from simulation.experiment.methods import Method, protocol_of
 from simulation.layouts import StudyCase
 from simulation.options import CommonOptions
@@ -126,15 +127,23 @@ def plan_grid(
     target = _TARGET_VOXELS[name]
     if target is None:
         return None
-    geometry = np.array(_geometries_lps(images))
-    spacing = np.median(geometry[:, 0], axis=0)
-    extent = np.median(geometry[:, 1], axis=0)
+    spacing, extent = np.median(_geometries_lps(images), axis=0)
     grid = np.round(_coarsened(spacing, extent, target), 2)
     edges = [
         _edge(mm / step, multiple) for mm, step, multiple in zip(extent, grid, stride, strict=True)
     ]
     x, y, z = (float(value) for value in grid)
     return (x, y, z), (edges[0], edges[1], edges[2])
+
+
+def median_scan(images: Sequence[Path]) -> Scans:
+    """Spacing and extent of the median scan along the patient's axes.
+
+    Raises:
+        LayoutError: No header can be read.
+    """
+    spacing, extent = np.median(_geometries_lps(images), axis=0)
+    return Scans(spacing_mm=tuple(spacing), extent_mm=tuple(extent))
 
 
 def _geometries_lps(images: Sequence[Path]) -> list[tuple[Triple, Triple]]:

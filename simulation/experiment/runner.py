@@ -13,6 +13,7 @@ from rich.console import Console
 from client.data.errors import ScanError
 from client.data.hashing import content_hash
 from protocol.config.study import ProtocolError, StudyProtocol
+from reporting.words import counted
 from simulation.cohort import find_cohort
 from simulation.experiment.execution import Job
 from simulation.experiment.folder import (
@@ -73,7 +74,9 @@ def list_runs(options: ExperimentOptions, console: Console) -> None:
     done = complete(options.out, runs)
     for key in runs:
         console.print(f"{'done' if key in done else 'to do':<6} {label(key)}", highlight=False)
-    console.print(f"{len(runs)} runs, {len(done)} complete, nothing trained", highlight=False)
+    console.print(
+        f"{counted(len(runs), 'run')}, {len(done)} complete, nothing trained", highlight=False
+    )
 
 
 def _cohort(options: ExperimentOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:
@@ -153,9 +156,10 @@ def _train(
     for draft in (options.out / "runs").glob(".*"):
         shutil.rmtree(draft)
     console.print(
-        f"experiment: {len(options.methods)} methods, {len(runs)} runs, "
+        f"experiment: {counted(len(options.methods), 'method')}, {counted(len(runs), 'run')}, "
         f"{len(done)} of them complete; patch {protocol.patch_voxels} of {protocol.spacing_mm} mm, "
-        f"{protocol.training.rounds} rounds of {protocol.training.local_steps} steps",
+        f"{counted(protocol.training.rounds, 'round')} of "
+        f"{counted(protocol.training.local_steps, 'step')}",
         highlight=False,
     )
     with Progress(options.out, runs, done, console) as progress:
@@ -163,8 +167,8 @@ def _train(
         run_jobs(left, options.workers, options.out / "log.txt", progress)
     if progress.failures:
         console.print(
-            f"{len(progress.failures)} runs failed: failed.json has the reasons, log.txt the "
-            f"tracebacks; the same command with --out {options.out} tries them again",
+            f"{counted(len(progress.failures), 'run')} failed: failed.json has the reasons, "
+            f"log.txt the tracebacks; the same command with --out {options.out} tries them again",
             highlight=False,
             soft_wrap=True,
         )

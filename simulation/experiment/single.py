@@ -12,6 +12,7 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
 from protocol.wire.reports import EvaluationReport
+from reporting.words import counted
 from server.monitoring.hints import hints_of, in_doubt, scored_sums
 from server.monitoring.metrics import package_versions
 from server.monitoring.progress import TerminalWatcher
@@ -22,7 +23,7 @@ from server.rounds.watchers import Watchers
 from simulation.cohort import find_cohort
 from simulation.engine import gpu_share, simulate
 from simulation.errors import StudyFolderError
-from simulation.experiment.grid import fitted_protocol
+from simulation.experiment.grid import fitted_protocol, median_scan
 from simulation.experiment.methods import Method
 from simulation.experiment.options import RunOptions
 from simulation.experiment.preparation import check_cases, prepare_sites, threads_of_site
@@ -100,7 +101,9 @@ def run_single(options: RunOptions, console: Console) -> None:
         pooled=pooled,
         by_study=tested.by_study,
         failed=tested.failed,
-        hints=hints_of(record, tested.largest_component),
+        hints=hints_of(
+            record, tested.largest_component, median_scan([case.image for case in cases])
+        ),
     )
     write_tables(outcome, options.out / "tables")
     write_json(options.out / "result.json", result_json(outcome))
@@ -130,9 +133,10 @@ def _cases(options: RunOptions, console: Console) -> tuple[list[StudyCase], dict
 
 def _print_plan(options: RunOptions, protocol: StudyProtocol, console: Console) -> None:
     console.print(
-        f"study {protocol.name}: {protocol.training.rounds} rounds of "
-        f"{protocol.training.local_steps} steps, patch {protocol.patch_voxels} of "
-        f"{protocol.spacing_mm} mm, seed {protocol.seed}, {options.workers} sites at a time",
+        f"study {protocol.name}: {counted(protocol.training.rounds, 'round')} of "
+        f"{counted(protocol.training.local_steps, 'step')}, patch {protocol.patch_voxels} of "
+        f"{protocol.spacing_mm} mm, seed {protocol.seed}, {counted(options.workers, 'site')} at a "
+        "time",
         highlight=False,
     )
 
@@ -168,7 +172,7 @@ class _Tested:
     Attributes:
         by_study: Scores by site, where a site's own are not all of them.
         failed: Rows of cases that failed, where any did.
-        largest_component: By organ, scores with the largest component kept, where some are far off.
+        largest_component: By organ, scores with the largest component kept, where any is misplaced.
     """
 
     by_study: dict[str, Scores] = field(default_factory=dict)

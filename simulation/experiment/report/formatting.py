@@ -21,8 +21,8 @@ def number(value: float | None, decimals: int = 3) -> str:
 
 
 def signed(value: float | None, decimals: int = 3) -> str:
-    """With its sign, or a dash."""
-    return NONE if value is None else f"{value:+.{decimals}f}"
+    """With its sign, or a dash; nothing is a negative zero."""
+    return NONE if value is None else f"{value:+z.{decimals}f}"
 
 
 def mean_sd(summary: Summary, decimals: int = 3) -> str:
@@ -43,7 +43,7 @@ def signed_span(interval: Interval | None, decimals: int = 3) -> str:
     """The ends of an interval of a difference."""
     if interval is None:
         return NONE
-    return f"{interval.low:+.{decimals}f} to {interval.high:+.{decimals}f}"
+    return f"{signed(interval.low, decimals)} to {signed(interval.high, decimals)}"
 
 
 def p_value(p: float | None) -> str:
@@ -58,11 +58,7 @@ def gap(difference: Difference, decimals: int = 3) -> str:
     if difference.mean is None:
         return "no case in common"
     ends = signed_span(difference.interval, decimals)
-    return f"{difference.mean:+.{decimals}f} (95% interval {ends}, n = {difference.n})"
-
-
-def several(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    return f"{signed(difference.mean, decimals)} (95% interval {ends}, n = {difference.n})"
 
 
 def line_table(

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from asdnet_models.sums import FailureCount
+from reporting.words import counted, listed_names
 from server.monitoring.hints import FAR_MM
 from simulation.experiment.methods import METHODS
 from simulation.experiment.report.confidence import m_against_softmax, map_values
-from simulation.experiment.report.formatting import gap, number, several, signed, signed_span, span
+from simulation.experiment.report.formatting import gap, number, signed, signed_span, span
 from simulation.experiment.report.results import Results
 from simulation.experiment.report.settings import gains
 from simulation.experiment.report.statistics import (
@@ -57,7 +58,7 @@ def key_findings(results: Results, reference: str) -> tuple[str, ...]:
 
 
 def _failed(results: Results, method: str) -> tuple[str, ...]:
-    """Organs that failed, or whose predictions lie far off on average; cases are not named."""
+    """Organs that failed, or whose predictions lie far away on average; cases are not named."""
     sentences = []
     kept = results.info.protocol.get("evaluation", {}).get("largest_component")
     for organ in results.info.organs:
@@ -67,7 +68,7 @@ def _failed(results: Results, method: str) -> tuple[str, ...]:
         far = failures.far_off or asd > FAR_MM
         if not failures.total and not far:
             continue
-        words = [f"{failures}, of {len(cases)} segmentations"] if failures.total else []
+        words = [f"{failures}, of {counted(len(cases), 'segmentation')}"] if failures.total else []
         words += [f"ASD {number(asd, 1)} mm on average"] if far else []
         hint = "; evaluation.largest_component may help" if far and not kept else ""
         sentences.append(f"{method}, {results.setting}, {organ}: {', '.join(words)}{hint}.")
@@ -115,8 +116,10 @@ def _difference(results: Results, one: str, other: str) -> Difference:
 def _beats(results: Results, one: str, other: str, what: str) -> str:
     missing = [m for m in (one, other) if not results.runs_of(m, results.setting)]
     if missing:
+        have = "has" if len(missing) == 1 else "have"
         return (
-            f"{what}: not known, because {several(missing)} has no complete {results.setting} run."
+            f"{what}: not known, because {listed_names(missing)} {have} no complete "
+            f"{results.setting} run."
         )
     lead = _difference(results, one, other)
     if not lead.n:

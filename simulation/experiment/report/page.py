@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from protocol.config.study import explain
 from reporting.blocks import Bullets, Section, Text, write_pictures, write_tables
 from reporting.render import render_page
+from reporting.words import counted
 from simulation.experiment.report.confidence import confidence_section
 from simulation.experiment.report.key_findings import key_findings
 from simulation.experiment.report.orderings import orderings_section
@@ -58,7 +59,8 @@ def write_report(experiment: Path, reference: str = REFERENCE) -> Path:
     write_pictures(sections, folder / "figures")
     page = render_page(
         f"Report: {results.info.protocol.get('name', experiment.name)}",
-        f"{len(results.runs)} complete runs of {len(results.methods)} methods; started "
+        f"{counted(len(results.runs), 'complete run')} of "
+        f"{counted(len(results.methods), 'method')}; started "
         f"{results.info.started}",
         sections,
         notices=(Text(text=_SYNTHETIC, tone="caution"),) if results.is_synthetic() else (),

@@ -128,9 +128,9 @@ def published_section(results: Results, reference: str) -> Section:
             "bootstrap over cases. p: paired Wilcoxon signed-rank test against "
             f"{reference}, Holm-corrected over all rows and organs of the table, for each score "
             "on its own. A failure is a segmentation where the organ was missed, or made up "
-            "where there is none (then its distances are undefined and in no mean), or far off: it "
-            "overlaps by nothing, or its ASD is over a tenth of the scan's longest edge. HD95 is "
-            "the 95th percentile of the surface distances, NSD the surface Dice"
+            "where there is none (then its distances are undefined and in no mean), or misplaced: "
+            "it overlaps by nothing, or its ASD is over a tenth of the scan's longest edge. HD95 "
+            "is the 95th percentile of the surface distances, NSD the surface Dice"
             f"{_at(results)}."
         )
     ]

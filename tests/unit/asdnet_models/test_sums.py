@@ -49,7 +49,7 @@ def test_failures_are_counted_by_kind_and_said_in_words() -> None:
     one = sums_of(seen(0.8), MISSED, BESIDE, BESIDE, MADE_UP, ABSENT)
     assert one.failures == FailureCount(cases=6, missed=1, made_up=1, far_off=2)
     assert (one.failures.total, one.failures.one_empty) == (4, 2)
-    assert str(one.failures) == "1 missed, 1 made up, 2 far off"
+    assert str(one.failures) == "1 missed, 1 made up, 2 misplaced"
     assert str(FailureCount(cases=6)) == ""
     # What is far off has distances; what was missed has none.
     assert (one.dsc.count, one.nsd.count, one.asd_mm.count, one.hd95_mm.count) == (6, 6, 3, 3)

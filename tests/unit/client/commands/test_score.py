@@ -54,6 +54,26 @@ def test_table(tmp_path: Path) -> None:
     assert "failure: missed" in rows[1]
 
 
+def test_what_touches_is_not_far_off_and_what_is_in_neither_is_not_perfect(tmp_path: Path) -> None:
+    prediction = save(tmp_path / "p.nii.gz", {(1, 1, 1): 1, (0, 0, 0): 2})
+    reference = save(tmp_path / "r.nii.gz", {(2, 1, 1): 1, (0, 0, 0): 2, (5, 6, 7): 2})
+    result = CliRunner().invoke(app, ["score", str(prediction), str(reference), "--organs", ORGANS])
+    beside, _, neither = (
+        next(line for line in result.stdout.splitlines() if organ in line)
+        for organ in ("bladder", "prostate", "rectum")
+    )
+    assert "failure: no overlap" in beside
+    assert "in neither label" in neither and "1.0000" not in neither
+    assert "remark" in result.stdout
+    assert "note" not in result.stderr
+    # All of them: a mistyped value looked perfect.
+    command = ["score", str(prediction), str(reference), "--organs", "bladder=1,prostate=2"]
+    empty = save(tmp_path / "e.nii.gz", {})
+    command[1:3] = [str(empty), str(empty)]
+    result = CliRunner().invoke(app, command)
+    assert result.stderr.startswith("note: no organ is in either label; do --organs give")
+
+
 def test_the_tolerance_can_be_given(tmp_path: Path) -> None:
     label = save(tmp_path / "p.nii.gz", {(1, 1, 1): 1})
     other = save(tmp_path / "r.nii.gz", {(2, 1, 1): 1})
@@ -63,7 +83,8 @@ def test_the_tolerance_can_be_given(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*command, "2.9"])
     assert "NSD at 2.9 mm" in result.stdout
     assert "0.5000" in result.stdout
-    assert CliRunner().invoke(app, [*command, "-1"]).exit_code == 2
+    for wrong in ("-1", "0", "nan", "inf", "1001"):
+        assert CliRunner().invoke(app, [*command, wrong]).exit_code == 2
 
 
 def test_mistakes_give_status_2_and_no_traceback(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_the_page(uri: str) -> None:
     assert "of round 2: validation DSC 0.700" in page
     assert "Left out of rounds: B in 2." in page
     assert "Site B, round 1: LayoutError." in page
-    assert "Site A, segmenter: in 1 rounds, at the most by 4 times." in page
+    assert "Site A, segmenter: in 1 round, at the most by 4 times." in page
     assert "sites trusted 25% to 25%" in page
     assert "No site has validation scores of round 2." in page
     row = '<th scope="row">A</th><td>2</td><td>0.850</td><td>1.50</td><td>4.50</td>'

@@ -11,8 +11,8 @@ from asdnet_models.metrics import OrganScore
 from asdnet_models.sums import FailureCount, OrganSums
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol, merged
-from protocol.wire.reports import EvaluationReport
-from server.monitoring.hints import hints_of
+from protocol.wire.reports import EvaluationReport, TrainReport
+from server.monitoring.hints import Scans, has_learnt, hints_of
 from server.rounds.record import RoundRecord, StudyRecord
 
 ORGANS = {"bladder": 1, "rectum": 2}
@@ -82,7 +82,7 @@ def test_what_lies_far_off_is_said_with_the_setting_that_may_help() -> None:
     sites = {"A": report(bladder=GOOD, rectum=[*GOOD, FAR, FAR]), "B": report(rectum=[*GOOD, FAR])}
     line = only_hint(study(sites))
     assert line == (
-        "rectum: 3 of 13 test cases far off, ASD 9 mm, HD95 23 mm, DSC 0.83, mean; "
+        "rectum: 3 of 13 test cases misplaced, ASD 9 mm, HD95 23 mm, DSC 0.83, mean; "
         "evaluation.largest_component: true drops what lies apart from the largest piece"
     )
     kept = study(sites, evaluation={"largest_component": True})
@@ -110,13 +110,52 @@ def test_what_the_setting_does_is_said_where_it_was_measured() -> None:
 
 
 def test_an_organ_that_is_found_nowhere() -> None:
-    sites = {"A": report(bladder=GOOD, rectum=[MISSED] * 3), "B": report(rectum=[seen(0.05)] * 3)}
-    line = only_hint(study(sites))
-    assert line.startswith("rectum: found at no site, mean DSC 0.03 of 6 test cases; try ")
+    nowhere = report(bladder=GOOD, rectum=[MISSED] * 3)
+    line = only_hint(study({"A": nowhere, "B": nowhere}))
+    assert line.startswith("rectum: found at no site, mean DSC 0.00 of 6 test cases; try ")
     assert "organ_patch_fraction above 0.67" in line
     assert "method.supervised: dice+ce" in line
-    assert "spacing_mm below 1" in line
+    assert "an axis where the scans are finer than it (now 1 x 1 x 1 mm)" in line
     assert "windows" not in line
+    # What touches it was found, and is wrong.
+    line = only_hint(study({"A": nowhere, "B": report(rectum=[seen(0.05)] * 3)}))
+    assert line.startswith("rectum: hardly overlaps at any site, mean DSC 0.03 of 6 test cases; ")
+
+
+def test_no_grid_finer_than_the_scans_and_no_organ_patches_where_a_patch_is_the_scan() -> None:
+    """A short-axis heart: slices of 8 mm, which a finer grid would invent."""
+    sites = {"A": report(rectum=[MISSED] * 3)}
+    record = study(sites, spacing_mm=(2.6, 2.6, 8.0), patch_voxels=(96, 96, 16))
+    heart = Scans(spacing_mm=(1.5, 1.5, 8.0), extent_mm=(330.0, 330.0, 80.0))
+    (line,) = hints_of(record, scans=heart)
+    assert "a finer spacing_mm along x (grid 2.6 mm, scans 1.5 mm), y (grid 2.6 mm" in line
+    assert ", z" not in line
+    # 250 of 330 mm is over three quarters: an organ is in every patch.
+    assert "organ_patch_fraction" not in line
+    larger = replace(heart, spacing_mm=(2.6, 2.5, 10.0), extent_mm=(400.0, 330.0, 80.0))
+    (line,) = hints_of(record, scans=larger)
+    assert "spacing_mm" not in line
+    assert "organ_patch_fraction above" in line
+
+
+def trained(record: StudyRecord, steps: int) -> StudyRecord:
+    """So many steps in the first round, at two sites."""
+    report = TrainReport(labelled=2, unlabelled=0, steps=steps, seconds=1.0)
+    record.rounds[0] = replace(record.rounds[0], reports={"A": report, "B": report})
+    return record
+
+
+def test_of_a_model_that_was_hardly_trained_that_alone_is_said() -> None:
+    sites = {"A": report(bladder=GOOD, rectum=[*GOOD, MISSED])}
+    line = only_hint(trained(study(sites), 4))
+    assert line.startswith("no site trained for more than 4 steps, too few to learn from: ")
+    assert "training.rounds (now 3)" in line and "takes 750 steps" in line
+    assert not has_learnt(trained(study(sites), 4))
+    assert only_hint(trained(study(sites), 100)).startswith("rectum: 1 of 6 test cases missed")
+    assert has_learnt(trained(study(sites), 100))
+    assert not has_learnt(study({"A": report(bladder=[MISSED] * 3, rectum=[seen(0.05)] * 3)}))
+    # Nothing is wrong with what needs no more.
+    assert hints_of(trained(study({"A": report(bladder=GOOD, rectum=GOOD)}), 4)) == ()
 
 
 def test_an_organ_missed_in_some_cases() -> None:
@@ -128,7 +167,7 @@ def test_an_organ_missed_in_some_cases() -> None:
 
 def test_an_organ_made_up() -> None:
     line = only_hint(study({"A": report(rectum=[*GOOD, MADE_UP])}))
-    assert "rectum: 1 of 6 test cases have it in the prediction alone" in line
+    assert "rectum: 1 of 6 test cases has it in the prediction alone" in line
 
 
 def test_a_site_far_below_the_others() -> None:

@@ -234,7 +234,8 @@ def test_what_is_wrong_at_the_end_is_an_event(make_protocol: MakeProtocol, tmp_p
     EventWriter(folder).study_finished(record)
     (event,) = read_events(folder.events)
     assert event["kind"] == "hint"
-    assert event["line"].startswith("rod: 1 of 2 test cases missed; try ")
+    # The rod was missed in one of two cases, which says nothing after so few steps.
+    assert event["line"].startswith("no site trained for more than 4 steps, too few to learn from")
 
 
 def test_all_watchers_are_notified_in_order(make_protocol: MakeProtocol) -> None:

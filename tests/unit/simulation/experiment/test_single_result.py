@@ -160,9 +160,17 @@ def test_the_tables(outcome: Outcome, tmp_path: Path) -> None:
 def test_who_gained(outcome: Outcome) -> None:
     # A: (.85 + 0)/2 against (.7 + 0)/2; B: .6/2 against .65/2.
     assert gain_lines(outcome) == [
-        "1 of 2 labelled sites gained from the federation "
-        "(mean DSC against local only: A +0.075, B -0.025)"
+        "1 of 2 labelled sites gained from the federation and 1 lost, by more than the 0.02 that "
+        "another seed may change (mean DSC against local only: A +0.075, B -0.025; over sites "
+        "+0.025, 95% interval -0.610 to +0.660)"
     ]
+    # Less than another seed changes is no gain, and nothing is a loss of -0.000.
+    alone = {"A": scored(0.84, 0.84), "B": scored(0.6004)}
+    (line,) = gain_lines(replace(outcome, local_only=alone))
+    assert line.startswith("0 of 2 labelled sites gained from the federation and 0 lost")
+    assert "A +0.005, B +0.000; over sites +0.002" in line
+    (line,) = gain_lines(replace(outcome, local_only={"A": scored(0.7, 0.7)}))
+    assert line.endswith("local only: A +0.075)")
     assert gain_lines(Outcome(record=outcome.record, versions={}, cohort={})) == []
 
 
@@ -194,6 +202,11 @@ def last_round(outcome: Outcome, **report: object) -> None:
     outcome.record.rounds[-1] = replace(finished, reports=reports)
 
 
+def trained_on(outcome: Outcome) -> None:
+    """For long enough to be judged."""
+    last_round(outcome, steps=100)
+
+
 def test_a_map_that_does_not_choose_is_reported(outcome: Outcome) -> None:
     def trusting(organs: float) -> list[str]:
         # Background is trusted whole, which says nothing.
@@ -202,12 +215,15 @@ def test_a_map_that_does_not_choose_is_reported(outcome: Outcome) -> None:
         last_round(outcome, trusted={n: SumCount(sum=counts[n], count=totals[n]) for n in totals})
         return health_lines(outcome)
 
+    assert trusting(100.0) == []  # after four steps there is nothing to trust
+    trained_on(outcome)
     assert trusting(50.0) == []
     assert "trusted 100% to 100% of what is predicted as an organ" in trusting(100.0)[0]
     assert "trusted 1% to 1%" in trusting(1.0)[0]
 
 
 def test_a_confidence_network_that_knows_nothing_is_reported(outcome: Outcome) -> None:
+    trained_on(outcome)
     last_round(outcome, losses={"confidence": SumCount(sum=13.86, count=10)})
     assert "loss is 1.386, 2 ln 2" in health_lines(outcome)[0]
     last_round(outcome, losses={"confidence": SumCount(sum=9.0, count=10)})
@@ -256,7 +272,7 @@ def test_what_is_wrong_is_printed_and_kept_with_the_cases_names(
     print_summary(outcome, Console(file=out, width=400))
     text = out.getvalue()
     assert "look at: rod: 9 of 9 test cases missed" in text
-    assert "failed, rod: A case_1 (far off, ASD 41 mm), A c0 (missed), " in text
+    assert "failed, rod: A case_1 (no overlap, ASD 41 mm), A c0 (missed), " in text
     assert text.rstrip().endswith("A c6 (missed) and 1 more: tables/failed.csv")
     result = json.loads(json.dumps(result_json(outcome), allow_nan=False))
     assert result["hints"] == ["rod: 9 of 9 test cases missed"]
