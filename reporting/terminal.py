@@ -1,6 +1,7 @@
 """Terminal output of all commands: consoles and errors."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def make_console(*, stderr: bool = False, soft_wrap: bool = True) -> "Console":
+# Columns where nobody's window has any: wider than every table.
+_UNBOUNDED = 10_000
+
+
+def make_console(
+    *, stderr: bool = False, soft_wrap: bool = True, whole_tables: bool = False
+) -> "Console":
     """A console that prints text as it is: in a fingerprint, :AB: is no emoji, nor [b] a style.
 
     What cannot be printed (escape sequences, bidirectional marks, ...) is shown as an escape,
@@ -24,9 +31,12 @@ def make_console(*, stderr: bool = False, soft_wrap: bool = True) -> "Console":
         stderr: Print there.
         soft_wrap: Do not break long lines, so that paths and commands can be copied; False wraps
             at the width of the terminal, as tables need it.
+        whole_tables: In a file or a pipe a table is as wide as it is, and not 80 columns, unless
+            COLUMNS says how wide.  In a terminal its names are folded, never cut.
     """
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
+    from rich.table import Table
     from rich.text import Text
 
     class PlainConsole(Console):
@@ -37,12 +47,18 @@ def make_console(*, stderr: bool = False, soft_wrap: bool = True) -> "Console":
         def render(
             self, renderable: RenderableType, options: ConsoleOptions | None = None
         ) -> Iterator[Segment]:
+            if isinstance(renderable, Table):
+                for column in renderable.columns:
+                    column.overflow = "fold"
             for text, style, control in super().render(renderable, options):
                 yield Segment(text if control else printable_text(text), style, control)
 
-    return PlainConsole(
+    console = PlainConsole(
         stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False
     )
+    if whole_tables and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _UNBOUNDED
+    return console
 
 
 class PlainFormatter(logging.Formatter):

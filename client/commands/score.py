@@ -81,7 +81,7 @@ def score(
     if as_json:
         typer.echo(json.dumps({organ: dataclasses.asdict(scores[organ]) for organ in scores}))
     else:
-        make_console(soft_wrap=False).print(_table(scores, tolerance))
+        make_console(soft_wrap=False, whole_tables=True).print(_table(scores, tolerance))
 
 
 def score_files(

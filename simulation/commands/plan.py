@@ -54,7 +54,7 @@ class PlanCommand(SharedOptions):
 
 def plan(given: PlanCommand) -> None:
     """Plan a study from a folder's scans, and write it with the reason for every value."""
-    console = make_console(soft_wrap=False)
+    console = make_console(soft_wrap=False, whole_tables=True)
     started = time.monotonic()
     with simulation_errors():
         from protocol.planning.budget import Budget, parse_memory

@@ -112,7 +112,7 @@ class RunCommand(SharedOptions):
 
 def run(given: RunCommand) -> None:
     """Train ASDNet over simulated hospitals; print DSC and ASD by site and organ."""
-    console = make_console(soft_wrap=False)
+    console = make_console(soft_wrap=False, whole_tables=True)
     started = time.monotonic()
     with simulation_errors():
         from simulation.experiment.options import RunOptions

@@ -106,7 +106,7 @@ class TablesCommand(SharedOptions):
 
 def tables(given: TablesCommand) -> None:
     """Train every row of the paper's tables, over folds and seeds; stop and resume at any time."""
-    console = make_console(soft_wrap=False)
+    console = make_console(soft_wrap=False, whole_tables=True)
     started = time.monotonic()
     for number in _ENDING:
         signal.signal(number, _on_signal)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,6 @@ from rich.console import Console
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
-from protocol.wire.reports import EvaluationReport
 from reporting.words import counted
 from server.monitoring.hints import hints_of, in_doubt, scored_sums
 from server.monitoring.metrics import package_versions
@@ -23,6 +22,7 @@ from server.rounds.watchers import Watchers
 from simulation.cohort import find_cohort
 from simulation.engine import gpu_share, simulate
 from simulation.errors import StudyFolderError
+from simulation.experiment.comparison import after_the_rounds, train_others
 from simulation.experiment.grid import fitted_protocol, median_scan
 from simulation.experiment.methods import Method
 from simulation.experiment.options import RunOptions
@@ -38,12 +38,11 @@ from simulation.experiment.scoring import (
 from simulation.experiment.single_result import Outcome, added, result_json, write_tables
 from simulation.experiment.single_summary import print_summary
 from simulation.experiment.store import CaseRow
-from simulation.experiment.training import POOLED_SITE, train_alone, train_pooled
 from simulation.folds import choose_fold, refuse_needless_folds, refuse_unscored
 from simulation.layouts import StudyCase
 from simulation.partial_labels import check_choice
 from simulation.planning import plan_cohort, write_plan
-from simulation.processes import all_results, spawned_pool
+from simulation.processes import spawned_pool
 from simulation.split import write_sites
 
 
@@ -87,11 +86,12 @@ def run_single(options: RunOptions, console: Console) -> None:
     except BaseException:
         shutil.rmtree(options.out)
         raise
-    _print_plan(options, protocol, console)
+    _print_plan(options, protocol, cases, console)
     record = _federate(options, protocol, configs, cohort, console)
+    console.print("rounds complete; scoring", highlight=False)
     with spawned_pool(options.workers) as pool:
         withheld, tested = _score(options, record, configs, cases, pool)
-        alone, pooled = _train_others(options, record, configs, cases, pool, console)
+        alone, pooled = train_others(options, record, configs, cases, pool, console)
     outcome = Outcome(
         record=record,
         versions=package_versions(),
@@ -131,13 +131,16 @@ def _cases(options: RunOptions, console: Console) -> tuple[list[StudyCase], dict
     return parts, cohort
 
 
-def _print_plan(options: RunOptions, protocol: StudyProtocol, console: Console) -> None:
+def _print_plan(
+    options: RunOptions, protocol: StudyProtocol, cases: Sequence[StudyCase], console: Console
+) -> None:
     console.print(
         f"study {protocol.name}: {counted(protocol.training.rounds, 'round')} of "
         f"{counted(protocol.training.local_steps, 'step')}, patch {protocol.patch_voxels} of "
         f"{protocol.spacing_mm} mm, seed {protocol.seed}, {counted(options.workers, 'site')} at a "
-        "time",
+        f"time{after_the_rounds(options, cases)}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -220,53 +223,3 @@ def _test(
         failed=[row for row in rows if row.failure],
         largest_component=one_piece if doubted else None,
     )
-
-
-def _train_others(
-    options: RunOptions,
-    record: StudyRecord,
-    configs: Mapping[str, SiteConfig],
-    cases: Sequence[StudyCase],
-    pool: Executor,
-    console: Console,
-) -> tuple[dict[str, EvaluationReport], dict[str, EvaluationReport]]:
-    """Scores by site of what the federation is compared with, {} where it is not asked for.
-
-    That is each labelled site's own model, and one model on the cases of all.
-    """
-    jobs: list[Future[Any]] = []
-    labelled = [s for s in configs if record.facts[s].labelled] if options.local_only else []
-    everything = options.out / "pooled"
-    if options.pooled:  # First: it takes the longest.
-        jobs.append(_submit_pooled(options, record, configs, cases, pool))
-    jobs += [pool.submit(train_alone, configs[site], record.protocol) for site in labelled]
-    try:
-        with console.status("models to compare with") as status:
-
-            def progress(done: int, total: int) -> None:
-                status.update(f"models to compare with: {done}/{total}")
-
-            reports = all_results(jobs, progress)
-    finally:
-        shutil.rmtree(everything, ignore_errors=True)
-    pooled = reports.pop(0) if options.pooled else {}
-    return dict(zip(labelled, reports, strict=True)), pooled
-
-
-def _submit_pooled(
-    options: RunOptions,
-    record: StudyRecord,
-    configs: Mapping[str, SiteConfig],
-    cases: Sequence[StudyCase],
-    pool: Executor,
-) -> Future[dict[str, EvaluationReport]]:
-    """Training on the cases of all sites, by round for the steps that these took together."""
-    together = write_sites(
-        [replace(case, site=POOLED_SITE) for case in cases if case.site in configs],
-        options.out / "pooled",
-        options.cache / "scans",
-        device=options.device,
-        threads=threads_of_site(options.workers),
-    )
-    steps = [sum(r.steps for r in item.reports.values()) for item in record.rounds]
-    return pool.submit(train_pooled, together[POOLED_SITE], configs, record.protocol, steps)

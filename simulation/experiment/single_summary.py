@@ -72,7 +72,8 @@ def print_summary(outcome: Outcome, console: Console) -> None:
         )
     lines += [*(f"look at: {hint}" for hint in outcome.hints), *failed_lines(outcome)]
     for line in lines:
-        console.print(line, highlight=False, markup=False)  # a case's name may have brackets
+        # A case's name may have brackets; a line is one line, so that a search finds it whole.
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def failed_lines(outcome: Outcome) -> list[str]:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from typing import Any
 
 import click
 import pytest
@@ -37,6 +38,28 @@ def test_a_console_shows_a_hostile_name_as_what_it_is(terminal: bool) -> None:
     if not terminal:
         assert clean(out.getvalue())
     assert "\x1b]" not in out.getvalue() and "\x1b[2J" not in out.getvalue()
+
+
+def shown_table(console: Any, width: int | None = None) -> str:
+    out = io.StringIO()
+    console.file = out
+    console.width = width or console.width
+    table = Table("setting", "right_ventricle", "left_ventricle", "myocardium", "a", "b", "c", "d")
+    table.add_row("pooled-equal-steps", *["0.815 (2.31)"] * 7)
+    console.print(table)
+    return out.getvalue()
+
+
+def test_no_name_in_a_table_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    piped = shown_table(make_console(soft_wrap=False, whole_tables=True))
+    assert "pooled-equal-steps" in piped and "right_ventricle" in piped
+    assert 100 < max(map(len, piped.splitlines())) < 160
+    narrow = shown_table(make_console(soft_wrap=False), width=60)
+    assert "…" not in narrow and max(map(len, narrow.splitlines())) <= 60
+    monkeypatch.setenv("COLUMNS", "70")
+    asked = shown_table(make_console(soft_wrap=False, whole_tables=True))
+    assert max(map(len, asked.splitlines())) <= 70
 
 
 def test_styles_are_the_consoles_own() -> None:
