@@ -1,7 +1,10 @@
 """Words that messages share."""
 
+_HISSING = ("s", "x", "ch", "sh")
+
 
 def counted(number: float, noun: str) -> str:
     """A number with its noun: 1 round, 20 rounds, 2.5 minutes, 1,500 patches."""
-    shown = f"{number:,}" if isinstance(number, int) else f"{number:.3g}"
-    return f"{shown} {noun}{'' if number == 1 else 's'}"
+    exact = isinstance(number, int) or number >= 100
+    shown = f"{number:,.0f}" if exact else f"{number:.3g}"
+    return f"{shown} {noun}" + ("" if shown == "1" else "es" if noun.endswith(_HISSING) else "s")

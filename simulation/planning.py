@@ -17,7 +17,7 @@ from client.datacheck.inspection import Measures, inspect_case
 from protocol.config.site import SiteConfig
 from protocol.planning.budget import Budget
 from protocol.planning.fingerprint import Fingerprint
-from protocol.planning.plan import Plan, plan_study, with_steps
+from protocol.planning.plan import Plan, plan_study
 from protocol.planning.yaml_writer import plan_yaml, write_study
 from simulation.cohort import find_cohort
 from simulation.experiment.preparation import threads_of_site
@@ -75,8 +75,7 @@ def plan_cohort(
     with console.status("reading the scans for a plan"):
         fingerprints = _fingerprints(cases, options)
     with console.status("planning"):
-        plan = plan_study(fingerprints, budget, options.protocol)
-    return plan if steps is None else with_steps(plan, steps)
+        return plan_study(fingerprints, budget, options.protocol, steps=steps)
 
 
 def _fingerprints(cases: Sequence[StudyCase], options: CommonOptions) -> dict[str, Fingerprint]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from protocol.planning.fingerprint import Fingerprint
+from protocol.planning.fingerprint import MAX_GIB, Fingerprint
 from protocol.planning.rules import MINUTES_A_ROUND, ROUNDS
 
 _MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(GiB|MiB|GB|MB)")
@@ -37,17 +37,37 @@ class Budget:
         memory_gib: Of a training step at the weakest site.
         minutes_a_round: Of the slowest site.
         rounds: Of the study.
+        rounds_asked: Whether somebody has asked for so many.
     """
 
     memory_gib: float
     minutes_a_round: float = MINUTES_A_ROUND
     rounds: int = ROUNDS
+    rounds_asked: bool = False
+
+    @classmethod
+    def given(cls, memory: str, minutes_a_round: float, rounds: int | None) -> "Budget":
+        """As a command is given it; no rounds: the usual ones.
+
+        Raises:
+            PlanError: It is no budget.
+        """
+        return cls(
+            memory_gib=parse_memory(memory),
+            minutes_a_round=minutes_a_round,
+            rounds=rounds or ROUNDS,
+            rounds_asked=rounds is not None,
+        )
 
     def __post_init__(self) -> None:
         if not (self.memory_gib > 0 and self.minutes_a_round > 0 and self.rounds > 0):
             raise PlanError(
                 "budget: memory, minutes a round and rounds must be positive, not"
                 f" {self.memory_gib:g} GiB, {self.minutes_a_round:g} and {self.rounds}"
+            )
+        if self.memory_gib > MAX_GIB:
+            raise PlanError(
+                f"budget: memory must be {MAX_GIB:,.0f} GiB at most, not {self.memory_gib:.3g} GiB"
             )
         if self.minutes_a_round > _LONGEST_MINUTES:
             raise PlanError(

@@ -47,8 +47,8 @@ class Geometry:
         if self.coarse is None:
             return "median spacing of the sites' scans"
         return (
-            f"median spacing of the sites' scans; {AXES[self.coarse]} is coarse (over"
-            f" {ANISOTROPY:g} times the others), so its {COARSE_QUANTILE:.0%} quantile"
+            f"median spacing of the sites' scans; along {AXES[self.coarse]}, which is coarse (over"
+            f" {ANISOTROPY:g} times the others), their tenth percentile"
         )
 
 

@@ -13,36 +13,29 @@ from typing import Any
 
 from protocol.config.study import StudyProtocol, merged, merged_content
 from protocol.planning.budget import Budget, Machines, machines_of
-from protocol.planning.fingerprint import AXES, Fingerprint, Share
-from protocol.planning.grid import Geometry, geometry_of
+from protocol.planning.fingerprint import Fingerprint, Share
+from protocol.planning.grid import geometry_of
+from protocol.planning.grid_reasons import grid_reasons
+from protocol.planning.reasons import (
+    PATIENCE,
+    evaluation_reasons,
+    summary,
+    supervised_reasons,
+    training_reasons,
+    waiting_reasons,
+)
 from protocol.planning.rules import (
-    BATCH,
-    BATCH_SHARE,
-    COVER,
     EVALUATIONS,
     LONG_OVERLAP,
     LONG_PREDICTION_S,
-    MAX_WIDTH,
-    MOST_LOCAL_STEPS,
     ONE_PIECE,
-    PATCHES_WISHED,
-    SCAN_COVER,
     SHORT_OVERLAP,
-    STEPS_BEFORE_BATCH,
-    TIMES_WIDTH,
-    USABLE_MEMORY,
-    USABLE_TIME,
     WIDER,
 )
 from protocol.planning.search import Candidate, Search, changes_of
 
-# A round is waited for so many times as long as it is planned to take.
-_PATIENCE = 3
 # Terms of the loss that read the confidence network.
 _OF_UNLABELLED = ("lambda_adversarial", "lambda_region")
-_NONE_UNLABELLED = (
-    "no site has unlabelled scans: all the time is S's, no confidence network is trained"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +54,11 @@ class Plan:
 
 
 def plan_study(
-    fingerprints: Mapping[str, Fingerprint], budget: Budget, base: StudyProtocol
+    fingerprints: Mapping[str, Fingerprint],
+    budget: Budget,
+    base: StudyProtocol,
+    *,
+    steps: int | None = None,
 ) -> Plan:
     """The study that these sites can train within this budget.
 
@@ -69,6 +66,7 @@ def plan_study(
         fingerprints: By site.
         budget: Memory of the weakest site, minutes of the slowest.
         base: Recipe, organs, and all that is not planned.
+        steps: Local steps, instead of those that there is time for.
 
     Raises:
         PlanError: Nothing fits, or the fingerprints say too little.
@@ -78,160 +76,65 @@ def plan_study(
     supervised = {} if machines.unlabelled else {"method": dict.fromkeys(_OF_UNLABELLED, 0.0)}
     base = merged(base, supervised)
     search = Search(base, geometry, machines, budget)
-    chosen = search.best()
+    found = search.best()
     scans = sum(f.labelled + f.unlabelled for f in fingerprints.values())
-    chosen = search.with_batch(chosen, math.prod(chosen.whole) * scans)
-    changes = merged_content(changes_of(chosen), supervised)
-    reasons = _grid_reasons(geometry, machines, chosen)
-    if supervised:
-        reasons |= {f"method.{name}": _NONE_UNLABELLED for name in _OF_UNLABELLED}
-    for more, why in (
-        _training(fingerprints, budget, base, machines, chosen),
-        _evaluation(fingerprints, budget, machines, chosen),
-    ):
-        changes, reasons = merged_content(changes, more), reasons | why
-    return Plan(
-        protocol=merged(base, changes),
-        reasons=reasons,
-        summary=_summary(fingerprints, budget, machines, chosen),
+    batched = search.with_batch(found.chosen, math.prod(found.chosen.whole) * scans)
+    found = replace(found, chosen=batched)
+    long_s = _prediction_s(batched, machines, LONG_OVERLAP)
+    wider, pieces = _shares(fingerprints)
+    local_steps = batched.local_steps if steps is None else steps
+    protocol = merged(
+        base,
+        merged_content(
+            changes_of(batched),
+            {
+                **supervised,
+                "training": {"rounds": budget.rounds, "local_steps": local_steps},
+                "aggregation": _waiting(base, len(fingerprints), budget),
+                "evaluation": _evaluation(wider, pieces, long_s, budget),
+            },
+        ),
     )
+    reasons = {
+        **grid_reasons(geometry, budget, machines, found),
+        **supervised_reasons(supervised.get("method", {})),
+        **training_reasons(budget, machines, batched, steps),
+        **waiting_reasons(base, len(fingerprints), budget),
+        **evaluation_reasons(protocol, wider, pieces, long_s, machines),
+    }
+    lines = summary(fingerprints, budget, machines, batched, local_steps)
+    return Plan(protocol=protocol, reasons=reasons, summary=lines)
 
 
-def with_steps(plan: Plan, steps: int) -> Plan:
-    """The plan with other local steps, as somebody wants them."""
-    return replace(
-        plan,
-        protocol=merged(plan.protocol, {"training": {"local_steps": steps}}),
-        reasons={**plan.reasons, "training.local_steps": "as asked"},
-    )
-
-
-def _grid_reasons(geometry: Geometry, machines: Machines, chosen: Candidate) -> dict[str, str]:
-    own = _times(f"{mm:g}" for mm in geometry.spacing_mm)
-    spacing = geometry.spacing_reason
-    if chosen.spacing_mm != geometry.spacing_mm:
-        spacing = (
-            f"coarser than the scans' {own} mm ({spacing}): on a finer grid the slowest site,"
-            f" {machines.slowest}, would have no time for {PATCHES_WISHED} patches, even at width"
-            f" {chosen.width}"
-        )
-    whole = _times(f"{n:.0f}" for n in chosen.whole)
-    of_scan = [edge >= n - 0.5 for edge, n in zip(chosen.patch, chosen.whole, strict=True)]
-    patch = f"the median scan has {whole} voxels on this grid; edges are multiples of " + _times(
-        map(str, chosen.topology.multiple)
-    )
-    if not all(of_scan):
-        cut = ", ".join(axis for axis, is_whole in zip(AXES, of_scan, strict=True) if not is_whole)
-        patch += (
-            f"; shortened along {cut} for memory and time, to {SCAN_COVER:.0%} of the scan if any"
-            f" grid allows it, and {COVER:g} times the largest organ at least"
-        )
-    memory = f"{chosen.cost.bytes / 2**30:.2g} of {machines.memory_gib:.3g} GiB"
-    if machines.smallest:
-        memory += f" at site {machines.smallest}"
-    flat = any(1 in kernel for kernel in chosen.topology.kernels)
+def _waiting(base: StudyProtocol, sites: int, budget: Budget) -> dict[str, float]:
+    wait = round(PATIENCE * 60 * budget.minutes_a_round)
     return {
-        "spacing_mm": spacing,
-        "patch_voxels": patch,
-        "network.width": (
-            f"the widest with which site {machines.slowest} has time for enough patches"
-            f" ({chosen.step_s:.2g} s a step) and a step fits memory ({memory}, of which"
-            f" {USABLE_MEMORY:.0%} may be used); {chosen.cost.parameters:,} parameters"
-        ),
-        "network.kernel": "every kernel is given below; 3 elsewhere",
-        "network.max_width": (
-            f"channels double at each stage, up to {TIMES_WIDTH} times the first's and {MAX_WIDTH}"
-        ),
-        "network.strides": (
-            "each axis is halved while 4 voxels are left, and its voxels are less than twice as"
-            " long as the finest"
-        ),
-        "network.kernels": (
-            "flat along a coarse axis until its voxels are less than twice as long as the finest"
-            if flat
-            else "voxels are about cubes: 3 along every axis"
-        ),
+        "min_sites": min(base.aggregation.min_sites, sites),
+        "round_timeout_s": float(max(base.aggregation.round_timeout_s, wait)),
     }
 
 
-def _training(
-    fingerprints: Mapping[str, Fingerprint],
-    budget: Budget,
-    base: StudyProtocol,
-    machines: Machines,
-    chosen: Candidate,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    seconds = chosen.local_steps * chosen.step_s
-    patches = chosen.local_steps * budget.rounds * chosen.batch
-    steps = (
-        f"{seconds / 60:.2g} of {budget.minutes_a_round:g} minutes at site {machines.slowest}"
-        f" ({USABLE_TIME:.0%} may be steps); {patches:,} labelled patches a site over the study"
-    )
-    if chosen.local_steps == MOST_LOCAL_STEPS:
-        steps += f"; no more than {MOST_LOCAL_STEPS}, or sites drift apart between two averagings"
-    batch = "small batches, many steps, as in nnU-Net"
-    if chosen.batch > BATCH:
-        batch = (
-            f"as large as leaves {STEPS_BEFORE_BATCH} steps and is {BATCH_SHARE:.0%} of all voxels"
-            " at most"
-        )
-    sites = min(base.aggregation.min_sites, len(fingerprints))
-    wait = round(_PATIENCE * 60 * budget.minutes_a_round)
-    changes: dict[str, Any] = {
-        "training": {"rounds": budget.rounds, "local_steps": chosen.local_steps},
-        "aggregation": {
-            "min_sites": sites,
-            "round_timeout_s": float(max(base.aggregation.round_timeout_s, wait)),
-        },
+def _shares(fingerprints: Mapping[str, Fingerprint]) -> tuple[Share, dict[str, Share]]:
+    """Scans with much air; by organ that any site says it of, cases in which it is in one piece."""
+    sites = fingerprints.values()
+    pieces = {
+        organ: _total([f.organs[organ].one_component for f in sites if organ in f.organs])
+        for organ in dict.fromkeys(name for f in sites for name in f.organs)
     }
-    return changes, {
-        "training.rounds": "as asked",
-        "training.local_steps": steps,
-        "training.batch_size": batch,
-        "aggregation.min_sites": f"{len(fingerprints)} sites were asked",
-        "aggregation.round_timeout_s": f"at least {_PATIENCE} times a round's minutes",
-    }
+    known = {organ: share for organ, share in pieces.items() if share.cases}
+    return _total([f.wider_than_body for f in sites]), known
 
 
 def _evaluation(
-    fingerprints: Mapping[str, Fingerprint],
-    budget: Budget,
-    machines: Machines,
-    chosen: Candidate,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    sites = fingerprints.values()
-    wider = _total([f.wider_than_body for f in sites])
+    wider: Share, pieces: Mapping[str, Share], long_s: float, budget: Budget
+) -> dict[str, Any]:
     body = wider.cases > 0 and wider.holding >= WIDER * wider.cases
-    pieces = {
-        organ: [f.organs[organ].one_component for f in sites if organ in f.organs]
-        for organ in dict.fromkeys(name for f in sites for name in f.organs)
-    }
-    shares = {organ: _total(found) for organ, found in pieces.items()}
-    known = {organ: share for organ, share in shares.items() if share.cases}
-    whole = bool(known) and all(s.holding >= ONE_PIECE * s.cases for s in known.values())
-    long_s = _prediction_s(chosen, machines, LONG_OVERLAP)
-    overlap = LONG_OVERLAP if long_s <= LONG_PREDICTION_S else SHORT_OVERLAP
-    listed = ", ".join(f"{o} {s.holding}/{s.cases}" for o, s in known.items()) or "no site says"
-    changes = {
-        "evaluation": {
-            "windows": "body" if body else "all",
-            "overlap": overlap,
-            "largest_component": whole,
-            "every_rounds": max(1, budget.rounds // EVALUATIONS),
-        }
-    }
-    return changes, {
-        "evaluation.windows": (
-            f"{wider.holding} of {wider.cases or 'unknown'} scans are wider than the body"
-            + (": windows in air cost time and say nothing" if body else "")
-        ),
-        "evaluation.overlap": (
-            f"with {LONG_OVERLAP:g} the median scan takes {long_s:.2g} s at site {machines.slowest}"
-        ),
-        "evaluation.largest_component": (
-            f"cases in which an organ is in one piece: {listed}; on from {ONE_PIECE:.0%} of each"
-        ),
-        "evaluation.every_rounds": f"{EVALUATIONS} times in the study, and after its last round",
+    whole = bool(pieces) and all(s.holding >= ONE_PIECE * s.cases for s in pieces.values())
+    return {
+        "windows": "body" if body else "all",
+        "overlap": LONG_OVERLAP if long_s <= LONG_PREDICTION_S else SHORT_OVERLAP,
+        "largest_component": whole,
+        "every_rounds": max(1, budget.rounds // EVALUATIONS),
     }
 
 
@@ -244,33 +147,5 @@ def _prediction_s(chosen: Candidate, machines: Machines, overlap: float) -> floa
     return windows * chosen.cost.scan_gigamacs / machines.gigamacs_s
 
 
-def _summary(
-    fingerprints: Mapping[str, Fingerprint],
-    budget: Budget,
-    machines: Machines,
-    chosen: Candidate,
-) -> tuple[str, ...]:
-    lines = [
-        f"planned for {budget.memory_gib:g} GiB, {budget.minutes_a_round:g} minutes a round,"
-        f" {budget.rounds} rounds",
-        *(
-            f"site {site}: {f.labelled} labelled and {f.unlabelled} unlabelled scans,"
-            f" {f.step_gigamacs / f.step_seconds:.3g} GMAC/s"
-            + (f", {f.memory_gib:.3g} GiB" if f.memory_gib else "")
-            for site, f in fingerprints.items()
-        ),
-    ]
-    minutes = chosen.local_steps * chosen.step_s * budget.rounds / 60
-    lines.append(
-        f"{chosen.local_steps * budget.rounds:,} steps of {chosen.batch} labelled patches at each"
-        f" site, {minutes:.3g} minutes at the slowest, {machines.slowest}"
-    )
-    return tuple(lines)
-
-
 def _total(shares: list[Share]) -> Share:
     return Share(cases=sum(s.cases for s in shares), holding=sum(s.holding for s in shares))
-
-
-def _times(values: Any) -> str:
-    return " x ".join(values)

@@ -26,6 +26,8 @@ ORGAN_EDGE = 6
 # axis, or as long as the scan.
 COVERED_QUANTILE = 0.9
 COVER = 1.5
+# What no site's default limits leave: voxels of a patch.
+MOST_VOXELS = 128**3
 # And so much of the median scan along each axis, where any grid allows it.  In a few thousand
 # patches a network does not learn what it never sees whole: hearts, 1,500 steps, patches of 96 x
 # 96, DSC .69 with voxels of 2 mm and .82 with 3 mm (a prototype, one seed, validation cases).
@@ -35,6 +37,8 @@ SCAN_COVER = 0.75
 # has to be reached for a plan to be made at all.
 PATCHES_WISHED = 3000
 PATCHES_LEAST = 1500
+# Under so many labelled scans, at all sites together, a plan says that they are few.
+FEW_LABELLED = 10
 BATCH = 2  # small batches, many steps (Isensee)
 MOST_BATCH = 8
 # A larger batch is only taken where it leaves so many steps, and holds at most this share of all

@@ -1,6 +1,7 @@
 """Looks for the largest network on the finest grid that memory and time leave enough steps for."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -18,6 +19,7 @@ from protocol.planning.rules import (
     MAX_WIDTH,
     MOST_BATCH,
     MOST_LOCAL_STEPS,
+    MOST_VOXELS,
     PATCHES_LEAST,
     PATCHES_WISHED,
     SCAN_COVER,
@@ -28,9 +30,8 @@ from protocol.planning.rules import (
     WIDTHS,
 )
 from protocol.planning.topology import Edges, Millimetres, Topology, fitted, shrunk
+from protocol.wording import counted
 
-# What no site's default limits leave: voxels of a patch.
-_MOST_VOXELS = 128**3
 _MOST_SHRINKS = 200
 
 
@@ -41,6 +42,7 @@ class Candidate:
     Attributes:
         whole: The median scan on this grid, voxels.
         local_steps: That a round has time for.
+        larger: The same network on the next larger patch, which was too much; None: was not tried.
     """
 
     spacing_mm: Millimetres
@@ -52,6 +54,30 @@ class Candidate:
     cost: Cost
     step_s: float
     local_steps: int
+    larger: "Candidate | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The first candidate that does, and what stands against more of each kind.
+
+    Attributes:
+        chosen: The candidate.
+        wished: Labelled patches of a site that were looked for first.
+        enough: And that the chosen one was taken for.
+        covers: Whether patches had to cover most of the scan.
+        finer: The narrowest network on the next finer grid; None: there is none.
+        smaller_would_fit: Whether one would do there with less of the scan in a patch.
+        wider: The next wider network on this grid; None: there is none.
+    """
+
+    chosen: Candidate
+    wished: int
+    enough: int
+    covers: bool
+    finer: Candidate | None
+    smaller_would_fit: bool
+    wider: Candidate | None
 
 
 class Search:
@@ -69,7 +95,7 @@ class Search:
         possible = MOST_LOCAL_STEPS * budget.rounds * BATCH
         self._wished, self._least = min(PATCHES_WISHED, possible), min(PATCHES_LEAST, possible)
 
-    def best(self) -> Candidate:
+    def best(self) -> Found:
         """The first of `WIDTHS` on the finest grid of `COARSER` that leaves enough steps.
 
         Patches that cover most of the scan are looked for first, on all of these grids.
@@ -79,19 +105,49 @@ class Search:
         """
         tried: Candidate | None = None
         for of_scan, enough in product((SCAN_COVER, 0.0), (self._wished, self._least)):
+            refused: dict[tuple[Millimetres, int], Candidate] = {}
             for spacing, width in product(self._spacings(), WIDTHS):
-                tried = self._fitted(spacing, width, of_scan)
-                if found := self._exactly(tried, enough):
-                    return found
+                tried = self._judged(self._fitted(spacing, width, of_scan), enough)
+                if self._does(tried, enough):
+                    return self._found(tried, of_scan, enough, refused)
+                refused[spacing, width] = tried
         assert tried is not None
         raise self._impossible(tried)
 
-    def _exactly(self, candidate: Candidate, enough: int) -> Candidate | None:
-        """The candidate at its exact cost, if it fits and leaves so many patches."""
-        if not self._fits(candidate) or self._patches(candidate) < enough:
-            return None
-        exact = self._measured(candidate, exact=True)
-        return exact if self._fits(exact) and self._patches(exact) >= enough else None
+    def _found(
+        self,
+        chosen: Candidate,
+        of_scan: float,
+        enough: int,
+        refused: Mapping[tuple[Millimetres, int], Candidate],
+    ) -> Found:
+        """With what was refused just before it."""
+        grid, width = self._spacings().index(chosen.spacing_mm), WIDTHS.index(chosen.width)
+        finer = refused[self._spacings()[grid - 1], WIDTHS[-1]] if grid else None
+        smaller = finer and of_scan and self._judged(self._shortest(finer), enough)
+        return Found(
+            chosen=chosen,
+            wished=self._wished,
+            enough=enough,
+            covers=of_scan > 0,
+            finer=finer,
+            smaller_would_fit=bool(smaller and self._does(smaller, enough)),
+            wider=refused[chosen.spacing_mm, WIDTHS[width - 1]] if width else None,
+        )
+
+    def _shortest(self, candidate: Candidate) -> Candidate:
+        """Its network on a patch that need not cover most of the scan."""
+        return self._fitted(candidate.spacing_mm, candidate.width, 0.0)
+
+    def _judged(self, candidate: Candidate, enough: int) -> Candidate:
+        """At its exact cost, where it does by the scaled one."""
+        if self._does(candidate, enough):
+            return self._measured(candidate, exact=True)
+        return candidate
+
+    def _does(self, candidate: Candidate, enough: int) -> bool:
+        """Whether it fits and leaves so many patches."""
+        return self._fits(candidate) and self._patches(candidate) >= enough
 
     def with_batch(self, chosen: Candidate, voxels: float) -> Candidate:
         """As large a batch as leaves many steps.
@@ -125,16 +181,19 @@ class Search:
         patch, topology = fitted(whole, spacing_mm)
         tried = self._candidate(spacing_mm, whole, patch, topology, width)
         for _ in range(_MOST_SHRINKS):
-            small = math.prod(tried.patch) <= _MOST_VOXELS
-            if small and (found := self._exactly(tried, self._wished)):
-                return found
+            if math.prod(tried.patch) <= MOST_VOXELS:
+                tried = self._judged(tried, self._wished)
+                if self._does(tried, self._wished):
+                    return tried
             shorter = shrunk(tried.patch, whole, least, tried.topology.multiple)
             if shorter is None:
                 break
             patch, topology = fitted(shorter, spacing_mm)
             if math.prod(patch) >= math.prod(tried.patch):
                 break
+            larger = replace(tried, larger=None)
             tried = self._candidate(spacing_mm, whole, patch, topology, width)
+            tried = replace(tried, larger=larger)
         return tried
 
     def _candidate(
@@ -195,9 +254,10 @@ class Search:
         minutes = steps * smallest.step_s / 60 / USABLE_TIME
         return PlanError(
             f"time: a step of {what} takes {smallest.step_s:.2g} s at site"
-            f" {self._machines.slowest}; {self._least} patches in {rounds} rounds need"
-            f" {minutes:.2g} minutes a round, given are {self._budget.minutes_a_round:g}; give"
-            " more --minutes-a-round, more --rounds, or leave the slowest site out"
+            f" {self._machines.slowest}; {counted(self._least, 'patch')} in"
+            f" {counted(rounds, 'round')} need {counted(minutes, 'minute')} a round, given are"
+            f" {self._budget.minutes_a_round:g}; give more --minutes-a-round, more --rounds, or"
+            " leave the slowest site out"
         )
 
 

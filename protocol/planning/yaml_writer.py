@@ -1,5 +1,6 @@
 """A study file that a person reads and edits: every planned value below its reason."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,13 +28,24 @@ def plan_yaml(plan: Plan, planned_on: StudyProtocol) -> str:
         planned_on: The recipe; where it is a preset but for what a preset never says, the file
             names that, and holds what differs from it.
     """
-    reasons = {"organs": "values in label maps, as given", **plan.reasons}
     name = _preset_of(planned_on)
+    reasons = {
+        "organs": "values in label maps, as given",
+        **_of_recipe(planned_on, name),
+        **plan.reasons,
+    }
     base = _without_own(preset(name)) if name else StudyProtocol()
     lines = [line for text in plan.summary for line in _comment(text, "")]
     lines += [f"{BASE}: {name}"] if name else []
     content, other = (study.model_dump(mode="json") for study in (plan.protocol, base))
+    content = {"name": content["name"], **content}
     return "\n".join([*lines, *_section(content, other, reasons, "", "")]) + "\n"
+
+
+def study_name(text: str) -> str:
+    """The name of a study that is kept in a file or folder of this name, without its suffix."""
+    valid = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:64]
+    return valid or PLANNED
 
 
 def check_out(path: Path) -> None:
@@ -65,6 +77,20 @@ def write_study(path: Path, text: str) -> None:
     except OSError as error:
         # Of the file that was asked for, not of its draft.
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _of_recipe(study: StudyProtocol, name: PresetName | None) -> dict[str, str]:
+    """What nothing in the scans decides, and a reader asks for first: named in the file too."""
+    source = f"the recipe's ({BASE}: {name})" if name else "that of the study planned on"
+    flips = {"training.flips": "mirror images among the views: leave out what your anatomy forbids"}
+    return {
+        "network.architecture": f"the network S: {source}",
+        "method.supervised": f"the loss that S learns labels by: {source}",
+        "training.lr_segmenter": f"Adam's learning rate of S in round 1: {source}",
+        "training.lr_schedule": f"how it falls by round: {source}",
+        "training.views": f"random views of training patches: {source}",
+        **(flips if study.training.views != "none" else {}),
+    }
 
 
 def _preset_of(study: StudyProtocol) -> PresetName | None:

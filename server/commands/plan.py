@@ -15,7 +15,7 @@ from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
 from protocol.config.training import MOST
 from protocol.keys import KeyFileError
-from protocol.planning.budget import Budget, PlanError, parse_memory
+from protocol.planning.budget import Budget, PlanError
 from protocol.planning.rules import MEMORY, ROUNDS
 from reporting.terminal import make_console, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre
@@ -49,7 +49,9 @@ class PlanOptions:
     memory: Annotated[
         str, typer.Option(metavar="SIZE", help="What a step may take at the weakest site, as 4GiB.")
     ] = MEMORY
-    rounds: Annotated[int, typer.Option(min=1, max=MOST, help="Rounds of the study.")] = ROUNDS
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help=f"Rounds of the study; else {ROUNDS}.")
+    ] = None
     wait_minutes: Annotated[
         float, typer.Option(help="Minutes that sites and their approvals are waited for.")
     ] = 10.0
@@ -81,11 +83,7 @@ class PlanOptions:
         Raises:
             PlanError: It is none.
         """
-        return Budget(
-            memory_gib=parse_memory(self.memory),
-            minutes_a_round=self.minutes_a_round,
-            rounds=self.rounds,
-        )
+        return Budget.given(self.memory, self.minutes_a_round, self.rounds)
 
 
 def plan(options: PlanOptions) -> None:
@@ -119,7 +117,11 @@ def plan(options: PlanOptions) -> None:
 
 def _base(options: PlanOptions) -> StudyProtocol:
     """What is planned on."""
+    from protocol.planning.yaml_writer import study_name
+
     base = read_study(options.study) if options.study else preset("planned")
+    if not options.study:
+        base = base.model_copy(update={"name": study_name(options.out.stem)})
     if options.organs is not None:
         try:
             organs = parse_organs(options.organs)

@@ -158,12 +158,21 @@ class SharedOptions:
             "cache": self.cache,
         }
 
-    def planned_on(self, data: Path | None, *, seed: int) -> dict[str, Any]:
-        """As `decided`, for a study that is planned: on `planned`, where nothing else is named."""
+    def planned_on(self, data: Path | None, *, seed: int, name: str) -> dict[str, Any]:
+        """As `decided`, for a study that is planned: on `planned`, where nothing else is named.
+
+        Args:
+            data: Folder of scans; None: a phantom cohort.
+            seed: Instead of the preset's.
+            name: Of the study; one that is planned on a file keeps that file's.
+        """
         recipe = replace(self, preset=self.preset or PLANNED)
         # Which phantoms are made does not depend on the recipe.
         cohort = {"preset": self.preset_name, "fixed_grid": True}
-        return recipe.decided(data, "--data", seed=seed) | cohort
+        decided = recipe.decided(data, "--data", seed=seed) | cohort
+        if self.study is None:
+            decided["protocol"] = decided["protocol"].model_copy(update={"name": name})
+        return decided
 
     def _refuse_contradictions(self, data: Path | None, option: str) -> None:
         """Options that would have no effect beside others.

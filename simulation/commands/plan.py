@@ -28,7 +28,7 @@ class PlanCommand(SharedOptions):
         Path | None, typer.Option(help="YAML file of a study whose recipe is kept, instead.")
     ] = None
     rounds: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help=f"Rounds of the study; {ROUNDS}.")
+        int | None, typer.Option(min=1, max=MOST, help=f"Rounds of the study; else {ROUNDS}.")
     ] = None
     steps: Annotated[
         int | None,
@@ -57,18 +57,15 @@ def plan(given: PlanCommand) -> None:
     console = make_console(soft_wrap=False, whole_tables=True)
     started = time.monotonic()
     with simulation_errors():
-        from protocol.planning.budget import Budget, parse_memory
-        from protocol.planning.yaml_writer import check_out
+        from protocol.planning.budget import Budget
+        from protocol.planning.yaml_writer import check_out, study_name
         from simulation.options import CommonOptions
         from simulation.planning import cases_of, plan_cohort, write_plan
 
         check_out(given.out)
-        options = CommonOptions(**given.planned_on(given.data, seed=given.seed), out=given.out)
-        budget = Budget(
-            memory_gib=parse_memory(given.memory),
-            minutes_a_round=given.minutes_a_round,
-            rounds=given.rounds or ROUNDS,
-        )
+        decided = given.planned_on(given.data, seed=given.seed, name=study_name(given.out.stem))
+        options = CommonOptions(**decided, out=given.out)
+        budget = Budget.given(given.memory, given.minutes_a_round, given.rounds)
         cases = cases_of(options, given.fold, console)
         planned = plan_cohort(cases, budget, options, console, steps=given.steps)
         write_plan(planned, options, given.out, console)

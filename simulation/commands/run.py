@@ -11,7 +11,7 @@ import typer
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError
 from protocol.files import why_not_writable
-from protocol.planning.rules import MEMORY, MINUTES_A_ROUND, ROUNDS
+from protocol.planning.rules import MEMORY, MINUTES_A_ROUND
 from reporting.terminal import make_console
 from simulation.commands.options import PLANNED, SharedOptions, simulation_errors
 
@@ -96,18 +96,19 @@ class RunCommand(SharedOptions):
     def study_options(self, *, planned: bool) -> dict[str, Any]:
         """The cohort, the study or the recipe of one, and the machine."""
         if planned:
-            return self.planned_on(self.data, seed=self.seed)
+            from protocol.planning.yaml_writer import study_name
+
+            kept_in = self.out or self.data or Path()
+            return self.planned_on(
+                self.data, seed=self.seed, name=study_name(kept_in.absolute().name)
+            )
         return self.decided(self.data, "--data", seed=self.seed)
 
     def budget(self) -> "Budget":
         """Of the plan."""
-        from protocol.planning.budget import Budget, parse_memory
+        from protocol.planning.budget import Budget
 
-        return Budget(
-            memory_gib=parse_memory(self.memory),
-            minutes_a_round=self.minutes_a_round,
-            rounds=self.rounds or ROUNDS,
-        )
+        return Budget.given(self.memory, self.minutes_a_round, self.rounds)
 
 
 def run(given: RunCommand) -> None:

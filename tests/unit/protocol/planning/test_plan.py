@@ -13,7 +13,7 @@ from protocol.config.study_file import read_study
 from protocol.planning.budget import Budget, PlanError, parse_memory
 from protocol.planning.cost import GIB, step_cost
 from protocol.planning.fingerprint import Fingerprint, Spread
-from protocol.planning.plan import plan_study, with_steps
+from protocol.planning.plan import plan_study
 from protocol.planning.rules import COVER, PATCHES_LEAST, SCAN_COVER, USABLE_MEMORY
 from protocol.planning.yaml_writer import plan_yaml, write_study
 
@@ -90,7 +90,7 @@ def test_little_time_makes_a_smaller_network_on_a_coarser_grid_and_no_few_steps(
     assert slow.protocol.network.width <= quick.protocol.network.width
     assert slow.protocol.spacing_mm[0] > quick.protocol.spacing_mm[0]
     assert slow.protocol.spacing_mm[2] == 8.0  # what is coarse is made no coarser
-    assert "slowest site, A" in slow.reasons["spacing_mm"]
+    assert "site A has time for" in slow.reasons["spacing_mm"]
 
 
 def test_the_slowest_and_the_smallest_site_decide() -> None:
@@ -182,8 +182,8 @@ def test_the_file_reads_back_to_the_study(
     if base != "own":
         recipe = preset(base).model_copy(update={"organs": {"ball": 1}})  # type: ignore[arg-type]
     found = made_fingerprint(spacing_mm=spacing, size=size, gigamacs_s=3000.0)
-    plan = plan_study({"A": found}, Budget(memory_gib=8, minutes_a_round=30, rounds=rounds), recipe)
-    plan = with_steps(plan, 17)
+    budget = Budget(memory_gib=8, minutes_a_round=30, rounds=rounds)
+    plan = plan_study({"A": found}, budget, recipe, steps=17)
     path = tmp_path_factory.mktemp("plan") / "study.yaml"
     text = plan_yaml(plan, recipe)
     write_study(path, text)

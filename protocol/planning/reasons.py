@@ -1,0 +1,173 @@
+"""Why training, waiting and scores are planned as they are, for who reads the study file."""
+
+from collections.abc import Iterable, Mapping
+
+from protocol.config.schedule import evaluation_rounds
+from protocol.config.study import StudyProtocol
+from protocol.planning.budget import Budget, Machines
+from protocol.planning.fingerprint import Fingerprint, Share
+from protocol.planning.rules import (
+    BATCH,
+    BATCH_SHARE,
+    FEW_LABELLED,
+    LONG_OVERLAP,
+    LONG_PREDICTION_S,
+    MOST_LOCAL_STEPS,
+    ONE_PIECE,
+    SHORT_OVERLAP,
+    STEPS_BEFORE_BATCH,
+    USABLE_TIME,
+    WIDER,
+)
+from protocol.planning.search import Candidate
+from protocol.wording import counted
+
+# A round is waited for so many times as long as it is planned to take.
+PATIENCE = 3
+_NONE_UNLABELLED = (
+    "no site has unlabelled scans: all the time is S's, no confidence network is trained"
+)
+
+
+def supervised_reasons(names: Iterable[str]) -> dict[str, str]:
+    """Of the terms that would read the confidence network."""
+    return {f"method.{name}": _NONE_UNLABELLED for name in names}
+
+
+def training_reasons(
+    budget: Budget, machines: Machines, chosen: Candidate, asked: int | None
+) -> dict[str, str]:
+    """Of rounds, steps and batch.
+
+    Args:
+        budget: Of the study.
+        machines: Of the sites.
+        chosen: The network, its steps those that there is time for.
+        asked: Steps, where somebody wants them.
+    """
+    steps = chosen.local_steps if asked is None else asked
+    minutes = (
+        f"{steps * chosen.step_s / 60:.2g} of {counted(budget.minutes_a_round, 'minute')} at site"
+        f" {machines.slowest}"
+    )
+    patches = counted(steps * budget.rounds * chosen.batch, "labelled patch")
+    reason = (
+        f"{minutes}, the slowest ({USABLE_TIME:.0%} may be steps; start, loading, scores and"
+        f" transfer take the rest); {patches} at each site with labels over the study"
+    )
+    if asked is not None:
+        reason = (
+            f"as asked: {minutes}; grid, patch and width are planned for the"
+            f" {counted(chosen.local_steps, 'step')} that there is time for"
+        )
+    elif chosen.local_steps == MOST_LOCAL_STEPS:
+        reason = f"the most between two averagings, or sites drift apart: {reason}"
+    batch = (
+        f"small batches leave many steps; a larger one is taken where {STEPS_BEFORE_BATCH:,} steps"
+        f" are left and it holds {BATCH_SHARE:.0%} of all training voxels at most"
+    )
+    if chosen.batch > BATCH:
+        batch = (
+            f"the largest that leaves {STEPS_BEFORE_BATCH:,} steps and holds {BATCH_SHARE:.0%} of"
+            " all training voxels at most"
+        )
+    return {
+        "training.rounds": "as asked" if budget.rounds_asked else "the default",
+        "training.local_steps": reason,
+        "training.batch_size": batch,
+    }
+
+
+def waiting_reasons(base: StudyProtocol, sites: int, budget: Budget) -> dict[str, str]:
+    """Of how many sites a round needs, and how long it waits for them."""
+    usual = base.aggregation.min_sites
+    return {
+        "aggregation.min_sites": (
+            f"so many sites must answer for a round to count: {usual} in the recipe"
+            + (", but here is only one" if sites < usual else f", and there are {sites}")
+        ),
+        "aggregation.round_timeout_s": (
+            f"a round waits so long for its sites: {PATIENCE} times its"
+            f" {counted(budget.minutes_a_round, 'minute')}, or the recipe's"
+            f" {base.aggregation.round_timeout_s:g} s if that is longer"
+        ),
+    }
+
+
+def evaluation_reasons(
+    planned: StudyProtocol,
+    wider: Share,
+    pieces: Mapping[str, Share],
+    long_s: float,
+    machines: Machines,
+) -> dict[str, str]:
+    """Of how scans are predicted and scored.
+
+    Args:
+        planned: The study.
+        wider: Scans of which much is air around the body.
+        pieces: By organ, cases in which it is in one piece.
+        long_s: Of the median scan with the longer overlap, seconds.
+        machines: Of the sites.
+    """
+    due = evaluation_rounds(planned)
+    rounds = ", ".join(map(str, due)) if len(due) <= 8 else f"{due[0]}, {due[1]}, ... {due[-1]}"
+    listed = ", ".join(f"{o} {s.holding}/{s.cases}" for o, s in pieces.items()) or "no site says"
+    air = f"in {wider.holding} of {counted(wider.cases, 'scan')} much is air around the body"
+    return {
+        "evaluation.windows": (
+            (air if wider.cases else "no site says how much of its scans is air")
+            + f"; windows in air are left out (body) where that is so in {WIDER:.0%} or more"
+        ),
+        "evaluation.overlap": (
+            f"with {LONG_OVERLAP:g} the median scan takes {long_s:.2g} s at site"
+            f" {machines.slowest}; over {LONG_PREDICTION_S:g} s it would be {SHORT_OVERLAP:g}"
+        ),
+        "evaluation.largest_component": (
+            f"only the largest piece of an organ is kept (true) where each is in one piece in"
+            f" {ONE_PIECE:.0%} of its cases: {listed}"
+        ),
+        "evaluation.every_rounds": (
+            f"a quarter of the rounds, and the last: scores after rounds {rounds}"
+            if len(due) > 1
+            else "scores after the only round"
+        ),
+    }
+
+
+def summary(
+    fingerprints: Mapping[str, Fingerprint],
+    budget: Budget,
+    machines: Machines,
+    chosen: Candidate,
+    steps: int,
+) -> tuple[str, ...]:
+    """What the plan rests on and takes, a line each."""
+    lines = [
+        f"planned for {budget.memory_gib:.3g} GiB, {counted(budget.minutes_a_round, 'minute')} a"
+        f" round, {counted(budget.rounds, 'round')}",
+        *(
+            f"site {site}: {f.labelled} labelled and {f.unlabelled} unlabelled scans to train"
+            f" on, {f.step_gigamacs / f.step_seconds:.3g} GMAC/s"
+            + (f", {f.memory_gib:.3g} GiB" if f.memory_gib else "")
+            for site, f in fingerprints.items()
+        ),
+        "GMAC/s: billions of multiplications a second in a training step",
+    ]
+    labelled = {site: f.labelled for site, f in fingerprints.items() if f.labelled}
+    total = steps * budget.rounds
+    minutes = total * chosen.step_s / 60
+    lines.append(
+        f"{counted(total, 'step')} of {counted(chosen.batch, 'labelled patch')} at each of"
+        f" {counted(len(labelled), 'site')} with labels, {counted(minutes, 'minute')} of training"
+        f" at the slowest site, {machines.slowest}"
+    )
+    if sum(labelled.values()) < FEW_LABELLED:
+        fewest = min(labelled, key=lambda site: labelled[site])
+        seen = total * chosen.batch / labelled[fewest]
+        lines.append(
+            f"few labels: {counted(sum(labelled.values()), 'labelled training scan')} in all; a"
+            f" scan of site {fewest} is trained on {seen:,.0f} times, and a network learns so few"
+            " by heart: more labelled scans help before more steps"
+        )
+    return tuple(lines)
