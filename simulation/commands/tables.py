@@ -3,19 +3,20 @@
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import click
 import typer
 
 from protocol.config.presets import PresetName, as_paper
-from protocol.config.study import StudyProtocol
+from protocol.config.study import ProtocolError, StudyProtocol
 from reporting.terminal import make_console
+from reporting.words import counted
 from simulation.commands.options import SharedOptions, simulation_errors
 from simulation.experiment.methods import Method
 from simulation.experiment.plan import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Attention = Literal["literal", "normalised", "off"]
 
+_T = TypeVar("_T")
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -48,7 +50,11 @@ class TablesCommand(SharedOptions):
     """What `tables` can be asked for."""
 
     tables: Annotated[
-        str | None, typer.Option(metavar="1,2", help="Tables of the paper; else both.")
+        str | None,
+        typer.Option(
+            metavar="1,2",
+            help="Tables of the paper; else both. Rows that the study does not allow are left out.",
+        ),
     ] = None
     rows: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Rows by name instead, as SVNet,ASDNet.")
@@ -98,7 +104,12 @@ class TablesCommand(SharedOptions):
         Path | None,
         typer.Option(help="Result folder; that of an experiment goes on. Else runs/study-TIME."),
     ] = None
-    plan: Annotated[bool, typer.Option("--plan", help="List the runs; train nothing.")] = False
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Check all that a run checks and list the runs; train nothing."
+        ),
+    ] = False
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Report what --out holds; train nothing.")
     ] = False
@@ -140,19 +151,41 @@ def _options(given: TablesCommand, folder: Path) -> "ExperimentOptions":
     from simulation.experiment.options import ExperimentOptions
 
     data = None if given.cohort == "phantom" else Path(given.cohort)
-    decided = given.decided(data, "--cohort", start=as_paper)
+    mistakes: list[str] = []
+
+    def valid(choose: Callable[..., _T], *arguments: Any, **named: Any) -> _T | None:
+        """What was asked for, or None: every mistake is kept, to be told with the others."""
+        try:
+            return choose(*arguments, **named)
+        except ProtocolError as error:
+            mistakes.append(str(error))
+            return None
+
+    decided = valid(given.decided, data, "--cohort", start=as_paper)
+    read = valid(read_own_methods, given.own_rows) if given.own_rows else {}
+    own: Mapping[str, Method] = read or {}
+    methods = valid(choose_methods, given.tables, given.rows, own)
+    settings = valid(choose_settings, given.settings)
+    compared = (
+        None if read is None else valid(named_methods, given.settings_rows, "--settings-rows", own)
+    )
+    folds, seeds = valid(choose_folds, given.folds), valid(choose_seeds, given.seeds)
+    if mistakes:
+        raise ProtocolError("\n".join(mistakes))
+    assert decided is not None and methods is not None and settings is not None
+    assert compared is not None and folds is not None and seeds is not None
     decided["protocol"] = _with_attention(
         decided["protocol"], given.attention, given.preset_name, own=given.study is not None
     )
-    own = read_own_methods(given.own_rows) if given.own_rows else {}
     return ExperimentOptions(
         **decided,
         training_labels=given.training_labels,
-        methods=_as_asked(choose_methods(given.tables, given.rows, own), given.attention),
-        settings=choose_settings(given.settings),
-        compared=named_methods(given.settings_rows, "--settings-rows", own),
-        folds=choose_folds(given.folds),
-        seeds=choose_seeds(given.seeds),
+        methods=_as_asked(methods, given.attention),
+        optional=frozenset(methods.keys() - own.keys() if given.rows is None else ()),
+        settings=settings,
+        compared=compared,
+        folds=folds,
+        seeds=seeds,
         out=folder,
     )
 
@@ -189,7 +222,8 @@ def _end(folder: Path, status: int) -> NoReturn:
     """Say how to go on; what is complete is on the disk, what was running is begun anew."""
     complete = len(list((folder / "runs").glob("[!.]*/done.json")))
     click.echo(
-        f"stopped: {complete} runs are complete; the same command with --out {folder} goes on",
+        f"stopped: {counted(complete, 'run')} complete; the same command with --out {folder} goes "
+        "on",
         err=True,
     )
     raise typer.Exit(status)

@@ -59,15 +59,10 @@ def open_or_resume(out: Path, info: ExperimentInfo, console: Console) -> None:
         StudyFolderError: Naming every setting that differs.
     """
     path = out / "study.json"
-    if not path.exists():
+    before = begun_before(out, info)
+    if before is None:
         write_json(path, info.model_dump(mode="json"))
         return
-    before = ExperimentInfo.model_validate_json(path.read_bytes())
-    if changed := differences(before, info):
-        raise StudyFolderError(
-            f"{out}: holds an experiment with other options: {'; '.join(changed)}; give the same "
-            "ones again, or --out a new folder"
-        )
     if before.versions != info.versions:
         console.print(
             "note: the experiment was begun with other versions of its packages; see study.json",
@@ -75,6 +70,24 @@ def open_or_resume(out: Path, info: ExperimentInfo, console: Console) -> None:
         )
     kept = {"started": before.started, "versions": before.versions}
     write_json(path, info.model_copy(update=kept).model_dump(mode="json"))
+
+
+def begun_before(out: Path, info: ExperimentInfo) -> ExperimentInfo | None:
+    """What the folder says of the same experiment; None where it was not begun.
+
+    Raises:
+        StudyFolderError: Naming every setting that differs.
+    """
+    path = out / "study.json"
+    if not path.exists():
+        return None
+    before = ExperimentInfo.model_validate_json(path.read_bytes())
+    if changed := differences(before, info):
+        raise StudyFolderError(
+            f"{out}: holds an experiment with other options: {'; '.join(changed)}; give the same "
+            "ones again, or --out a new folder"
+        )
+    return before
 
 
 def complete(out: Path, runs: Sequence[RunKey]) -> list[RunKey]:

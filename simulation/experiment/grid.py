@@ -1,7 +1,7 @@
 """Fits the study to a folder of scans: quorum, spacing and patch."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from client.data.folder.entries import case_name
 from client.data.folder.layout import LayoutError
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol, explain
+from reporting.words import listed_names
 from server.monitoring.hints import Scans
 from simulation.experiment.methods import Method, protocol_of
 from simulation.layouts import StudyCase
@@ -44,9 +45,7 @@ def fitted_protocol(
     """The protocol with a quorum that the sites can meet, and with the one grid of all methods.
 
     Scans of sites that are left out count for the grid: with and without them it is the same.
-
-    Raises:
-        ProtocolError: If a method cannot be trained on this grid.
+    Whether each method can be trained on it, `possible_methods` says.
     """
     protocol = options.protocol
     # One site alone is a study too: central training.
@@ -83,36 +82,76 @@ def on_shared_grid(
 
     Args:
         base: The study's protocol.
-        methods: Methods by name; each method's protocol is tried.
+        methods: Methods by name: the patch fits the one that halves most often.
         images: Scans that the grid is made to fit.
         preset: Whose number of voxels is aimed at; None: the protocol's own grid stays.
+    """
+    if preset is None:
+        return base
+    grid = plan_grid(preset, images, largest_stride(methods.values(), base))
+    return base if grid is None else _on(base, *grid)
+
+
+def roughly_fitted(options: CommonOptions, methods: Mapping[str, Method]) -> StudyProtocol:
+    """The protocol with a patch that fits as the scans' would, where there are no scans yet."""
+    base = options.protocol
+    if options.fixed_grid:
+        return base
+    strides = largest_stride(methods.values(), base)
+    x, y, z = (
+        -(-edge // stride) * stride for edge, stride in zip(base.patch_voxels, strides, strict=True)
+    )
+    return _on(base, base.spacing_mm, (x, y, z))
+
+
+def _on(base: StudyProtocol, spacing_mm: Triple, patch_voxels: Edges) -> StudyProtocol:
+    return base.model_copy(update={"spacing_mm": spacing_mm, "patch_voxels": patch_voxels})
+
+
+def possible_methods(
+    base: StudyProtocol, methods: Mapping[str, Method], optional: Collection[str] = ()
+) -> tuple[dict[str, Method], list[str]]:
+    """The methods that can be trained on this study, each a study of its own.
+
+    Args:
+        base: The study, on its grid.
+        methods: Methods by name; each one's protocol is tried.
+        optional: Those that nobody has named: what is not possible of them is left out.
+
+    Returns:
+        What is left, and why the others are not, a line each.
 
     Raises:
-        ProtocolError: If a method cannot be trained on this grid or breaks another rule.
+        ProtocolError: With every mistake, if a method that was named is not possible or is the
+            same as another one, or if none is left.
     """
-    grid = None
-    if preset is not None:
-        grid = plan_grid(preset, images, largest_stride(methods.values(), base))
-    if grid is not None:
-        base = base.model_copy(update={"spacing_mm": grid[0], "patch_voxels": grid[1]})
-    mistakes = []
+    faults: dict[str, str] = {}
     of_study: dict[str, list[str]] = {}
     for name, method in methods.items():
         try:
             digest = protocol_of(method, base, base.seed).digest
         except ValidationError as error:
-            mistakes.append(explain(error, f"method {name}"))
+            faults[name] = explain(error, f"method {name}")
         else:
             of_study.setdefault(digest if method.kind == "weights" else name, []).append(name)
-    mistakes += [
-        f"methods {' and '.join(names)}: are one and the same on this study; leave all but one "
-        "out, or change what they are to differ in"
-        for names in of_study.values()
-        if len(names) > 1
-    ]
-    if mistakes:
-        raise ProtocolError("\n".join(mistakes))
-    return base
+    mistakes = [fault for name, fault in faults.items() if name not in optional]
+    left_out = [fault for name, fault in faults.items() if name in optional]
+    kept: set[str] = set()
+    for names in of_study.values():
+        named = [name for name in names if name not in optional]
+        stays = named or names[:1]
+        kept.update(stays)
+        left_out += [
+            f"method {name}: is {stays[0]} on this study" for name in names if name not in stays
+        ]
+        if len(named) > 1:
+            mistakes.append(
+                f"methods {listed_names(named)}: are one and the same on this study; leave all "
+                "but one out, or change what they are to differ in"
+            )
+    if mistakes or not kept:
+        raise ProtocolError("\n".join(mistakes or left_out or ["--tables: names no method"]))
+    return {name: method for name, method in methods.items() if name in kept}, left_out
 
 
 def plan_grid(

@@ -17,7 +17,9 @@ from protocol.config.study import ProtocolError, StudyProtocol, merged, read_yam
 
 Kind = Literal["weights", "malf", "ssae"]
 
-_SUPERVISED = {"lambda_adversarial": 0.0, "lambda_region": 0.0}
+# Rows train as the paper does, whatever the study's method is.
+_PAPERS = {"name": "asdnet"}
+_SUPERVISED = {**_PAPERS, "lambda_adversarial": 0.0, "lambda_region": 0.0}
 _PLAIN = {"sample_attention": "off", **_SUPERVISED}
 _SVNET = {"architecture": "svnet"}
 # What a row is named after, where the study has it off.
@@ -95,15 +97,16 @@ METHODS: Mapping[str, Method] = {
         tables=(2,),
         changes={
             "network": _SVNET,
-            "method": {"lambda_region": 0.0},
-            "confidence": {"architecture": "cnn"},
+            "method": {**_PAPERS, "lambda_region": 0.0},
+            # One logit a patch cannot say which voxels are right.
+            "confidence": {"architecture": "cnn", "target": "adversarial"},
         },
         needs=(_ATTENTION, _ADVERSARIAL),
         published=_published((0.938, None), (0.884, None), (0.874, None)),
     ),
     "AttSVNet+FCN": Method(
         tables=(2,),
-        changes={"network": _SVNET, "method": {"lambda_region": 0.0}},
+        changes={"network": _SVNET, "method": {**_PAPERS, "lambda_region": 0.0}},
         needs=(_ATTENTION, _ADVERSARIAL),
         published=_published((0.944, None), (0.893, None), (0.887, None)),
     ),
@@ -121,13 +124,13 @@ METHODS: Mapping[str, Method] = {
     ),
     "AttSVNet+Semi": Method(
         tables=(2,),
-        changes={"network": _SVNET, "method": {"lambda_adversarial": 0.0}},
+        changes={"network": _SVNET, "method": {**_PAPERS, "lambda_adversarial": 0.0}},
         needs=(_ATTENTION, _REGION),
         published=_published((0.937, None), (0.878, None), (0.865, None)),
     ),
     "ASDNet": Method(
         tables=(1, 2),
-        changes={"network": _SVNET},
+        changes={"network": _SVNET, "method": _PAPERS},
         needs=tuple(_NEEDED),
         published=_published((0.970, 0.858), (0.911, 1.316), (0.906, 1.401)),
     ),

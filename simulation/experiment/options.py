@@ -41,6 +41,7 @@ class ExperimentOptions(CommonOptions):
     """Many methods over settings, folds and seeds.
 
     Attributes:
+        optional: Methods that nobody has named: left out where the study does not allow them.
         compared: Methods that are trained in all the settings.
         training_labels: Labelled training cases that stay so; None: all.
     """
@@ -51,6 +52,7 @@ class ExperimentOptions(CommonOptions):
     compared: tuple[str, ...]
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
+    optional: frozenset[str] = frozenset()
 
     @property
     def runs(self) -> list[RunKey]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from protocol.config.study import ProtocolError
+from reporting.words import listed_names
 from simulation.experiment.methods import METHODS, Method
 from simulation.experiment.store import SETTINGS, ExperimentInfo, RunKey, Setting
 from simulation.folds import FOLDS
@@ -35,9 +36,7 @@ def choose_methods(
         names = named_methods(methods, "--rows")
         return {name: METHODS[name] for name in names} | dict(own)
     wanted = _listed(tables if tables is not None else "" if own else "1,2")
-    for name in wanted:
-        if name not in map(str, TABLES):
-            raise ProtocolError(f"--tables: must be of 1,2, not {name!r}")
+    _refuse_unknown("--tables", wanted, [*map(str, TABLES)])
     chosen = {name: r for name, r in METHODS.items() if set(map(str, r.tables)) & set(wanted)}
     return chosen | dict(own)
 
@@ -50,9 +49,7 @@ def named_methods(text: str, option: str, own: Iterable[str] = ()) -> tuple[str,
     """
     known = (*METHODS, *own)
     wanted = _listed(text)
-    for name in wanted:
-        if name not in known:
-            raise ProtocolError(f"{option}: must be of {', '.join(known)}, not {name!r}")
+    _refuse_unknown(option, wanted, known)
     if not wanted:
         raise ProtocolError(f"{option}: names no method; known are {', '.join(known)}")
     return tuple(name for name in known if name in wanted)
@@ -65,10 +62,14 @@ def choose_settings(text: str) -> tuple[Setting, ...]:
         ProtocolError: If one is unknown, or there is none.
     """
     wanted = _listed(text)
-    for name in wanted or [""]:
-        if name not in SETTINGS:
-            raise ProtocolError(f"--settings: must be of {','.join(SETTINGS)}, not {name!r}")
+    _refuse_unknown("--settings", wanted or [""], SETTINGS)
     return tuple(setting for setting in SETTINGS if setting in wanted)
+
+
+def _refuse_unknown(option: str, wanted: Iterable[str], known: Sequence[str]) -> None:
+    unknown = [repr(name) for name in wanted if name not in known]
+    if unknown:
+        raise ProtocolError(f"{option}: must be of {', '.join(known)}, not {listed_names(unknown)}")
 
 
 def _listed(text: str) -> list[str]:

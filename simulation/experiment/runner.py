@@ -4,8 +4,11 @@ import hashlib
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,12 +20,13 @@ from reporting.words import counted
 from simulation.cohort import find_cohort
 from simulation.experiment.execution import Job
 from simulation.experiment.folder import (
+    begun_before,
     complete,
     locked_experiment,
     open_or_resume,
     refuse_foreign_folder,
 )
-from simulation.experiment.grid import fitted_protocol
+from simulation.experiment.grid import fitted_protocol, possible_methods, roughly_fitted
 from simulation.experiment.methods import own_methods, protocol_of
 from simulation.experiment.options import ExperimentOptions
 from simulation.experiment.preparation import check_cases
@@ -39,43 +43,108 @@ _PAPER_FORM = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """An experiment whose options fit its data.
+
+    Attributes:
+        options: With the methods that the study allows.
+        protocol: On the grid of all of them.
+        jobs: All runs, in order.
+        parts: The cases with the parts of the first run.
+    """
+
+    options: ExperimentOptions
+    protocol: StudyProtocol
+    cases: Sequence[StudyCase]
+    cohort: Mapping[str, Any]
+    jobs: Sequence[Job]
+    parts: Sequence[StudyCase]
+
+
 def run_experiment(options: ExperimentOptions, console: Console) -> bool:
     """Run the experiment, or what is left of it; return whether every run is complete.
 
     Raises:
         StudyFolderError: If the folder holds something else, or an experiment with other options.
-        ProtocolError: If a method cannot be trained on the shared grid.
+        ProtocolError: If a method that was named cannot be trained on the shared grid.
         SplitError, LayoutError, ScanError: If the data cannot be used.
     """
-    if not options.runs:
-        raise ProtocolError("--settings: no row can be trained in these; add another setting")
-    refuse_foreign_folder(options.out)
-    cases, cohort = _cohort(options, console)
-    refuse_needless_folds(cases, options.folds, "--folds")
-    protocol = fitted_protocol(options, options.methods, cases)
-    info = _info(options, protocol, cohort)
-    jobs = [_job(options, protocol, cases, key) for key in options.runs]
-    parts = _parts(options, protocol.seed, cases, options.folds[0], options.seeds[0])
+    ready = _prepared(options, console)
+    options = ready.options
     with locked_experiment(options.out):
         # Files that cannot be opened have no digest; the check names them.
-        if cohort.get("sha256") != _UNREADABLE:
-            open_or_resume(options.out, info, console)
-        check = options.out / ".check"
-        check_cases(parts, check, protocol, options, console, every_fold=len(options.folds) > 1)
-        write_cases(options.out, _files(cases))
-        all_there = _train(options, protocol, jobs, console)
+        if ready.cohort.get("sha256") != _UNREADABLE:
+            open_or_resume(options.out, _info(ready), console)
+        _check(ready, options.out / ".check", console)
+        write_cases(options.out, _files(ready.cases))
+        all_there = _train(ready, console)
     report(options.out, console)
     return all_there
 
 
 def list_runs(options: ExperimentOptions, console: Console) -> None:
-    """What would be run, and what of it is there."""
+    """What would be run, and what of it is there; refused is what the run would refuse.
+
+    Phantoms are only made by the run: there is nothing in them that could be refused.
+
+    Raises:
+        As `run_experiment`.
+    """
+    if options.data is None:
+        refuse_foreign_folder(options.out)
+        options = _possible(options, roughly_fitted(options, options.methods), console)
+    else:
+        ready = _prepared(options, console)
+        options = ready.options
+        if ready.cohort.get("sha256") != _UNREADABLE:
+            begun_before(options.out, _info(ready))
+        with tempfile.TemporaryDirectory() as folder:
+            _check(ready, Path(folder) / "check", console)
     runs = options.runs
     done = complete(options.out, runs)
     for key in runs:
         console.print(f"{'done' if key in done else 'to do':<6} {label(key)}", highlight=False)
-    console.print(
-        f"{counted(len(runs), 'run')}, {len(done)} complete, nothing trained", highlight=False
+    total = counted(len(runs), "run")
+    console.print(f"{total}, {len(done)} complete, nothing trained", highlight=False)
+
+
+def _prepared(options: ExperimentOptions, console: Console) -> _Prepared:
+    """The cohort, the grid, and the methods that fit them."""
+    refuse_foreign_folder(options.out)
+    cases, cohort = _cohort(options, console)
+    refuse_needless_folds(cases, options.folds, "--folds")
+    protocol = fitted_protocol(options, options.methods, cases)
+    options = _possible(options, protocol, console)
+    return _Prepared(
+        options=options,
+        protocol=protocol,
+        cases=cases,
+        cohort=cohort,
+        jobs=[_job(options, protocol, cases, key) for key in options.runs],
+        parts=_parts(options, protocol.seed, cases, options.folds[0], options.seeds[0]),
+    )
+
+
+def _possible(
+    options: ExperimentOptions, protocol: StudyProtocol, console: Console
+) -> ExperimentOptions:
+    """Without the methods that the study does not allow, which are said."""
+    methods, left_out = possible_methods(protocol, options.methods, options.optional)
+    options = replace(options, methods=methods)
+    if not options.runs:
+        raise ProtocolError("--settings: no row can be trained in these; add another setting")
+    if left_out:
+        words = "; ".join(line.removeprefix("method ").replace("\n", ", ") for line in left_out)
+        console.print(f"rows left out on this study: {words}", highlight=False, soft_wrap=True)
+    return options
+
+
+def _check(ready: _Prepared, folder: Path, console: Console) -> None:
+    """Every scan and label is read once, and cached."""
+    options = ready.options
+    check_cases(
+        ready.parts, folder, ready.protocol, options, console, every_fold=len(options.folds) > 1
     )
 
 
@@ -106,16 +175,15 @@ def _digest(cases: Sequence[StudyCase]) -> str:
     return digest.hexdigest()
 
 
-def _info(
-    options: ExperimentOptions, protocol: StudyProtocol, cohort: dict[str, Any]
-) -> ExperimentInfo:
+def _info(ready: _Prepared) -> ExperimentInfo:
     from server.monitoring.metrics import package_versions
 
+    options, protocol = ready.options, ready.protocol
     compared = [name for name in options.methods if name in options.compared]
     return ExperimentInfo(
         command=shlex.join(["python", *sys.argv]),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        cohort=cohort,
+        cohort=dict(ready.cohort),
         organs=protocol.organ_names,
         methods=tuple(options.methods),
         settings=options.settings,
@@ -147,9 +215,8 @@ def _parts(
     return keep_labels(parts, options.training_labels, fold, seed)
 
 
-def _train(
-    options: ExperimentOptions, protocol: StudyProtocol, jobs: Sequence[Job], console: Console
-) -> bool:
+def _train(ready: _Prepared, console: Console) -> bool:
+    options, protocol, jobs = ready.options, ready.protocol, ready.jobs
     runs = [job.key for job in jobs]
     done = complete(options.out, runs)
     (options.out / "runs").mkdir(exist_ok=True)

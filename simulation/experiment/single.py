@@ -23,7 +23,7 @@ from simulation.cohort import find_cohort
 from simulation.engine import gpu_share, simulate
 from simulation.errors import StudyFolderError
 from simulation.experiment.comparison import after_the_rounds, train_others
-from simulation.experiment.grid import fitted_protocol, median_scan
+from simulation.experiment.grid import fitted_protocol, median_scan, possible_methods
 from simulation.experiment.methods import Method
 from simulation.experiment.options import RunOptions
 from simulation.experiment.preparation import check_cases, prepare_sites, threads_of_site
@@ -65,8 +65,9 @@ def run_single(options: RunOptions, console: Console) -> None:
     if options.budget is not None:
         plan = plan_cohort(cases, options.budget, options, console, steps=options.steps)
         recipe, options = options, replace(options, protocol=plan.protocol)
-    method = options.protocol.method.name
-    protocol = fitted_protocol(options, {method: Method()}, cases, options.left_out)
+    methods = {options.protocol.method.name: Method()}
+    protocol = fitted_protocol(options, methods, cases, options.left_out)
+    possible_methods(protocol, methods)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         if plan is not None:

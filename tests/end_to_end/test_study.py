@@ -134,7 +134,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def test_sigterm_ends_it_cleanly(study: Study) -> None:
     assert study.stopped.returncode == 143, study.stopped.stderr
     assert study.stopped.stderr == (
-        f"stopped: 1 runs are complete; the same command with --out {study.out} goes on\n"
+        f"stopped: 1 run complete; the same command with --out {study.out} goes on\n"
     )
     assert study.left_behind == []
     assert "done.json" in study.before
@@ -240,7 +240,7 @@ def test_a_failed_run_is_noted_and_the_status_says_so(
     failed = json.loads((out / "failed.json").read_text())
     assert list(failed) == ["ASDNet.pooled.fold1.seed1"]
     assert failed["ASDNet.pooled.fold1.seed1"]["error"] == "FileExistsError"
-    assert "1 runs failed" in done.stdout
+    assert "1 run failed" in done.stdout
 
 
 @pytest.mark.parametrize(

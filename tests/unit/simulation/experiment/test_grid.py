@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from asdnet_models.config import NetworkConfig
 from protocol.config.presets import preset
 from protocol.config.study import ProtocolError
-from simulation.experiment.grid import largest_stride, on_shared_grid, plan_grid
+from simulation.experiment.grid import largest_stride, on_shared_grid, plan_grid, possible_methods
 from simulation.experiment.methods import METHODS, Method
 
 EIGHT, SIXTEEN = (8, 8, 8), (16, 16, 16)
@@ -116,5 +116,6 @@ def test_each_axis_has_its_own_stride(tmp_path: Path) -> None:
 def test_a_method_that_does_not_fit_a_fixed_grid_is_named() -> None:
     base = preset("smoke").model_copy(update={"patch_voxels": (24, 24, 16)})
     with pytest.raises(ProtocolError, match="method VNet: patch_voxels: must be multiples of 16"):
-        on_shared_grid(base, chosen("SVNet", "VNet"), [], None)
-    assert on_shared_grid(base, chosen("SVNet", "ASDNet"), [], None) == base
+        possible_methods(base, chosen("SVNet", "VNet"))
+    assert tuple(possible_methods(base, chosen("SVNet", "ASDNet"))[0]) == ("SVNet", "ASDNet")
+    assert on_shared_grid(base, chosen("SVNet", "VNet"), [], None) == base

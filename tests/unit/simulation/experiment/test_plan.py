@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.config.presets import as_paper
+from protocol.config.presets import as_paper, preset
 from protocol.config.study import ProtocolError, StudyProtocol, merged
 from simulation.errors import SplitError
-from simulation.experiment.grid import on_shared_grid
+from simulation.experiment.grid import possible_methods
 from simulation.experiment.methods import METHODS, Method, protocol_of, read_own_methods
 from simulation.experiment.plan import (
     choose_folds,
@@ -67,7 +67,7 @@ def test_tables_name_their_rows() -> None:
 
 def test_wishes_that_cannot_be_met_are_reported() -> None:
     for refused, words in (
-        (lambda: choose_methods("3", None), "--tables: must be of 1,2, not '3'"),
+        (lambda: choose_methods("3", None), "--tables: must be of 1, 2, not '3'"),
         (lambda: choose_methods("1", "SVNet"), "instead of --tables"),
         (lambda: named_methods("SVNet,XNet", "--rows"), "--rows: must be of MALF, .* not 'XNet'"),
         (lambda: named_methods(" , ", "--rows"), "names no method"),
@@ -259,4 +259,20 @@ def test_a_rows_own_settings_stay_where_the_study_has_some() -> None:
 def test_two_rows_that_are_one_study_are_refused() -> None:
     methods = {"SVNet": METHODS["SVNet"], "mine": METHODS["SVNet"]}
     with pytest.raises(ProtocolError, match="methods SVNet and mine: are one and the same"):
-        on_shared_grid(as_paper("quick"), methods, [], None)
+        possible_methods(as_paper("quick"), methods)
+    # What nobody has named gives way.
+    kept, left_out = possible_methods(as_paper("quick"), methods, ["SVNet"])
+    assert tuple(kept) == ("mine",)
+    assert left_out == ["method SVNet: is mine on this study"]
+    kept, _ = possible_methods(as_paper("quick"), methods, ["SVNet", "mine"])
+    assert tuple(kept) == ("SVNet",)
+    with pytest.raises(ProtocolError, match="names no method"):
+        possible_methods(as_paper("quick"), {})
+
+
+def test_every_row_can_be_trained_whatever_the_studys_method_and_confidence_network() -> None:
+    for base in (preset("planned"), merged(as_paper("quick"), {"method": {"name": "semi-embed"}})):
+        fits = merged(base, {"patch_voxels": (48, 48, 16)})
+        rows = {name: row for name, row in METHODS.items() if row.tables}
+        kept, left_out = possible_methods(fits, rows)
+        assert kept == rows and left_out == []
