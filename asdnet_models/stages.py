@@ -113,8 +113,8 @@ def check_stages(
     """Whether a network can have these stages.
 
     Raises:
-        ValueError: If a down-sampling halves nothing, kernels are not one a stage, the cap is
-            under the first width, or deep supervision has no lower resolution to look at.
+        ValueError: If a down-sampling halves nothing, kernels are not one a stage or all 1, the
+            cap is under the first width, or deep supervision has no lower resolution to look at.
     """
     check_halving(strides)
     stages = len(strides) + 1
@@ -122,6 +122,11 @@ def check_stages(
         raise ValueError(
             f"kernels must be {stages}, one a stage ({len(strides)} down-samplings make {stages} "
             f"stages), not {len(kernels)}; list {stages}, or none"
+        )
+    if kernels is not None and all(max(kernel) == 1 for kernel in kernels):
+        raise ValueError(
+            "kernels must be longer than 1 along an axis of a stage (a voxel alone shows no organ),"
+            " not 1 everywhere; list 3 where a stage is to see its neighbours"
         )
     if max_width is not None and max_width < width:
         raise ValueError(

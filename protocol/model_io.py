@@ -21,7 +21,8 @@ from asdnet_models.model_files import (
     prefixed,
     read_model_files,
 )
-from protocol.config.study import StudyProtocol, explain
+from protocol.config.explanation import explain
+from protocol.config.study import StudyProtocol
 from protocol.files import atomic_file, write_json
 from protocol.wire.weights import Weights
 

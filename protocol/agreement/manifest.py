@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import AwareDatetime, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from asdnet_models.config import Frozen
+from protocol.config.explanation import beyond_bounds, explain
 from protocol.config.schedule import evaluation_rounds
 from protocol.config.site import SITE_NAME, Sha256
-from protocol.config.study import RUN_NAME, StudyProtocol, beyond_bounds, explain
+from protocol.config.study import RUN_NAME, StudyProtocol
 from protocol.keys import KeyFileError, openssh_fingerprint, openssh_line, parse_openssh_line
 
 VERSION = 1

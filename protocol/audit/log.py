@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from asdnet_models.config import Frozen
-from protocol.config.study import explain
+from protocol.config.explanation import explain
 from protocol.files import locked, sync_folder
 
 ORIGIN = "0" * 64

@@ -21,22 +21,13 @@ from pydantic import (
 )
 
 from asdnet_models.config import Fraction, Frozen, InferenceConfig, ModelConfig
+from protocol.config.explanation import explain
 from protocol.config.training import Count, TrainingConfig
 from protocol.config.yaml_text import EncodingError, load_yaml, read_utf8
 
 Model = TypeVar("Model", bound=BaseModel)
-# Keys of earlier versions, and what says the same now.
-_RENAMED = {"training.augment": "is now 'views': weak (was true) or none (was false)"}
-_LONGEST_SHOWN = 200  # characters of a value in a message
 Timeout = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]  # seconds
 
-# Pydantic's names of the rules that a value breaks by its size alone.
-_OUT_OF_BOUNDS = frozenset(
-    {
-        *("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"),
-        *("too_long", "string_too_long", "int_parsing_size"),
-    }
-)
 # A run's name: it names folders at the centre and at the sites.
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -205,34 +196,6 @@ def merged_content(content: Mapping[str, Any], changes: Mapping[str, Any]) -> di
         else value
         for key, value in changes.items()
     }
-
-
-def beyond_bounds(error: ValidationError) -> bool:
-    """Whether a value is of the right kind and out of bounds: absurd, not misunderstood."""
-    return any(item["type"] in _OUT_OF_BOUNDS for item in error.errors())
-
-
-def explain(error: ValidationError, location: str) -> str:
-    """All mistakes of one validation, a line each: location, rule, value."""
-    lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
-        rule = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            rule = _RENAMED.get(where, "unknown key; remove it or correct its spelling")
-        elif item["type"] == "missing":
-            rule = "is missing"
-        elif item["type"] in ("tuple_type", "list_type"):
-            rule = "must be a list, [...]"
-        elif item["input"] is None and item["type"] != "value_error":
-            rule = "is empty; give it a value, or remove the key"
-        given = repr(item["input"])
-        if len(given) > _LONGEST_SHOWN:
-            given = f"{given[:_LONGEST_SHOWN]}... of {len(given)} characters"
-        alone = item["type"] in ("value_error", "missing") or item["input"] is None
-        value = "" if alone else f" (is {given})"
-        lines.append(f"{location}: {where + ': ' if where else ''}{rule}{value}")
-    return "\n".join(lines)
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:

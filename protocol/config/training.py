@@ -1,8 +1,8 @@
 """A site's share of a round: steps, rates, patches and their views."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from asdnet_models.config import MAX_POINTS, Fraction, Frozen
 
@@ -96,6 +96,16 @@ class TrainingConfig(Frozen):
     proximal_mu: float = Field(
         0.01, ge=0, le=1e4, description="pull to the global S at label-free sites"
     )
+
+    @model_validator(mode="after")
+    def _turns_are_of_strong_views(self) -> Self:
+        usual = type(self).model_fields["turn_deg"].default
+        if self.views != "strong" and self.turn_deg != usual:
+            raise ValueError(
+                f"turn_deg must be left out where views is {self.views!r} (only strong views turn"
+                f" so far), not {self.turn_deg:g}; leave it out, or set views to strong"
+            )
+        return self
 
     @field_validator("flips")
     @classmethod

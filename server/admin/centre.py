@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from asdnet_models.config import Frozen
-from protocol.config.study import explain
+from protocol.config.explanation import explain
 from protocol.files import write_bytes, write_text
 from protocol.keys import (
     PRIVATE_MODE,

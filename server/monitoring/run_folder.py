@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from asdnet_models.config import Frozen
 from protocol.agreement.manifest import MANIFEST_FILE, Asks, StudyFile
 from protocol.agreement.statement_store import STATEMENTS_FILE, append_statements
-from protocol.config.study import StudyProtocol, explain
+from protocol.config.explanation import explain
+from protocol.config.study import StudyProtocol
 from protocol.files import LockedError, append_line, is_locked, locked, write_json, write_text
 from protocol.model_io import save_model
 from server.monitoring.hints import hints_of

@@ -14,8 +14,9 @@ from client.data.errors import ScanError
 from client.data.files.image_io import read_grid
 from client.data.folder.entries import case_name
 from client.data.folder.layout import LayoutError
+from protocol.config.explanation import explain
 from protocol.config.presets import PresetName
-from protocol.config.study import ProtocolError, StudyProtocol, explain
+from protocol.config.study import ProtocolError, StudyProtocol
 from reporting.words import listed_names
 from server.monitoring.hints import Scans
 from simulation.experiment.methods import Method, protocol_of

@@ -27,6 +27,7 @@ from pydantic import (
 
 from asdnet_models.organs import check_organs
 from client.data.errors import ScanError
+from protocol.config.explanation import rule_of
 
 NAME = "dataset.json"
 _IGNORE = "ignore"  # nnU-Net's name for voxels that nobody has annotated
@@ -235,6 +236,6 @@ def _explained(error: ValidationError) -> str:
     """Every field that breaks a rule, and the rule, once."""
     lines = []
     for item in error.errors():
-        rule = item["msg"].removeprefix("Value error, ")
+        rule = rule_of(item)
         lines.append(f"`{item['loc'][0]}`: {rule[:1].lower()}{rule[1:]}" if item["loc"] else rule)
     return "; ".join(dict.fromkeys(lines))

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from client.node.guard.refusal import Refusal
 from protocol.agreement.manifest import Asks
+from protocol.config.explanation import rule_of
 from protocol.config.schedule import LEAST_ATTENTION, RoundPlan, plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.compression import Shapes, read_global, read_shapes
@@ -130,8 +131,9 @@ def _read_plan(text: object, protocol: StudyProtocol) -> RoundPlan:
     try:
         plan = RoundPlan.model_validate_json(text if isinstance(text, str) else "")
     except ValidationError as error:
-        field = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise _off(f"{field or 'plan'}: {error.errors()[0]['msg']}") from None
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise _off(f"{field or 'plan'}: {rule_of(first)}") from None
     if plan.model_dump_json() != text:
         raise _off("it is not written as this software writes plans")
     _number(plan.round, protocol)

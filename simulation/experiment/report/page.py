@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from protocol.config.study import explain
+from protocol.config.explanation import explain
 from reporting.blocks import Bullets, Section, Text, write_pictures, write_tables
 from reporting.render import render_page
 from reporting.words import counted

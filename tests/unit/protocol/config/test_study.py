@@ -135,25 +135,24 @@ def test_yaml_values_arrive(tmp_path: Path) -> None:
         ),
         (
             "training: {augment: false}",
-            "study.yaml: training.augment: is now 'views': weak (was true) or none (was false)"
-            " (is False)",
+            "study.yaml: training.augment: is now 'views': weak (was true) or none (was false)",
         ),
         (
             "training: {flips: [up-down, up-down]}",
             "study.yaml: training.flips: must name each once, not ['up-down', 'up-down']",
         ),
-        ("network: {kernel: 4}", "study.yaml: network.kernel: Input should be 3 or 5 (is 4)"),
+        ("network: {kernel: 4}", "study.yaml: network.kernel: must be 3 or 5, not 4"),
         (
             "method: {gamma: 1}",
-            "study.yaml: method.gamma: Input should be less than 1 (is 1)",
+            "study.yaml: method.gamma: must be less than 1, not 1",
         ),
         (
             "method: {beta: 5.5}",
-            "study.yaml: method.beta: Input should be less than or equal to 5 (is 5.5)",
+            "study.yaml: method.beta: must be 5 or less, not 5.5",
         ),
         (
             "spacing_mm: [1, 0, 1]",
-            "study.yaml: spacing_mm.1: Input should be greater than or equal to 0.05 (is 0)",
+            "study.yaml: spacing_mm.1: must be 0.05 or more, not 0",
         ),
         (
             "organs: {bladder: 1, rectum: 1}",

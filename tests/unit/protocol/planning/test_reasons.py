@@ -1,6 +1,7 @@
 """Each reason of a plan is true: it names what decided, and numbers that bear it out."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ _TIME = re.compile(r"has time for ([0-9,]+) labelled patches in the study, of ([
 _MEMORY = re.compile(r"a step takes ([0-9.]+) GiB, of ([0-9.]+) GiB")
 
 
+@cache
 def planned(budget: Budget, *, speed: float = 40.0, steps: int | None = None) -> Plan:
     site = CARDIAC.model_copy(update={"step_seconds": CARDIAC.step_gigamacs / speed})
     return plan_study({"A": site}, budget, BASE, steps=steps)
@@ -33,8 +35,7 @@ def patches_against(reason: str) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("speed", [4.0, 40.0])
-@pytest.mark.parametrize("memory_gib", [0.4, 4.0])
-@pytest.mark.parametrize("rounds", [2, 20])
+@pytest.mark.parametrize(("memory_gib", "rounds"), [(0.4, 20), (4.0, 2)])
 def test_what_decided_was_too_much(speed: float, memory_gib: float, rounds: int) -> None:
     try:
         plan = planned(Budget(memory_gib=memory_gib, minutes_a_round=3, rounds=rounds), speed=speed)

@@ -354,7 +354,7 @@ def test_every_mistake_of_centre_json_is_told(folder: Path) -> None:
     place = str(folder / "centre.json")
     assert [line.partition(" (")[0] for line in str(error.value).splitlines()] == [
         f"{place}: hosts: 'a b' has a space; separate hosts by commas",
-        f"{place}: port: Input should be greater than or equal to 1",
+        f"{place}: port: must be 1 or more, not 0",
         f"{place}: dayz: unknown key; remove it or correct its spelling",
     ]
 

@@ -203,7 +203,7 @@ def test_a_training_that_holds_more_or_less_is_refused(site: Site, study: Signed
         ("adversarial_ramp", 0.0, "adversarial_ramp is 0.0"),
         ("pseudo_labels", 3, "pseudo_labels is 3"),
         ("attention_scale", 1e-9, "attention_scale is 1e-09"),
-        ("attention_scale", 50.0, "attention_scale: Input should be less"),
+        ("attention_scale", 50.0, "attention_scale: must be 1 or less"),
         ("gamma", 0.1, "which the protocol does not ask for"),
         ("organ_box", (0.5, 0.5, 0.5, 0.4, 0.6, 0.6), "organ_box"),
         ("organ_box", (0.0, 0.0, 0.0, 1.0, 1.0, 7.0), "organ_box"),
