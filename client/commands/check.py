@@ -2,7 +2,7 @@
 
 Every case is read as training would read it.  Names of cases are shown on this screen alone; what
 is written (--html, --json) names them by pseudonyms, and what a centre is told is counts
-(--for-centre).
+(--for-centre) and, for a plan, means (--fingerprint).
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,8 +58,10 @@ def check(
         bool, typer.Option("--json", help="Print JSON with pseudonyms, and no page.")
     ] = False,
     for_centre: Annotated[
-        bool,
-        typer.Option("--for-centre", help="Print exactly what the centre is told."),
+        bool, typer.Option("--for-centre", help="Print exactly what the centre is told.")
+    ] = False,
+    fingerprint: Annotated[
+        bool, typer.Option("--fingerprint", help="Print exactly what is told for a plan.")
     ] = False,
     who: Annotated[
         str | None, typer.Option(metavar="PSEUDONYM", help="Print which case has this pseudonym.")
@@ -83,20 +86,13 @@ def check(
         config = open_site(configs / f"{site}.yaml")
         agreed, which, asked = _protocol(config, study)
         pseudonyms = Pseudonyms(read_or_make_key(config.state / KEY_FILE))
-        if who is not None:
-            _print_who(who, config, pseudonyms)
+        if who is not None or fingerprint:
+            _print_alone(config, agreed, workers, pseudonyms, who)
             return
         quiet = as_json or for_centre
         with _progress(console, pseudonyms, quiet=quiet) as tell:
-            site_check = check_site(
-                config,
-                agreed,
-                workers=workers,
-                pictures=page and not quiet,
-                boxes=for_centre,
-                progress=tell,
-                begin=tell.begin,
-            )
+            look = partial(check_site, config, agreed, progress=tell, begin=tell.begin)
+            site_check = look(workers=workers, pictures=page and not quiet, boxes=for_centre)
         summary = summarise(site_check, agreed)
         if quiet:
             _print_json(site_check, summary, agreed, pseudonyms, config, for_centre=for_centre)
@@ -137,6 +133,24 @@ def _print_who(pseudonym: str, config: SiteConfig, pseudonyms: Pseudonyms) -> No
     if not matches:
         fail(f"{pseudonym}: is no case of this site's folder and key")
     make_console().print(matches[0])
+
+
+def _print_alone(
+    config: SiteConfig,
+    agreed: StudyProtocol,
+    workers: int,
+    pseudonyms: Pseudonyms,
+    who: str | None,
+) -> None:
+    """Whose a pseudonym is; else the fingerprint as it would leave, and nothing noted as gone."""
+    if who is not None:
+        _print_who(who, config, pseudonyms)
+        return
+    from client.datacheck.fingerprint import site_fingerprint, with_machine
+    from protocol.wire.fingerprint import fingerprint_values
+
+    found, _ = site_fingerprint(config, agreed, workers=workers)
+    print(json.dumps(fingerprint_values(with_machine(found, config)), indent=2, sort_keys=True))
 
 
 class _Teller:

@@ -66,7 +66,8 @@ def _of_spacing(geometry: Geometry, budget: Budget, machines: Machines, found: F
             " along each axis go before a finer grid: what a network never sees whole it does not"
             " learn in so few steps"
         )
-    return reason
+    scarce = "memory" if _too_large(found.finer, machines) else "minutes a round"
+    return f"{reason}. More {scarce} would make it finer"
 
 
 def _of_patch(geometry: Geometry, budget: Budget, machines: Machines, found: Found) -> str:
@@ -134,7 +135,7 @@ def _against(
         mistakes.append(
             f"a patch has over {MOST_VOXELS:,} voxels, which is more than sites allow unasked"
         )
-    if candidate.cost.bytes > USABLE_MEMORY * machines.memory_gib * GIB:
+    if _too_large(candidate, machines):
         mistakes.append(
             f"a step takes {candidate.cost.bytes / GIB:.2g} GiB, of {_memory(machines)}"
             f" {USABLE_MEMORY:.0%} may be used"
@@ -150,6 +151,10 @@ def _against(
             f" round, of {LEAST_LOCAL_STEPS} wanted at least"
         )
     return " and ".join(mistakes)
+
+
+def _too_large(candidate: Candidate, machines: Machines) -> bool:
+    return candidate.cost.bytes > USABLE_MEMORY * machines.memory_gib * GIB
 
 
 def _memory(machines: Machines) -> str:

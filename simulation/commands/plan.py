@@ -10,6 +10,7 @@ import typer
 from protocol.config.presets import PresetName
 from protocol.config.training import MOST
 from protocol.planning.rules import MEMORY, MINUTES_A_ROUND, ROUNDS
+from protocol.wording import counted
 from reporting.terminal import make_console
 from simulation.commands.options import SharedOptions, simulation_errors
 
@@ -69,4 +70,5 @@ def plan(given: PlanCommand) -> None:
         cases = cases_of(options, given.fold, console)
         planned = plan_cohort(cases, budget, options, console, steps=given.steps)
         write_plan(planned, options, given.out, console)
-    console.print(f"{(time.monotonic() - started) / 60:.1f} minutes in all")
+    minutes = round((time.monotonic() - started) / 60, 1)
+    console.print(f"{counted(minutes, 'minute')} in all")

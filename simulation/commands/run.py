@@ -12,6 +12,7 @@ from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError
 from protocol.files import why_not_writable
 from protocol.planning.rules import MEMORY, MINUTES_A_ROUND
+from protocol.wording import counted
 from reporting.terminal import make_console
 from simulation.commands.options import PLANNED, SharedOptions, simulation_errors
 
@@ -112,7 +113,7 @@ class RunCommand(SharedOptions):
 
 
 def run(given: RunCommand) -> None:
-    """Train ASDNet over simulated hospitals; print DSC and ASD by site and organ."""
+    """Train a study over simulated hospitals; print DSC and ASD by site and organ."""
     console = make_console(soft_wrap=False, whole_tables=True)
     started = time.monotonic()
     with simulation_errors():
@@ -147,4 +148,5 @@ def run(given: RunCommand) -> None:
             sites_per_gpu=given.sites_per_gpu,
         )
         run_single(options, console)
-    console.print(f"{(time.monotonic() - started) / 60:.1f} minutes in all")
+    minutes = round((time.monotonic() - started) / 60, 1)
+    console.print(f"{counted(minutes, 'minute')} in all")

@@ -22,6 +22,7 @@ from client.datacheck.inspection import inspect_case
 from protocol.config.rules import RULES
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
+from protocol.planning.fingerprint import Fingerprint
 from protocol.wire.messages import pack_instruction
 
 ROOT = Path(__file__).parents[4]
@@ -174,6 +175,39 @@ def test_for_centre_is_exactly_what_the_site_answers(
     # Where the study would refuse the data, nothing is measured on them.
     assert told["box/x0/count"] == (2 if tolerated else 0)
     assert 0 < told["box/x0/sum"] < 2 or not tolerated
+
+
+@pytest.mark.usefixtures("flower_task")
+def test_a_fingerprint_is_exactly_what_the_site_answers(
+    make_site: MakeSite,
+    make_protocol: MakeProtocol,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from flwr.app import Context
+
+    import client.datacheck.fingerprint
+    from client.app import build_client_app
+    from protocol.config.site import read_site
+
+    def tried(found: Fingerprint, config: SiteConfig) -> Fingerprint:
+        return found.model_copy(update={"step_seconds": 1.0, "step_gigamacs": 40.0})
+
+    monkeypatch.setattr(client.datacheck.fingerprint, "with_machine", tried)
+    protocol = make_protocol()
+    config = make_site(labelled=4, unlabelled=2, test=2)
+    write_files(tmp_path, protocol.model_dump(mode="json"), data=str(config.data))
+    status, out, _ = run(tmp_path, "--fingerprint")
+    assert status == 0
+    told = json.loads(out)
+    assert (told["labelled"], told["unlabelled"], told["spacing_mm/x/cases"]) == (4, 2, 6)
+    answering = read_site(tmp_path / "A.yaml")
+    # Nothing has been written down as having left.
+    assert not list(answering.state.rglob("*fingerprint*"))
+    question = Message(pack_instruction(protocol, run="r", ask="fingerprint"), 1, MessageType.QUERY)
+    context = Context(1, 1, {}, RecordDict(), {})
+    reply = build_client_app(lambda _: answering)(question, context)
+    assert told == dict(reply.content["metrics"])
 
 
 def test_what_a_new_run_would_hold_back_is_shown_before(

@@ -14,7 +14,25 @@ from protocol.planning.budget import Budget, PlanError, parse_memory
 from protocol.planning.cost import GIB, step_cost
 from protocol.planning.fingerprint import Fingerprint, Spread
 from protocol.planning.plan import plan_study
-from protocol.planning.rules import COVER, PATCHES_LEAST, SCAN_COVER, USABLE_MEMORY
+from protocol.planning.rules import (
+    BATCH_SHARE,
+    COARSER,
+    COVER,
+    LEAST_LOCAL_STEPS,
+    LONG_PREDICTION_S,
+    MAX_WIDTH,
+    MOST_BATCH,
+    MOST_LOCAL_STEPS,
+    ONE_PIECE,
+    PATCHES_LEAST,
+    PATCHES_WISHED,
+    ROUNDS,
+    SCAN_COVER,
+    STEPS_BEFORE_BATCH,
+    TIMES_WIDTH,
+    USABLE_MEMORY,
+    WIDTHS,
+)
 from protocol.planning.yaml_writer import plan_yaml, write_study
 
 BASE = preset("planned").model_copy(update={"organs": {"ball": 1}})
@@ -209,3 +227,25 @@ def test_a_reason_stands_above_its_value() -> None:
 def test_no_round_is_planned_to_outlast_a_centres_patience(minutes: float) -> None:
     with pytest.raises(PlanError, match="minutes a round must be 14,400"):
         Budget(memory_gib=4, minutes_a_round=minutes)
+
+
+def test_the_centres_guide_has_the_planners_constants() -> None:
+    guide = Path(__file__).parents[4] / "docs" / "guides" / "centre.md"
+    text = guide.read_text(encoding="utf-8")
+    for said in (
+        f"the widest of {', '.join(map(str, WIDTHS))} channels",
+        f"up to {TIMES_WIDTH} times as many, and to {MAX_WIDTH}",
+        f"to {100 * SCAN_COVER:.0f} % of the scan along each axis",
+        f"{COVER} times the largest organ",
+        f"| 1 | {100 * SCAN_COVER:.0f} % | {PATCHES_WISHED:,} |",
+        f"| 2 | {100 * SCAN_COVER:.0f} % | {PATCHES_LEAST:,} |",
+        f"by {COARSER[1]} to {COARSER[-1]:g} times",
+        f"{LEAST_LOCAL_STEPS} to {MOST_LOCAL_STEPS} |",
+        f"up to {MOST_BATCH}, where it still leaves {STEPS_BEFORE_BATCH:,} steps, and holds"
+        f" {100 * BATCH_SHARE:.0f} %",
+        f"within {100 * USABLE_MEMORY:.0f} % of the weakest site's memory",
+        f"`--rounds`, else {ROUNDS} |",
+        f"in {100 * ONE_PIECE:.0f} % of its cases",
+        f"over {LONG_PREDICTION_S:.0f} s at the slowest site",
+    ):
+        assert said in text
