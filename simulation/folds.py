@@ -145,8 +145,8 @@ def keep_labels(cases: Sequence[StudyCase], count: int, fold: int, seed: int) ->
     there = sum(len(names) for names in by_site.values())
     if count > there:
         raise SplitError(
-            f"fold {fold} has {there} labelled training cases, {count} are asked for; lower "
-            "--training-labels"
+            f"fold {fold} has {counted(there, 'labelled training case')}, {count} are asked for;"
+            " lower --training-labels"
         )
     rng = np.random.default_rng([seed, fold, 13])
     sites = sorted(by_site)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from protocol.wording import counted
 from reporting.terminal import fail, make_console, user_errors
-from reporting.words import counted
 from server.admin.centre import CENTRE, CentreError, read_centre
 
 if TYPE_CHECKING:

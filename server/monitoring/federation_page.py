@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from protocol.wording import counted
 from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
 from reporting.figures import Lines, line_panels
-from reporting.words import counted
 from server.monitoring.metrics import CLIPPED
 from server.monitoring.score_tables import cell, scored_round, scores_section
 from server.monitoring.tracked import Series, TrackedSite, TrackedStudy

@@ -12,7 +12,7 @@ from asdnet_models.sums import OrganSums
 from protocol.config.study import StudyProtocol
 from protocol.planning.rules import BATCH, PATCHES_LEAST
 from protocol.wire.reports import EvaluationReport
-from reporting.words import counted
+from protocol.wording import counted
 from server.rounds.record import StudyRecord
 
 # An organ with less is as good as not found; above it, what lies far off may be a second piece.

@@ -5,7 +5,7 @@ from rich.status import Status
 from rich.text import Text
 
 from asdnet_models.sums import SumCount
-from reporting.words import counted
+from protocol.wording import counted
 from server.rounds.clipping import shortened
 from server.rounds.membership import listed
 from server.rounds.record import StudyRecord

@@ -68,17 +68,20 @@ class RunCommand(SharedOptions):
         int, typer.Option(min=1, help="Sites that share a GPU at once; goes with --device cuda.")
     ] = 1
     memory: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="SIZE",
             help="Of the plan that --data makes without --preset or --study: what a step may "
-            "take, as 4GiB.",
+            f"take; else {MEMORY}.",
         ),
-    ] = MEMORY
+    ] = None
     minutes_a_round: Annotated[
-        float,
-        typer.Option(help="Of the plan: minutes that a round of all sites may take."),
-    ] = MINUTES_A_ROUND
+        float | None,
+        typer.Option(
+            help="Of the plan: minutes that a round of all sites may take; else"
+            f" {MINUTES_A_ROUND:g}."
+        ),
+    ] = None
     local_only: Annotated[
         bool,
         typer.Option(
@@ -109,7 +112,30 @@ class RunCommand(SharedOptions):
         """Of the plan."""
         from protocol.planning.budget import Budget
 
-        return Budget.given(self.memory, self.minutes_a_round, self.rounds)
+        minutes = MINUTES_A_ROUND if self.minutes_a_round is None else self.minutes_a_round
+        return Budget.given(self.memory or MEMORY, minutes, self.rounds)
+
+    def refuse_contradictions(self, *, planned: bool) -> None:
+        """Options that would have no effect beside others.
+
+        Raises:
+            ProtocolError: With all of them.
+        """
+        mistakes = []
+        if self.pooled and self.hide:
+            mistakes.append(
+                "--pooled: does not go with --hide: in one place all cases have the same organs "
+                "drawn; leave out one of the two"
+            )
+        given = {"--memory": self.memory, "--minutes-a-round": self.minutes_a_round}
+        mistakes += [
+            f"{name}: is of the plan that --data makes without --preset and --study, and has no"
+            " effect here; leave it out"
+            for name, value in given.items()
+            if value is not None and not planned
+        ]
+        if mistakes:
+            raise ProtocolError("\n".join(mistakes))
 
 
 def run(given: RunCommand) -> None:
@@ -121,12 +147,8 @@ def run(given: RunCommand) -> None:
         from simulation.experiment.single import run_single
         from simulation.partial_labels import parse_hidden
 
-        if given.pooled and given.hide:
-            raise ProtocolError(
-                "--pooled: does not go with --hide: in one place all cases have the same organs "
-                "drawn; leave out one of the two"
-            )
         planned = given.data is not None and given.preset is None and given.study is None
+        given.refuse_contradictions(planned=planned)
         name = PLANNED if planned else given.preset_name
         out = given.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         if reason := why_not_writable(out):

@@ -15,8 +15,8 @@ import typer
 
 from protocol.config.presets import PresetName, as_paper
 from protocol.config.study import ProtocolError, StudyProtocol
+from protocol.wording import counted
 from reporting.terminal import make_console
-from reporting.words import counted
 from simulation.commands.options import SharedOptions, simulation_errors
 from simulation.experiment.methods import Method
 from simulation.experiment.plan import (

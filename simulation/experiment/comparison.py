@@ -11,7 +11,7 @@ from rich.console import Console
 
 from protocol.config.site import SiteConfig
 from protocol.wire.reports import EvaluationReport
-from reporting.words import counted
+from protocol.wording import counted
 from server.monitoring.progress import clock
 from server.rounds.record import StudyRecord
 from simulation.experiment.options import RunOptions

@@ -16,7 +16,7 @@ from rich.console import Console
 from client.data.errors import ScanError
 from client.data.hashing import content_hash
 from protocol.config.study import ProtocolError, StudyProtocol
-from reporting.words import counted
+from protocol.wording import counted
 from simulation.cohort import find_cohort
 from simulation.experiment.execution import Job
 from simulation.experiment.folder import (

@@ -11,7 +11,7 @@ from rich.console import Console
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
-from reporting.words import counted
+from protocol.wording import counted
 from server.monitoring.hints import hints_of, in_doubt, scored_sums
 from server.monitoring.metrics import package_versions
 from server.monitoring.progress import TerminalWatcher

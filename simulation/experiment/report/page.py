@@ -5,9 +5,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from protocol.config.explanation import explain
+from protocol.wording import counted
 from reporting.blocks import Bullets, Section, Text, write_pictures, write_tables
 from reporting.render import render_page
-from reporting.words import counted
 from simulation.experiment.report.confidence import confidence_section
 from simulation.experiment.report.key_findings import key_findings
 from simulation.experiment.report.orderings import orderings_section

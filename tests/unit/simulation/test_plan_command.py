@@ -1,6 +1,7 @@
 """`asdnet-sim plan` on made scans, on a machine of known speed."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import simulation.planning
 from protocol.config.site import SiteConfig
 from protocol.config.study_file import read_study
+from protocol.planning.budget import Budget
 from protocol.planning.fingerprint import Fingerprint
 from simulation.commands.plan import PlanCommand, plan
 from simulation.commands.run import RunCommand, run
@@ -100,4 +102,20 @@ def test_nothing_is_written_where_nothing_fits(
 
 def test_data_alone_is_planned_and_a_preset_is_not() -> None:
     assert RunCommand().budget().memory_gib == 4.0
+    assert RunCommand().budget().minutes_a_round == 1.0
     assert RunCommand(rounds=7).budget().rounds == 7
+    assert RunCommand(memory="800MiB", minutes_a_round=3).budget() == Budget.given(
+        "800MiB", 3, None
+    )
+
+
+@pytest.mark.parametrize("beside", [{"study": Path("x.yaml")}, {"preset": "quick"}, {"data": None}])
+def test_a_budget_without_a_plan_is_refused(
+    tmp_path: Path, beside: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"data": tmp_path, "organs": "ball=2", **beside}
+    with pytest.raises(click.exceptions.Exit):
+        run(RunCommand(memory="2GiB", minutes_a_round=3, **given))
+    memory, minutes = capsys.readouterr().err.splitlines()
+    assert memory.startswith("error: --memory: is of the plan that --data makes without")
+    assert minutes.startswith("error: --minutes-a-round: is of the plan")
