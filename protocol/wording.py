@@ -1,5 +1,7 @@
 """Words that messages share."""
 
+from collections.abc import Sequence
+
 _HISSING = ("s", "x", "ch", "sh")
 
 
@@ -8,3 +10,8 @@ def counted(number: float, noun: str) -> str:
     exact = isinstance(number, int) or number >= 100
     shown = f"{number:,.0f}" if exact else f"{number:.3g}"
     return f"{shown} {noun}" + ("" if shown == "1" else "es" if noun.endswith(_HISSING) else "s")
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """As "A, B and C"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

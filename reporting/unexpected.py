@@ -124,6 +124,14 @@ def is_of_a_library(error: BaseException) -> bool:
     )
 
 
+def is_for_users(error: BaseException) -> bool:
+    """Whether its words were written for whoever runs this: the system's, or this program's own."""
+    if isinstance(error, OSError):
+        return True
+    own_class = _own(getattr(sys.modules.get(type(error).__module__), "__file__", None) or "")
+    return not is_of_a_library(error) and (isinstance(error, ValueError) or bool(own_class))
+
+
 def _own(file: str) -> Path | None:
     """A file of this program, from its root; None for any other."""
     try:

@@ -1,11 +1,14 @@
 """`asdnet-sim run`: one federated study on one machine, from scans to a table."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 
 from protocol.config.presets import PresetName
@@ -15,6 +18,7 @@ from protocol.planning.rules import MEMORY, MINUTES_A_ROUND
 from protocol.wording import counted
 from reporting.terminal import make_console
 from simulation.commands.options import PLANNED, SharedOptions, simulation_errors
+from simulation.supervision import in_own_group
 
 if TYPE_CHECKING:
     from protocol.planning.budget import Budget
@@ -140,6 +144,12 @@ class RunCommand(SharedOptions):
 
 def run(given: RunCommand) -> None:
     """Train a study over simulated hospitals; print DSC and ASD by site and organ."""
+    planned = given.data is not None and given.preset is None and given.study is None
+    name = PLANNED if planned else given.preset_name
+    out = given.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    status = in_own_group(partial(_stopped, out, new=not out.exists()))
+    if status is not None:
+        raise typer.Exit(status)
     console = make_console(soft_wrap=False, whole_tables=True)
     started = time.monotonic()
     with simulation_errors():
@@ -147,10 +157,7 @@ def run(given: RunCommand) -> None:
         from simulation.experiment.single import run_single
         from simulation.partial_labels import parse_hidden
 
-        planned = given.data is not None and given.preset is None and given.study is None
         given.refuse_contradictions(planned=planned)
-        name = PLANNED if planned else given.preset_name
-        out = given.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         if reason := why_not_writable(out):
             raise ProtocolError(
                 f"--out: {out} cannot be made ({reason}); name one in a folder that you may write"
@@ -172,3 +179,18 @@ def run(given: RunCommand) -> None:
         run_single(options, console)
     minutes = round((time.monotonic() - started) / 60, 1)
     console.print(f"{counted(minutes, 'minute')} in all")
+
+
+def _stopped(out: Path, *, new: bool) -> None:
+    """Say what is left of a run that a signal has ended; without a complete round that is nothing.
+
+    Args:
+        out: The result folder.
+        new: Whether it was not there before this run.
+    """
+    if (out / "checkpoint.safetensors").exists():
+        click.echo(f"stopped: {out} keeps what the complete rounds have left", err=True)
+        return
+    if new:
+        shutil.rmtree(out, ignore_errors=True)
+    click.echo("stopped: no round was complete, and nothing is kept", err=True)

@@ -1,13 +1,11 @@
 """`asdnet-sim tables`: every method of the paper's tables on one cohort, and a report."""
 
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import click
@@ -28,6 +26,7 @@ from simulation.experiment.plan import (
     named_methods,
 )
 from simulation.experiment.store import SETTINGS
+from simulation.supervision import Stopped, stop_on_signals
 
 if TYPE_CHECKING:
     from simulation.experiment.options import ExperimentOptions
@@ -35,14 +34,6 @@ if TYPE_CHECKING:
 Attention = Literal["literal", "normalised", "off"]
 
 _T = TypeVar("_T")
-_ENDING = (signal.SIGINT, signal.SIGTERM)
-
-
-class _Stopped(BaseException):
-    """A signal has come that ends the experiment."""
-
-    def __init__(self, number: int) -> None:
-        self.status = 128 + number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +110,7 @@ def tables(given: TablesCommand) -> None:
     """Train every row of the paper's tables, over folds and seeds; stop and resume at any time."""
     console = make_console(soft_wrap=False, whole_tables=True)
     started = time.monotonic()
-    for number in _ENDING:
-        signal.signal(number, _on_signal)
+    stop_on_signals()
     # Python warns of resources leaked by killed processes; they are released by then.
     quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
     os.environ.setdefault("PYTHONWARNINGS", quiet)
@@ -138,7 +128,7 @@ def tables(given: TablesCommand) -> None:
                 list_runs(options, console)
                 return
             complete = run_experiment(options, console)
-    except _Stopped as stop:
+    except Stopped as stop:
         _end(folder, stop.status)
     console.print(f"experiment: {folder}", soft_wrap=True)
     console.print(f"{(time.monotonic() - started) / 60:.1f} minutes in all")
@@ -209,13 +199,6 @@ def _with_attention(
     usual: Attention = "literal" if preset == "paper" else "normalised"
     method = base.method.model_copy(update={"sample_attention": attention or usual})
     return base.model_copy(update={"method": method})
-
-
-def _on_signal(number: int, frame: FrameType | None) -> None:
-    # Impatience must not interrupt the end of the processes.
-    for ending in _ENDING:
-        signal.signal(ending, signal.SIG_IGN)
-    raise _Stopped(number)
 
 
 def _end(folder: Path, status: int) -> NoReturn:

@@ -17,7 +17,7 @@ from client.data.folder.layout import LayoutError
 from protocol.config.explanation import explain
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol
-from reporting.words import listed_names
+from protocol.wording import listed_names
 from server.monitoring.hints import Scans
 from simulation.experiment.methods import Method, protocol_of
 from simulation.layouts import StudyCase

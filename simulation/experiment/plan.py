@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from protocol.config.study import ProtocolError
-from reporting.words import listed_names
+from protocol.wording import listed_names
 from simulation.experiment.methods import METHODS, Method
 from simulation.experiment.store import SETTINGS, ExperimentInfo, RunKey, Setting
 from simulation.folds import FOLDS

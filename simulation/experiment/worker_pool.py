@@ -10,7 +10,6 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor
@@ -20,9 +19,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
+from reporting.terminal import error_text
+from reporting.unexpected import is_for_users, unexpected_place
 from simulation.experiment.execution import Job
 from simulation.experiment.store import RunKey
 from simulation.processes import spawned_pool
+from simulation.supervision import die_with, end_group
 
 _POLL_S = 0.5
 _SHUT_DOWN_S = 15.0
@@ -101,10 +103,7 @@ class Worker:
         """End the process and all that it has started, at once."""
         if self._process.pid is None:
             return
-        self._process.kill()
-        # Where it had no time to become the head of a group there is nothing else to end.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        end_group(self._process.pid)
         self._process.join()
         self.connection.close()
 
@@ -186,7 +185,7 @@ def _begin(worker: Worker, job: Job, listener: ProgressListener) -> None:
 def _serve(connection: "Connection", log: Path, parent: int, whole_machine: bool) -> None:
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=die_with, args=(parent,), daemon=True).start()
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -222,18 +221,18 @@ def _outcome(job: Job, pool: Executor | None) -> tuple[Failure | None, bool]:
     except Exception as error:
         print(f"{job.key.folder}:", flush=True)
         traceback.print_exc()
-        text = " ".join(str(error).split())
+        text = _told(error)
         # A pool that has lost a process does nothing any more.
         usable = not isinstance(error, BrokenExecutor)
         return Failure(error=type(error).__name__, text=text), usable
     return None, True
 
 
-def _die_with(parent: int) -> None:
-    """No process trains on for an experiment that was killed."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+def _told(error: Exception) -> str:
+    """What a user can correct, in its own words; of any other error its place, never its text."""
+    if is_for_users(error):
+        return " ".join(error_text(error).split())
+    return f"not expected, in {unexpected_place(error)}; log.txt has its traceback"
 
 
 def failures_json(failures: Iterable[tuple[RunKey, Failure]]) -> dict[str, dict[str, str]]:

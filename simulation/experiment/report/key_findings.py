@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 
 from asdnet_models.sums import FailureCount
-from protocol.wording import counted
-from reporting.words import listed_names
+from protocol.wording import counted, listed_names
 from server.monitoring.hints import FAR_MM
 from simulation.experiment.methods import METHODS
 from simulation.experiment.report.confidence import m_against_softmax, map_values

@@ -1,19 +1,23 @@
 """Errors that nobody expected, in all three commands: one line, and the traceback in a file."""
 
+import json
 import os
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from client.data.errors import ScanError
 from reporting.unexpected import (
     DEBUG,
     LOG,
+    is_for_users,
     note_unexpected,
     threads_told,
     unexpected_place,
@@ -205,3 +209,21 @@ def test_a_library_that_finds_no_room_is_told_as_memory(
 ) -> None:
     line = note_unexpected(caught(ImportError(words)))
     assert line.startswith("memory ran out") == memory
+
+
+def test_words_are_shown_of_what_was_written_for_a_user() -> None:
+    def raised(raises: Callable[[], object]) -> Exception:
+        with pytest.raises(Exception) as caught:
+            raises()
+        return caught.value
+
+    def own(error: Exception) -> None:
+        raise error
+
+    assert is_for_users(raised(lambda: Path("/nowhere/at/all").read_text(encoding="utf-8")))
+    scan = ScanError("case 1: image", "is empty", rule="format")
+    assert is_for_users(raised(lambda: own(scan)))
+    assert is_for_users(raised(lambda: own(ValueError("patch: must be 8"))))
+    # A path, a name or a value may stand in these.
+    assert not is_for_users(raised(lambda: own(KeyError("Doe"))))
+    assert not is_for_users(raised(lambda: json.loads("{Doe")))
