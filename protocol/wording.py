@@ -1,5 +1,6 @@
 """Words that messages share."""
 
+import math
 from collections.abc import Sequence
 
 _HISSING = ("s", "x", "ch", "sh")
@@ -15,3 +16,9 @@ def counted(number: float, noun: str) -> str:
 def listed_names(names: Sequence[str]) -> str:
     """As "A, B and C"."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def rounded_up(value: float) -> float:
+    """A positive number to two digits, so that what is said to be needed is enough."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / unit) * unit

@@ -83,9 +83,9 @@ def refuse_unscored(cases: Sequence[StudyCase], left_out: Collection[str] = ()) 
     ):
         if not any(case.part == part for case in of):
             mistakes.append(
-                f"no case is {done} on: each of {counted(len(sites), 'site')} keeps a labelled case"
-                f" to train on, of {counted(training, 'case')}; add labelled cases, lower --sites,"
-                f" or write {part} as the split of one in --sites-file"
+                f"no case is {done} on: {counted(training, 'labelled case')} at"
+                f" {counted(len(sites), 'site')}, and a site keeps one to train on; add labelled"
+                f" cases, lower --sites, or write {part} as the split of one in --sites-file"
             )
     if mistakes:
         raise SplitError("\n".join(mistakes))

@@ -30,7 +30,7 @@ from protocol.planning.rules import (
     WIDTHS,
 )
 from protocol.planning.topology import Edges, Millimetres, Topology, fitted, shrunk
-from protocol.wording import counted
+from protocol.wording import counted, rounded_up
 
 _MOST_SHRINKS = 200
 
@@ -251,7 +251,7 @@ class Search:
             )
         rounds = self._budget.rounds
         steps = max(LEAST_LOCAL_STEPS, math.ceil(self._least / BATCH / rounds))
-        minutes = steps * smallest.step_s / 60 / USABLE_TIME
+        minutes = rounded_up(steps * smallest.step_s / 60 / USABLE_TIME)
         return PlanError(
             f"time: a step of {what} takes {smallest.step_s:.2g} s at site"
             f" {self._machines.slowest}; {counted(self._least, 'patch')} in"

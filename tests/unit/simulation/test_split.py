@@ -107,7 +107,7 @@ def test_nothing_to_score_is_refused() -> None:
     with pytest.raises(SplitError) as caught:
         refuse_unscored(choose_fold(one_each, 1, 1))
     tested, validated = str(caught.value).splitlines()
-    assert "no case is tested on: each of 6 sites keeps a labelled case" in tested
+    assert "no case is tested on: 6 labelled cases at 6 sites, and a site keeps one" in tested
     assert "no case is validated on" in validated
     assert "lower --sites" in tested
     assert "split of one in --sites-file" in tested
@@ -117,7 +117,7 @@ def test_nothing_to_score_is_refused() -> None:
         for name, part in {"A1": "labelled", "B1": "test", "B2": "validation"}.items()
     ]
     refuse_unscored(cases)
-    with pytest.raises(SplitError, match=r"^no case is validated on: each of 1 site keeps"):
+    with pytest.raises(SplitError, match=r"^no case is validated on: 1 labelled case at 1 site,"):
         refuse_unscored(cases, {"B"})
 
 

@@ -14,7 +14,7 @@ from protocol.planning.fingerprint import Fingerprint
 from protocol.planning.plan import Plan, plan_study
 from protocol.planning.rules import PATCHES_LEAST, PATCHES_WISHED, USABLE_MEMORY
 from protocol.planning.yaml_writer import plan_yaml, study_name
-from protocol.wording import counted
+from protocol.wording import counted, rounded_up
 
 BASE = preset("planned").model_copy(update={"organs": {"ball": 1}})
 CARDIAC = made_fingerprint(
@@ -166,6 +166,7 @@ def test_numbers_have_their_nouns() -> None:
     assert counted(2.5, "minute") == "2.5 minutes"
     assert counted(1234.5, "minute") == "1,234 minutes"
     assert counted(2, "labelled patch") == "2 labelled patches"
+    assert [f"{rounded_up(x):.3g}" for x in (1.001, 0.0123, 14.0)] == ["1.1", "0.013", "14"]
 
 
 def test_no_machine_has_more_memory() -> None:
