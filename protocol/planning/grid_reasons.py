@@ -75,9 +75,9 @@ def _of_patch(geometry: Geometry, budget: Budget, machines: Machines, found: Fou
     shares = [
         min(1.0, edge / voxels) for edge, voxels in zip(chosen.patch, chosen.whole, strict=True)
     ]
-    reason = (
-        f"the median scan has {_times(f'{n:.0f}' for n in chosen.whole)} voxels on this grid; edges"
-        f" are multiples of {_times(map(str, chosen.topology.multiple))}"
+    has = (
+        f"{_times(f'{n:.0f}' for n in chosen.whole)} voxels on this grid; edges are multiples of"
+        f" {_times(map(str, chosen.topology.multiple))}"
     )
     cut = [
         axis
@@ -85,9 +85,9 @@ def _of_patch(geometry: Geometry, budget: Budget, machines: Machines, found: Fou
         if edge < n - 0.5
     ]
     if not cut:
-        return f"all of the median scan: {reason}"
+        return f"all of the median scan, which has {has}"
     kept = _times(f"{share:.0%}" for share in shares)
-    reason += f"; cut along {' and '.join(cut)}, to {kept} of the scan"
+    reason = f"the median scan has {has}; cut along {' and '.join(cut)}, to {kept} of the scan"
     if chosen.larger is not None:
         reason += (
             f": with {_times(map(str, chosen.larger.patch))}"
