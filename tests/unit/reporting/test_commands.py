@@ -163,7 +163,7 @@ def test_pooled_does_not_go_with_hidden_organs() -> None:
 def test_the_old_spelling_of_an_option() -> None:
     done = CliRunner().invoke(simulation.cli.app, ["tables", "--plan", "--ways", "nowhere"])
     assert done.exit_code == 2
-    known = "federated,pooled,pooled-equal-steps,local"
+    known = "federated, pooled, pooled-equal-steps, local"
     assert f"--settings: must be of {known}, not 'nowhere'" in done.stderr
     assert "--ways" not in CliRunner().invoke(simulation.cli.app, ["tables", "--help"]).stdout
 
