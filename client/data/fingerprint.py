@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from asdnet_models.bounding_box import bounding_box
 from client.data.blocks import FINGERPRINT, Block, Counted, Release, plan_release
 from client.data.case import Case
+from client.data.files.geometry import axes_along_patient
 from protocol.config.site import SiteConfig
 from protocol.planning.fingerprint import (
     Fingerprint,
@@ -98,13 +99,11 @@ def case_shape(
         organs: Those that are drawn, with their values.
     """
     spacing, size = np.array(scan.GetSpacing()), np.array(scan.GetSize(), np.float64)
-    to_patient = np.abs(np.array(scan.GetDirection()).reshape(3, 3)).argmax(0)
+    along_patient = axes_along_patient(scan.GetDirection())
 
     def placed(values: NDArray[np.float64]) -> Triple:
         """From the scan's axes to the patient's."""
-        of_patient = np.empty(3)
-        of_patient[to_patient] = values
-        x, y, z = map(float, of_patient)
+        x, y, z = (float(values[axis]) for axis in along_patient)
         return (x, y, z)
 
     body = _edges(bounding_box(body_zyx))

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from asdnet_models.config import NetworkConfig
 from client.data.errors import ScanError
+from client.data.files.geometry import axes_along_patient
 from client.data.files.image_io import read_grid
 from client.data.folder.entries import case_name
 from client.data.folder.layout import LayoutError
@@ -212,11 +213,10 @@ def _geometry_lps(path: Path) -> tuple[Triple, Triple]:
         ScanError: The header is not that of a scan.
     """
     grid = read_grid(path, case=case_name(path))
-    axes = np.abs(np.array(grid.direction).reshape(3, 3)).argmax(0)
-    placed = np.empty((2, 3))
-    placed[0, axes] = grid.spacing_mm_xyz
-    placed[1, axes] = np.multiply(grid.spacing_mm_xyz, grid.size_xyz)
-    return tuple(placed[0]), tuple(placed[1])
+    axes = axes_along_patient(grid.direction)
+    spacing = np.array(grid.spacing_mm_xyz)[axes]
+    extent = np.multiply(grid.spacing_mm_xyz, grid.size_xyz)[axes]
+    return tuple(spacing), tuple(extent)
 
 
 def _coarsened(spacing: Vector, extent: Vector, target: int) -> Vector:

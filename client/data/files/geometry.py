@@ -156,14 +156,24 @@ def _turned_axes(label: sitk.Image, image: sitk.Image) -> str | None:
     return None
 
 
+def axes_along_patient(direction: Sequence[float]) -> list[int]:
+    """The image's axis along each of the patient's, x, y, z (LPS), each once however oblique.
+
+    As `SimpleITK.DICOMOrient` has them.  The largest cosine of each axis will not do: of a scan
+    between two planes, as hearts are, two axes may have it along the same one of the patient.
+    """
+    letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(list(direction))
+    return [next(i for i, letter in enumerate(letters) if letter in pair) for pair in _PATIENT_AXES]
+
+
 def upright_view(image: sitk.Image) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Voxels with their axes turned to LPS, (Z, Y, X), and the spacing (x, y, z) in mm.
 
     As `SimpleITK.DICOMOrient` has it, but a view: no scan is held twice for a picture.
     """
     letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-    # The image's axis along each of the patient's, and whether it runs against it.
-    axes = [next(i for i, letter in enumerate(letters) if letter in pair) for pair in _PATIENT_AXES]
+    # And whether each runs against the patient's.
+    axes = axes_along_patient(image.GetDirection())
     against = [letters[axis] == pair[1] for axis, pair in zip(axes, _PATIENT_AXES, strict=True)]
     voxels_zyx = sitk.GetArrayViewFromImage(image)
     turned = voxels_zyx.transpose([2 - axis for axis in reversed(axes)])

@@ -10,7 +10,13 @@ import SimpleITK as sitk
 from asdnet_models.config import NetworkConfig
 from protocol.config.presets import preset
 from protocol.config.study import ProtocolError
-from simulation.experiment.grid import largest_stride, on_shared_grid, plan_grid, possible_methods
+from simulation.experiment.grid import (
+    largest_stride,
+    median_scan,
+    on_shared_grid,
+    plan_grid,
+    possible_methods,
+)
 from simulation.experiment.methods import METHODS, Method
 
 EIGHT, SIXTEEN = (8, 8, 8), (16, 16, 16)
@@ -68,6 +74,25 @@ def test_axes_are_the_patients(tmp_path: Path) -> None:
         "quick", scans(tmp_path / "b", (20, 30, 40), (1.0, 1.5, 2.0), (2, 0, 1)), EIGHT
     )
     assert plain == turned == ((1.0, 1.5, 2.0), (16, 24, 40))
+
+
+def test_an_oblique_scan_has_each_axis_once(tmp_path: Path) -> None:
+    """Of a scan between two planes two axes have their largest cosine along the same one."""
+    half = math.sqrt(0.5)
+    first = np.array([half, 0.5, 0.5])
+    second = np.array([-half, 0.5, 0.5])
+    direction = np.column_stack([first, second, np.cross(first, second)])
+    assert sorted(np.abs(direction).argmax(0)) != [0, 1, 2]
+    image = sitk.Image([20, 30, 40], sitk.sitkInt16)
+    image.SetSpacing((1.0, 1.5, 2.0))
+    image.SetDirection(direction.ravel().tolist())
+    sitk.WriteImage(image, str(tmp_path / "oblique.mha"))
+    scans = median_scan([tmp_path / "oblique.mha"])
+    upright = sitk.DICOMOrient(image, "LPS")
+    assert scans.spacing_mm == pytest.approx(upright.GetSpacing())
+    assert scans.extent_mm == pytest.approx(
+        np.multiply(upright.GetSpacing(), upright.GetSize()).tolist()
+    )
 
 
 def test_a_tiny_scan_gets_the_smallest_patch(tmp_path: Path) -> None:
