@@ -20,14 +20,12 @@ from torch.linalg import vector_norm
 from torch.nn.functional import grid_sample, interpolate, pad
 
 from protocol.config.study import StudyProtocol
-from protocol.config.training import FLIPS, TrainingConfig
+from protocol.config.training import FLIPS, TrainingConfig, is_flat
 
 Edges = NDArray[np.int_]  # voxels along x, y, z
 
 _MOVED = 0.2  # probability of a turn, and of a scale
 _SCALE = (0.7, 1.4)
-# So flat a patch has its slices far apart: a turn out of them would mix what does not touch.
-_FLAT = 3.0
 # Axes whose voxels are at most so many times as long as the shortest are blurred and coarsened.
 _FINE = 2.0
 
@@ -68,7 +66,7 @@ def draw_moves(protocol: StudyProtocol, count: int, rng: np.random.Generator) ->
 def turned_about(protocol: StudyProtocol) -> list[int]:
     """The axes of turns: all, or the short one of a flat patch."""
     patch = protocol.patch_voxels
-    return [patch.index(min(patch))] if max(patch) > _FLAT * min(patch) else [0, 1, 2]
+    return [patch.index(min(patch))] if is_flat(patch) else [0, 1, 2]
 
 
 def _draw_move(

@@ -1,5 +1,6 @@
 """A site's share of a round: steps, rates, patches and their views."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +14,14 @@ Views = Literal["none", "weak", "strong"]
 # In LPS terms: along x, y and z of an array.
 Flip = Literal["left-right", "front-back", "up-down"]
 FLIPS: tuple[Flip, ...] = get_args(Flip)
+# A patch so many times as long as it is high has its slices far apart: a turn out of them would mix
+# what does not touch.
+_FLAT = 3.0
+
+
+def is_flat(patch_voxels: Sequence[int]) -> bool:
+    """Whether views of such a patch are turned in its plane alone."""
+    return max(patch_voxels) > _FLAT * min(patch_voxels)
 
 
 class RampConfig(Frozen):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.planning.fingerprint import MAX_GIB, Fingerprint
-from protocol.planning.rules import MINUTES_A_ROUND, ROUNDS
+from protocol.planning.rules import MINUTES_A_ROUND, ROUNDS, SPEED_OF_WIDTH
 
 _MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(GiB|MiB|GB|MB)")
 # Three times as long is the longest that a centre waits for a round.
@@ -93,6 +93,10 @@ class Machines:
     memory_gib: float
     smallest: str
     unlabelled: bool
+
+    def seconds(self, gigamacs: float, width: int) -> float:
+        """Of so much work of a network that has `width` channels at full resolution."""
+        return gigamacs / self.gigamacs_s / SPEED_OF_WIDTH.get(width, 1.0)
 
 
 def machines_of(fingerprints: Mapping[str, Fingerprint], budget: Budget) -> Machines:

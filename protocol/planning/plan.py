@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from protocol.config.study import StudyProtocol, merged, merged_content
+from protocol.config.training import is_flat
 from protocol.planning.budget import Budget, Machines, machines_of
 from protocol.planning.fingerprint import Fingerprint, Share
 from protocol.planning.grid import geometry_of
@@ -22,10 +23,12 @@ from protocol.planning.reasons import (
     summary,
     supervised_reasons,
     training_reasons,
+    turn_reasons,
     waiting_reasons,
 )
 from protocol.planning.rules import (
     EVALUATIONS,
+    FLAT_TURN_DEG,
     LONG_OVERLAP,
     LONG_PREDICTION_S,
     ONE_PIECE,
@@ -89,7 +92,11 @@ def plan_study(
             changes_of(batched),
             {
                 **supervised,
-                "training": {"rounds": budget.rounds, "local_steps": local_steps},
+                "training": {
+                    "rounds": budget.rounds,
+                    "local_steps": local_steps,
+                    **_turns(base, batched),
+                },
                 "aggregation": _waiting(base, len(fingerprints), budget),
                 "evaluation": _evaluation(wider, pieces, long_s, budget),
             },
@@ -99,11 +106,18 @@ def plan_study(
         **grid_reasons(geometry, budget, machines, found),
         **supervised_reasons(supervised.get("method", {})),
         **training_reasons(budget, machines, batched, steps),
+        **turn_reasons(_turns(base, batched)),
         **waiting_reasons(base, len(fingerprints), budget),
         **evaluation_reasons(protocol, wider, pieces, long_s, machines),
     }
     lines = summary(fingerprints, budget, machines, batched, local_steps)
     return Plan(protocol=protocol, reasons=reasons, summary=lines)
+
+
+def _turns(base: StudyProtocol, chosen: Candidate) -> dict[str, float]:
+    """How far strong views of a flat patch are turned."""
+    turned = base.training.views == "strong" and is_flat(chosen.patch)
+    return {"turn_deg": FLAT_TURN_DEG} if turned else {}
 
 
 def _waiting(base: StudyProtocol, sites: int, budget: Budget) -> dict[str, float]:
@@ -144,7 +158,7 @@ def _prediction_s(chosen: Candidate, machines: Machines, overlap: float) -> floa
         math.ceil(max(0.0, n - edge) / (edge * (1 - overlap))) + 1
         for n, edge in zip(chosen.whole, chosen.patch, strict=True)
     )
-    return windows * chosen.cost.scan_gigamacs / machines.gigamacs_s
+    return windows * machines.seconds(chosen.cost.scan_gigamacs, chosen.width)
 
 
 def _total(shares: list[Share]) -> Share:

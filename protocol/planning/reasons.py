@@ -34,6 +34,15 @@ def supervised_reasons(names: Iterable[str]) -> dict[str, str]:
     return {f"method.{name}": _NONE_UNLABELLED for name in names}
 
 
+def turn_reasons(names: Iterable[str]) -> dict[str, str]:
+    """Of how far views are turned."""
+    why = (
+        "a flat patch is turned in its plane alone, and one view in five any way round, as in"
+        " nnU-Net: some short-axis scans lie on their side; less where all of yours are upright"
+    )
+    return {f"training.{name}": why for name in names}
+
+
 def training_reasons(
     budget: Budget, machines: Machines, chosen: Candidate, asked: int | None
 ) -> dict[str, str]:

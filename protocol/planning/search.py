@@ -225,7 +225,7 @@ class Search:
             cost = step_cost(protocol, unlabelled=self._machines.unlabelled)
             known = self._known[candidate.topology] = replace(candidate, cost=cost)
         scaled = _scaled(known, candidate)
-        step_s = scaled.gigamacs / self._machines.gigamacs_s
+        step_s = self._machines.seconds(scaled.gigamacs, candidate.width)
         seconds = 60 * USABLE_TIME * self._budget.minutes_a_round
         steps = min(MOST_LOCAL_STEPS, int(seconds / step_s))
         return replace(candidate, cost=scaled, step_s=step_s, local_steps=steps)

@@ -10,7 +10,7 @@ from made_fingerprints import flat, made_fingerprint
 from protocol.config.presets import preset
 from protocol.config.study import StudyProtocol, merged
 from protocol.config.study_file import read_study
-from protocol.planning.budget import Budget, PlanError, parse_memory
+from protocol.planning.budget import Budget, PlanError, machines_of, parse_memory
 from protocol.planning.cost import GIB, step_cost
 from protocol.planning.fingerprint import Fingerprint, Spread
 from protocol.planning.plan import plan_study
@@ -249,3 +249,20 @@ def test_the_centres_guide_has_the_planners_constants() -> None:
         f"over {LONG_PREDICTION_S:.0f} s at the slowest site",
     ):
         assert said in text
+
+
+def test_views_of_a_flat_patch_are_turned_any_way_in_its_plane() -> None:
+    plan = plan_study({"A": CARDIAC}, AMPLE, BASE)
+    assert plan.protocol.training.turn_deg == 180
+    assert "flat patch" in plan.reasons["training.turn_deg"]
+    weak = merged(BASE, {"training": {"views": "weak"}})
+    for base, site in ((weak, CARDIAC), (BASE, made_fingerprint())):
+        plan = plan_study({"A": site}, AMPLE, base)
+        assert plan.protocol.training.turn_deg == base.training.turn_deg
+        assert "training.turn_deg" not in plan.reasons
+
+
+def test_a_narrow_network_is_slower_than_its_work_says() -> None:
+    machines = machines_of({"A": made_fingerprint(gigamacs_s=60.0)}, AMPLE)
+    assert machines.seconds(60.0, 16) == pytest.approx(1.0)
+    assert machines.seconds(60.0, 8) == pytest.approx(1 / 0.6)

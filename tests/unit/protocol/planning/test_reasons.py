@@ -77,7 +77,7 @@ def test_the_rule_of_the_scans_share_is_named_where_it_decides() -> None:
 
 
 def test_the_fewer_patches_are_said_to_be_the_least() -> None:
-    plan = planned(Budget(memory_gib=4, minutes_a_round=0.15))
+    plan = planned(Budget(memory_gib=4, minutes_a_round=0.2))
     training = plan.protocol.training
     patches = training.rounds * training.local_steps * training.batch_size
     assert PATCHES_LEAST <= patches < PATCHES_WISHED
