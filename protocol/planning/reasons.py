@@ -24,6 +24,8 @@ from protocol.wording import counted
 
 # A round is waited for so many times as long as it is planned to take.
 PATIENCE = 3
+# So often a scan is trained on that it may be learnt by heart.
+_OFTEN = 100
 _NONE_UNLABELLED = (
     "no site has unlabelled scans: all the time is S's, no confidence network is trained"
 )
@@ -165,18 +167,21 @@ def summary(
     ]
     labelled = {site: f.labelled for site, f in fingerprints.items() if f.labelled}
     total = steps * budget.rounds
-    minutes = total * chosen.step_s / 60
+    seconds = total * chosen.step_s
+    lasting = counted(seconds / 60, "minute") if seconds >= 60 else counted(seconds, "second")
     lines.append(
         f"{counted(total, 'step')} of {counted(chosen.batch, 'labelled patch')} at each of"
-        f" {counted(len(labelled), 'site')} with labels, {counted(minutes, 'minute')} of training"
-        f" at the slowest site, {machines.slowest}"
+        f" {counted(len(labelled), 'site')} with labels, {lasting} of training at the slowest"
+        f" site, {machines.slowest}"
     )
     if sum(labelled.values()) < FEW_LABELLED:
         fewest = min(labelled, key=lambda site: labelled[site])
         seen = total * chosen.batch / labelled[fewest]
-        lines.append(
-            f"few labels: {counted(sum(labelled.values()), 'labelled training scan')} in all; a"
-            f" scan of site {fewest} is trained on {seen:,.0f} times, and a network learns so few"
-            " by heart: more labelled scans help before more steps"
-        )
+        few = f"few labels: {counted(sum(labelled.values()), 'labelled training scan')} in all"
+        if seen >= _OFTEN:
+            few += (
+                f"; a scan of site {fewest} is trained on {seen:,.0f} times, and a network learns"
+                " so few by heart: more labelled scans help before more steps"
+            )
+        lines.append(few)
     return tuple(lines)

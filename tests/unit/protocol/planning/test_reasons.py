@@ -126,7 +126,10 @@ def test_few_labels_are_said_to_be_few(labelled: int, few: bool) -> None:
     said = [line for line in plan.summary if line.startswith("few labels: ")]
     assert bool(said) == few
     if labelled == 1:
-        assert "few labels: 1 labelled training scan in all" in said[0]
+        assert "few labels: 1 labelled training scan in all; a scan of site A" in said[0]
+        once = plan_study({"A": site}, Budget(memory_gib=4, minutes_a_round=3), BASE, steps=1)
+        assert "few labels: 1 labelled training scan in all" in once.summary
+        assert "seconds of training at the slowest site, A" in once.summary[-2]
 
 
 def test_the_file_names_the_recipe_that_it_stands_on() -> None:
