@@ -11,6 +11,7 @@ from scipy import stats
 from asdnet_models.reliability import SCORES
 from asdnet_models.sums import FailureCount, SumCount, failure_words
 from protocol.escaping import printable
+from protocol.wording import counted
 from server.monitoring.hints import has_learnt
 from server.rounds import calibration
 from simulation.experiment.report.formatting import signed
@@ -29,7 +30,7 @@ from simulation.experiment.store import CaseRow
 _MOST_NAMED = 8
 # Trainings that differ by the seed alone differed by up to .015 in the mean DSC of five cases
 # (docs/method.md, U-Net on the phantom); less than this is not a gain.
-SEEDS_DIFFER = 0.02
+_SEEDS_DIFFER, _CASES = 0.02, 5
 _LITTLE, _NEARLY_ALL = 0.02, 0.98
 _KNOWS_NOTHING = 2 * math.log(2)
 _MODEL_NAMES: dict[ModelName, str] = {
@@ -119,21 +120,30 @@ def organ_table(outcome: Outcome) -> Table:
 def gain_lines(outcome: Outcome) -> list[str]:
     """Which sites the federation helped, by mean DSC over organs of their test cases."""
     scores = outcome.scores
-    gains: dict[str, float] = {}
+    gains: dict[str, tuple[float, int]] = {}  # and of how many cases
     for site, alone in scores["local_only"].items():
         a, b = _macro(alone), _macro(scores["federated"].get(site, {}))
         if a is not None and b is not None:
-            gains[site] = b - a
+            gains[site] = b - a, max(sums.dsc.count for sums in alone.values())
     if not gains:
         return []
-    named = ", ".join(f"{site} {signed(gain)}" for site, gain in sorted(gains.items()))
-    gained = sum(gain > SEEDS_DIFFER for gain in gains.values())
-    lost = sum(gain < -SEEDS_DIFFER for gain in gains.values())
+    named = ", ".join(
+        f"{site} {signed(gain)} in {counted(cases, 'case')}"
+        for site, (gain, cases) in sorted(gains.items())
+    )
+    gained = sum(gain > seeds_differ(cases) for gain, cases in gains.values())
+    lost = sum(-gain > seeds_differ(cases) for gain, cases in gains.values())
     return [
-        f"{gained} of {len(gains)} labelled sites gained from the federation and {lost} lost, by "
-        f"more than the {SEEDS_DIFFER} that another seed may change (mean DSC against local only: "
-        f"{named}{_over_sites(list(gains.values()))})"
+        f"{gained} of {counted(len(gains), 'labelled site')} gained from the federation and {lost} "
+        f"lost more than another seed may change, {seeds_differ(_CASES):g} in {_CASES} cases, "
+        f"{seeds_differ(1):.3f} in one (mean DSC against local only: "
+        f"{named}{_over_sites([gain for gain, _ in gains.values()])})"
     ]
+
+
+def seeds_differ(cases: int) -> float:
+    """What the mean DSC of so many cases may differ by between trainings of other seeds."""
+    return _SEEDS_DIFFER * math.sqrt(_CASES / min(cases, _CASES))
 
 
 def _over_sites(gains: list[float]) -> str:

@@ -160,17 +160,20 @@ def test_the_tables(outcome: Outcome, tmp_path: Path) -> None:
 def test_who_gained(outcome: Outcome) -> None:
     # A: (.85 + 0)/2 against (.7 + 0)/2; B: .6/2 against .65/2.
     assert gain_lines(outcome) == [
-        "1 of 2 labelled sites gained from the federation and 1 lost, by more than the 0.02 that "
-        "another seed may change (mean DSC against local only: A +0.075, B -0.025; over sites "
-        "+0.025, 95% interval -0.610 to +0.660)"
+        "1 of 2 labelled sites gained from the federation and 0 lost more than another seed may "
+        "change, 0.02 in 5 cases, 0.045 in one (mean DSC against local only: A +0.075 in 2 cases, "
+        "B -0.025 in 1 case; over sites +0.025, 95% interval -0.610 to +0.660)"
     ]
     # Less than another seed changes is no gain, and nothing is a loss of -0.000.
     alone = {"A": scored(0.84, 0.84), "B": scored(0.6004)}
     (line,) = gain_lines(replace(outcome, local_only=alone))
     assert line.startswith("0 of 2 labelled sites gained from the federation and 0 lost")
-    assert "A +0.005, B +0.000; over sites +0.002" in line
+    assert "A +0.005 in 2 cases, B +0.000 in 1 case; over sites +0.002" in line
+    # Of two cases .035 is more than another seed changes.
+    (line,) = gain_lines(replace(outcome, local_only={"A": scored(0.92, 0.92)}))
+    assert line.startswith("0 of 1 labelled site gained from the federation and 1 lost more")
     (line,) = gain_lines(replace(outcome, local_only={"A": scored(0.7, 0.7)}))
-    assert line.endswith("local only: A +0.075)")
+    assert line.endswith("local only: A +0.075 in 2 cases)")
     assert gain_lines(Outcome(record=outcome.record, versions={}, cohort={})) == []
 
 
