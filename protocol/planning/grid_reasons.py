@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 from protocol.planning.budget import Budget, Machines
+from protocol.planning.candidate import Candidate, Found
 from protocol.planning.cost import GIB
 from protocol.planning.fingerprint import AXES
 from protocol.planning.grid import Geometry
@@ -13,13 +14,11 @@ from protocol.planning.rules import (
     LEAST_LOCAL_STEPS,
     MAX_WIDTH,
     MOST_VOXELS,
-    PATCHES_WISHED,
     SCAN_COVER,
     TIMES_WIDTH,
     USABLE_MEMORY,
     WIDTHS,
 )
-from protocol.planning.search import Candidate, Found
 from protocol.wording import counted
 
 
@@ -58,7 +57,7 @@ def _of_spacing(geometry: Geometry, budget: Budget, machines: Machines, found: F
         f" {_times(f'{mm:g}' for mm in found.finer.spacing_mm)} mm, the next finer grid, the"
         f" narrowest network that is tried (width {found.finer.width}, patch"
         f" {_times(map(str, found.finer.patch))}) does not fit:"
-        f" {_against(found.finer, found, budget, machines)}"
+        f" {_against(found.finer, found.enough, found, budget, machines)}"
     )
     if found.smaller_would_fit:
         reason += (
@@ -91,7 +90,7 @@ def _of_patch(geometry: Geometry, budget: Budget, machines: Machines, found: Fou
     if chosen.larger is not None:
         reason += (
             f": with {_times(map(str, chosen.larger.patch))}"
-            f" {_against(chosen.larger, found, budget, machines, PATCHES_WISHED)}"
+            f" {_against(chosen.larger, found.wished, found, budget, machines)}"
         )
     if found.covers:
         return f"{reason}; {SCAN_COVER:.0%} along each axis at least is kept"
@@ -111,7 +110,7 @@ def _of_width(budget: Budget, machines: Machines, found: Found) -> str:
         reason = (
             f"the widest of {tried} channels that fits this grid: with {found.wider.width} (patch"
             f" {_times(map(str, found.wider.patch))})"
-            f" {_against(found.wider, found, budget, machines)}"
+            f" {_against(found.wider, found.enough_wider, found, budget, machines)}"
         )
     return (
         f"{reason}. A step takes {chosen.step_s:.2g} s at site {machines.slowest}, and"
@@ -121,14 +120,9 @@ def _of_width(budget: Budget, machines: Machines, found: Found) -> str:
 
 
 def _against(
-    candidate: Candidate,
-    found: Found,
-    budget: Budget,
-    machines: Machines,
-    wished: int | None = None,
+    candidate: Candidate, enough: int, found: Found, budget: Budget, machines: Machines
 ) -> str:
-    """What a candidate that was refused would take too much of."""
-    enough = found.enough if wished is None else min(wished, found.wished)
+    """What a candidate that was refused, `enough` patches being wanted, would take too much of."""
     patches = candidate.local_steps * budget.rounds * candidate.batch
     mistakes = []
     if math.prod(candidate.patch) > MOST_VOXELS:

@@ -14,6 +14,7 @@ from typing import Any
 from protocol.config.study import StudyProtocol, merged, merged_content
 from protocol.config.training import is_flat
 from protocol.planning.budget import Budget, Machines, machines_of
+from protocol.planning.candidate import Candidate
 from protocol.planning.fingerprint import Fingerprint, Share
 from protocol.planning.grid import geometry_of
 from protocol.planning.grid_reasons import grid_reasons
@@ -35,7 +36,7 @@ from protocol.planning.rules import (
     SHORT_OVERLAP,
     WIDER,
 )
-from protocol.planning.search import Candidate, Search, changes_of
+from protocol.planning.search import Search, changes_of
 
 # Terms of the loss that read the confidence network.
 _OF_UNLABELLED = ("lambda_adversarial", "lambda_region")

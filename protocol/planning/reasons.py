@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from protocol.config.schedule import evaluation_rounds
 from protocol.config.study import StudyProtocol
 from protocol.planning.budget import Budget, Machines
+from protocol.planning.candidate import Candidate
 from protocol.planning.fingerprint import Fingerprint, Share
 from protocol.planning.rules import (
     BATCH,
@@ -19,7 +20,6 @@ from protocol.planning.rules import (
     USABLE_TIME,
     WIDER,
 )
-from protocol.planning.search import Candidate
 from protocol.wording import counted
 
 # A round is waited for so many times as long as it is planned to take.

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from protocol.config.study import StudyProtocol, merged
 from protocol.planning.budget import Budget, Machines, PlanError
+from protocol.planning.candidate import Candidate, Found
 from protocol.planning.cost import BASE_BYTES, GIB, OF_A_WEIGHT, Cost, step_cost
 from protocol.planning.grid import Geometry
 from protocol.planning.rules import (
@@ -21,6 +22,7 @@ from protocol.planning.rules import (
     MOST_LOCAL_STEPS,
     MOST_VOXELS,
     PATCHES_LEAST,
+    PATCHES_WIDER,
     PATCHES_WISHED,
     SCAN_COVER,
     STEPS_BEFORE_BATCH,
@@ -33,51 +35,6 @@ from protocol.planning.topology import Edges, Millimetres, Topology, fitted, shr
 from protocol.wording import counted, rounded_up
 
 _MOST_SHRINKS = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A network on a grid, and what it takes.
-
-    Attributes:
-        whole: The median scan on this grid, voxels.
-        local_steps: That a round has time for.
-        larger: The same network on the next larger patch, which was too much; None: was not tried.
-    """
-
-    spacing_mm: Millimetres
-    whole: tuple[float, float, float]
-    patch: Edges
-    topology: Topology
-    width: int
-    batch: int
-    cost: Cost
-    step_s: float
-    local_steps: int
-    larger: "Candidate | None" = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """The first candidate that does, and what stands against more of each kind.
-
-    Attributes:
-        chosen: The candidate.
-        wished: Labelled patches of a site that were looked for first.
-        enough: And that the chosen one was taken for.
-        covers: Whether patches had to cover most of the scan.
-        finer: The narrowest network on the next finer grid; None: there is none.
-        smaller_would_fit: Whether one would do there with less of the scan in a patch.
-        wider: The next wider network on this grid; None: there is none.
-    """
-
-    chosen: Candidate
-    wished: int
-    enough: int
-    covers: bool
-    finer: Candidate | None
-    smaller_would_fit: bool
-    wider: Candidate | None
 
 
 class Search:
@@ -94,6 +51,7 @@ class Search:
         # In few rounds, sites that are kept from drifting apart take no more steps than these.
         possible = MOST_LOCAL_STEPS * budget.rounds * BATCH
         self._wished, self._least = min(PATCHES_WISHED, possible), min(PATCHES_LEAST, possible)
+        self._wider = min(PATCHES_WIDER, possible)
 
     def best(self) -> Found:
         """The first of `WIDTHS` on the finest grid of `COARSER` that leaves enough steps.
@@ -107,8 +65,9 @@ class Search:
         for of_scan, enough in product((SCAN_COVER, 0.0), (self._wished, self._least)):
             refused: dict[tuple[Millimetres, int], Candidate] = {}
             for spacing, width in product(self._spacings(), WIDTHS):
-                tried = self._judged(self._fitted(spacing, width, of_scan), enough)
-                if self._does(tried, enough):
+                needed = enough if width == WIDTHS[-1] else max(enough, self._wider)
+                tried = self._judged(self._fitted(spacing, width, of_scan), needed)
+                if self._does(tried, needed):
                     return self._found(tried, of_scan, enough, refused)
                 refused[spacing, width] = tried
         assert tried is not None
@@ -129,6 +88,7 @@ class Search:
             chosen=chosen,
             wished=self._wished,
             enough=enough,
+            enough_wider=max(enough, self._wider),
             covers=of_scan > 0,
             finer=finer,
             smaller_would_fit=bool(smaller and self._does(smaller, enough)),

@@ -25,6 +25,7 @@ from protocol.planning.rules import (
     MOST_LOCAL_STEPS,
     ONE_PIECE,
     PATCHES_LEAST,
+    PATCHES_WIDER,
     PATCHES_WISHED,
     ROUNDS,
     SCAN_COVER,
@@ -239,6 +240,7 @@ def test_the_centres_guide_has_the_planners_constants() -> None:
         f"{COVER} times the largest organ",
         f"| 1 | {100 * SCAN_COVER:.0f} % | {PATCHES_WISHED:,} |",
         f"| 2 | {100 * SCAN_COVER:.0f} % | {PATCHES_LEAST:,} |",
+        f"for {PATCHES_WIDER:,} patches",
         f"by {COARSER[1]} to {COARSER[-1]:g} times",
         f"{LEAST_LOCAL_STEPS} to {MOST_LOCAL_STEPS} |",
         f"up to {MOST_BATCH}, where it still leaves {STEPS_BEFORE_BATCH:,} steps, and holds"

@@ -12,7 +12,7 @@ from protocol.config.study import merged
 from protocol.planning.budget import Budget, PlanError
 from protocol.planning.fingerprint import Fingerprint
 from protocol.planning.plan import Plan, plan_study
-from protocol.planning.rules import PATCHES_LEAST, PATCHES_WISHED, USABLE_MEMORY
+from protocol.planning.rules import PATCHES_LEAST, PATCHES_WIDER, PATCHES_WISHED, USABLE_MEMORY
 from protocol.planning.yaml_writer import plan_yaml, study_name
 from protocol.wording import counted, rounded_up
 
@@ -44,7 +44,7 @@ def test_what_decided_was_too_much(speed: float, memory_gib: float, rounds: int)
     for field in ("spacing_mm", "patch_voxels", "network.width"):
         reason = plan.reasons[field]
         for has, wanted in patches_against(reason):
-            assert has < wanted <= min(PATCHES_WISHED, 500 * rounds)
+            assert has < wanted <= min(PATCHES_WIDER, 500 * rounds)
         for takes, given in _MEMORY.findall(reason):
             assert float(takes) > USABLE_MEMORY * float(given) * 0.98
     own = plan.protocol.spacing_mm == (1.5, 1.5, 8.0)
