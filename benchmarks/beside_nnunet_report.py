@@ -51,7 +51,7 @@ and predictor. For both:
   it does by default, with Gaussian weights, half-overlapping windows and mirroring (eight passes);
   ours as its study file says, without mirroring;
 - our metrics score the label maps of both on the scans' own grids; the surface Dice (nsd) at 2 mm.
-  A failure is an organ that is missed, made up or far off.
+  A failure is an organ that is missed, made up or misplaced.
 
 nnU-Net is made for a GPU and a thousand epochs: what stands here is what either gives in minutes on
 a CPU, not what nnU-Net can reach. "nnunet-2GB" is its plan for a memory target of 2 GB, not 8;
