@@ -84,12 +84,9 @@ def run_experiment(options: ExperimentOptions, console: Console) -> bool:
 
 
 def list_runs(options: ExperimentOptions, console: Console) -> None:
-    """What would be run, and what of it is there; refused is what the run would refuse.
+    """What would be run, and what of it is there; what is raised is as in `run_experiment`.
 
     Phantoms are only made by the run: there is nothing in them that could be refused.
-
-    Raises:
-        As `run_experiment`.
     """
     if options.data is None:
         refuse_foreign_folder(options.out)
