@@ -56,7 +56,7 @@ class SharedOptions:
         ),
     ] = None
     study: Annotated[
-        Path | None, typer.Option(help="YAML file of a study; replaces the preset.")
+        Path | None, typer.Option(help="YAML file of a study, instead of a preset.")
     ] = None
     rounds: Annotated[
         int | None,
@@ -166,7 +166,7 @@ class SharedOptions:
             seed: Instead of the preset's.
             name: Of the study; one that is planned on a file keeps that file's.
         """
-        recipe = replace(self, preset=self.preset or PLANNED)
+        recipe = self if self.study else replace(self, preset=self.preset or PLANNED)
         # Which phantoms are made does not depend on the recipe.
         cohort = {"preset": self.preset_name, "fixed_grid": True}
         decided = recipe.decided(data, "--data", seed=seed) | cohort
@@ -185,6 +185,8 @@ class SharedOptions:
             for name in ("sites_file", "sites", "labelled", "unlabelled")
         }
         mistakes = []
+        if self.study and self.preset and data is not None:
+            mistakes.append("--preset: has no effect beside --study; give one of the two")
         if data is None:
             needless = [name for name, value in given.items() if value is not None]
             if self.preset_name != "smoke":

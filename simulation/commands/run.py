@@ -143,7 +143,11 @@ class RunCommand(SharedOptions):
 
 
 def run(given: RunCommand) -> None:
-    """Train a study over simulated hospitals; print DSC and ASD by site and organ."""
+    """Train a study over simulated hospitals; print DSC and ASD by site and organ.
+
+    A stopped run cannot be resumed. It keeps model/best and model/final of its complete rounds,
+    whose test scans (sites/SITE/imagesTs) asdnet-site predict and score take.
+    """
     planned = given.data is not None and given.preset is None and given.study is None
     name = PLANNED if planned else given.preset_name
     out = given.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -189,7 +193,14 @@ def _stopped(out: Path, *, new: bool) -> None:
         new: Whether it was not there before this run.
     """
     if (out / "checkpoint.safetensors").exists():
-        click.echo(f"stopped: {out} keeps what the complete rounds have left", err=True)
+        best, final = out / "model" / "best", out / "model" / "final"
+        model = best if best.exists() else final  # not every round is scored
+        click.echo(
+            f"stopped: {out} keeps what the complete rounds have left; a run is not resumed, but "
+            f"asdnet-site predict --model {model} and asdnet-site score give its "
+            "scores (docs/guides/researcher.md, Segment and score)",
+            err=True,
+        )
         return
     if new:
         shutil.rmtree(out, ignore_errors=True)

@@ -109,6 +109,30 @@ def test_data_alone_is_planned_and_a_preset_is_not() -> None:
     )
 
 
+def test_a_preset_beside_a_study_is_refused_where_it_has_no_effect(
+    make_site: MakeSite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("base: smoke\norgans: {ball: 2, rod: 5}\n")
+    both = {"study": study, "preset": "smoke"}
+    data = make_site(labelled=8).data
+    for command in (
+        lambda: run(RunCommand(data=data, out=tmp_path / "out", **both)),
+        lambda: plan(PlanCommand(data=data, out=tmp_path / "new.yaml", **both)),
+    ):
+        with pytest.raises(click.exceptions.Exit) as ended:
+            command()
+        assert ended.value.exit_code == 2
+        assert capsys.readouterr().err == (
+            "error: --preset: has no effect beside --study; give one of the two\n"
+        )
+    assert not (tmp_path / "out").exists()
+    # The preset says which phantoms are made; a study without one may be planned on.
+    assert RunCommand(**both).decided(None, "--data")["preset"] == "smoke"
+    of_study = PlanCommand(study=study).planned_on(data, seed=1, name="new")
+    assert of_study["protocol"] == read_study(study)
+
+
 @pytest.mark.parametrize("beside", [{"study": Path("x.yaml")}, {"preset": "quick"}, {"data": None}])
 def test_a_budget_without_a_plan_is_refused(
     tmp_path: Path, beside: dict[str, Any], capsys: pytest.CaptureFixture[str]

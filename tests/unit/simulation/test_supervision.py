@@ -72,8 +72,11 @@ def test_what_is_left_of_a_run_that_was_ended(
     _stopped(out, new=False)  # somebody's own folder
     assert out.exists()
     (out / "checkpoint.safetensors").touch()
+    (out / "model" / "best").mkdir(parents=True)
     _stopped(out, new=True)
-    assert f"stopped: {out} keeps what" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"stopped: {out} keeps what" in err and "is not resumed" in err
+    assert f"asdnet-site predict --model {out / 'model' / 'best'}" in err
     (out / "checkpoint.safetensors").unlink()
     _stopped(out, new=True)
     assert not out.exists()
