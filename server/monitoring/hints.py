@@ -85,8 +85,8 @@ def _hardly_trained(record: StudyRecord) -> Iterator[str]:
         yield (
             f"no site trained for more than {counted(most, 'step')}, too few to learn from: the "
             "scores say nothing yet of the data or the settings; more training.rounds (now "
-            f"{training.rounds}) or training.local_steps (now {training.local_steps}); a plan "
-            f"takes {PATCHES_LEAST // BATCH} steps at least in all"
+            f"{training.rounds}) or training.local_steps (now {training.local_steps}); unless "
+            f"asked for fewer, a plan takes {PATCHES_LEAST // BATCH} steps at least in all"
         )
 
 

@@ -31,6 +31,7 @@ _MOST_NAMED = 8
 # Trainings that differ by the seed alone differed by up to .015 in the mean DSC of five cases
 # (docs/method.md, U-Net on the phantom); less than this is not a gain.
 _SEEDS_DIFFER, _CASES = 0.02, 5
+_SITES_OF_INTERVAL = 3
 _LITTLE, _NEARLY_ALL = 0.02, 0.98
 _KNOWS_NOTHING = 2 * math.log(2)
 _MODEL_NAMES: dict[ModelName, str] = {
@@ -147,11 +148,14 @@ def seeds_differ(cases: int) -> float:
 
 
 def _over_sites(gains: list[float]) -> str:
-    """Their mean with its interval by Student's t: sites are few, and each has few cases."""
+    """Their mean with its interval by Student's t: sites are few, and each has few cases.
+
+    Of two sites it would be wider than a DSC can change.
+    """
     if len(gains) < 2:
         return ""
     ends = ""
-    if len(set(gains)) > 1:
+    if len(gains) >= _SITES_OF_INTERVAL and len(set(gains)) > 1:
         interval = stats.ttest_1samp(gains, 0.0).confidence_interval(CONFIDENCE)
         ends = f", 95% interval {signed(interval.low)} to {signed(interval.high)}"
     return f"; over sites {signed(fmean(gains))}{ends}"

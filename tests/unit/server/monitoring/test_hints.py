@@ -149,7 +149,10 @@ def test_of_a_model_that_was_hardly_trained_that_alone_is_said() -> None:
     sites = {"A": report(bladder=GOOD, rectum=[*GOOD, MISSED])}
     line = only_hint(trained(study(sites), 4))
     assert line.startswith("no site trained for more than 4 steps, too few to learn from: ")
-    assert "training.rounds (now 3)" in line and "takes 750 steps" in line
+    assert (
+        "training.rounds (now 3)" in line
+        and "unless asked for fewer, a plan takes 750 steps" in line
+    )
     assert not has_learnt(trained(study(sites), 4))
     assert only_hint(trained(study(sites), 100)).startswith("rectum: 1 of 6 test cases missed")
     assert has_learnt(trained(study(sites), 100))

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,8 +163,15 @@ def test_who_gained(outcome: Outcome) -> None:
     assert gain_lines(outcome) == [
         "1 of 2 labelled sites gained from the federation and 0 lost more than another seed may "
         "change, 0.02 in 5 cases, 0.045 in one (mean DSC against local only: A +0.075 in 2 cases, "
-        "B -0.025 in 1 case; over sites +0.025, 95% interval -0.610 to +0.660)"
+        "B -0.025 in 1 case; over sites +0.025)"  # an interval of two would be -0.610 to +0.660
     ]
+    alone = {site: scored(0.7) for site in "AC"} | {"B": scored(0.5)}
+    record = deepcopy(outcome.record)
+    best = record.rounds[1].evaluation
+    assert best is not None
+    record.rounds[1] = replace(record.rounds[1], evaluation={**best, "C": scored(0.9)})
+    (line,) = gain_lines(replace(outcome, record=record, local_only=alone))
+    assert line.endswith("over sites +0.075, 95% interval +0.013 to +0.137)")
     # Less than another seed changes is no gain, and nothing is a loss of -0.000.
     alone = {"A": scored(0.84, 0.84), "B": scored(0.6004)}
     (line,) = gain_lines(replace(outcome, local_only=alone))
