@@ -62,7 +62,7 @@ class AggregationConfig(Frozen):
     )
     max_update: float = Field(
         1.0,
-        gt=0,
+        ge=1e-3,  # with less nothing is learnt
         le=1e6,
         description="bound of a round's update of a network: so many times learning rate * steps "
         "in each weight (root mean square); longer ones are shortened to it, at site and centre",

@@ -62,7 +62,7 @@ class TrainingConfig(Frozen):
     )
     clip_norm: float | None = Field(
         None,
-        gt=0,
+        ge=1e-3,  # with less nothing is learnt
         le=1e6,
         description="L2 norm that a step's gradient of S may have, longer ones are shortened to "
         "it; null: any",

@@ -38,6 +38,8 @@ ABSURD: list[dict[str, Any]] = [
     {"organs": {f"organ{n}": n for n in range(1, 300)}},
     {"organs": {"x" * 65: 1}},
     {"seed": 2**31},
+    {"training": {"clip_norm": 1e-300}},
+    {"aggregation": {"max_update": 1e-9}},
 ]
 
 
