@@ -70,9 +70,10 @@ class _Reader:
     def give(self, number: int, case: Case) -> None:
         if self._process is None:
             self.connection, theirs = _context.Pipe()
-            self._process = _context.Process(target=_serve, args=(theirs, self._look, log_folder()))
-            self._process.start()
-            theirs.close()
+            process = _context.Process(target=_serve, args=(theirs, self._look, log_folder()))
+            with theirs:
+                process.start()
+            self._process = process  # one that could not be started is not to be ended
         self.number = number
         with suppress(BrokenPipeError):  # it has ended, as `taken` finds
             self.connection.send(case)

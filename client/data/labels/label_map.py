@@ -22,6 +22,8 @@ from client.data.notes import Note, unheard
 from protocol.config.site import EmptyRule, GapRule, SiteConfig
 from protocol.config.study import ProtocolError
 
+_MAP = "map them to the study's organs (a site's file has `labels` and `ignored_labels` for it)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMapping:
@@ -30,6 +32,7 @@ class LabelMapping:
     Attributes:
         organs: The study's values by organ; what a translated label map holds.
         values: Organ by the site's number.
+        remedy: What helps against a number that means nothing.
         numbered: Whether these numbers are the site's own, from its file, and not the study's.
         names: Organ by the site's name, as `folded` gives it.
         ignored: Numbers, and patterns of folded names, that are no organ of the study.
@@ -45,6 +48,7 @@ class LabelMapping:
     ignored: tuple[str | int, ...] = ()
     annotated: frozenset[str] = frozenset()
     unannotated: Mapping[str, tuple[str, ...]]
+    remedy: str = "name every value by --organs, or in the study or dataset.json"
     numbered: bool = False
     empty: EmptyRule = "refuse"
     gaps: GapRule = "interpolate"
@@ -73,12 +77,8 @@ class LabelMapping:
         numbers = occurring_values(array)
         foreign = [v for v in numbers if v and v not in self.values and v not in self.ignored]
         if foreign:
-            raise ScanError(
-                location,
-                f"holds the values {some(foreign)}, allowed are 0 and {self._allowed()}; map them"
-                " to the study's organs (a site's file has `labels` and `ignored_labels` for it)",
-                rule="values",
-            )
+            allowed = f"allowed are 0 and {self._allowed()}; {self.remedy}"
+            raise ScanError(location, f"holds the values {some(foreign)}, {allowed}", rule="values")
         organ_of = {value: self.values[value] for value in numbers if value in self.values}
         self._check_annotated(set(organ_of.values()), case, location)
         translated = np.zeros(array.shape, np.uint8)
@@ -253,6 +253,7 @@ def site_mapping(config: SiteConfig, organs: Mapping[str, int]) -> LabelMapping:
         ignored=_ignored(config),
         annotated=annotated,
         unannotated=config.undrawn,
+        remedy=_MAP,
         empty=config.empty_structures,
         gaps=config.contour_gaps,
         numbered=numbered,

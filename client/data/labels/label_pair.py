@@ -104,7 +104,13 @@ def _in_folder(side: Side) -> Side:
 
 def _kind(side: Side) -> Kind:
     location = _location(side, "map")
-    check_entry(side.path, location)
+    try:
+        check_entry(side.path, location)
+    except ScanError as error:
+        if error.problem.rule == "missing":  # whoever gave the path may read where it leads
+            detail = f"in {side.path.absolute().parent}"
+            raise ScanError(**vars(error.problem) | {"detail": detail}) from None
+        raise
     kind = label_kind(side.path, location=_location(side, "segments"))
     if kind is not None:
         return kind

@@ -94,7 +94,7 @@ def test_mistakes_give_status_2_and_no_traceback(tmp_path: Path) -> None:
     for prediction, organs, message in [
         (coarse, ORGANS, "not on the reference's grid: spacing (0.5, 0.8, 1) mm against"),
         (foreign, ORGANS, "holds the values 9, allowed are 0 and bladder=1"),
-        (tmp_path / "none.nii.gz", ORGANS, "label map none.nii.gz does not exist"),
+        (tmp_path / "none.nii.gz", ORGANS, f"the folder (in {tmp_path})"),
         (good, "bladder", "is not name=value"),
     ]:
         result = CliRunner().invoke(app, ["score", str(prediction), str(good), "--organs", organs])

@@ -77,6 +77,14 @@ def test_a_sites_own_numbers_are_mapped() -> None:
     assert message.startswith(
         "values: case c: label holds the values 2, allowed are 0 and bladder=7"
     )
+    assert "(a site's file has `labels` and" in message
+
+
+def test_without_a_sites_file_the_organs_are_to_be_mended() -> None:
+    assert refused(translated, study_mapping(ORGANS), 7) == (
+        "values: case c: label holds the values 7, allowed are 0 and bladder=1, prostate=2, "
+        "rectum=3; name every value by --organs, or in the study or dataset.json"
+    )
 
 
 def test_names_alone_leave_the_studys_numbers() -> None:

@@ -12,6 +12,9 @@ import bad_cases as bad
 import pytest
 import yaml
 
+from client.data.case import Case
+from client.datacheck import apart
+
 ROOT = Path(__file__).parents[4]
 # Read by every process that the command starts: what a reader does with cases of these names.
 FAULTS = """
@@ -133,3 +136,15 @@ def test_a_simulation_names_them_too(folder: Path) -> None:
         assert re.search(rf"^error: case {name}.* {re.escape(said)}", done.stderr, re.M), name
     assert str(folder / "xdg" / "asdnet" / "unexpected.log") in done.stderr
     assert "Traceback" not in done.stderr and "Doe" not in done.stderr
+
+
+def test_a_reader_that_cannot_be_started_is_told_by_its_own_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(self: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(apart._context.Process, "start", start)
+    case = Case(name="a", part="labelled", image=Path("a.mha"), label=None)
+    with pytest.raises(BlockingIOError, match="temporarily unavailable"):
+        list(apart.reports_apart(print, [case], 1))
