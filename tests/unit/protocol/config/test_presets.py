@@ -6,14 +6,14 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "64a5da9449844b150869a3a6c1d68fe05a1091e9fc38674350f879aee15c0d99",
-    "quick": "d39f6b262a3fcc306ea5cca2386e63bda04ab8c6dd15b352cccbdf0726d3c815",
+    "smoke": "dc559899c372e3e7e88a2ba45830e1be350378ed64cc763819da31070124d5c8",
+    "quick": "55b8a1a2e958604b158dae2bb24de1c3cec8233413ab06aabf2cacda410183ba",
     "planned": "ddd79a5cca1ee0d6d74b8387ab5c262541e7e25de2961c66a7ce33a18981224f",
     "paper": "7f4e426d92bc1ca84184e653fd1dd765240f66fabffb2397e576c51f5d757f6f",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "cc74d873ee322b4aa7e5b01cc85d5eb51d0325b5a53882b8abbd755f9eea0b12",
-    "quick": "f90c141e8cb3bf11f26fddedc4f17089d78f3c780da8ccf96bef94e846204835",
+    "smoke": "fb2ef11491809acf800fa784a0defa2e3db3f0ffb94588212bec886f43a62ae5",
+    "quick": "787d0546ace7964102ff482cef210387d8f5fca1984daa0c58e32210f6d15595",
     "planned": "2d482b6f71fa5e5e561017ac2f623aa50658371a2a6b3109c65505163af899f3",
     "paper": DIGESTS["paper"],
 }
