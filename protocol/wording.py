@@ -6,10 +6,15 @@ from collections.abc import Sequence
 _HISSING = ("s", "x", "ch", "sh")
 
 
+def figures(number: float, digits: int = 3) -> str:
+    """A number as a reader writes it: 1,500 or 2.5; under a hundred to so many digits."""
+    exact = isinstance(number, int) or abs(number) >= 99.5
+    return f"{number:,.0f}" if exact else f"{number:.{digits}g}"
+
+
 def counted(number: float, noun: str) -> str:
     """A number with its noun: 1 round, 20 rounds, 2.5 minutes, 1,500 patches."""
-    exact = isinstance(number, int) or number >= 100
-    shown = f"{number:,.0f}" if exact else f"{number:.3g}"
+    shown = figures(number)
     return f"{shown} {noun}" + ("" if shown == "1" else "es" if noun.endswith(_HISSING) else "s")
 
 

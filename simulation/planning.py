@@ -1,5 +1,6 @@
 """Plans a study for the simulated hospitals of a folder, as the centre does for real ones."""
 
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from protocol.planning.budget import Budget
 from protocol.planning.fingerprint import Fingerprint
 from protocol.planning.plan import Plan, plan_study
 from protocol.planning.yaml_writer import plan_yaml, write_study
+from protocol.wording import counted
 from simulation.cohort import find_cohort
 from simulation.experiment.preparation import threads_of_site
 from simulation.folds import choose_fold, refuse_needless_folds, refuse_unscored
@@ -73,12 +75,28 @@ def plan_cohort(
         PlanError: Nothing fits.
     """
     with console.status("reading the scans for a plan"):
-        fingerprints = _fingerprints(cases, options)
+        fingerprints = _fingerprints(cases, options, console)
     with console.status("planning"):
         return plan_study(fingerprints, budget, options.protocol, steps=steps)
 
 
-def _fingerprints(cases: Sequence[StudyCase], options: CommonOptions) -> dict[str, Fingerprint]:
+def _note_load(console: Console) -> None:
+    """A busy machine is measured slower than it is, and gets a coarser grid."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    if load > cores + 1:
+        console.print(
+            f"note: something else runs here (load {load:.1f} on {counted(cores, 'core')}), so that"
+            " this machine was found slower than it is; its plan has a coarser grid or a"
+            " narrower network than one made when it is quiet",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _fingerprints(
+    cases: Sequence[StudyCase], options: CommonOptions, console: Console
+) -> dict[str, Fingerprint]:
     training = [case for case in cases if case.part in ("labelled", "unlabelled")]
     plain = [Case(name=c.name, part=c.part, image=c.image, label=c.label) for c in training]
     look = partial(inspect_case, protocol=options.protocol, shape=True)
@@ -102,6 +120,7 @@ def _fingerprints(cases: Sequence[StudyCase], options: CommonOptions) -> dict[st
         }
         # One machine for all of them: it is tried once, and its time is shared.
         machine = with_machine(Fingerprint(), next(iter(configs.values())))
+        _note_load(console)
     turns = -(-len(found) // min(options.workers, len(found)))
     return {
         site: fingerprint.model_copy(

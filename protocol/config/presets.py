@@ -38,12 +38,12 @@ _QUICK_AS_PAPER = StudyProtocol(
     patch_voxels=(48, 40, 24),
     network=NetworkConfig(width=8, kernel=3),
     confidence=ConfidenceConfig(width=4),
-    # Cross-entropy beside Dice, and 30 rounds, find more of the rectum: docs/results/index.md.
+    # Cross-entropy beside Dice, and 40 rounds, find more of the rectum: docs/results/index.md.
     method=MethodConfig(
         class_weight="uniform", sample_attention="off", gamma=0.5, supervised="dice+ce"
     ),
     training=TrainingConfig(
-        rounds=30,
+        rounds=40,
         local_steps=10,
         batch_size=2,
         # A few hundred steps are too few for random views to pay: docs/results/index.md.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from protocol.planning.fingerprint import MAX_GIB, Fingerprint
 from protocol.planning.rules import MINUTES_A_ROUND, ROUNDS, SPEED_OF_WIDTH
+from protocol.wording import figures
 
 _MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(GiB|MiB|GB|MB)")
 # Three times as long is the longest that a centre waits for a round.
@@ -67,7 +68,8 @@ class Budget:
             )
         if self.memory_gib > MAX_GIB:
             raise PlanError(
-                f"budget: memory must be {MAX_GIB:,.0f} GiB at most, not {self.memory_gib:.3g} GiB"
+                f"budget: memory must be {MAX_GIB:,.0f} GiB at most, not"
+                f" {figures(self.memory_gib)} GiB"
             )
         if self.minutes_a_round > _LONGEST_MINUTES:
             raise PlanError(

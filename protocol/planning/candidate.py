@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from protocol.planning.cost import Cost
+from protocol.planning.budget import Machines
+from protocol.planning.cost import GIB, Cost
+from protocol.planning.rules import USABLE_MEMORY
 from protocol.planning.topology import Edges, Millimetres, Topology
 
 
@@ -26,6 +28,11 @@ class Candidate:
     step_s: float
     local_steps: int
     larger: "Candidate | None" = None
+
+
+def too_large(candidate: Candidate, machines: Machines) -> bool:
+    """Whether a step takes more memory than may be used."""
+    return candidate.cost.bytes > USABLE_MEMORY * machines.memory_gib * GIB
 
 
 @dataclass(frozen=True, kw_only=True)

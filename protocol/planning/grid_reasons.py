@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from protocol.planning.budget import Budget, Machines
-from protocol.planning.candidate import Candidate, Found
+from protocol.planning.candidate import Candidate, Found, too_large
 from protocol.planning.cost import GIB
 from protocol.planning.fingerprint import AXES
 from protocol.planning.grid import Geometry
@@ -19,7 +19,7 @@ from protocol.planning.rules import (
     USABLE_MEMORY,
     WIDTHS,
 )
-from protocol.wording import counted
+from protocol.wording import counted, figures
 
 
 def grid_reasons(
@@ -65,7 +65,7 @@ def _of_spacing(geometry: Geometry, budget: Budget, machines: Machines, found: F
             " along each axis go before a finer grid: what a network never sees whole it does not"
             " learn in so few steps"
         )
-    scarce = "memory" if _too_large(found.finer, machines) else "minutes a round"
+    scarce = "memory" if too_large(found.finer, machines) else "minutes a round"
     return f"{reason}. More {scarce} would make it finer"
 
 
@@ -113,8 +113,8 @@ def _of_width(budget: Budget, machines: Machines, found: Found) -> str:
             f" {_against(found.wider, found.enough_wider, found, budget, machines)}"
         )
     return (
-        f"{reason}. A step takes {chosen.step_s:.2g} s at site {machines.slowest}, and"
-        f" {chosen.cost.bytes / GIB:.2g} of {_memory(machines)}; {chosen.cost.parameters:,}"
+        f"{reason}. A step takes {figures(chosen.step_s, 2)} s at site {machines.slowest}, and"
+        f" {figures(chosen.cost.bytes / GIB, 2)} of {_memory(machines)}; {chosen.cost.parameters:,}"
         " parameters"
     )
 
@@ -129,9 +129,9 @@ def _against(
         mistakes.append(
             f"a patch has over {MOST_VOXELS:,} voxels, which is more than sites allow unasked"
         )
-    if _too_large(candidate, machines):
+    if too_large(candidate, machines):
         mistakes.append(
-            f"a step takes {candidate.cost.bytes / GIB:.2g} GiB, of {_memory(machines)}"
+            f"a step takes {figures(candidate.cost.bytes / GIB, 2)} GiB, of {_memory(machines)}"
             f" {USABLE_MEMORY:.0%} may be used"
         )
     if patches < enough:
@@ -147,13 +147,9 @@ def _against(
     return " and ".join(mistakes)
 
 
-def _too_large(candidate: Candidate, machines: Machines) -> bool:
-    return candidate.cost.bytes > USABLE_MEMORY * machines.memory_gib * GIB
-
-
 def _memory(machines: Machines) -> str:
     at = f" at site {machines.smallest}" if machines.smallest else ""
-    return f"{machines.memory_gib:.3g} GiB{at}"
+    return f"{figures(machines.memory_gib)} GiB{at}"
 
 
 def _times(values: Iterable[str]) -> str:

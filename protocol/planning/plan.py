@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from protocol.config.study import StudyProtocol, merged, merged_content
-from protocol.config.training import is_flat
+from protocol.config.training import TrainingConfig, is_flat
 from protocol.planning.budget import Budget, Machines, machines_of
 from protocol.planning.candidate import Candidate
 from protocol.planning.fingerprint import Fingerprint, Share
@@ -21,6 +21,7 @@ from protocol.planning.grid_reasons import grid_reasons
 from protocol.planning.reasons import (
     PATIENCE,
     evaluation_reasons,
+    minutes_of,
     summary,
     supervised_reasons,
     training_reasons,
@@ -87,6 +88,7 @@ def plan_study(
     long_s = _prediction_s(batched, machines, LONG_OVERLAP)
     wider, pieces = _shares(fingerprints)
     local_steps = batched.local_steps if steps is None else steps
+    minutes = max(budget.minutes_a_round, minutes_of(local_steps, batched))
     protocol = merged(
         base,
         merged_content(
@@ -98,7 +100,7 @@ def plan_study(
                     "local_steps": local_steps,
                     **_turns(base, batched),
                 },
-                "aggregation": _waiting(base, len(fingerprints), budget),
+                "aggregation": _waiting(base, len(fingerprints), minutes),
                 "evaluation": _evaluation(wider, pieces, long_s, budget),
             },
         ),
@@ -108,21 +110,23 @@ def plan_study(
         **supervised_reasons(supervised.get("method", {})),
         **training_reasons(budget, machines, batched, steps),
         **turn_reasons(_turns(base, batched)),
-        **waiting_reasons(base, len(fingerprints), budget),
+        **waiting_reasons(base, len(fingerprints), minutes),
         **evaluation_reasons(protocol, wider, pieces, long_s, machines),
     }
-    lines = summary(fingerprints, budget, machines, batched, local_steps)
+    lines = summary(fingerprints, budget, machines, found, local_steps)
     return Plan(protocol=protocol, reasons=reasons, summary=lines)
 
 
 def _turns(base: StudyProtocol, chosen: Candidate) -> dict[str, float]:
-    """How far strong views of a flat patch are turned."""
-    turned = base.training.views == "strong" and is_flat(chosen.patch)
+    """How far strong views of a flat patch are turned, where the recipe says nothing of its own."""
+    training = base.training
+    usual = training.turn_deg == TrainingConfig().turn_deg
+    turned = usual and training.views == "strong" and is_flat(chosen.patch)
     return {"turn_deg": FLAT_TURN_DEG} if turned else {}
 
 
-def _waiting(base: StudyProtocol, sites: int, budget: Budget) -> dict[str, float]:
-    wait = round(PATIENCE * 60 * budget.minutes_a_round)
+def _waiting(base: StudyProtocol, sites: int, minutes: float) -> dict[str, float]:
+    wait = round(PATIENCE * 60 * minutes)
     return {
         "min_sites": min(base.aggregation.min_sites, sites),
         "round_timeout_s": float(max(base.aggregation.round_timeout_s, wait)),

@@ -1,11 +1,11 @@
 """Why training, waiting and scores are planned as they are, for who reads the study file."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from protocol.config.schedule import evaluation_rounds
 from protocol.config.study import StudyProtocol
 from protocol.planning.budget import Budget, Machines
-from protocol.planning.candidate import Candidate
+from protocol.planning.candidate import Candidate, Found, too_large
 from protocol.planning.fingerprint import Fingerprint, Share
 from protocol.planning.rules import (
     BATCH,
@@ -20,7 +20,7 @@ from protocol.planning.rules import (
     USABLE_TIME,
     WIDER,
 )
-from protocol.wording import counted
+from protocol.wording import counted, figures
 
 # A round is waited for so many times as long as it is planned to take.
 PATIENCE = 3
@@ -58,8 +58,8 @@ def training_reasons(
     """
     steps = chosen.local_steps if asked is None else asked
     minutes = (
-        f"{steps * chosen.step_s / 60:.2g} of {counted(budget.minutes_a_round, 'minute')} at site"
-        f" {machines.slowest}"
+        f"{figures(steps * chosen.step_s / 60, 2)} of"
+        f" {counted(budget.minutes_a_round, 'minute')} at site {machines.slowest}"
     )
     patches = counted(steps * budget.rounds * chosen.batch, "labelled patch")
     reason = (
@@ -89,7 +89,12 @@ def training_reasons(
     }
 
 
-def waiting_reasons(base: StudyProtocol, sites: int, budget: Budget) -> dict[str, str]:
+def minutes_of(steps: int, chosen: Candidate) -> float:
+    """Minutes of a round of so many steps, of which they are only a share."""
+    return steps * chosen.step_s / 60 / USABLE_TIME
+
+
+def waiting_reasons(base: StudyProtocol, sites: int, minutes: float) -> dict[str, str]:
     """Of how many sites a round needs, and how long it waits for them."""
     usual = base.aggregation.min_sites
     return {
@@ -99,7 +104,7 @@ def waiting_reasons(base: StudyProtocol, sites: int, budget: Budget) -> dict[str
         ),
         "aggregation.round_timeout_s": (
             f"a round waits so long for its sites: {PATIENCE} times its"
-            f" {counted(budget.minutes_a_round, 'minute')}, or the recipe's"
+            f" {counted(minutes, 'minute')}, or the recipe's"
             f" {base.aggregation.round_timeout_s:g} s if that is longer"
         ),
     }
@@ -131,7 +136,7 @@ def evaluation_reasons(
             + f"; windows in air are left out (body) where that is so in {WIDER:.0%} or more"
         ),
         "evaluation.overlap": (
-            f"with {LONG_OVERLAP:g} the median scan takes {long_s:.2g} s at site"
+            f"with {LONG_OVERLAP:g} the median scan takes {figures(long_s, 2)} s at site"
             f" {machines.slowest}; over {LONG_PREDICTION_S:g} s it would be {SHORT_OVERLAP:g}"
         ),
         "evaluation.largest_component": (
@@ -146,21 +151,36 @@ def evaluation_reasons(
     }
 
 
+def _memory_bound(
+    fingerprints: Mapping[str, Fingerprint], machines: Machines, found: Found
+) -> Iterator[str]:
+    """Where time would allow more than the memory of the budget, and the sites have that."""
+    least = min((f.memory_gib for f in fingerprints.values() if f.memory_gib), default=0.0)
+    refused = [candidate for candidate in (found.finer, found.wider) if candidate is not None]
+    if least > machines.memory_gib and any(too_large(c, machines) for c in refused):
+        yield (
+            f"memory is the bound: with more than {figures(machines.memory_gib)} GiB, of the"
+            f" {figures(least)} GiB that every site has, the network would be wider or the grid"
+            " finer"
+        )
+
+
 def summary(
     fingerprints: Mapping[str, Fingerprint],
     budget: Budget,
     machines: Machines,
-    chosen: Candidate,
+    found: Found,
     steps: int,
 ) -> tuple[str, ...]:
     """What the plan rests on and takes, a line each."""
+    chosen = found.chosen
     lines = [
-        f"planned for {budget.memory_gib:.3g} GiB, {counted(budget.minutes_a_round, 'minute')} a"
-        f" round, {counted(budget.rounds, 'round')}",
+        f"planned for {figures(budget.memory_gib)} GiB,"
+        f" {counted(budget.minutes_a_round, 'minute')} a round, {counted(budget.rounds, 'round')}",
         *(
             f"site {site}: {f.labelled} labelled and {f.unlabelled} unlabelled scans to train"
-            f" on, {f.step_gigamacs / f.step_seconds:.3g} GMAC/s"
-            + (f", {f.memory_gib:.3g} GiB" if f.memory_gib else "")
+            f" on, {figures(f.step_gigamacs / f.step_seconds)} GMAC/s"
+            + (f", {figures(f.memory_gib)} GiB" if f.memory_gib else "")
             for site, f in fingerprints.items()
         ),
         "GMAC/s: billions of multiplications a second in a training step",
@@ -174,6 +194,13 @@ def summary(
         f" {counted(len(labelled), 'site')} with labels, {lasting} of training at the slowest"
         f" site, {machines.slowest}"
     )
+    minutes = minutes_of(steps, chosen)
+    if minutes > budget.minutes_a_round:
+        lines.append(
+            f"the steps asked for take {counted(minutes, 'minute')} a round, more than the"
+            f" {counted(budget.minutes_a_round, 'minute')} given"
+        )
+    lines += _memory_bound(fingerprints, machines, found)
     if sum(labelled.values()) < FEW_LABELLED:
         fewest = min(labelled, key=lambda site: labelled[site])
         seen = total * chosen.batch / labelled[fewest]

@@ -8,7 +8,7 @@ from typing import Any
 
 from protocol.config.study import StudyProtocol, merged
 from protocol.planning.budget import Budget, Machines, PlanError
-from protocol.planning.candidate import Candidate, Found
+from protocol.planning.candidate import Candidate, Found, too_large
 from protocol.planning.cost import BASE_BYTES, GIB, OF_A_WEIGHT, Cost, step_cost
 from protocol.planning.grid import Geometry
 from protocol.planning.rules import (
@@ -16,6 +16,7 @@ from protocol.planning.rules import (
     BATCH_SHARE,
     COARSER,
     COVER,
+    LEAST_EDGE,
     LEAST_LOCAL_STEPS,
     MAX_WIDTH,
     MOST_BATCH,
@@ -32,7 +33,7 @@ from protocol.planning.rules import (
     WIDTHS,
 )
 from protocol.planning.topology import Edges, Millimetres, Topology, fitted, shrunk
-from protocol.wording import counted, rounded_up
+from protocol.wording import counted, figures, rounded_up
 
 _MOST_SHRINKS = 200
 
@@ -141,10 +142,9 @@ class Search:
         patch, topology = fitted(whole, spacing_mm)
         tried = self._candidate(spacing_mm, whole, patch, topology, width)
         for _ in range(_MOST_SHRINKS):
-            if math.prod(tried.patch) <= MOST_VOXELS:
-                tried = self._judged(tried, self._wished)
-                if self._does(tried, self._wished):
-                    return tried
+            tried = self._judged(tried, self._wished)
+            if self._does(tried, self._wished):
+                return tried
             shorter = shrunk(tried.patch, whole, least, tried.topology.multiple)
             if shorter is None:
                 break
@@ -164,6 +164,12 @@ class Search:
         topology: Topology,
         width: int,
     ) -> Candidate:
+        if not topology.strides:
+            raise PlanError(
+                f"scans: the median one has {' x '.join(f'{n:.0f}' for n in whole)} voxels on a"
+                f" grid of {' x '.join(f'{mm:g}' for mm in spacing_mm)} mm, and no axis is long"
+                f" enough to be halved ({2 * LEAST_EDGE} voxels); these are no scans to segment"
+            )
         draft = Candidate(
             spacing_mm=spacing_mm,
             whole=whole,
@@ -191,8 +197,9 @@ class Search:
         return replace(candidate, cost=scaled, step_s=step_s, local_steps=steps)
 
     def _fits(self, candidate: Candidate) -> bool:
-        memory = candidate.cost.bytes <= USABLE_MEMORY * self._machines.memory_gib * GIB
-        return memory and candidate.local_steps >= LEAST_LOCAL_STEPS
+        allowed = math.prod(candidate.patch) <= MOST_VOXELS
+        in_time = candidate.local_steps >= LEAST_LOCAL_STEPS
+        return allowed and in_time and not too_large(candidate, self._machines)
 
     def _patches(self, candidate: Candidate) -> int:
         return candidate.local_steps * self._budget.rounds * candidate.batch
@@ -206,14 +213,14 @@ class Search:
         if gib > self._machines.memory_gib:
             whose = f"site {self._machines.smallest}" if self._machines.smallest else "--memory"
             return PlanError(
-                f"memory: a step of {what} takes {gib:.2g} GiB, {whose} has"
-                f" {self._machines.memory_gib:.2g}; give more memory"
+                f"memory: a step of {what} takes {figures(gib, 2)} GiB, {whose} has"
+                f" {figures(self._machines.memory_gib, 2)} GiB; give more memory"
             )
         rounds = self._budget.rounds
         steps = max(LEAST_LOCAL_STEPS, math.ceil(self._least / BATCH / rounds))
         minutes = rounded_up(steps * smallest.step_s / 60 / USABLE_TIME)
         return PlanError(
-            f"time: a step of {what} takes {smallest.step_s:.2g} s at site"
+            f"time: a step of {what} takes {figures(smallest.step_s, 2)} s at site"
             f" {self._machines.slowest}; {counted(self._least, 'patch')} in"
             f" {counted(rounds, 'round')} need {counted(minutes, 'minute')} a round, given are"
             f" {self._budget.minutes_a_round:g}; give more --minutes-a-round, more --rounds, or"

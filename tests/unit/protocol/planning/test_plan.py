@@ -1,5 +1,6 @@
 """Studies planned from made fingerprints: what changes with the data, the memory and the time."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from protocol.planning.rules import (
     MAX_WIDTH,
     MOST_BATCH,
     MOST_LOCAL_STEPS,
+    MOST_VOXELS,
     ONE_PIECE,
     PATCHES_LEAST,
     PATCHES_WIDER,
@@ -268,3 +270,45 @@ def test_a_narrow_network_is_slower_than_its_work_says() -> None:
     machines = machines_of({"A": made_fingerprint(gigamacs_s=60.0)}, AMPLE)
     assert machines.seconds(60.0, 16) == pytest.approx(1.0)
     assert machines.seconds(60.0, 8) == pytest.approx(1 / 0.6)
+
+
+@pytest.mark.parametrize("edge", [200.0, 256.0])
+def test_no_patch_has_more_voxels_than_sites_allow_unasked(edge: float) -> None:
+    site = made_fingerprint(
+        size=(edge, edge, edge), organ_mm=(60.0, 60.0, 60.0), gigamacs_s=3000.0, memory_gib=64.0
+    )
+    plan = plan_study({"A": site}, AMPLE, BASE)
+    assert math.prod(plan.protocol.patch_voxels) <= MOST_VOXELS
+    assert min(plan.protocol.spacing_mm) > 1
+    assert "which is more than sites allow unasked" in plan.reasons["spacing_mm"]
+
+
+def test_a_round_is_waited_for_as_long_as_the_steps_that_were_asked_for_take() -> None:
+    sites = {"A": made_fingerprint()}
+    budget = Budget(memory_gib=4, minutes_a_round=20)
+    usual, asked = (plan_study(sites, budget, BASE, steps=n) for n in (None, 40_000))
+    assert usual.protocol.aggregation.round_timeout_s == 3600
+    assert asked.protocol.aggregation.round_timeout_s > 3600
+    assert any("more than the 20 minutes given" in line for line in asked.summary)
+
+
+def test_turns_that_a_recipe_names_stay() -> None:
+    own = merged(BASE, {"training": {"turn_deg": 15}})
+    plan = plan_study({"A": CARDIAC}, AMPLE, own)
+    assert plan.protocol.training.turn_deg == 15 and "training.turn_deg" not in plan.reasons
+
+
+def test_a_plan_says_where_memory_is_the_bound_and_sites_have_more() -> None:
+    site = made_fingerprint(size=(200.0, 200.0, 200.0), gigamacs_s=3000.0, memory_gib=16.0)
+    bound, free = (
+        plan_study({"A": site}, Budget(memory_gib=gib, minutes_a_round=60), BASE).summary
+        for gib in (2, 16)
+    )
+    assert any(line.startswith("memory is the bound: with more than 2 GiB") for line in bound)
+    assert not any("memory is the bound" in line for line in free)
+
+
+def test_scans_of_a_few_voxels_are_no_scans() -> None:
+    site = made_fingerprint(size=(1.0, 1.0, 1.0), organ_mm=(1.0, 1.0, 1.0))
+    with pytest.raises(PlanError, match="no axis is long enough to be halved"):
+        plan_study({"A": site}, AMPLE, BASE)
