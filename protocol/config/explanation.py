@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 # Keys of earlier versions, and what says the same now.
 _RENAMED = {"training.augment": "is now 'views': weak (was true) or none (was false)"}
@@ -62,10 +61,10 @@ def beyond_bounds(error: ValidationError) -> bool:
     return any(item["type"] in _OUT_OF_BOUNDS for item in error.errors())
 
 
-def rule_of(item: ErrorDetails) -> str:
+def rule_of(item: Mapping[str, Any]) -> str:
     """What one value must be."""
     if (known := _RULES.get(item["type"])) is None:
-        return item["msg"].removeprefix("Value error, ")
+        return str(item["msg"].removeprefix("Value error, "))
     said = {name: _plain(name, value) for name, value in item.get("ctx", {}).items()}
     return known.format_map(said)
 
@@ -84,7 +83,7 @@ def explain(error: ValidationError, location: str) -> str:
     )
 
 
-def _told(item: ErrorDetails, where: str) -> tuple[str, str]:
+def _told(item: Mapping[str, Any], where: str) -> tuple[str, str]:
     """What is wrong with a value, and the value as it follows."""
     value = item["input"]
     if item["type"] == "extra_forbidden":

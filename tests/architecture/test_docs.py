@@ -102,7 +102,7 @@ def test_a_field_of_a_study_has_its_value_in_every_preset(reference: ModuleType)
             same = _value(preset(name), field[0]) == _value(paper, field[0])
             assert (values[name] == "") is same, (field, name)
     cells = dict(zip(others, _row(page, "training.rounds").split(" | ")[4:], strict=False))
-    assert (cells["quick"], cells["smoke"]) == ("`20`", "`4`")
+    assert (cells["quick"], cells["smoke"]) == ("`40`", "`4`")
 
 
 def _value(study: StudyProtocol, field: str) -> object:
@@ -112,7 +112,7 @@ def _value(study: StudyProtocol, field: str) -> object:
 def test_the_presets_show_where_they_differ_from_the_paper(reference: ModuleType) -> None:
     rows = reference.presets()
     assert preset("quick").training.rounds != preset("paper").training.rounds
-    assert _row(rows, "training.rounds") == "| `training.rounds` | `4` | `20` | `20` | `60` |"
+    assert _row(rows, "training.rounds") == "| `training.rounds` | `4` | `40` | `20` | `60` |"
     assert "| `seed` |" not in rows
 
 

@@ -22,7 +22,9 @@ from client.data.notes import Note, unheard
 from protocol.config.site import EmptyRule, GapRule, SiteConfig
 from protocol.config.study import ProtocolError
 
-_MAP = "map them to the study's organs (a site's file has `labels` and `ignored_labels` for it)"
+# What helps against a number that means nothing.
+AT_SITE = "map them to the study's organs (a site's file has `labels` and `ignored_labels` for it)"
+WITHOUT_SITE = "name every value by --organs, or in the study or dataset.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class LabelMapping:
     ignored: tuple[str | int, ...] = ()
     annotated: frozenset[str] = frozenset()
     unannotated: Mapping[str, tuple[str, ...]]
-    remedy: str = "name every value by --organs, or in the study or dataset.json"
+    remedy: str = WITHOUT_SITE
     numbered: bool = False
     empty: EmptyRule = "refuse"
     gaps: GapRule = "interpolate"
@@ -253,7 +255,7 @@ def site_mapping(config: SiteConfig, organs: Mapping[str, int]) -> LabelMapping:
         ignored=_ignored(config),
         annotated=annotated,
         unannotated=config.undrawn,
-        remedy=_MAP,
+        remedy=AT_SITE,
         empty=config.empty_structures,
         gaps=config.contour_gaps,
         numbered=numbered,
