@@ -37,8 +37,8 @@ with its own planner and preprocessing (`3d_fullres`), network, deep supervision
 and predictor. For both:
 
 - the same cases to train on, to validate on (neither uses them to choose a model) and to test on:
-  hippocampus, fold 1 of the first 50 (35, 5, 10) and the 20 withheld; cardiac, five folds of 40,
-  dealt by group;
+  hippocampus, fold 1 of the first 50 (35, 5, 10) and the 20 withheld; cardiac, of five folds of 40,
+  dealt by group, those named. Our settings were chosen on fold 1's training and validation cases;
 - **one thread**, two jobs side by side on two cores;
 - a minute is one of a core: the time in which a process had it, so that what else the machine did
   does not count. What a step takes is measured first, while the other core is busy with the other
@@ -56,6 +56,8 @@ and predictor. For both:
 nnU-Net is made for a GPU and a thousand epochs: what stands here is what either gives in minutes on
 a CPU, not what nnU-Net can reach. "nnunet-2GB" is its plan for a memory target of 2 GB, not 8;
 where that changes nothing, it has no row.
+
+What is complete stands here; where a row has one seed, differences under .01 say nothing.
 
 Means are over cases, each the mean of its seeds; intervals are 95 % percentile bootstraps, of
 differences over pairs of the same case and seed. Off zero: the interval does not hold 0."""
