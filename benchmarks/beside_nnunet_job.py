@@ -85,6 +85,13 @@ def seconds_of_rounds(record: StudyRecord) -> list[float]:
     ]
 
 
+def trained(config: SiteConfig, study: StudyProtocol, run: str) -> tuple[StudyRecord, float]:
+    """The training, and the share of its time in which the process had its core."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    record = train_in_place(config, study, run)
+    return record, (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+
 def measure_speed(job: Mapping[str, Any]) -> dict[str, Any]:
     """Core seconds a step, and a round beside its steps: from short rounds and long ones.
 
@@ -95,10 +102,9 @@ def measure_speed(job: Mapping[str, Any]) -> dict[str, Any]:
     config = pooled_site(job, folder)
 
     def a_round(steps: int, rounds: int) -> float:
-        wall, cpu = time.perf_counter(), time.process_time()
-        record = train_in_place(config, study_of(job, rounds, steps), f"speed-{steps}-{rounds}")
+        study = study_of(job, rounds, steps)
+        record, share = trained(config, study, f"speed-{steps}-{rounds}")
         later = seconds_of_rounds(record)[1:]
-        share = (time.process_time() - cpu) / (time.perf_counter() - wall)
         return share * sum(later) / len(later)
 
     short = a_round(_FEW, 3)
@@ -117,9 +123,7 @@ def train(job: Mapping[str, Any]) -> dict[str, Any]:
     folder = Path(job["folder"])
     study = study_of(job, None, job["steps"])
     config = pooled_site(job, folder)
-    wall, cpu = time.perf_counter(), time.process_time()
-    record = train_in_place(config, study, "beside")
-    share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    record, share = trained(config, study, "beside")
     seconds = sum(seconds_of_rounds(record))
     started = time.perf_counter()
     tested = [

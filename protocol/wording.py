@@ -1,7 +1,7 @@
 """Words that messages share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _HISSING = ("s", "x", "ch", "sh")
 
@@ -16,6 +16,11 @@ def counted(number: float, noun: str) -> str:
     """A number with its noun: 1 round, 20 rounds, 2.5 minutes, 1,500 patches."""
     shown = figures(number)
     return f"{shown} {noun}" + ("" if shown == "1" else "es" if noun.endswith(_HISSING) else "s")
+
+
+def times(values: Iterable[str]) -> str:
+    """Edges of a box, as 96 x 96 x 10."""
+    return " x ".join(values)
 
 
 def listed_names(names: Sequence[str]) -> str:

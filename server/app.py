@@ -123,7 +123,6 @@ def survey(
     prompt = PromptGrid(grid, _FINGERPRINT_BYTES)
     channel = Channel(
         grid=prompt,
-        roster=Roster(prompt),
         run=facts.name,
         timeout_s=rules.join_timeout_s,
         absence_s=rules.absence_s,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from protocol.planning.budget import Machines
 from protocol.planning.cost import GIB, Cost
-from protocol.planning.rules import USABLE_MEMORY
+from protocol.planning.rules import USABLE_MEMORY, USABLE_TIME
 from protocol.planning.topology import Edges, Millimetres, Topology
 
 
@@ -28,6 +28,14 @@ class Candidate:
     step_s: float
     local_steps: int
     larger: "Candidate | None" = None
+
+    def patches(self, rounds: int) -> int:
+        """Labelled patches of a site in a study of so many rounds."""
+        return self.local_steps * rounds * self.batch
+
+    def minutes_of(self, steps: int) -> float:
+        """Minutes of a round of so many steps, of which they are only a share."""
+        return steps * self.step_s / 60 / USABLE_TIME
 
 
 def too_large(candidate: Candidate, machines: Machines) -> bool:

@@ -1,7 +1,6 @@
 """Why grid, patch and networks are planned as they are: what was too much for memory or time."""
 
 import math
-from collections.abc import Iterable
 
 from protocol.planning.budget import Budget, Machines
 from protocol.planning.candidate import Candidate, Found, too_large
@@ -19,7 +18,7 @@ from protocol.planning.rules import (
     USABLE_MEMORY,
     WIDTHS,
 )
-from protocol.wording import counted, figures
+from protocol.wording import counted, figures, times
 
 
 def grid_reasons(
@@ -51,12 +50,12 @@ def grid_reasons(
 def _of_spacing(geometry: Geometry, budget: Budget, machines: Machines, found: Found) -> str:
     if found.finer is None:
         return geometry.spacing_reason
-    own = _times(f"{mm:g}" for mm in geometry.spacing_mm)
+    own = times(f"{mm:g}" for mm in geometry.spacing_mm)
     reason = (
         f"coarser than the scans' own {own} mm ({geometry.spacing_reason}): on"
-        f" {_times(f'{mm:g}' for mm in found.finer.spacing_mm)} mm, the next finer grid, the"
+        f" {times(f'{mm:g}' for mm in found.finer.spacing_mm)} mm, the next finer grid, the"
         f" narrowest network that is tried (width {found.finer.width}, patch"
-        f" {_times(map(str, found.finer.patch))}) does not fit:"
+        f" {times(map(str, found.finer.patch))}) does not fit:"
         f" {_against(found.finer, found.enough, found, budget, machines)}"
     )
     if found.smaller_would_fit:
@@ -75,8 +74,8 @@ def _of_patch(geometry: Geometry, budget: Budget, machines: Machines, found: Fou
         min(1.0, edge / voxels) for edge, voxels in zip(chosen.patch, chosen.whole, strict=True)
     ]
     has = (
-        f"{_times(f'{n:.0f}' for n in chosen.whole)} voxels on this grid; edges are multiples of"
-        f" {_times(map(str, chosen.topology.multiple))}"
+        f"{times(f'{n:.0f}' for n in chosen.whole)} voxels on this grid; edges are multiples of"
+        f" {times(map(str, chosen.topology.multiple))}"
     )
     cut = [
         axis
@@ -85,16 +84,16 @@ def _of_patch(geometry: Geometry, budget: Budget, machines: Machines, found: Fou
     ]
     if not cut:
         return f"all of the median scan, which has {has}"
-    kept = _times(f"{share:.0%}" for share in shares)
+    kept = times(f"{share:.0%}" for share in shares)
     reason = f"the median scan has {has}; cut along {' and '.join(cut)}, to {kept} of the scan"
     if chosen.larger is not None:
         reason += (
-            f": with {_times(map(str, chosen.larger.patch))}"
+            f": with {times(map(str, chosen.larger.patch))}"
             f" {_against(chosen.larger, found.wished, found, budget, machines)}"
         )
     if found.covers:
         return f"{reason}; {SCAN_COVER:.0%} along each axis at least is kept"
-    largest = _times(f"{COVER * mm:.0f}" for mm in geometry.covered_mm)
+    largest = times(f"{COVER * mm:.0f}" for mm in geometry.covered_mm)
     return (
         f"{reason}; {SCAN_COVER:.0%} along each axis fits on no grid, {largest} mm ({COVER:g} times"
         " the largest organ) at least are kept"
@@ -109,7 +108,7 @@ def _of_width(budget: Budget, machines: Machines, found: Found) -> str:
     else:
         reason = (
             f"the widest of {tried} channels that fits this grid: with {found.wider.width} (patch"
-            f" {_times(map(str, found.wider.patch))})"
+            f" {times(map(str, found.wider.patch))})"
             f" {_against(found.wider, found.enough_wider, found, budget, machines)}"
         )
     return (
@@ -123,7 +122,7 @@ def _against(
     candidate: Candidate, enough: int, found: Found, budget: Budget, machines: Machines
 ) -> str:
     """What a candidate that was refused, `enough` patches being wanted, would take too much of."""
-    patches = candidate.local_steps * budget.rounds * candidate.batch
+    patches = candidate.patches(budget.rounds)
     mistakes = []
     if math.prod(candidate.patch) > MOST_VOXELS:
         mistakes.append(
@@ -150,7 +149,3 @@ def _against(
 def _memory(machines: Machines) -> str:
     at = f" at site {machines.smallest}" if machines.smallest else ""
     return f"{figures(machines.memory_gib)} GiB{at}"
-
-
-def _times(values: Iterable[str]) -> str:
-    return " x ".join(values)

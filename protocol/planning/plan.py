@@ -21,7 +21,6 @@ from protocol.planning.grid_reasons import grid_reasons
 from protocol.planning.reasons import (
     PATIENCE,
     evaluation_reasons,
-    minutes_of,
     summary,
     supervised_reasons,
     training_reasons,
@@ -87,8 +86,9 @@ def plan_study(
     found = replace(found, chosen=batched)
     long_s = _prediction_s(batched, machines, LONG_OVERLAP)
     wider, pieces = _shares(fingerprints)
+    turns = _turns(base, batched)
     local_steps = batched.local_steps if steps is None else steps
-    minutes = max(budget.minutes_a_round, minutes_of(local_steps, batched))
+    minutes = max(budget.minutes_a_round, batched.minutes_of(local_steps))
     protocol = merged(
         base,
         merged_content(
@@ -98,7 +98,7 @@ def plan_study(
                 "training": {
                     "rounds": budget.rounds,
                     "local_steps": local_steps,
-                    **_turns(base, batched),
+                    **turns,
                 },
                 "aggregation": _waiting(base, len(fingerprints), minutes),
                 "evaluation": _evaluation(wider, pieces, long_s, budget),
@@ -109,7 +109,7 @@ def plan_study(
         **grid_reasons(geometry, budget, machines, found),
         **supervised_reasons(supervised.get("method", {})),
         **training_reasons(budget, machines, batched, steps),
-        **turn_reasons(_turns(base, batched)),
+        **turn_reasons(turns),
         **waiting_reasons(base, len(fingerprints), minutes),
         **evaluation_reasons(protocol, wider, pieces, long_s, machines),
     }

@@ -89,11 +89,6 @@ def training_reasons(
     }
 
 
-def minutes_of(steps: int, chosen: Candidate) -> float:
-    """Minutes of a round of so many steps, of which they are only a share."""
-    return steps * chosen.step_s / 60 / USABLE_TIME
-
-
 def waiting_reasons(base: StudyProtocol, sites: int, minutes: float) -> dict[str, str]:
     """Of how many sites a round needs, and how long it waits for them."""
     usual = base.aggregation.min_sites
@@ -194,7 +189,7 @@ def summary(
         f" {counted(len(labelled), 'site')} with labels, {lasting} of training at the slowest"
         f" site, {machines.slowest}"
     )
-    minutes = minutes_of(steps, chosen)
+    minutes = chosen.minutes_of(steps)
     if minutes > budget.minutes_a_round:
         lines.append(
             f"the steps asked for take {counted(minutes, 'minute')} a round, more than the"

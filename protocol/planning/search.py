@@ -33,7 +33,7 @@ from protocol.planning.rules import (
     WIDTHS,
 )
 from protocol.planning.topology import Edges, Millimetres, Topology, fitted, shrunk
-from protocol.wording import counted, figures, rounded_up
+from protocol.wording import counted, figures, rounded_up, times
 
 _MOST_SHRINKS = 200
 
@@ -108,7 +108,7 @@ class Search:
 
     def _does(self, candidate: Candidate, enough: int) -> bool:
         """Whether it fits and leaves so many patches."""
-        return self._fits(candidate) and self._patches(candidate) >= enough
+        return self._fits(candidate) and candidate.patches(self._budget.rounds) >= enough
 
     def with_batch(self, chosen: Candidate, voxels: float) -> Candidate:
         """As large a batch as leaves many steps.
@@ -166,8 +166,8 @@ class Search:
     ) -> Candidate:
         if not topology.strides:
             raise PlanError(
-                f"scans: the median one has {' x '.join(f'{n:.0f}' for n in whole)} voxels on a"
-                f" grid of {' x '.join(f'{mm:g}' for mm in spacing_mm)} mm, and no axis is long"
+                f"scans: the median one has {times(f'{n:.0f}' for n in whole)} voxels on a"
+                f" grid of {times(f'{mm:g}' for mm in spacing_mm)} mm, and no axis is long"
                 f" enough to be halved ({2 * LEAST_EDGE} voxels); these are no scans to segment"
             )
         draft = Candidate(
@@ -201,13 +201,10 @@ class Search:
         in_time = candidate.local_steps >= LEAST_LOCAL_STEPS
         return allowed and in_time and not too_large(candidate, self._machines)
 
-    def _patches(self, candidate: Candidate) -> int:
-        return candidate.local_steps * self._budget.rounds * candidate.batch
-
     def _impossible(self, smallest: Candidate) -> PlanError:
         """What even the smallest network on the coarsest grid would take."""
-        patch = " x ".join(map(str, smallest.patch))
-        grid = " x ".join(f"{mm:g}" for mm in smallest.spacing_mm)
+        patch = times(map(str, smallest.patch))
+        grid = times(f"{mm:g}" for mm in smallest.spacing_mm)
         what = f"the smallest network (width {smallest.width}, patch {patch} of {grid} mm)"
         gib = smallest.cost.bytes / GIB / USABLE_MEMORY
         if gib > self._machines.memory_gib:
@@ -218,7 +215,7 @@ class Search:
             )
         rounds = self._budget.rounds
         steps = max(LEAST_LOCAL_STEPS, math.ceil(self._least / BATCH / rounds))
-        minutes = rounded_up(steps * smallest.step_s / 60 / USABLE_TIME)
+        minutes = rounded_up(smallest.minutes_of(steps))
         return PlanError(
             f"time: a step of {what} takes {figures(smallest.step_s, 2)} s at site"
             f" {self._machines.slowest}; {counted(self._least, 'patch')} in"

@@ -12,13 +12,13 @@ from asdnet_models.sums import OrganSums
 from protocol.config.study import StudyProtocol
 from protocol.planning.rules import BATCH, PATCHES_LEAST
 from protocol.wire.reports import EvaluationReport
-from protocol.wording import counted
+from protocol.wording import counted, times
 from server.rounds.record import StudyRecord
 
 # An organ with less is as good as not found; above it, what lies far off may be a second piece.
 _HARDLY_OVERLAPS = 0.1
-# Optimiser steps at one site before which scores say nothing else: half of the shortest recipe
-# that finds every organ of the phantom (`quick`: 20 rounds of 10).
+# Optimiser steps at one site before which scores say nothing else: half of the shortest
+# training that found every organ of the phantom (20 rounds of 10).
 FEW_STEPS = 100
 # A voxel edge counts as coarser than the scans' from so many times on: spacings are rounded.
 _COARSER = 1.1
@@ -176,7 +176,7 @@ def _finer(protocol: StudyProtocol, scans: Scans | None) -> Iterator[str]:
     """A finer grid, along the axes where the scans have finer voxels: slices are not invented."""
     grid = protocol.spacing_mm
     if scans is None:
-        now = " x ".join(f"{mm:g}" for mm in grid)
+        now = times(f"{mm:g}" for mm in grid)
         yield f"a finer spacing_mm along an axis where the scans are finer than it (now {now} mm)"
         return
     axes = [

@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -37,7 +38,6 @@ class Channel:
 
     Attributes:
         grid: Flower's connection.
-        roster: Who is who.
         run: The run's name, for the log.
         timeout_s: How long replies are waited for.
         absence_s: How long a node may be offline meanwhile before it is given up.
@@ -46,12 +46,16 @@ class Channel:
     """
 
     grid: Grid
-    roster: Roster
     run: str
     timeout_s: float
     absence_s: float
     audit: AuditLog | None
     watcher: Watcher
+
+    @cached_property
+    def roster(self) -> Roster:
+        """Who is who on this connection."""
+        return Roster(self.grid)
 
     def log(
         self, direction: Direction, what: Description | None, node: int, reason: str = ""

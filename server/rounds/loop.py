@@ -19,7 +19,6 @@ from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from server.rounds.channel import Channel
 from server.rounds.membership import Approved, Membership
 from server.rounds.record import StudyRecord
-from server.rounds.roster import Roster
 from server.rounds.round import run_round
 from server.rounds.schedule import add_round, next_plan
 from server.rounds.updates import RoundUpdates
@@ -68,7 +67,6 @@ def run_study(
     rules = record.protocol.aggregation
     channel = Channel(
         grid=grid,
-        roster=Roster(grid),
         run=record.run,
         timeout_s=rules.round_timeout_s,
         absence_s=rules.absence_s,
