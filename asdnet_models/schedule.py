@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from asdnet_models.config import MAX_POINTS, Fraction, Frozen
+from asdnet_models.fields import MAX_POINTS, Fraction, Frozen
 
 
 class LossSchedule(Frozen):

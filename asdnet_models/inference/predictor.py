@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,28 +87,27 @@ class SegmentationModel:
         self,
         image: sitk.Image,
         *,
-        largest_component: bool | None = None,
+        largest_component: bool | Sequence[str] | None = None,
         probabilities: bool = False,
     ) -> Segmentation:
         """Preprocess, predict and bring back to the scan's own grid.
 
         Args:
             image: One scan as acquired, any orientation and spacing.
-            largest_component: Keep one connected component an organ; None: as the model's study.
+            largest_component: Keep the largest connected component alone, of all organs or of
+                those named; None: as the model's study.
             probabilities: Give the classes' probabilities too.
 
         Raises:
             GeometryError: The image's geometry cannot be used.
             TypeError: It is no SimpleITK image.
-            ValueError: It is not a volume of one channel with finite voxels that differ.
+            ValueError: It is not a volume of one channel with finite voxels that differ, or an
+                organ is named that is none of the study.
         """
+        organs = self.config.in_one_piece(largest_component)
         scan = usable_geometry(_scan_of(image))
-        if largest_component is None:
-            largest_component = self.config.evaluation.largest_component
         maps_xyz, trust_xyz, on_grid = self._on_study_grid(scan)
-        label_zyx = labels_on_scan(
-            maps_xyz, self.config, on_grid, scan, largest_component=largest_component
-        )
+        label_zyx = labels_on_scan(maps_xyz, self.config, on_grid, scan, in_one_piece=organs)
         trust_zyx = map_to_grid(trust_xyz, on_grid, scan)
         return Segmentation(
             label=_like(image, label_zyx),
@@ -212,7 +211,7 @@ def labels_on_scan(
     study_grid: sitk.Image,
     scan: sitk.Image,
     *,
-    largest_component: bool,
+    in_one_piece: Collection[str],
 ) -> NDArray[np.uint8]:
     """From (C, X, Y, Z) on the study's grid to label values on the scan's own, (Z, Y, X).
 
@@ -223,23 +222,26 @@ def labels_on_scan(
         config: Has the organs' values.
         study_grid: Any image of that grid's geometry.
         scan: As acquired.
-        largest_component: Keep one connected component an organ.
+        in_one_piece: Organs of which the largest connected component alone is kept.
     """
     channels = probabilities_to_grid(probabilities_xyz, study_grid, scan)
-    if largest_component:
-        channels = largest_components(channels, config.classes)
+    kept = [n for n, organ in enumerate(config.organ_names, start=1) if organ in in_one_piece]
+    channels = largest_components(channels, kept)
     values = np.array([0, *(config.organs[organ] for organ in config.organ_names)], np.uint8)
     label: NDArray[np.uint8] = values[channels]
     return label
 
 
-def largest_components(channels: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
-    """One connected component an organ; smaller pieces become background.  Any axis order."""
-    kept = np.zeros_like(channels)
-    for value in range(1, classes):
+def largest_components(channels: NDArray[np.uint8], values: Iterable[int]) -> NDArray[np.uint8]:
+    """One connected component of each of these values, any axis order.
+
+    Smaller pieces become background; other values stay as they are.
+    """
+    kept = channels.copy()
+    for value in values:
         mask = sitk.GetImageFromArray((channels == value).astype(np.uint8))
         ranked = sitk.RelabelComponent(sitk.ConnectedComponent(mask), sortByObjectSize=True)
-        kept[sitk.GetArrayViewFromImage(ranked) == 1] = value
+        kept[sitk.GetArrayViewFromImage(ranked) > 1] = 0
     return kept
 
 

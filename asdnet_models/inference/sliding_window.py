@@ -13,7 +13,8 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from asdnet_models.config import ModelConfig, Windows
+from asdnet_models.config import ModelConfig
+from asdnet_models.fields import Windows
 from asdnet_models.inference.windows import slide
 from asdnet_models.networks.confidence import confidence_map
 

@@ -27,7 +27,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from client.data.case import Case, Part
 from client.data.dataset import BOX
 from client.data.hashing import content_hash

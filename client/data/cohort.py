@@ -13,7 +13,7 @@ from typing import get_args
 
 from pydantic import Field
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from client.data.blocks import (
     PRIVATE,
     Block,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from flwr.app import Error, Message
 from pydantic import Field, ValidationError
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from client.node.frames import Frame
 from client.node.records import PackedRecord, RecordsError, pack_records, unpack_records
 

@@ -16,7 +16,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from protocol.config.site import Sha256
 from protocol.files import append_line, write_bytes
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from pydantic import Field, NonNegativeInt
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 
 Value = bool | int | float | str | list[bool] | list[int] | list[float] | list[str]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from asdnet_models.inference.predictor import SegmentationModel
 from asdnet_models.model_files import read_model_files
 from protocol.config.study import StudyProtocol

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from asdnet_models.preprocessing import PREPROCESSING_VERSION
 from client.data.dicom.series import DicomSeries, find_series
 from client.data.errors import ScanError
@@ -61,7 +61,7 @@ class CaseResult(Frozen):
     protocol_sha256: str
     software: str
     seconds: float
-    largest_component: bool
+    largest_component: tuple[str, ...]
     confidence_map: str
     low_confidence_below: float = LOW_CONFIDENCE
     organs: dict[str, OrganMeasures]
@@ -108,7 +108,7 @@ def made_from(source: Source, model: Model, options: Options, pseudonyms: Pseudo
         model.sha256,
         model.protocol_sha256,
         sorted(options.formats),
-        _largest_component(model, options),
+        model.protocol.in_one_piece(options.largest_component),
         list(options.series),
         content_hash(source.path),
     ]
@@ -150,8 +150,8 @@ def make_result(
         note=notes.append,
         cut=options.is_cut(source.name),
     )
-    keep_one = _largest_component(model, options)
-    prediction = model.networks.predict(scan, largest_component=keep_one)
+    one_piece = model.protocol.in_one_piece(options.largest_component)
+    prediction = model.networks.predict(scan, largest_component=one_piece)
     label_zyx = sitk.GetArrayViewFromImage(prediction.label)
     confidence_zyx = sitk.GetArrayViewFromImage(prediction.confidence)
     organs = model.protocol.organs
@@ -169,7 +169,7 @@ def make_result(
             protocol_sha256=model.protocol_sha256,
             software=software(),
             seconds=round(time.perf_counter() - started, 3),
-            largest_component=keep_one,
+            largest_component=one_piece,
             confidence_map=model.networks.confidence_map,
             organs=measure(label_zyx, confidence_zyx, scan.GetSpacing(), organs),
             files=tuple(sorted(path.name for path in folder.iterdir())),
@@ -214,12 +214,6 @@ def software() -> str:
         return f"asdnet-federated {version('asdnet-federated')}"
     except PackageNotFoundError:  # run from a folder that was not installed
         return "asdnet-federated"
-
-
-def _largest_component(model: Model, options: Options) -> bool:
-    if options.largest_component is None:
-        return model.protocol.evaluation.largest_component
-    return options.largest_component
 
 
 def _series(source: Source, model: Model, options: Options) -> DicomSeries | None:

@@ -255,7 +255,5 @@ def label_map_on_scan(
     scan: sitk.Image,
 ) -> NDArray[np.uint8]:
     """`labels_on_scan` of a cached case, as the study has it."""
-    largest_component = protocol.evaluation.largest_component
-    return labels_on_scan(
-        probabilities_xyz, protocol, case.grid(), scan, largest_component=largest_component
-    )
+    organs = protocol.in_one_piece()
+    return labels_on_scan(probabilities_xyz, protocol, case.grid(), scan, in_one_piece=organs)

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import AwareDatetime, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from protocol.config.explanation import beyond_bounds, explain
 from protocol.config.schedule import evaluation_rounds
 from protocol.config.site import SITE_NAME, Sha256

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from protocol.config.site import SITE_NAME
 from protocol.keys import KeyFileError, parse_openssh_line
 

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from protocol.config.explanation import explain
 from protocol.files import locked, sync_folder
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from protocol.audit.log import AuditEntry, AuditError, Direction
 from protocol.audit.statement_checks import StatementFindings, check_statements
 from protocol.audit.verification import Comparison, Verification, compare, verify

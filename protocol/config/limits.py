@@ -12,7 +12,7 @@ from pydantic import (
     field_validator,
 )
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 
 _RANGE = r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])"
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
+from asdnet_models.config import MethodConfig
+from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from protocol.config.study import (
     AggregationConfig,
     EvaluationConfig,

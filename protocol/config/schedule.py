@@ -7,7 +7,7 @@ from statistics import median
 from pydantic import Field, field_validator
 
 from asdnet_models.catalogue import METHODS
-from asdnet_models.config import Fraction
+from asdnet_models.fields import Fraction
 from asdnet_models.schedule import LossSchedule
 from asdnet_models.sums import SumCount
 from protocol.config.study import StudyProtocol

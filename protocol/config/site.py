@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from protocol.config.limits import SiteLimits
 from protocol.config.study import ProtocolError, read_yaml
 

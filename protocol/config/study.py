@@ -20,7 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from asdnet_models.config import Fraction, Frozen, InferenceConfig, ModelConfig
+from asdnet_models.config import InferenceConfig, ModelConfig
+from asdnet_models.fields import Fraction, Frozen
 from protocol.config.explanation import explain
 from protocol.config.training import Count, TrainingConfig
 from protocol.config.yaml_text import EncodingError, load_yaml, read_utf8

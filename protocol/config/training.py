@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from asdnet_models.config import MAX_POINTS, Fraction, Frozen
+from asdnet_models.fields import MAX_POINTS, Fraction, Frozen
 
 MOST = 100_000
 Count = Annotated[int, Field(ge=1, le=MOST)]  # rounds, steps, sites

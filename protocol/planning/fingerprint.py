@@ -11,7 +11,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from asdnet_models.organs import MAX_ORGANS
 
 AXES = ("x", "y", "z")  # to the left, to the back, to the head (LPS)

@@ -101,7 +101,7 @@ def plan_study(
                     **turns,
                 },
                 "aggregation": _waiting(base, len(fingerprints), minutes),
-                "evaluation": _evaluation(wider, pieces, long_s, budget),
+                "evaluation": _evaluation(len(base.organs), wider, pieces, long_s, budget),
             },
         ),
     )
@@ -145,14 +145,14 @@ def _shares(fingerprints: Mapping[str, Fingerprint]) -> tuple[Share, dict[str, S
 
 
 def _evaluation(
-    wider: Share, pieces: Mapping[str, Share], long_s: float, budget: Budget
+    organs: int, wider: Share, pieces: Mapping[str, Share], long_s: float, budget: Budget
 ) -> dict[str, Any]:
     body = wider.cases > 0 and wider.holding >= WIDER * wider.cases
-    whole = bool(pieces) and all(s.holding >= ONE_PIECE * s.cases for s in pieces.values())
+    whole = [organ for organ, s in pieces.items() if s.holding >= ONE_PIECE * s.cases]
     return {
         "windows": "body" if body else "all",
         "overlap": LONG_OVERLAP if long_s <= LONG_PREDICTION_S else SHORT_OVERLAP,
-        "largest_component": whole,
+        "largest_component": True if len(whole) == organs else tuple(whole) or False,
         "every_rounds": max(1, budget.rounds // EVALUATIONS),
     }
 

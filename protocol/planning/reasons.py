@@ -135,8 +135,8 @@ def evaluation_reasons(
             f" {machines.slowest}; over {LONG_PREDICTION_S:g} s it would be {SHORT_OVERLAP:g}"
         ),
         "evaluation.largest_component": (
-            f"only the largest piece of an organ is kept (true) where each is in one piece in"
-            f" {ONE_PIECE:.0%} of its cases: {listed}"
+            f"only the largest piece is kept of an organ that is in one piece in {ONE_PIECE:.0%} of"
+            f" its cases: {listed}"
         ),
         "evaluation.every_rounds": (
             f"a quarter of the rounds, and the last: scores after rounds {rounds}"

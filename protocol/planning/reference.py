@@ -1,6 +1,6 @@
 """The step by which sites say how fast they train: small, and the same everywhere."""
 
-from asdnet_models.config import ConfidenceConfig, NetworkConfig
+from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from protocol.config.study import StudyProtocol
 from protocol.config.training import TrainingConfig
 

@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from protocol.config.explanation import explain
 from protocol.files import write_bytes, write_text
 from protocol.keys import (

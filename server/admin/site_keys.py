@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationInfo, field_validator
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from protocol.config.site import SiteConfig
 from protocol.keys import openssh_fingerprint, parse_openssh_line
 

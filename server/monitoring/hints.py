@@ -137,7 +137,7 @@ def _organ_lines(
         )
     if in_doubt(sums):
         misplaced = f"{failures.far_off} {of} misplaced, " if failures.far_off else ""
-        hint = _component_words(protocol, sums, largest_component.get(organ))
+        hint = _component_words(protocol, organ, sums, largest_component.get(organ))
         yield f"{organ}: {misplaced}{_distances(sums)}; {hint}"
 
 
@@ -188,19 +188,24 @@ def _finer(protocol: StudyProtocol, scans: Scans | None) -> Iterator[str]:
         yield f"a finer spacing_mm along {', '.join(axes)}"
 
 
-def _component_words(protocol: StudyProtocol, now: OrganSums, with_it: OrganSums | None) -> str:
-    if protocol.evaluation.largest_component:
+def _component_words(
+    protocol: StudyProtocol, organ: str, now: OrganSums, with_it: OrganSums | None
+) -> str:
+    if organ in protocol.in_one_piece():
         return (
             "the largest component is kept already: what it takes for the organ is larger; more "
             "training.rounds, or patches that lie anywhere (training.organ_patch_fraction)"
         )
     if with_it is None:
-        return "evaluation.largest_component: true drops what lies apart from the largest piece"
+        return (
+            f"with {organ} in evaluation.largest_component, what lies apart from its largest piece "
+            "is dropped"
+        )
     measured = f"measured with evaluation.largest_component: {_distances(with_it)}"
     if with_it.failures.total != now.failures.total:
         measured += f", {with_it.failures}" if with_it.failures.total else ", none failed"
     helps = (with_it.dsc.mean or 0) > (now.dsc.mean or 0)
-    return measured + (": set it to true" if helps else ": it does not help")
+    return measured + (f": name {organ} there" if helps else ": it does not help")
 
 
 def _sites_below(evaluation: Mapping[str, EvaluationReport]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from protocol.agreement.manifest import MANIFEST_FILE, Asks, StudyFile
 from protocol.agreement.statement_store import STATEMENTS_FILE, append_statements
 from protocol.config.explanation import explain

@@ -139,7 +139,7 @@ def sparse_weights(wanted: Tensor, candidates: Tensor, sparsity: float, iteratio
 def largest_component_per_organ(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """All but the largest piece of an organ become background, (C, X, Y, Z)."""
     labels = probabilities.argmax(axis=0).astype(np.uint8)
-    dropped = largest_components(labels, len(probabilities)) != labels
+    dropped = largest_components(labels, range(1, len(probabilities))) != labels
     cleaned = probabilities.copy()
     cleaned[:, dropped] = 0
     cleaned[0, dropped] = 1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from asdnet_models.config import NetworkConfig
+from asdnet_models.network_config import NetworkConfig
 from client.data.errors import ScanError
 from client.data.files.geometry import axes_along_patient
 from client.data.files.image_io import read_grid

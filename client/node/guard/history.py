@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
-from asdnet_models.config import Frozen
+from asdnet_models.fields import Frozen
 from asdnet_models.model_files import ModelFileError, load_tensors, part, prefixed
 from protocol.agreement.digests import digests_of
 from protocol.files import remove_drafts, write_text

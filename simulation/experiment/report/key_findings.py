@@ -60,7 +60,8 @@ def key_findings(results: Results, reference: str) -> tuple[str, ...]:
 def _failed(results: Results, method: str) -> tuple[str, ...]:
     """Organs that failed, or whose predictions lie far away on average; cases are not named."""
     sentences = []
-    kept = results.info.protocol.get("evaluation", {}).get("largest_component")
+    kept = results.info.protocol.get("evaluation", {}).get("largest_component") or ()
+    kept = results.info.organs if kept is True else kept
     for organ in results.info.organs:
         cases = results.cases_of(method, results.setting, organ)
         failures = FailureCount.of(cases.failure.where(cases.failure.notna(), None))
@@ -70,7 +71,7 @@ def _failed(results: Results, method: str) -> tuple[str, ...]:
             continue
         words = [f"{failures}, of {counted(len(cases), 'segmentation')}"] if failures.total else []
         words += [f"ASD {number(asd, 1)} mm on average"] if far else []
-        hint = "; evaluation.largest_component may help" if far and not kept else ""
+        hint = "; evaluation.largest_component may help" if far and organ not in kept else ""
         sentences.append(f"{method}, {results.setting}, {organ}: {', '.join(words)}{hint}.")
     return tuple(sentences)
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.class_maps import one_hot_maps
-from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
+from asdnet_models.config import MethodConfig
 from asdnet_models.inference.sliding_window import predict_confidence
 from asdnet_models.losses import correctness_loss, rank_thresholds, trusted_voxels
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.batches import LabelledBatch
 from asdnet_models.methods.common import Networks
+from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.networks.confidence import ConfidenceFCN, confidence_map
 from protocol.config.schedule import RoundPlan

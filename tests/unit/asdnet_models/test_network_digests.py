@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from asdnet_models.config import ConfidenceConfig, ModelConfig, NetworkConfig
+from asdnet_models.config import ModelConfig
+from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from asdnet_models.networks import build_confidence, build_segmenter
 
 SHAPE = (16, 16, 16)

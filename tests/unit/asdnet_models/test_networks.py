@@ -6,7 +6,8 @@ from monai.networks.nets import VNet as MonaiVNet
 from torch import nn
 
 from asdnet_models.catalogue import NETWORKS
-from asdnet_models.config import ConfidenceConfig, ModelConfig, NetworkConfig
+from asdnet_models.config import ModelConfig
+from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from asdnet_models.networks import build_confidence, build_segmenter, xavier_
 from asdnet_models.networks.confidence import ConfidenceCNN, ConfidenceFCN
 from asdnet_models.networks.dsresunet import DSResUNet

@@ -7,10 +7,11 @@ curve that the failing test prints.
 import pytest
 import torch
 
-from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
+from asdnet_models.config import MethodConfig
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.batches import LabelledBatch
 from asdnet_models.methods.common import Networks
+from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol

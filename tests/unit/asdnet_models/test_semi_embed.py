@@ -5,13 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from asdnet_models.config import MethodConfig, NetworkConfig
+from asdnet_models.config import MethodConfig
 from asdnet_models.losses import embedding_loss
 from asdnet_models.methods.asdnet import ASDNet
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import Networks
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.methods.semi_embed import SemiEmbed, Teacher, sample_voxels
+from asdnet_models.network_config import NetworkConfig
 from asdnet_models.networks import build_segmenter
 from asdnet_models.networks.svnet import SVNet
 from protocol.config.schedule import RoundPlan

@@ -5,13 +5,14 @@ import torch
 from torch import Tensor
 
 from asdnet_models.class_maps import one_hot_maps
-from asdnet_models.config import MethodConfig, NetworkConfig
+from asdnet_models.config import MethodConfig
 from asdnet_models.losses import dice_loss, sample_attention
 from asdnet_models.methods.asdnet import ASDNet
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import Method, Networks, NonFiniteLossError, Proximal
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.methods.semi_fcn import SemiFCN
+from asdnet_models.network_config import NetworkConfig
 from asdnet_models.networks import build_segmenter
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol

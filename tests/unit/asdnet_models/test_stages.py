@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from asdnet_models.config import ConfidenceConfig, ModelConfig, NetworkConfig
+from asdnet_models.config import ModelConfig
+from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from asdnet_models.networks import build_confidence, build_segmenter, empty_networks
 from asdnet_models.networks.svnet import SVNet
 from asdnet_models.stages import Stages, Triple

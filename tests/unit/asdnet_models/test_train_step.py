@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.class_maps import one_hot_maps
-from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
+from asdnet_models.config import MethodConfig
 from asdnet_models.losses import confidence_loss, dice_loss, sample_attention
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.batches import LabelledBatch
 from asdnet_models.methods.common import Networks, NonFiniteLossError, Proximal, frozen
+from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import RoundPlan, plan_round
 from protocol.config.study import StudyProtocol

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from asdnet_models.class_maps import merge_unannotated, one_hot_maps
-from asdnet_models.config import ConfidenceConfig, MethodConfig, NetworkConfig
+from asdnet_models.config import MethodConfig
 from asdnet_models.losses import dice_loss, sample_attention
 from asdnet_models.methods.asdnet import train_step
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
@@ -15,6 +15,7 @@ from asdnet_models.methods.common import Networks, Prediction, supervised_loss
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.methods.semi_embed import SemiEmbed
 from asdnet_models.methods.semi_fcn import SemiFCN
+from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from asdnet_models.networks import build_confidence, build_segmenter
 from protocol.config.schedule import RoundPlan
 from protocol.config.study import StudyProtocol

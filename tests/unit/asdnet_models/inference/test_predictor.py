@@ -162,6 +162,11 @@ def test_one_component_an_organ_where_that_is_wanted(make_protocol: MakeProtocol
     one = array(model.predict(scan, largest_component=True).label)
     assert (every[14, 18, 25], one[14, 18, 25]) == (2, 0)
     assert np.sum(every != one) == 1
+    np.testing.assert_array_equal(array(model.predict(scan, largest_component=["ball"]).label), one)
+    other = model.predict(scan, largest_component=["rod"])
+    np.testing.assert_array_equal(array(other.label), every)
+    with pytest.raises(ValueError, match="no organ of this study: 'bal'; its organs are ball, rod"):
+        model.predict(scan, largest_component=["bal"])
 
 
 def test_weights_of_another_network_are_reported(

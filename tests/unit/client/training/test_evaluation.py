@@ -175,14 +175,20 @@ def test_the_largest_component_of_each_organ() -> None:
     channels[0:3, 0:3, 0:3] = 1
     channels[6, 6, 6] = 1
     channels[4:6, 0:2, 0:2] = 2
-    kept = largest_components(channels, 4)
+    channels[7, 0, 7] = 2
+    kept = largest_components(channels, [1, 2, 3])
     assert kept[6, 6, 6] == 0
     assert ((kept == 1).sum(), (kept == 2).sum(), (kept == 3).sum()) == (27, 8, 0)
+    kept = largest_components(channels, [2])
+    assert ((kept == 1).sum(), (kept == 2).sum()) == (28, 8)
+    assert np.array_equal(largest_components(channels, []), channels)
 
 
-@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "kept_whole"), [(False, False), (True, True), (["ball"], True), (["rod"], False)]
+)
 def test_the_protocol_decides_on_components(
-    make_site: MakeSite, make_protocol: MakeProtocol, asked: bool
+    make_site: MakeSite, make_protocol: MakeProtocol, asked: bool | list[str], kept_whole: bool
 ) -> None:
     protocol = make_protocol(evaluation={"largest_component": asked})
     case = prepare_site(make_site(labelled=1), protocol).labelled[0]
@@ -191,7 +197,7 @@ def test_the_protocol_decides_on_components(
     speckled[0, 0, 0] = 1.0
     case.__dict__["image"] = speckled
     scan = read_image(case.case.image, case=case.name)
-    assert (predict_label_map(Levels(), protocol, case, scan)[0, 0, 0] == 2) != asked
+    assert (predict_label_map(Levels(), protocol, case, scan)[0, 0, 0] == 2) != kept_whole
 
 
 def test_a_real_network_scores_in_bounds(

@@ -106,6 +106,28 @@ def test_yaml_values_arrive(tmp_path: Path) -> None:
             "study.yaml: patch_voxels: must be multiples of 8 (the networks halve 3 times),"
             " not (64, 60, 16); (64, 56, 16) would do",
         ),
+        *(
+            (
+                f"evaluation: {{largest_component: {given}}}",
+                "study.yaml: evaluation.largest_component: must be true, false or a list of "
+                f"organs, not {python}",
+            )
+            for given, python in (
+                ("rectum", "'rectum'"),
+                ("2", "2"),
+                ("[1]", "[1]"),
+                ("null", "None"),
+                ("{rectum: true}", "{'rectum': True}"),
+            )
+        ),
+        *(
+            (
+                f"evaluation: {{largest_component: [rectum, {second}]}}",
+                "study.yaml: evaluation: largest_component must be true, false or a list of "
+                f"bladder, prostate, rectum, each once, not ['rectum', '{second}']",
+            )
+            for second in ("rectum", "recum")
+        ),
         (
             "patch_voxels: [64, 64, 8]\nnetwork: {architecture: vnet}",
             "study.yaml: patch_voxels: must be multiples of 16 (the networks halve 4 times),"

@@ -13,7 +13,7 @@ from protocol.config.study import StudyProtocol, merged
 from protocol.config.study_file import read_study
 from protocol.planning.budget import Budget, PlanError, machines_of, parse_memory
 from protocol.planning.cost import GIB, step_cost
-from protocol.planning.fingerprint import Fingerprint, Spread
+from protocol.planning.fingerprint import Fingerprint, Share, Spread
 from protocol.planning.plan import plan_study
 from protocol.planning.rules import (
     BATCH_SHARE,
@@ -140,6 +140,17 @@ def test_evidence_decides_on_windows_and_components() -> None:
     assert (evaluation.windows, evaluation.largest_component) == ("body", False)
     whole = plan_study({"A": made_fingerprint()}, AMPLE, BASE).protocol.evaluation
     assert (whole.windows, whole.largest_component) == ("all", True)
+
+
+def test_the_largest_component_is_planned_by_organ() -> None:
+    site = made_fingerprint()
+    organ = site.organs["ball"]
+    pieces = organ.model_copy(update={"one_component": Share(cases=20, holding=15)})
+    torn = site.model_copy(update={"organs": {**site.organs, "vessel": pieces}})
+    base = merged(BASE, {"organs": {"ball": 1, "vessel": 2}})
+    plan = plan_study({"A": torn}, AMPLE, base)
+    assert plan.protocol.evaluation.largest_component == ("ball",)
+    assert "vessel 15/20" in plan.reasons["evaluation.largest_component"]
 
 
 def test_a_site_without_labels_counts_for_the_grid() -> None:

@@ -83,16 +83,20 @@ def test_what_lies_far_off_is_said_with_the_setting_that_may_help() -> None:
     line = only_hint(study(sites))
     assert line == (
         "rectum: 3 of 13 test cases misplaced, ASD 9 mm, HD95 23 mm, DSC 0.83, mean; "
-        "evaluation.largest_component: true drops what lies apart from the largest piece"
+        "with rectum in evaluation.largest_component, what lies apart from its largest piece is "
+        "dropped"
     )
-    kept = study(sites, evaluation={"largest_component": True})
-    assert "is kept already" in only_hint(kept)
+    for kept in (True, ["rectum"]):
+        line = only_hint(study(sites, evaluation={"largest_component": kept}))
+        assert "is kept already" in line
+    other = study(sites, evaluation={"largest_component": ["bladder"]})
+    assert "with rectum in" in only_hint(other)
 
 
 def test_failures_of_none_never_stand_beside_a_large_distance() -> None:
     """A scan's edge is far longer than a heart: 24 mm are no failure, and no segmentation."""
     line = only_hint(study({"A": report(rectum=[STRAY] * 4)}))
-    assert line.startswith("rectum: ASD 24 mm, HD95 90 mm, DSC 0.60, mean; evaluation.largest")
+    assert line.startswith("rectum: ASD 24 mm, HD95 90 mm, DSC 0.60, mean; with rectum in")
     # Failures of too few cases are withheld: the distance is there all the same.
     withheld = replace(sums_of(*[STRAY] * 9, MISSED), failures=FailureCount())
     assert "ASD 24 mm" in only_hint(study({"A": report(rectum=withheld)}))
@@ -103,7 +107,7 @@ def test_what_the_setting_does_is_said_where_it_was_measured() -> None:
     better = only_hint(record, rectum=sums_of(*GOOD, seen(0.8, 2.0)))
     assert better.endswith(
         "measured with evaluation.largest_component: ASD 1 mm, HD95 4 mm, DSC 0.88, mean, none "
-        "failed: set it to true"
+        "failed: name rectum there"
     )
     worse = only_hint(record, rectum=sums_of(*GOOD, BESIDE))
     assert worse.endswith("DSC 0.75, mean: it does not help")

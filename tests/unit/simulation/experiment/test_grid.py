@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from asdnet_models.config import NetworkConfig
+from asdnet_models.network_config import NetworkConfig
 from protocol.config.presets import preset
 from protocol.config.study import ProtocolError
 from simulation.experiment.grid import (
