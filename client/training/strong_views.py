@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.linalg import vector_norm
-from torch.nn.functional import grid_sample, interpolate, pad
+from torch.nn.functional import grid_sample
 
+from client.training.intensities import either_side, intensities_changed
 from protocol.config.study import StudyProtocol
 from protocol.config.training import FLIPS, TrainingConfig, is_flat
 
@@ -78,7 +78,7 @@ def _draw_move(
 ) -> Move:
     """A turn about the axes `turned`, in mm."""
     is_turned, is_scaled = rng.random() < _MOVED, rng.random() < _MOVED
-    scale = _either_side(rng, *_SCALE) if is_scaled else 1.0
+    scale = either_side(rng, *_SCALE) if is_scaled else 1.0
     flipped = [
         axis for axis, flip in enumerate(FLIPS) if flip in training.flips and rng.random() < 0.5
     ]
@@ -102,11 +102,6 @@ def _turn(axis: int, angle: float) -> NDArray[np.float64]:
     matrix[[one, other], [one, other]] = math.cos(angle)
     matrix[one, other], matrix[other, one] = -math.sin(angle), math.sin(angle)
     return matrix
-
-
-def _either_side(rng: np.random.Generator, low: float, high: float) -> float:
-    """Under and over 1 equally often."""
-    return rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
 
 
 def edges_of(moves: Sequence[Move], patch_voxels: Sequence[int]) -> Edges:
@@ -138,7 +133,7 @@ def strong_views(
     spacing = np.array(protocol.spacing_mm)
     fine = [axis for axis in range(3) if spacing[axis] <= _FINE * spacing.min()]
     cuts = zip(image[:, 0], moves, strict=True)
-    views = torch.stack([_intensities(_moved(cut, move), fine, rng) for cut, move in cuts])
+    views = torch.stack([intensities_changed(_moved(cut, move), fine, rng) for cut, move in cuts])
     if label is None:
         return views[:, None], None
     pairs = zip(label[:, 0], moves, strict=True)
@@ -223,67 +218,3 @@ def _between(planes: Tensor, move: Move) -> Tensor:
     share = torch.from_numpy((places - below).astype(np.float32))[:, None, None]
     upper = planes.index_select(0, torch.from_numpy(np.minimum(below + 1, last)))
     return planes.index_select(0, torch.from_numpy(below)).lerp_(upper, share)
-
-
-# ---- intensities --------------------------------------------------------------------------------
-
-
-def _intensities(image: Tensor, fine: Sequence[int], rng: np.random.Generator) -> Tensor:
-    """(X, Y, Z) as nnU-Net changes it, in its order; each change with its probability."""
-    if rng.random() < 0.1:
-        noise = torch.from_numpy(rng.standard_normal(tuple(image.shape), np.float32))
-        image = image + rng.uniform(0, 0.1) * noise
-    if rng.random() < 0.2:
-        image = blurred(image, rng.uniform(0.5, 1.0), fine)
-    if rng.random() < 0.15:
-        image = image * _either_side(rng, 0.75, 1.25)
-    if rng.random() < 0.15:
-        image = contrasted(image, _either_side(rng, 0.75, 1.25))
-    if rng.random() < 0.25:
-        image = coarsened(image, rng.uniform(0.5, 1.0), fine)
-    if rng.random() < 0.1:
-        image = -gamma_changed(-image, _either_side(rng, 0.7, 1.5))
-    if rng.random() < 0.3:
-        image = gamma_changed(image, _either_side(rng, 0.7, 1.5))
-    return image
-
-
-def blurred(image: Tensor, sd_voxels: float, axes: Sequence[int]) -> Tensor:
-    """Gaussian along these axes of (X, Y, Z), cut at three SD; the rim is continued."""
-    reach = math.ceil(3 * sd_voxels)
-    weights = [math.exp(-((n / sd_voxels) ** 2) / 2) for n in range(reach + 1)]
-    total = weights[0] + 2 * sum(weights[1:])
-    for axis in axes:
-        widths = [reach if a == axis else 0 for a in (2, 1, 0) for _ in range(2)]
-        padded = pad(image[None, None], widths, mode="replicate")[0, 0]
-        length = image.shape[axis]
-        image = padded.narrow(axis, reach, length) * (weights[0] / total)
-        for n in range(1, reach + 1):
-            sides = padded.narrow(axis, reach - n, length) + padded.narrow(axis, reach + n, length)
-            image.add_(sides, alpha=weights[n] / total)
-    return image
-
-
-def contrasted(image: Tensor, factor: float) -> Tensor:
-    """Away from the mean or to it, within the range that there was."""
-    low, high = torch.aminmax(image)
-    return torch.lerp(image.mean(), image, factor).clamp_(low, high)
-
-
-def coarsened(image: Tensor, zoom: float, axes: Sequence[int]) -> Tensor:
-    """As if taken with voxels 1 / zoom as large along these axes of (X, Y, Z)."""
-    edges = [max(1, round(n * zoom)) if a in axes else n for a, n in enumerate(image.shape)]
-    few = interpolate(image[None, None], size=edges, mode="nearest-exact")
-    full = interpolate(few, size=list(image.shape), mode="trilinear", align_corners=False)
-    return full[0, 0]
-
-
-def gamma_changed(image: Tensor, gamma: float) -> Tensor:
-    """The power of the range's fraction, at the mean and SD that there were."""
-    low, high = torch.aminmax(image)
-    changed = ((image - low) / (high - low).clamp_min(1e-6)).pow_(gamma)
-    changed -= changed.mean()
-    mean = image.mean()
-    # Of norms, which PyTorch has faster than standard deviations.
-    spread = vector_norm(image - mean) / vector_norm(changed).clamp_min(1e-6)
-    return changed.mul_(spread).add_(mean)
