@@ -123,29 +123,44 @@ def _dealt_to_folds(
     return folds
 
 
-def keep_labels(cases: Sequence[StudyCase], count: int, fold: int, seed: int) -> list[StudyCase]:
+def keep_labels(
+    cases: Sequence[StudyCase], count: int | None, fold: int, seed: int, label_free: int = 0
+) -> list[StudyCase]:
     """Only `count` training cases stay labelled; the others of a site become unlabelled ones.
 
     Their references are withheld.  Sites keep labels in proportion to what they have, which may
-    leave a small one without any; test and validation cases stay as they are.
+    leave a small one without any; test and validation cases stay as they are.  What one seed
+    keeps of a site, it keeps where the site has a larger share, too.
 
     Args:
         cases: With the parts of one fold.
-        count: Labelled training cases of all sites.
+        count: Labelled training cases of all sites; None: all but those of label-free sites.
         fold: Number of the fold; another fold draws anew.
         seed: Another seed draws other cases.
+        label_free: So many sites keep no label: the last ones in name order.
 
     Raises:
-        SplitError: If there are fewer training cases with labels.
+        SplitError: If there are fewer training cases with labels, or no site is left that has any.
     """
+    if count is None and not label_free:
+        return list(cases)
+    names = sorted({case.site for case in cases})
+    with_labels = names[: max(0, len(names) - label_free)]
     by_site: dict[str, list[str]] = defaultdict(list)
     for case in cases:
-        if case.part == "labelled":
+        if case.part == "labelled" and case.site in with_labels:
             by_site[case.site].append(case.name)
     there = sum(len(names) for names in by_site.values())
+    if not there:
+        raise SplitError(
+            f"--label-free {label_free}: leaves no labelled training case at"
+            f" {counted(len(names), 'site')}; give a smaller number"
+        )
+    count = there if count is None else count
     if count > there:
         raise SplitError(
-            f"fold {fold} has {counted(there, 'labelled training case')}, {count} are asked for;"
+            f"fold {fold} has {counted(there, 'labelled training case')}"
+            f"{' at sites that keep labels' if label_free else ''}, {count} are asked for;"
             " lower --training-labels"
         )
     rng = np.random.default_rng([seed, fold, 13])

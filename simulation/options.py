@@ -19,6 +19,8 @@ class CommonOptions:
         labelled: How many cases; None: all, and none is withheld; unlabelled alike.
         sites: Hospitals that cases are dealt to; None: those of `sites_file`, or `usual_sites`.
         sites_file: CSV of case, site, split, group; None: cases are dealt to the sites.
+        training_labels: Labelled training cases that stay so; None: all.
+        label_free: So many sites keep no label, the last ones in name order.
         out: Result folder.
         workers: Processes.
         cache: Made cohorts and preprocessed scans.
@@ -32,6 +34,8 @@ class CommonOptions:
     unlabelled: int | None
     sites: int | None
     sites_file: Path | None
+    training_labels: int | None = None
+    label_free: int = 0
     out: Path
     device: str
     workers: int

@@ -1,7 +1,7 @@
 """Options that `run` and `tables` share, and what follows from them."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from asdnet_models.organs import parse_organs
 from protocol.config import presets
 from protocol.config.presets import PresetName
 from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
 from protocol.config.training import MOST
 from reporting.terminal import user_errors
+from simulation.commands.organs import organs_of, refuse_other_organs
 from simulation.errors import CohortError, SplitError, StudyFolderError
 
 
@@ -102,6 +102,20 @@ class SharedOptions:
             "empty."
         ),
     ] = None
+    training_labels: Annotated[
+        int | None,
+        typer.Option(
+            "--training-labels",
+            "--labels",
+            min=1,
+            help="Only so many training cases stay labelled, drawn by the seed, in proportion to "
+            "the sites; the others are withheld.",
+        ),
+    ] = None
+    label_free: Annotated[
+        int,
+        typer.Option(min=0, help="So many sites keep no label: the last ones in name order."),
+    ] = 0
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
     ] = "auto"
@@ -135,7 +149,7 @@ class SharedOptions:
         self._refuse_contradictions(data, option)
         organs = organs_of(data, self.organs, option, self.study)
         if self.organs is None and organs is not None:
-            _refuse_other_organs(self.study, organs)
+            refuse_other_organs(self.study, organs)
         return {
             "preset": self.preset_name,
             "protocol": base_protocol(
@@ -153,6 +167,8 @@ class SharedOptions:
             "unlabelled": self.unlabelled,
             "sites": self.sites,
             "sites_file": self.sites_file,
+            "training_labels": self.training_labels,
+            "label_free": self.label_free,
             "device": self.device,
             "workers": self.workers or os.cpu_count() or 1,
             "cache": self.cache,
@@ -231,69 +247,3 @@ def base_protocol(
     if steps:
         content["training"]["local_steps"] = steps
     return StudyProtocol.model_validate(content)
-
-
-def organs_of(
-    data: Path | None, organs: str | None, option: str, study: Path | None = None
-) -> dict[str, int] | None:
-    """The label values of a folder: by --organs, its dataset.json, PROMISE12's, or the study's.
-
-    Returns:
-        None for the phantom, whose organs are fixed.
-
-    Raises:
-        ProtocolError: If they are missing, not valid, given for the phantom, or others than
-            dataset.json says.
-        ScanError: If dataset.json is needed and says no organs.
-    """
-    from client.data.folder.dataset_json import read_dataset_json
-    from simulation.layouts import PROMISE12_ORGANS, is_promise12
-
-    if data is None:
-        if organs is not None:
-            raise ProtocolError(f"--organs: goes with {option}; the phantom's organs are fixed")
-        return None
-    if organs is None and is_promise12(data):
-        return dict(PROMISE12_ORGANS)
-    described = read_dataset_json(data)
-    if organs is None and described is not None:
-        return described.organs()
-    if organs is None:
-        written = _organs_in(study)
-        if written is None:
-            raise ProtocolError(
-                f"{option}: needs --organs with the label values of that folder, as "
-                "anterior=1,posterior=2, a --study that names them, or a dataset.json that says "
-                "them"
-            )
-        return written
-    try:
-        given = parse_organs(organs)
-    except ValueError as error:
-        raise ProtocolError(f"--organs: {error}") from None
-    if described is not None and (said := described.contradiction(given)):
-        raise ProtocolError(
-            f"--organs: says {_listed(given)}, but {data / 'dataset.json'} says {said}; look into "
-            "the label maps, give --organs that are right, and correct dataset.json or take it away"
-        )
-    return given
-
-
-def _refuse_other_organs(study: Path | None, organs: dict[str, int]) -> None:
-    """A study's file may name the organs too; without --organs nobody has said which are meant."""
-    written = _organs_in(study)
-    if written is not None and written != organs:
-        raise ProtocolError(
-            f"{study}: organs are {_listed(written)}, the folder's are {_listed(organs)}; "
-            "make them equal, or say by --organs which are meant"
-        )
-
-
-def _organs_in(study: Path | None) -> dict[str, int] | None:
-    """The organs that a study's file names; None where it leaves them out."""
-    content = read_study(study) if study else None
-    return dict(content.organs) if content and "organs" in content.model_fields_set else None
-
-
-def _listed(organs: Mapping[str, int]) -> str:
-    return ",".join(f"{name}={value}" for name, value in organs.items())

@@ -61,12 +61,6 @@ class TablesCommand(SharedOptions):
         str,
         typer.Option(metavar="phantom|FOLDER", help="As --data of run; or phantoms."),
     ] = "phantom"
-    training_labels: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Only so many training cases stay labelled, the others are withheld."
-        ),
-    ] = None
     settings: Annotated[
         str,
         typer.Option(
@@ -169,7 +163,6 @@ def _options(given: TablesCommand, folder: Path) -> "ExperimentOptions":
     )
     return ExperimentOptions(
         **decided,
-        training_labels=given.training_labels,
         methods=_as_asked(methods, given.attention),
         optional=frozenset(methods.keys() - own.keys() if given.rows is None else ()),
         settings=settings,

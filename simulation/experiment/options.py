@@ -43,10 +43,8 @@ class ExperimentOptions(CommonOptions):
     Attributes:
         optional: Methods that nobody has named: left out where the study does not allow them.
         compared: Methods that are trained in all the settings.
-        training_labels: Labelled training cases that stay so; None: all.
     """
 
-    training_labels: int | None
     methods: Mapping[str, Method]
     settings: tuple[Setting, ...]
     compared: tuple[str, ...]

@@ -156,6 +156,9 @@ def _cohort(options: ExperimentOptions, console: Console) -> tuple[list[StudyCas
         "sites": len({case.site for case in cases}),
         "training_labels": options.training_labels,
     }
+    # An older experiment, which does not say it, goes on.
+    if options.label_free:
+        cohort["label_free"] = options.label_free
     return cases, cohort
 
 
@@ -207,9 +210,7 @@ def _parts(
 ) -> list[StudyCase]:
     """The fold's parts; which training cases keep their labels is drawn by the run's seed."""
     parts = choose_fold(cases, fold, split_seed)
-    if options.training_labels is None:
-        return parts
-    return keep_labels(parts, options.training_labels, fold, seed)
+    return keep_labels(parts, options.training_labels, fold, seed, options.label_free)
 
 
 def _train(ready: _Prepared, console: Console) -> bool:

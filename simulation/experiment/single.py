@@ -38,7 +38,7 @@ from simulation.experiment.scoring import (
 from simulation.experiment.single_result import Outcome, added, result_json, write_tables
 from simulation.experiment.single_summary import print_summary
 from simulation.experiment.store import CaseRow
-from simulation.folds import choose_fold, refuse_needless_folds, refuse_unscored
+from simulation.folds import choose_fold, keep_labels, refuse_needless_folds, refuse_unscored
 from simulation.layouts import StudyCase
 from simulation.partial_labels import check_choice
 from simulation.planning import plan_cohort, write_plan
@@ -122,12 +122,18 @@ def _cases(options: RunOptions, console: Console) -> tuple[list[StudyCase], dict
     cohort |= {"fold": options.fold}
     if options.hidden:
         cohort["hidden"] = {site: sorted(names) for site, names in options.hidden.items()}
+    if options.training_labels is not None:
+        cohort["training_labels"] = options.training_labels
+    if options.label_free:
+        cohort["label_free"] = options.label_free
     if options.left_out:
         cohort["left_out"] = sorted(options.left_out)
     sites = {case.site for case in cases}
     check_choice(options.hidden, options.left_out, sites, options.protocol.organ_names)
     refuse_needless_folds(cases, [options.fold], "--fold")
-    parts = choose_fold(cases, options.fold, options.protocol.seed)
+    seed = options.protocol.seed
+    parts = choose_fold(cases, options.fold, seed)
+    parts = keep_labels(parts, options.training_labels, options.fold, seed, options.label_free)
     refuse_unscored(parts, options.left_out)
     return parts, cohort
 

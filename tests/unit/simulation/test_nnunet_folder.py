@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from client.data.errors import ScanError
 from client.data.folder.layout import find_cases
 from protocol.config.study import ProtocolError, StudyProtocol
-from simulation.commands.options import SharedOptions, organs_of
+from simulation.commands.options import SharedOptions
+from simulation.commands.organs import organs_of
 from simulation.errors import SplitError
 from simulation.folds import choose_fold
 from simulation.layouts import find_files, read_cohort

@@ -11,7 +11,7 @@ from client.data.files.image_io import read_image
 from client.data.folder.layout import find_cases
 from client.data.labels.label_file import read_label_map
 from protocol.config.study import ProtocolError
-from simulation.commands.options import organs_of
+from simulation.commands.organs import organs_of
 from simulation.errors import SplitError
 from simulation.folds import choose_fold
 from simulation.layouts import read_cohort

@@ -151,6 +151,28 @@ def test_scarce_labels_depend_on_seed_and_fold_alone() -> None:
         keep_labels(parts, 36, 1, 1)
 
 
+def test_the_last_sites_keep_no_label_where_they_are_to_be_label_free() -> None:
+    parts = choose_fold(made_cases(), 1, 1)
+    # F has none of its own, E loses its five.
+    free = keep_labels(parts, None, 1, 1, label_free=2)
+    labelled = {case.name for case in free if case.part == "labelled"}
+    assert {name[0] for name in labelled} == set("ABCD")
+    assert labelled == {c.name for c in parts if c.part == "labelled" and c.site in "ABCD"}
+    withheld = [case for case in free if case.site == "E" and case.part == "unlabelled"]
+    assert withheld and all(c.label is None and c.reference is not None for c in withheld)
+    # The scarcest labels go to the others, and are among those that are kept of more.
+    few, more = (
+        {c.name for c in keep_labels(parts, n, 1, 1, label_free=2) if c.part == "labelled"}
+        for n in (4, 8)
+    )
+    assert len(few) == 4 and few < more < labelled
+    with pytest.raises(SplitError, match="at sites that keep labels, 35 are asked for"):
+        keep_labels(parts, 35, 1, 1, label_free=2)
+    for number in (6, 9):
+        with pytest.raises(SplitError, match=f"--label-free {number}: leaves no labelled"):
+            keep_labels(parts, None, 1, 1, label_free=number)
+
+
 def info(protocol: StudyProtocol, **changes: object) -> ExperimentInfo:
     content = {
         "command": "asdnet-sim tables",
