@@ -18,6 +18,10 @@ app = CommandGroup(
         "audit": ("client.commands.audit:audit", "Report what has come and what has left."),
         "predict": ("client.commands.predict:predict", "Segment scans with a trained model."),
         "score": ("client.commands.score:score", "Compare a label map with its reference."),
+        "next-to-label": (
+            "client.commands.next_to_label:next_to_label",
+            "List the unlabelled scans, first those to be labelled next.",
+        ),
     },
     private=True,
 )
