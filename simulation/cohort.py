@@ -1,5 +1,6 @@
 """Finds the cases of a command: a folder's, or those of the phantom cohort, which is made first."""
 
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -8,11 +9,19 @@ from rich.progress import Progress
 from protocol.config.presets import PresetName
 from protocol.wording import counted
 from simulation.errors import SplitError
+from simulation.experiment.benchmarks import Benchmark
 from simulation.experiment.preparation import faults_of
-from simulation.layouts import StudyCase, choose_cases, find_files, read_cohort
+from simulation.layouts import (
+    CohortFiles,
+    StudyCase,
+    choose_cases,
+    find_files,
+    labelled_case,
+    read_cohort,
+)
 from simulation.options import CommonOptions
 from simulation.sites_file import assigned_cases, assignment_digest
-from simulation.split import SIX_SITES, deal_to_sites
+from simulation.split import SIX_SITES, deal_evenly, deal_to_sites
 
 _PHANTOM_SEED = 2018
 _PHANTOM_VOXEL_MM: dict[PresetName, float] = {
@@ -46,6 +55,8 @@ def find_cohort(options: CommonOptions, console: Console) -> tuple[list[StudyCas
         # Those cases that have their files are read too: every fault at once.
         faults = faults_of(files.cases, options.protocol, options.workers, console)
         raise SplitError("\n".join(dict.fromkeys([*files.mistakes, *faults])))
+    if options.benchmark is not None:
+        return _benchmark(options.benchmark, options, files, console)
     if options.sites_file is not None:
         cases = assigned_cases(options.sites_file, files)
         return cases, {"kind": "folder", "sites_file": assignment_digest(cases)}
@@ -61,6 +72,30 @@ def find_cohort(options: CommonOptions, console: Console) -> tuple[list[StudyCas
             soft_wrap=True,
         )
     return dealt, {"kind": "folder"}
+
+
+def _benchmark(
+    benchmark: Benchmark, options: CommonOptions, files: CohortFiles, console: Console
+) -> tuple[list[StudyCase], dict[str, Any]]:
+    """Every case has its part by its name; both parts are dealt to the sites evenly."""
+    if files.pool:
+        raise SplitError(
+            f"{options.data}: benchmark {benchmark.name} has no imagesUn/; take the"
+            f" {counted(len(files.pool), 'scan')} in it away"
+        )
+    tested = benchmark.test_names([*files.images])
+    cases = [
+        replace(
+            labelled_case(files, name, ""),
+            part="test" if name in tested else "labelled",
+            fixed=True,
+        )
+        for name in files.images
+    ]
+    if note := benchmark.note(options.training_labels):
+        console.print(note, highlight=False, soft_wrap=True)
+    dealt = deal_evenly(cases, options.sites or benchmark.sites, options.protocol.seed)
+    return dealt, {"kind": "folder", "benchmark": benchmark.name}
 
 
 def _phantom(options: CommonOptions, console: Console) -> tuple[list[StudyCase], dict[str, Any]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from protocol.config.presets import PresetName
 from protocol.config.study import StudyProtocol
+from simulation.experiment.benchmarks import Benchmark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class CommonOptions:
         labelled: How many cases; None: all, and none is withheld; unlabelled alike.
         sites: Hospitals that cases are dealt to; None: those of `sites_file`, or `usual_sites`.
         sites_file: CSV of case, site, split, group; None: cases are dealt to the sites.
+        benchmark: Says the parts of a folder's cases, instead of the folds.
         training_labels: Labelled training cases that stay so; None: all.
         label_free: So many sites keep no label, the last ones in name order.
         out: Result folder.
@@ -34,6 +36,7 @@ class CommonOptions:
     unlabelled: int | None
     sites: int | None
     sites_file: Path | None
+    benchmark: Benchmark | None = None
     training_labels: int | None = None
     label_free: int = 0
     out: Path

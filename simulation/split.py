@@ -90,6 +90,29 @@ def deal_to_sites(cases: Sequence[StudyCase], sites: int | None, seed: int) -> l
     return sorted(dealt, key=lambda case: (case.site, case.part, case.name))
 
 
+def deal_evenly(cases: Sequence[StudyCase], sites: int, seed: int) -> list[StudyCase]:
+    """Cases of each part, shuffled by the seed, to this many sites in turn.
+
+    Raises:
+        SplitError: If there are fewer cases of a part than sites.
+    """
+    rng = np.random.default_rng([seed, 7])
+    dealt: list[StudyCase] = []
+    for part in sorted({case.part for case in cases}):
+        of_part = sorted((c for c in cases if c.part == part), key=lambda case: case.name)
+        if len(of_part) < sites:
+            raise SplitError(
+                f"{counted(len(of_part), f'{part} case')} for {counted(sites, 'site')}; lower"
+                " --sites"
+            )
+        order = rng.permutation(len(of_part))
+        dealt += [
+            replace(of_part[index], site=_SITE_NAMES[turn % sites])
+            for turn, index in enumerate(order)
+        ]
+    return sorted(dealt, key=lambda case: (case.site, case.part, case.name))
+
+
 def usual_sites(cases: Sequence[StudyCase]) -> int:
     """Six, or fewer where they would have under five labelled cases each on average; two at least.
 

@@ -16,6 +16,7 @@ from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.wording import counted
 from reporting.terminal import make_console
 from simulation.commands.options import SharedOptions, simulation_errors
+from simulation.experiment.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 from simulation.experiment.methods import Method
 from simulation.experiment.plan import (
     COMPARED_METHODS,
@@ -26,10 +27,13 @@ from simulation.experiment.plan import (
     named_methods,
 )
 from simulation.experiment.store import SETTINGS
+from simulation.folds import FOLDS
 from simulation.supervision import Stopped, stop_on_signals
 
 if TYPE_CHECKING:
     from simulation.experiment.options import ExperimentOptions
+
+_LABELS = "; ".join(f"{b.name}: {', '.join(map(str, b.labels))}" for b in BENCHMARKS.values())
 
 Attention = Literal["literal", "normalised", "off"]
 
@@ -61,6 +65,15 @@ class TablesCommand(SharedOptions):
         str,
         typer.Option(metavar="phantom|FOLDER", help="As --data of run; or phantoms."),
     ] = "phantom"
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(BENCHMARKS),
+            help="A published split of that data set, in --cohort FOLDER, and the study that "
+            "trains on it; the last round's model is judged. Goes with --labels "
+            f"({_LABELS}; else all), --sites and --label-free.",
+        ),
+    ] = None
     settings: Annotated[
         str,
         typer.Option(
@@ -76,7 +89,10 @@ class TablesCommand(SharedOptions):
             help="Rows that are trained in all settings; the others federated only.",
         ),
     ] = ",".join(COMPARED_METHODS)
-    folds: Annotated[int, typer.Option(help="The first so many of five folds.")] = 5
+    folds: Annotated[
+        int | None,
+        typer.Option(help="The first so many of five folds; else all. A benchmark has one."),
+    ] = None
     seeds: Annotated[int, typer.Option(help="Repetitions of everything.")] = 3
     attention: Annotated[
         Attention | None,
@@ -145,7 +161,7 @@ def _options(given: TablesCommand, folder: Path) -> "ExperimentOptions":
             mistakes.append(str(error))
             return None
 
-    decided = valid(given.decided, data, "--cohort", start=as_paper)
+    decided = valid(_decided, given, data)
     read = valid(read_own_methods, given.own_rows) if given.own_rows else {}
     own: Mapping[str, Method] = read or {}
     methods = valid(choose_methods, given.tables, given.rows, own)
@@ -153,13 +169,17 @@ def _options(given: TablesCommand, folder: Path) -> "ExperimentOptions":
     compared = (
         None if read is None else valid(named_methods, given.settings_rows, "--settings-rows", own)
     )
-    folds, seeds = valid(choose_folds, given.folds), valid(choose_seeds, given.seeds)
+    number = given.folds if given.folds is not None else 1 if given.benchmark else FOLDS
+    folds, seeds = valid(choose_folds, number), valid(choose_seeds, given.seeds)
     if mistakes:
         raise ProtocolError("\n".join(mistakes))
     assert decided is not None and methods is not None and settings is not None
     assert compared is not None and folds is not None and seeds is not None
     decided["protocol"] = _with_attention(
-        decided["protocol"], given.attention, given.preset_name, own=given.study is not None
+        decided["protocol"],
+        given.attention,
+        given.preset_name,
+        own=bool(given.study or given.benchmark),
     )
     return ExperimentOptions(
         **decided,
@@ -171,6 +191,42 @@ def _options(given: TablesCommand, folder: Path) -> "ExperimentOptions":
         seeds=seeds,
         out=folder,
     )
+
+
+def _benchmark(given: TablesCommand) -> Benchmark | None:
+    """The benchmark that was asked for.
+
+    Raises:
+        ProtocolError: There is none of that name, or it says what other options say; all of them.
+    """
+    if given.benchmark is None:
+        return None
+    benchmark = find_benchmark(given.benchmark)
+    mistakes = [
+        f"--{name.replace('_', '-')}: has no effect beside --benchmark, which says it; give one of"
+        " the two"
+        for name in ("preset", "organs", "sites_file", "labelled", "unlabelled")
+        if getattr(given, name) is not None
+    ]
+    if given.cohort == "phantom":
+        mistakes.append(f"--benchmark {benchmark.name}: needs --cohort with that data set's folder")
+    if mistakes:
+        raise ProtocolError("\n".join(mistakes))
+    return benchmark
+
+
+def _decided(given: TablesCommand, data: Path | None) -> dict[str, Any]:
+    """The options that all simulations share, of a benchmark where there is one."""
+    benchmark = _benchmark(given)
+    if benchmark is None:
+        return given.decided(data, "--cohort", start=as_paper)
+    organs = ",".join(f"{name}={value}" for name, value in benchmark.organs.items())
+    named = replace(given, organs=organs)
+    own = given.study is not None
+    decided = named.decided(
+        data, "--cohort", start=as_paper if own else lambda _: benchmark.protocol
+    )
+    return decided | {"fixed_grid": True, "benchmark": benchmark}
 
 
 def _as_asked(methods: Mapping[str, Method], attention: Attention | None) -> dict[str, Method]:
@@ -186,7 +242,7 @@ def _as_asked(methods: Mapping[str, Method], attention: Attention | None) -> dic
 def _with_attention(
     base: StudyProtocol, attention: Attention | None, preset: PresetName, *, own: bool
 ) -> StudyProtocol:
-    """The form of Eq. 2 in the rows that have it; a study's own file keeps its own."""
+    """The form of Eq. 2 in the rows that have it; a study's file or a benchmark keeps its own."""
     if attention is None and own:
         return base
     usual: Attention = "literal" if preset == "paper" else "normalised"

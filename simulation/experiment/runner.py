@@ -5,14 +5,16 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
+from client.data.case import Part
 from client.data.errors import ScanError
 from client.data.hashing import content_hash
 from protocol.config.study import ProtocolError, StudyProtocol
@@ -98,6 +100,8 @@ def list_runs(options: ExperimentOptions, console: Console) -> None:
             begun_before(options.out, _info(ready))
         with tempfile.TemporaryDirectory() as folder:
             _check(ready, Path(folder) / "check", console)
+        if options.training_labels is not None or options.label_free:
+            console.print(_site_counts(ready), highlight=False, soft_wrap=True)
     runs = options.runs
     done = complete(options.out, runs)
     for key in runs:
@@ -121,6 +125,16 @@ def _prepared(options: ExperimentOptions, console: Console) -> _Prepared:
         jobs=[_job(options, protocol, cases, key) for key in options.runs],
         parts=_parts(options, protocol.seed, cases, options.folds[0], options.seeds[0]),
     )
+
+
+def _site_counts(ready: _Prepared) -> str:
+    """How many cases of each part a site has in the first run."""
+    counts = Counter((case.site, case.part) for case in ready.parts)
+    sites = [
+        f"{site} " + " + ".join(str(counts[site, part]) for part in get_args(Part))
+        for site in sorted({case.site for case in ready.parts})
+    ]
+    return f"cases by site ({' + '.join(get_args(Part))}): {', '.join(sites)}"
 
 
 def _possible(
