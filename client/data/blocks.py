@@ -29,7 +29,7 @@ from pydantic import Field
 
 from asdnet_models.fields import Frozen
 from client.data.case import Case, Part
-from client.data.dataset import BOX
+from client.data.dataset import BOX, EXPECTED
 from client.data.hashing import content_hash
 from protocol.config.site import SiteConfig
 from protocol.files import write_text
@@ -83,15 +83,21 @@ def released_file(config: SiteConfig) -> Path:
 
 
 def counted(
-    case: Case, voxel_hash: str, organ_hashes: Mapping[str, str], *, boxed: bool
+    case: Case,
+    voxel_hash: str,
+    organ_hashes: Mapping[str, str],
+    *,
+    boxed: bool,
+    stands_in: bool = False,
 ) -> Counted:
-    """A case as it counts in what leaves: in the organs' scores, or in the organ box.
+    """A case as it counts in what leaves: in the organs' scores, in the organ box, in neither.
 
     Args:
         case: At the site.
         voxel_hash: Of what its scan shows.
         organ_hashes: By organ that is annotated, of where it is; "": absent.
         boxed: Whether its organ box counts.
+        stands_in: Whether it is an unlabelled scan whose expected DSC stand in for scores.
     """
     ids: dict[str, str] = {}
     if case.part in _SCORED:
@@ -99,11 +105,29 @@ def counted(
         ids = {o: _digest(voxel_hash, mask or f"no {o}") for o, mask in organ_hashes.items()}
     elif case.part == "labelled" and boxed and case.label:
         ids = {BOX: _digest(voxel_hash, f"box {content_hash(case.label)}")}
+    elif stands_in:
+        ids = {EXPECTED: expected_id(voxel_hash)}
     return Counted(part=case.part, ids=ids)
+
+
+def expected_id(voxel_hash: str) -> str:
+    """What an unlabelled scan is known by in the expected DSC."""
+    return _digest(voxel_hash, "expected")
 
 
 def _digest(scan: str, shown: str) -> str:
     return hashlib.sha256(f"{scan}\n{shown}".encode()).hexdigest()
+
+
+def released_blocks(config: SiteConfig) -> list[Block]:
+    """The blocks of all that has ever left.
+
+    Raises:
+        CohortFileError: They cannot be read.
+    """
+    file = released_file(config)
+    before = read_kept(file, _Released).blocks if file.exists() else ()
+    return [frozenset(block) for block in before]
 
 
 def plan_release(config: SiteConfig, cases: Iterable[Counted]) -> Release:
@@ -112,9 +136,7 @@ def plan_release(config: SiteConfig, cases: Iterable[Counted]) -> Release:
     Raises:
         CohortFileError: The site's blocks cannot be read.
     """
-    file, fewest = released_file(config), config.min_cases_reported
-    before = read_kept(file, _Released).blocks if file.exists() else ()
-    blocks = [frozenset(block) for block in before]
+    blocks, fewest = released_blocks(config), config.min_cases_reported
     groups: dict[tuple[str, Part], set[str]] = {}
     for case in cases:
         for what, id_ in case.ids.items():
@@ -152,6 +174,8 @@ def release(blocks: Sequence[Block], cases: Block, fewest: int) -> tuple[list[Bl
 def _noun(what: str, part: Part) -> str:
     if what.startswith(FINGERPRINT):
         return f"the {what}"
+    if what == EXPECTED:
+        return "the expected scores of unlabelled scans"
     return "the organ box" if what == BOX else f"{part} scores of {what}"
 
 

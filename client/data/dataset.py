@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 PseudoLabels = Mapping[str, NDArray[np.uint8]]
 
 
-# The sum of organ boxes, among the quantities that are organs by name.
-BOX = ""
+# The sum of organ boxes, and the DSC that are expected of unlabelled scans, among the quantities
+# that are organs by name.
+BOX, EXPECTED = "", ".expected"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,9 @@ class SiteData:
     Attributes:
         refused: What is not used, and why; the site's own affair but for how many by rule.
         excluded: How many cases the site's file leaves out.
-        released: By quantity (an organ, or BOX), cache keys of the cases that may stand behind what
-            leaves, in blocks that leave whole or not at all (`blocks.py`); None: all, as one block.
+        released: By quantity (an organ, BOX or EXPECTED), cache keys of the cases that may stand
+            behind what leaves, in blocks that leave whole or not at all (`blocks.py`); None: all,
+            as one block, but no unlabelled scans.
     """
 
     labelled: tuple[CachedCase, ...]
@@ -68,6 +70,12 @@ class SiteData:
             refused={},
             excluded=self.excluded,
         )
+
+    def standing_in(self) -> list[list[CachedCase]]:
+        """Unlabelled scans whose expected DSC stand in for scores, block by block."""
+        if self.released is None:
+            return []
+        return self.blocks(EXPECTED, self.unlabelled)
 
     def blocks(self, quantity: str, cases: Sequence[CachedCase]) -> list[list[CachedCase]]:
         """Those of a part's cases that may stand behind a quantity, block by block."""

@@ -15,13 +15,20 @@ from asdnet_models.inference.predictor import labels_on_scan
 from asdnet_models.inference.sliding_window import segment_volume, trust_volume
 from asdnet_models.metrics import OrganScore, score_label_maps
 from asdnet_models.networks import build_confidence, build_segmenter, load_weights
-from asdnet_models.reliability import BINS, LOWEST, SCORES, STEP, Reliability, TrustScore
+from asdnet_models.reliability import SCORES, Reliability, TrustScore
 from asdnet_models.sums import OrganSums
 from client.data.cache import CachedCase
 from client.data.dataset import SiteData
+from client.training.map_scores import (
+    Expected,
+    expected_scores,
+    organ_reliability,
+    sums_beside,
+    sums_of_scans,
+)
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.wire.reports import EvaluationReport
+from protocol.wire.reports import EvaluationReport, ExpectedSums
 from protocol.wire.small_groups import merged_bins, score_sums
 from protocol.wire.weights import Weights
 
@@ -61,7 +68,8 @@ def evaluate_site(
 
     What stands on fewer cases than the site's `min_cases_reported` is empty
     (`protocol/wire/small_groups.py`).  Given D's weights, its map and the softmax are held against
-    correctness on the validation cases.
+    correctness on the validation cases.  A site that has no case to score says what the maps expect
+    of the DSC of some unlabelled scans.
     """
     started = time.perf_counter()
     segmenter = load_segmenter(config, protocol, weights)
@@ -78,15 +86,35 @@ def evaluate_site(
             ]
             for organ in protocol.organ_names
         }
-        judge = confidence if part == "validation" else None
-        measured = _measured(segmenter, judge, protocol, cases, blocks)
+        judged = part == "validation"
+        measured = _measured(segmenter, confidence, protocol, cases, blocks, judged=judged)
         parts[part] = _part_sums(measured, blocks, config.min_cases_reported)
+    scans = _of_scans(segmenter, confidence, protocol, data, config.min_cases_reported)
     return EvaluationReport(
         seconds=time.perf_counter() - started,
         cases={part: sums.cases for part, sums in parts.items()},
         scores={part: sums.scores for part, sums in parts.items()},
         reliability=parts["validation"].reliability,
+        expected=scans or parts["validation"].expected,
     )
+
+
+def _of_scans(
+    segmenter: nn.Module,
+    confidence: nn.Module | None,
+    protocol: StudyProtocol,
+    data: SiteData,
+    fewest: int,
+) -> Mapping[TrustScore, Mapping[str, ExpectedSums]]:
+    def expected(case: CachedCase) -> Expected:
+        probabilities = predict_on_grid(segmenter, protocol, case)
+        maps = trust_maps(confidence, probabilities, protocol, case)
+        return expected_scores(probabilities, maps, protocol.organ_names)
+
+    blocks = [
+        [expected(case) for case in block] for block in data.standing_in() if len(block) >= fewest
+    ]
+    return sums_of_scans(blocks, protocol.organ_names, fewest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +123,7 @@ class _Measured:
 
     organs: Mapping[str, OrganScore]
     reliability: Mapping[TrustScore, Mapping[str, Reliability]]
+    expected: Expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +133,7 @@ class _PartSums:
     cases: int
     scores: Mapping[str, OrganSums]
     reliability: Mapping[TrustScore, Reliability]
+    expected: Mapping[TrustScore, Mapping[str, ExpectedSums]]
 
 
 Blocks = Mapping[str, Sequence[Sequence[CachedCase]]]
@@ -115,8 +145,13 @@ def _measured(
     protocol: StudyProtocol,
     cases: Sequence[CachedCase],
     blocks: Blocks,
+    *,
+    judged: bool,
 ) -> dict[str, _Measured]:
-    """By cache key, what each case that may be reported scores in the organs that may be."""
+    """By cache key, what each case that may be reported scores in the organs that may be.
+
+    The maps are looked at where they are `judged`, against correctness where D is among them.
+    """
     measured: dict[str, _Measured] = {}
     channel = {organ: number for number, organ in enumerate(protocol.organ_names, 1)}
     for case in cases:
@@ -125,14 +160,16 @@ def _measured(
             continue
         probabilities = predict_on_grid(segmenter, protocol, case)
         scores = score_probabilities(probabilities, protocol, case)
-        maps = {} if confidence is None else trust_maps(confidence, probabilities, protocol, case)
+        maps = trust_maps(confidence, probabilities, protocol, case) if judged else {}
         channels = {organ: channel[organ] for organ in organs}
         measured[case.key] = _Measured(
             organs=only_organs(scores, organs).organs,
             reliability={
                 score: organ_reliability(trust, probabilities, case, channels)
                 for score, trust in maps.items()
+                if confidence is not None
             },
+            expected=expected_scores(probabilities, maps, protocol.organ_names) if judged else {},
         )
     return measured
 
@@ -153,7 +190,17 @@ def _part_sums(measured: Mapping[str, _Measured], blocks: Blocks, fewest: int) -
                 # Each organ and block by itself: none can be told apart by subtracting others.
                 counts = [case.reliability[score][organ] for case in block]
                 reliability[score] += merged_bins(counts, fewest)
-    return _PartSums(cases=len(scored), scores=sums, reliability=reliability)
+    return _PartSums(
+        cases=len(scored),
+        scores=sums,
+        reliability=reliability,
+        expected=sums_beside(
+            blocks,
+            {key: case.expected for key, case in measured.items()},
+            {key: case.organs for key, case in measured.items()},
+            fewest,
+        ),
+    )
 
 
 def only_organs(scores: CaseScores, organs: Collection[str]) -> CaseScores:
@@ -210,42 +257,17 @@ def _volume(case: CachedCase, device: torch.device) -> Tensor:
 
 
 def trust_maps(
-    confidence: nn.Module, probabilities: Tensor, protocol: StudyProtocol, case: CachedCase
+    confidence: nn.Module | None,
+    probabilities: Tensor,
+    protocol: StudyProtocol,
+    case: CachedCase,
 ) -> dict[TrustScore, Tensor]:
-    """M and the maximum softmax, by name, each (1, 1, X, Y, Z) on the study's grid."""
-    volume = _volume(case, probabilities.device)
-    trust = trust_volume(confidence, probabilities, volume, protocol)
-    return {"confidence": trust, "softmax": probabilities.amax(1, keepdim=True)}
-
-
-def organ_reliability(
-    score: Tensor, probabilities: Tensor, case: CachedCase, channels: Mapping[str, int]
-) -> dict[str, Reliability]:
-    """Right and wrong voxels of what was predicted as each organ, by bin of the score's log-odds.
-
-    Args:
-        score: (1, 1, X, Y, Z), in [0, 1].
-        probabilities: S's, (1, C, X, Y, Z).
-        case: Whose label is the truth.
-        channels: Of organs that are annotated in the case.  Whether a voxel that was predicted as
-            another one is right, nobody knows, and it is not counted.
-    """
-    assert case.label is not None
-    predicted = probabilities.argmax(1)[0].cpu().numpy()
-    log_odds = torch.logit(score[0, 0].double(), eps=1e-6).cpu().numpy()
-    number = np.clip(np.floor((log_odds - LOWEST) / STEP), 0, BINS - 1).astype(int)
-    right = predicted == np.asarray(case.label)
-
-    def counts(voxels: NDArray[np.bool_]) -> tuple[int, ...]:
-        return tuple(np.bincount(number[voxels], minlength=BINS).tolist())
-
-    return {
-        organ: Reliability(
-            right=counts((predicted == channel) & right),
-            wrong=counts((predicted == channel) & ~right),
-        )
-        for organ, channel in channels.items()
-    }
+    """M, where there is a D, and the maximum softmax, each (1, 1, X, Y, Z) on the study's grid."""
+    softmax: dict[TrustScore, Tensor] = {"softmax": probabilities.amax(1, keepdim=True)}
+    if confidence is None:
+        return softmax
+    trust = trust_volume(confidence, probabilities, _volume(case, probabilities.device), protocol)
+    return {"confidence": trust, "softmax": softmax["softmax"]}
 
 
 def label_map_on_scan(

@@ -8,7 +8,14 @@ from asdnet_models.reliability import Reliability
 from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
 from protocol.wire.metrics import BOX, HIGHEST, MAX_VOXELS, annotated_name, loss_range
-from protocol.wire.reports import EVALUATED_PARTS, EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.reports import (
+    EVALUATED_PARTS,
+    EXPECTED_PARTS,
+    EvaluationReport,
+    ExpectedSums,
+    SiteFacts,
+    TrainReport,
+)
 from protocol.wire.weights import MessageError
 
 # Sums of floats depend on their order.
@@ -90,6 +97,10 @@ def consistent_evaluation(report: EvaluationReport) -> EvaluationReport:
                 )
             for name, total in totals.items():
                 _check_scores(f"{location}/{name}/{organ}", total, HIGHEST[name])
+    for score, of_organ in report.expected.items():
+        for organ, expected in of_organ.items():
+            true = report.scores["validation"][organ].dsc
+            _check_expected(f"evaluate reply: expected/{score}/{{}}/{organ}", expected, true)
     for score, counts in report.reliability.items():
         if _voxels(counts) > report.cases["validation"] * MAX_VOXELS:
             raise MessageError(
@@ -133,3 +144,20 @@ def _check_scores(location: str, total: ScoreSum, highest: float) -> None:
             f"{location}: {of_values:g} and {of_squares:g} are no sum and sum of squares of "
             f"{count} values from 0 to {highest:g}"
         )
+
+
+def _check_expected(location: str, expected: ExpectedSums, true: ScoreSum) -> None:
+    """Sums of DSC, and of products that are at most either of them (e t <= min(e, t)).
+
+    (sum e t)^2 <= sum e^2 sum t^2 (Cauchy-Schwarz).
+    """
+    for part in EXPECTED_PARTS:
+        _check_scores(location.format(part), getattr(expected, part), 1.0)
+    own, products = expected.validation, expected.products
+    location = location.format("validation")
+    if own.count not in (0, true.count):
+        raise MessageError(f"{location}: is of {own.count} cases, the DSC of {true.count}")
+    of_squares = own.sum_of_squares * true.sum_of_squares
+    at_most = ((products, own.sum), (products, true.sum), (products * products, of_squares))
+    if any(value > bound * (1 + _RELATIVE) + _RELATIVE * own.count for value, bound in at_most):
+        raise MessageError(f"{location}: {products:g} is no sum of products of these and the DSC")

@@ -10,7 +10,13 @@ from dataclasses import replace
 from asdnet_models.sums import FailureCount, OrganSums, ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
 from protocol.planning.fingerprint import Fingerprint
-from protocol.wire.reports import EVALUATED_PARTS, EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.reports import (
+    EVALUATED_PARTS,
+    EvaluationReport,
+    ExpectedSums,
+    SiteFacts,
+    TrainReport,
+)
 from protocol.wire.small_groups import group_of, small, withhold_few
 from protocol.wire.weights import MessageError
 
@@ -97,6 +103,10 @@ def _evaluation_problems(
         for organ in protocol.organ_names:
             if not _scores_fit(report.scores[part][organ], fewest):
                 problems.append(f"{part}/{organ}: scores of a small group, or of none")
+    for score, of_organ in report.expected.items():
+        for organ, expected in of_organ.items():
+            if not _expected_fits(expected, report.scores["validation"][organ].dsc, fewest):
+                problems.append(f"expected/{score}/{organ}: of a small group, or of none")
     counts = [n for kept in report.reliability.values() for n in (*kept.right, *kept.wrong)]
     if any(small(count, fewest) for count in counts):
         problems.append("reliability: a bin with fewer voxels than cases")
@@ -119,6 +129,17 @@ def _scores_fit(sums: OrganSums, fewest: int) -> bool:
         and min(groups) >= 0
         and not any(small(count, fewest) for count in groups)
         and all(map(_spread_fits, (sums.dsc, sums.asd_mm, sums.hd95_mm, sums.nsd)))
+    )
+
+
+def _expected_fits(expected: ExpectedSums, true: ScoreSum, fewest: int) -> bool:
+    own, scans = expected.validation, expected.unlabelled
+    return (
+        own.count in (0, true.count)
+        and not small(own.count, fewest)
+        and not small(scans.count, fewest)
+        and (own.count > 0 or expected.products == 0)
+        and all(map(_spread_fits, (own, scans)))
     )
 
 

@@ -8,7 +8,6 @@ counts.
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from asdnet_models.reliability import BINS, SCORES, Reliability
 from asdnet_models.sums import FAILURE_KINDS, FailureCount, OrganSums, ScoreSum
 from protocol.agreement.manifest import Asks, SignedManifest
 from protocol.config.rules import RULES
@@ -23,7 +22,6 @@ from protocol.wire.metrics import (
     HIGHEST,
     METRICS,
     annotated_name,
-    bin_name,
     metric_record,
     pair,
     read_metrics,
@@ -36,6 +34,12 @@ from protocol.wire.reports import (
     EvaluationReport,
     SiteFacts,
     TrainReport,
+)
+from protocol.wire.trust import (
+    expected_values,
+    read_expected,
+    read_reliability,
+    reliability_values,
 )
 from protocol.wire.weights import MessageError, Weights, pack_weights
 
@@ -250,9 +254,7 @@ def pack_evaluation(site: str, report: EvaluationReport, protocol: StudyProtocol
             for score, total in vars(sums).items():
                 prefix = f"{part}/{score}/{organ}"
                 values |= {f"{prefix}/{key}": value for key, value in vars(total).items()}
-    for score, counts in report.reliability.items():
-        for kind, numbers in (("right", counts.right), ("wrong", counts.wrong)):
-            values |= {bin_name(score, kind, i): number for i, number in enumerate(numbers)}
+    values |= reliability_values(report.reliability) | expected_values(report.expected)
     return _reply(site, metric_record(values, "evaluate", protocol))
 
 
@@ -288,12 +290,7 @@ def read_evaluation(content: RecordDict, protocol: StudyProtocol) -> EvaluationR
             part: {organ: sums(part, organ) for organ in protocol.organ_names}
             for part in EVALUATED_PARTS
         },
-        reliability={
-            score: Reliability(
-                right=tuple(int(values[bin_name(score, "right", i)]) for i in range(BINS)),
-                wrong=tuple(int(values[bin_name(score, "wrong", i)]) for i in range(BINS)),
-            )
-            for score in SCORES
-        },
+        reliability=read_reliability(values),
+        expected=read_expected(values, protocol.organ_names),
     )
     return consistent_evaluation(report)

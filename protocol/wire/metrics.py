@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from flwr.app import MetricRecord, RecordDict
 
@@ -21,7 +22,7 @@ from protocol.planning.fingerprint import (
     share_names,
     spread_names,
 )
-from protocol.wire.reports import EVALUATED_PARTS, LOSSES
+from protocol.wire.reports import EVALUATED_PARTS, EXPECTED_PARTS, LOSSES
 from protocol.wire.weights import MessageError, names_differ
 
 BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
@@ -156,6 +157,11 @@ def _evaluation(protocol: StudyProtocol) -> dict[str, Range]:
                     f"{prefix}/sum_of_squares": Range(high=MAX_CASES * highest**2),
                     f"{prefix}/count": cases,
                 }
+    for score, part, organ in product(SCORES, EXPECTED_PARTS, protocol.organ_names):
+        ranges[expected_name(score, part, organ, "count")] = cases
+        sums = ("sum", "sum_of_squares", *(("products",) if part == "validation" else ()))
+        for name in sums:
+            ranges[expected_name(score, part, organ, name)] = Range(high=MAX_CASES)
     voxels = Range(high=MAX_CASES * MAX_VOXELS, whole=True)
     names = [bin_name(s, k, i) for s in SCORES for k in ("right", "wrong") for i in range(BINS)]
     return ranges | dict.fromkeys(names, voxels)
@@ -179,6 +185,11 @@ def annotated_name(organ: str) -> str:
 def bin_name(score: str, kind: str, number: int) -> str:
     """Count of right or wrong voxels in one bin of a score."""
     return f"reliability/{score}/{kind}/{number:02d}/count"
+
+
+def expected_name(score: str, part: str, organ: str, key: str) -> str:
+    """Sum, sum of squares or count of expected DSC, or the sum of products with the true ones."""
+    return f"expected/{score}/{part}/{organ}/{key}"
 
 
 def metric_record(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from asdnet_models.reliability import Reliability, TrustScore
-from asdnet_models.sums import OrganSums, SumCount
+from asdnet_models.sums import OrganSums, ScoreSum, SumCount
 from protocol.config.rules import Rule
 
 LOSSES = (
@@ -22,6 +22,8 @@ LOSSES = (
     "confidence_on_wrong",
 )
 EVALUATED_PARTS = ("validation", "test")
+# Beside what DSC are expected: true ones, or none that anybody knows.
+EXPECTED_PARTS = ("validation", "unlabelled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +81,30 @@ class TrainReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpectedSums:
+    """DSC of one organ as a map expects them, without a look at labels.
+
+    Attributes:
+        validation: Of the cases that are behind the organ's validation DSC, or of none.
+        products: Sum over these of expected times true DSC.
+        unlabelled: Of scans of a site that has no case to score.
+    """
+
+    validation: ScoreSum = field(default_factory=ScoreSum)
+    products: float = 0.0
+    unlabelled: ScoreSum = field(default_factory=ScoreSum)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
     """Scores of one site by part ("validation", "test") and organ.
 
-    `reliability` is of the validation cases, by score ("confidence", "softmax").
+    `reliability` is of the validation cases, by score ("confidence", "softmax"); `expected` by
+    score and organ.
     """
 
     seconds: float
     cases: Mapping[str, int]
     scores: Mapping[str, Mapping[str, OrganSums]]
     reliability: Mapping[TrustScore, Reliability] = field(default_factory=dict)
+    expected: Mapping[TrustScore, Mapping[str, ExpectedSums]] = field(default_factory=dict)

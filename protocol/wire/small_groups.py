@@ -13,6 +13,8 @@ What leaves over cases is therefore decided for all numbers of a group at once:
   over 0 are small, HD95 besides unless those over 0 are.  Failures leave unless d, f, e, one kind's
   number or the d that are not far off are small.
 - Counts of right and wrong voxels: neighbouring bins are merged until no count is of a small group.
+- DSC that a map expects: of the cases whose DSC leave, all or none; those behind their sum, and
+  behind that of their products with the DSC, are none or k at least.  Of unlabelled scans likewise.
 - Measures of training: of the cases that the round's patches were drawn from.  The total loss is
   withheld with either of its summands, the table of trusted voxels whole.
 - The organ box: the labelled cases that are in it.
@@ -26,6 +28,7 @@ What a group of k still says: a sum and a sum of squares over 3 values leave one
 equal values (a standard deviation of 0) are all known.
 """
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -36,10 +39,19 @@ from numpy.typing import NDArray
 from asdnet_models.reliability import BINS, Reliability
 from asdnet_models.sums import FailureCount, OrganSums, Score, ScoreSum, SumCount
 from protocol.wire.metrics import BOX, COUNTS
-from protocol.wire.reports import EVALUATED_PARTS, LOSSES, TrainReport
+from protocol.wire.reports import EVALUATED_PARTS, LOSSES, ExpectedSums, TrainReport
 
 Group = Literal[
-    "work", "census", "boxes", "labelled", "unlabelled", "both", "scores", "voxels", "parts"
+    "work",
+    "census",
+    "boxes",
+    "labelled",
+    "unlabelled",
+    "both",
+    "scores",
+    "expected",
+    "voxels",
+    "parts",
 ]
 
 # What is less than this share of a sum's largest value is next to nothing in it.
@@ -81,6 +93,8 @@ def group_of(kind: str, name: str) -> Group:
         return "scores"
     if kind == "evaluate" and head == "reliability":
         return "voxels"
+    if kind == "evaluate" and head == "expected":
+        return "expected"
     raise KeyError(f"{kind}: {name}: of which cases is it made?")
 
 
@@ -168,6 +182,29 @@ def _failures_may_leave(scores: Sequence[Score], fewest: int) -> bool:
     near = _masks(scores)[0] - failures.far_off
     counts = (failures.missed, failures.made_up, failures.far_off, near)
     return not any(small(count, fewest) for count in counts)
+
+
+def expected_beside(blocks: Sequence[Sequence[tuple[float, float]]], fewest: int) -> ExpectedSums:
+    """Expected DSC of one organ as they may leave beside the true ones.
+
+    Args:
+        blocks: Of each case of the blocks whose DSC leave, expected and true DSC.
+        fewest: k.
+    """
+    pairs = [pair for block in blocks for pair in block]
+    for block in blocks:
+        own, products = [e for e, _ in block], [e * t for e, t in block]
+        if any(small(behind(values), fewest) for values in (own, products)):
+            return ExpectedSums()
+    return ExpectedSums(
+        validation=ScoreSum.of(e for e, _ in pairs), products=math.fsum(e * t for e, t in pairs)
+    )
+
+
+def expected_of_scans(blocks: Sequence[Sequence[float]], fewest: int) -> ScoreSum:
+    """Expected DSC of one organ over unlabelled scans, in blocks, as they may leave."""
+    chosen = [b for b in blocks if len(b) >= fewest and not small(behind(b), fewest)]
+    return ScoreSum.of(value for block in chosen for value in block)
 
 
 # ---- voxels -------------------------------------------------------------------------------------

@@ -58,6 +58,10 @@ class Progress:
         if kind == "round":
             for site, organs in event["validation_dsc"].items():
                 self.dsc[site] = "  ".join(f"{o} {v:.3f}" for o, v in sorted(organs.items()))
+            for site, estimates in event.get("estimated_dsc", {}).items():
+                self.dsc[site] = "estimated " + "  ".join(
+                    f"{o} {e['dsc']:.2f} ± {e['error']:.2f}" for o, e in sorted(estimates.items())
+                )
             return str(event["line"])
         if kind == "hint":
             return f"look at: {event['line']}"

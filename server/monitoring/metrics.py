@@ -10,6 +10,7 @@ from protocol.wire.metrics import HIGHEST
 from protocol.wire.reports import EvaluationReport, TrainReport
 from server.monitoring.hints import hints_of
 from server.rounds.calibration import auroc, pooled
+from server.rounds.estimates import estimates_of
 from server.rounds.record import RoundRecord, StudyRecord
 
 _PACKAGES = ("flwr", "torch", "monai", "SimpleITK", "numpy", "mlflow", "surface-distance")
@@ -26,6 +27,9 @@ ANNOTATED = "annotated/"
 SCORED = "scored/"
 # Metric of a site, with the network's name behind: what its update's change was multiplied by.
 CLIPPED = "clipped/"
+# Metrics of a site that cannot score itself, never beside measured ones: what is estimated, and
+# what that is off by, with the organ's name behind.
+ESTIMATED = "estimated/"
 # In addition to the sites' names, of which none is empty.
 STUDY = ""
 # Written last of a round: where it is, the round is complete.
@@ -90,6 +94,12 @@ def site_metrics(finished: RoundRecord, site: str) -> dict[str, float]:
         values |= _training_metrics(finished, site, finished.reports[site])
     if finished.evaluation and site in finished.evaluation:
         values |= _score_metrics(finished.evaluation[site])
+        for organ, estimate in estimates_of(finished.evaluation).get(site, {}).items():
+            values |= {
+                f"{ESTIMATED}dsc/{organ}": estimate.dsc,
+                f"{ESTIMATED}error/{organ}": estimate.line.error,
+                f"{ESTIMATED}scans/{organ}": float(estimate.scans),
+            }
     return values
 
 

@@ -7,6 +7,7 @@ from rich.text import Text
 from asdnet_models.sums import SumCount
 from protocol.wording import counted
 from server.rounds.clipping import shortened
+from server.rounds.estimates import estimates_of, mean_words
 from server.rounds.membership import listed
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
@@ -60,6 +61,8 @@ def round_line(record: StudyRecord) -> str:
         words.append(f"trusted {trusted.mean:.0%}")
     if finished.validation_dsc is not None:
         words.append(f"validation DSC {finished.validation_dsc:.3f}")
+    if estimated := mean_words(estimates_of(finished.evaluation or {})):
+        words.append(f"estimated DSC {estimated}")
     spent = sum(done.seconds for done in record.rounds)
     words.append(f"left {clock(spent / round_number * (rounds - round_number))}")
     if finished.left_out:

@@ -23,6 +23,7 @@ from protocol.model_io import save_model
 from server.monitoring.hints import hints_of
 from server.monitoring.progress import round_line, sites_line
 from server.rounds.checkpoint import save_checkpoint
+from server.rounds.estimates import estimates_of
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
 
@@ -227,6 +228,10 @@ class EventWriter(Watcher):
             left_out=dict(finished.left_out),
             clipped={site: dict(of_site) for site, of_site in finished.clipped.items()},
             validation_dsc=scores,
+            estimated_dsc={
+                site: {o: {"dsc": e.dsc, "error": e.line.error} for o, e in of_organ.items()}
+                for site, of_organ in estimates_of(finished.evaluation or {}).items()
+            },
         )
 
     def study_finished(self, record: StudyRecord) -> None:

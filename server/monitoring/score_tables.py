@@ -6,7 +6,7 @@ from typing import Any
 from asdnet_models.sums import FAILURE_KINDS, FailureCount
 from protocol.wire.metrics import HIGHEST
 from reporting.blocks import Block, Group, Section, Table, Text
-from server.monitoring.metrics import SCORED
+from server.monitoring.metrics import ESTIMATED, SCORED
 from server.monitoring.tracked import TrackedSite, TrackedStudy
 
 _NONE, _TOO_FEW = "-", "too few cases"
@@ -54,7 +54,51 @@ def scores_section(study: TrackedStudy) -> Section:
             blocks.append(_score_table(part, records))
         else:
             blocks.append(Text(text=f"No site has {part} scores of round {round_number}."))
-    return Section(title=title, blocks=tuple(blocks))
+    return Section(title=title, blocks=(*blocks, *_estimated(study, round_number)))
+
+
+def _estimated(study: TrackedStudy, round_number: int) -> list[Table]:
+    """Of sites that cannot score themselves; nothing where there is none."""
+    records = [
+        {"site": site.site, "organ": organ, **values}
+        for site in study.sites
+        for organ in study.organs
+        if (values := _estimate_of(site, organ, round_number))
+    ]
+    if not records:
+        return []
+    rows = tuple(
+        (
+            str(r["site"]),
+            str(r["organ"]),
+            cell(r["scans"]),
+            f"{cell(r['dsc'], 2)} ± {cell(r['error'], 2)}",
+        )
+        for r in records
+    )
+    return [
+        Table(
+            name="scores_estimated",
+            caption="Estimated, not measured: DSC of sites without a case to score",
+            header=("site", "organ", "unlabelled scans", "DSC, estimated"),
+            groups=(Group(title="", rows=rows),),
+            note="From how sure the model is of these scans, held against the true DSC of the "
+            "sites' validation cases. ± is what such an estimate was off by at sites that can "
+            "measure themselves; a site whose scans are unlike all of theirs may be further off. "
+            "No mean and no choice of a model is made of it.",
+            records=records,
+        )
+    ]
+
+
+def _estimate_of(site: TrackedSite, organ: str, round_number: int) -> dict[str, Any]:
+    values = {
+        name: site.series(f"{ESTIMATED}{name}/{organ}").get(round_number)
+        for name in ("scans", "dsc", "error")
+    }
+    if values["dsc"] is None:
+        return {}
+    return {**values, "scans": int(values["scans"] or 0)}
 
 
 def _score_record(

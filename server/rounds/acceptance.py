@@ -48,3 +48,6 @@ def refuse_undeclared(site: str, report: EvaluationReport, facts: SiteFacts) -> 
     for part, declared in (("validation", facts.validation), ("test", facts.test)):
         if report.cases[part] > declared:
             raise MessageError(f"{site}: scored more cases than it declared")
+    for of_organ in report.expected.values():
+        if any(sums.unlabelled.count > facts.unlabelled for sums in of_organ.values()):
+            raise MessageError(f"{site}: predicted more unlabelled scans than it declared")

@@ -189,10 +189,17 @@ def _combined(
 
 
 def _evaluate(members: Membership, round_number: int) -> Mapping[str, EvaluationReport]:
-    """The scores of the sites that are online and have cases; the best weights are kept."""
+    """The scores of the sites that are online and have cases; the best weights are kept.
+
+    One that has unlabelled scans alone says what the maps expect of these.
+    """
     record = members.record
     online = members.sites_to_call()
-    asked = [s for s, f in record.facts.items() if (f.validation or f.test) and s in online]
+    asked = [
+        site
+        for site, facts in record.facts.items()
+        if (facts.validation or facts.test or facts.unlabelled) and site in online
+    ]
     reports: dict[str, EvaluationReport] = {}
 
     def accept(reply: Message) -> None:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from asdnet_models.reliability import TrustScore
 from asdnet_models.sums import FAILURE_KINDS, OrganSums
 from protocol.wire.metrics import HIGHEST
 from protocol.wire.reports import EvaluationReport
+from server.rounds.estimates import Estimate, estimates_of
 from server.rounds.record import RoundRecord, StudyRecord
 from simulation.experiment.scoring import Scores
 from simulation.experiment.store import CaseRow, Record, RoundRow, write_rows
@@ -49,6 +51,25 @@ class SiteRow(Record):
     missed: int
     made_up: int
     far_off: int
+
+
+class EstimateRow(Record):
+    """One organ at a site that cannot score itself: a line of tables/estimates.csv.
+
+    `true_dsc` is of all of the site's unlabelled scans whose labels the study knows.
+    """
+
+    site: str
+    organ: str
+    scans: int
+    estimated_dsc: float
+    error: float
+    map: TrustScore
+    cases: int
+    sites: int
+    true_dsc: float | None
+    true_cases: int
+    off_by: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +173,10 @@ def _site_json(outcome: Outcome, site: str) -> dict[str, Any]:
         "annotated": dict(facts.annotated),
         **_scores_json(outcome.scores["federated"].get(site, {})),
     }
+    if estimated := [row for row in estimate_rows(outcome) if row.site == site]:
+        content["estimated"] = {
+            row.organ: row.model_dump(exclude={"site", "organ"}) for row in estimated
+        }
     for model, key in _KEYS.items():
         # Scores of the simulation's test cases, in addition to the sites' own.
         if site in outcome.scores[model] and model != "federated_by_study":
@@ -220,9 +245,40 @@ def _site_row(site: str, model: ModelName, organ: str, sums: OrganSums) -> SiteR
     )
 
 
+def estimate_rows(outcome: Outcome) -> list[EstimateRow]:
+    """What is estimated of sites that cannot score themselves, beside the truth where it is known.
+
+    Never among the scores: it is measured nowhere.
+    """
+    return [
+        _estimate_row(site, organ, estimate, outcome.withheld.get(site, {}).get(organ, OrganSums()))
+        for site, of_organ in estimates_of(outcome.record.best_evaluation).items()
+        for organ, estimate in of_organ.items()
+    ]
+
+
+def _estimate_row(site: str, organ: str, estimate: Estimate, true: OrganSums) -> EstimateRow:
+    line, mean = estimate.line, true.dsc.mean
+    return EstimateRow(
+        site=site,
+        organ=organ,
+        scans=estimate.scans,
+        estimated_dsc=estimate.dsc,
+        error=line.error,
+        map=line.score,
+        cases=line.cases,
+        sites=line.sites,
+        true_dsc=mean,
+        true_cases=true.dsc.count,
+        off_by=None if mean is None else estimate.dsc - mean,
+    )
+
+
 def write_tables(outcome: Outcome, folder: Path) -> None:
-    """tables/sites.csv, rounds.csv, and failed.csv: the test cases that failed."""
+    """tables/sites.csv, estimates.csv, rounds.csv, and failed.csv: the test cases that failed."""
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "sites.csv", site_rows(outcome), SiteRow)
+    if estimates := estimate_rows(outcome):
+        write_rows(folder / "estimates.csv", estimates, EstimateRow)
     write_rows(folder / "rounds.csv", round_rows(outcome.record), RoundRow)
     write_rows(folder / "failed.csv", outcome.failed, CaseRow)

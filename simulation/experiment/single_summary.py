@@ -18,10 +18,12 @@ from simulation.experiment.report.formatting import signed
 from simulation.experiment.report.statistics import CONFIDENCE
 from simulation.experiment.scoring import Scores
 from simulation.experiment.single_result import (
+    EstimateRow,
     ModelName,
     Outcome,
     SiteRow,
     added,
+    estimate_rows,
     model_rows,
     site_rows,
 )
@@ -64,6 +66,7 @@ def print_summary(outcome: Outcome, console: Console) -> None:
     console.print(table)
     console.print(organ_table(outcome))
     lines = [*gain_lines(outcome), *pooled_lines(outcome), *health_lines(outcome)]
+    lines += estimate_lines(outcome)
     if outcome.by_study:
         lines.insert(
             0, "** by study: every test case against all organs, with labels that no site was given"
@@ -210,6 +213,23 @@ def _map_lines(outcome: Outcome) -> list[str]:
         "right and wrong voxels of predicted organs, validation cases: AUROC "
         f"{confidence:.3f} by the confidence map, {softmax:.3f} by the largest softmax"
     ]
+
+
+def estimate_lines(outcome: Outcome) -> list[str]:
+    """Estimated DSC of sites that cannot score themselves, a line each."""
+    lines = []
+    for site, of_site in groupby(estimate_rows(outcome), key=lambda row: row.site):
+        rows = list(of_site)
+        named = ", ".join(
+            f"{r.organ} {r.estimated_dsc:.2f} ± {r.error:.2f}{_true(r)}" for r in rows
+        )
+        scans = counted(max(row.scans for row in rows), "unlabelled scan")
+        lines.append(f"estimated from {scans}, not measured: {site} DSC {named}")
+    return lines
+
+
+def _true(row: EstimateRow) -> str:
+    return "" if row.true_dsc is None else f" (true {row.true_dsc:.2f})"
 
 
 def _macro(scores: Scores) -> float | None:

@@ -6,12 +6,13 @@ from made_scores import MISSED, seen, sums_of
 from torch import Tensor
 
 from asdnet_models.reliability import BINS, Reliability
-from asdnet_models.sums import SumCount
+from asdnet_models.reliability import SCORES as SCORES_OF_MAPS
+from asdnet_models.sums import ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import (
     pack_training,
 )
-from protocol.wire.reports import LOSSES, EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.reports import LOSSES, EvaluationReport, ExpectedSums, SiteFacts, TrainReport
 
 PROTOCOL = StudyProtocol(organs={"prostate": 2, "bladder": 1}, seed=5)
 RUN = "tiny-1"
@@ -46,6 +47,18 @@ EVALUATED = EvaluationReport(
     reliability={
         "confidence": Reliability(right=tuple(range(BINS)), wrong=(7,) * BINS),
         "softmax": Reliability(right=(1,) * BINS),
+    },
+    expected={
+        # Of the three DSC .5, .75 and 0; of unlabelled scans beside them for the round trip alone.
+        score: {
+            organ: ExpectedSums(
+                validation=ScoreSum.of((0.6, 0.75, 0.2)),
+                products=0.6 * 0.5 + 0.75 * 0.75,
+                unlabelled=ScoreSum.of((0.9, 0.8, 0.7)),
+            )
+            for organ in ORGANS
+        }
+        for score in SCORES_OF_MAPS
     },
 )
 

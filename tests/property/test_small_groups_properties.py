@@ -14,7 +14,7 @@ from protocol.config.study import StudyProtocol
 from protocol.wire.consistency import consistent_evaluation
 from protocol.wire.group_checks import refuse_small_groups
 from protocol.wire.reports import EvaluationReport
-from protocol.wire.small_groups import behind, merged_bins, score_sums, small
+from protocol.wire.small_groups import behind, expected_beside, merged_bins, score_sums, small
 
 PROTOCOL = StudyProtocol(organs={"organ": 1})
 
@@ -80,6 +80,32 @@ def test_what_may_leave_passes_the_way_out(blocks: list[list[OrganScore]], fewes
     # Both checks: of the groups, and of what the numbers must be to each other.
     consistent_evaluation(report)
     refuse_small_groups(report, PROTOCOL, fewest)
+
+
+EXPECTED = st.lists(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=9), max_size=3
+)
+
+
+@given(EXPECTED, FEWEST)
+def test_no_expected_dsc_is_of_a_small_group(
+    blocks: list[list[tuple[float, float]]], fewest: int
+) -> None:
+    blocks = [block for block in blocks if len(block) >= fewest]  # whose DSC leave
+    sums = expected_beside(blocks, fewest)
+    assert sums.validation.count in (0, sum(map(len, blocks)))
+    if sums.validation.count:
+        for block in blocks:
+            assert not small(behind([e for e, _ in block]), fewest)
+            assert not small(behind([e * t for e, t in block]), fewest)
+    true = ScoreSum.of(t for block in blocks for _, t in block)
+    report = EvaluationReport(
+        seconds=1.0,
+        cases={"validation": true.count, "test": 0},
+        scores={"validation": {"organ": OrganSums(dsc=true)}, "test": {"organ": OrganSums()}},
+        expected={"softmax": {"organ": sums}},
+    )
+    consistent_evaluation(report)
 
 
 VOXELS = st.lists(st.sampled_from([0, 0, 0, 1, 5, 40, 3000]), min_size=BINS, max_size=BINS)

@@ -338,3 +338,65 @@ def test_old_runs_are_cleared_away_and_the_blocks_never(
     folder = config.state / "cohorts"
     assert len([path for path in folder.glob("run-*.json")]) == 64
     assert (folder / "run-69.json").exists() and released_file(config).exists()
+
+
+# ---- unlabelled scans that stand in for scores ---------------------------------------------------
+
+
+def expected_cases(config: SiteConfig, protocol: StudyProtocol, run: str) -> set[str]:
+    """Names of the scans whose expected DSC leave in a run."""
+    data, _ = site_of_run(config, protocol, run)
+    return {case.name for block in data.standing_in() for case in block}
+
+
+def test_a_site_without_scored_cases_says_what_is_expected_of_eight_scans(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    protocol = make_protocol()
+    config = make_site(unlabelled=10, threshold=K)
+    first = {f"patient-unlabelled-{n}" for n in range(8)}
+    assert expected_cases(config, protocol, "run-1") == first
+    # A scan that comes before all by name takes nobody's place: the difference were two patients'.
+    shutil.copy(config.data / "imagesUn" / "patient-unlabelled-9.nii.gz", config.data / "a.nii.gz")
+    (config.data / "imagesUn" / "patient-unlabelled-9.nii.gz").unlink()
+    shutil.move(config.data / "a.nii.gz", config.data / "imagesUn" / "a.nii.gz")
+    assert expected_cases(config, protocol, "run-2") == first
+    # One of them is gone: what is left of the block stays, and so does the one that came instead.
+    (config.data / "imagesUn" / "patient-unlabelled-3.nii.gz").unlink()
+    assert expected_cases(config, protocol, "run-3") == set()
+
+
+def test_more_cases_to_be_reported_are_more_scans(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    config = make_site(unlabelled=10, threshold=9)
+    assert len(expected_cases(config, make_protocol(), "run-1")) == 9
+    few = make_site("B", unlabelled=2, threshold=K)
+    assert expected_cases(few, make_protocol(), "run-1") == set()
+
+
+def test_a_site_that_scores_itself_is_not_estimated(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    config = make_site(unlabelled=4, test=1, threshold=1)
+    assert expected_cases(config, make_protocol(), "run-1") == set()
+
+
+@pytest.mark.usefixtures("crude")
+def test_what_is_expected_leaves_through_the_filter(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    protocol = make_protocol()
+    free = read_evaluation(
+        ask(make_site(unlabelled=4, threshold=K), protocol, MessageType.EVALUATE).content, protocol
+    )
+    assert free.cases == {"validation": 0, "test": 0}
+    ball = free.expected["softmax"]["ball"]
+    assert (ball.unlabelled.count, ball.validation.count) == (4, 0)
+    assert 0 < ball.unlabelled.sum < 4
+    assert free.expected["confidence"]["ball"].unlabelled.count == 0  # no D was sent
+    own = make_site("B", labelled=1, validation=3, unlabelled=3, threshold=K)
+    scored = read_evaluation(ask(own, protocol, MessageType.EVALUATE).content, protocol)
+    ball = scored.expected["softmax"]["ball"]
+    assert (ball.unlabelled.count, ball.validation.count) == (0, 3)
+    assert 0 < ball.products <= ball.validation.sum

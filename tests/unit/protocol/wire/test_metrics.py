@@ -32,7 +32,9 @@ def test_the_allow_list_is_counts_sums_and_organs_of_the_study() -> None:
     drawn = {"annotated/bladder/count", "annotated/prostate/count"}
     assert drawn <= allowed_metrics("facts", PROTOCOL)
     assert len(allowed_metrics("train", PROTOCOL)) == 4 + 2 * (len(LOSSES) + 1 + 3)
-    assert len(allowed_metrics("evaluate", PROTOCOL)) == 1 + 2 + 2 * 2 * (4 * 3 + 4) + 2 * 2 * BINS
+    expected = 2 * 2 * (2 * 3 + 1)  # maps and organs: sums of two parts, and of products
+    scores = 2 * 2 * (4 * 3 + 4)
+    assert len(allowed_metrics("evaluate", PROTOCOL)) == 1 + 2 + scores + expected + 2 * 2 * BINS
     scored = {
         f"test/{score}/bladder/{part}"
         for score in ("dsc", "asd_mm", "hd95_mm", "nsd")

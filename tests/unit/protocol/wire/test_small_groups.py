@@ -9,11 +9,14 @@ from asdnet_models.metrics import OrganScore
 from asdnet_models.reliability import BINS, Reliability
 from asdnet_models.sums import FailureCount, OrganSums, ScoreSum, SumCount
 from protocol.config.study import StudyProtocol
+from protocol.wire.consistency import consistent_evaluation
 from protocol.wire.group_checks import refuse_small_groups
 from protocol.wire.metrics import allowed_metrics
-from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
+from protocol.wire.reports import EvaluationReport, ExpectedSums, SiteFacts, TrainReport
 from protocol.wire.small_groups import (
     behind,
+    expected_beside,
+    expected_of_scans,
     group_of,
     merged_bins,
     score_sums,
@@ -36,7 +39,7 @@ def test_every_number_on_the_allow_list_has_a_group() -> None:
     assert groups == {
         "facts": {"census", "boxes"},
         "train": {"census", "work", "labelled", "unlabelled", "both"},
-        "evaluate": {"work", "scores", "voxels"},
+        "evaluate": {"work", "scores", "expected", "voxels"},
     }
     for kind, name in (("train", "loss/new/sum"), ("facts", "volume/sum"), ("evaluate", "x")):
         with pytest.raises(KeyError, match="of which cases"):
@@ -138,6 +141,63 @@ def test_each_block_is_judged_by_itself() -> None:
 
 def test_one_case_is_reported_where_the_site_says_so() -> None:
     assert score_sums([[MISSED]], 1) == ([0], sums_of(MISSED))
+
+
+# ---- expected DSC -------------------------------------------------------------------------------
+
+
+def test_expected_dsc_leave_beside_the_true_ones_or_not_at_all() -> None:
+    block = [(0.9, 0.8), (0.8, 0.7), (0.7, 0.6)]
+    sums = expected_beside([block, block], 3)
+    assert (sums.validation.count, sums.products) == (6, pytest.approx(2 * 1.7))
+    # One map value behind the sum, or one product: in whichever block, all of it stays.
+    for odd in ([(0.9, 0.8), (0.01, 0.8), (0.01, 0.8)], [(0.9, 0.8), (0.9, 0.01), (0.9, 0.01)]):
+        assert expected_beside([block, odd], 3) == ExpectedSums()
+    assert expected_beside([], 3) == ExpectedSums()
+
+
+def test_expected_dsc_of_scans_leave_block_by_block() -> None:
+    assert expected_of_scans([[0.9, 0.8, 0.7]], 3).count == 3
+    assert expected_of_scans([[0.9, 0.8]], 3) == NOTHING
+    assert expected_of_scans([[0.9, 0.01, 0.0], [0.5] * 4], 3) == ScoreSum.of([0.5] * 4)
+
+
+@pytest.mark.parametrize(
+    ("expected", "what"),
+    [
+        (ExpectedSums(validation=ScoreSum.of([0.9] * 2)), "a small group"),
+        (ExpectedSums(validation=ScoreSum.of([0.9] * 4)), "other cases than the DSC"),
+        (ExpectedSums(unlabelled=ScoreSum.of([0.9] * 2)), "two scans"),
+        (ExpectedSums(products=0.5), "products of nothing"),
+        (ExpectedSums(unlabelled=ScoreSum(sum=0.5)), "a sum of nothing"),
+    ],
+)
+def test_expected_dsc_of_a_small_group_do_not_pass_the_way_out(
+    expected: ExpectedSums, what: str
+) -> None:
+    report = replace(evaluation(OrganSums()), expected={"softmax": {"bladder": expected}})
+    with pytest.raises(MessageError, match="expected/softmax/bladder"):
+        refuse_small_groups(report, PROTOCOL, 3)
+
+
+def test_products_that_none_can_be_are_refused() -> None:
+    scores = {"bladder": OrganSums(dsc=ScoreSum.of([0.5] * 3)), "prostate": OrganSums()}
+    report = replace(
+        evaluation(OrganSums()),
+        cases={"validation": 3, "test": 0},
+        scores={"validation": scores, "test": dict.fromkeys(scores, OrganSums())},
+    )
+    own = ScoreSum.of([0.8] * 3)
+    for products, fits in ((1.2, True), (1.6, False)):
+        told = {"softmax": {"bladder": ExpectedSums(validation=own, products=products)}}
+        if fits:
+            consistent_evaluation(replace(report, expected=told))
+        else:
+            with pytest.raises(MessageError, match=r"1\.6 is no sum of products"):
+                consistent_evaluation(replace(report, expected=told))
+    more = {"softmax": {"bladder": ExpectedSums(validation=ScoreSum.of([0.8] * 4))}}
+    with pytest.raises(MessageError, match="is of 4 cases, the DSC of 3"):
+        consistent_evaluation(replace(report, expected=more))
 
 
 # ---- voxels -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_estimates import estimated
 from made_scores import MISSED, seen, sums_of
 from rich.console import Console
 
@@ -19,8 +20,15 @@ from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from server.rounds.record import RoundRecord, StudyRecord
-from simulation.experiment.single_result import Outcome, result_json, site_rows, write_tables
+from simulation.experiment.single_result import (
+    EstimateRow,
+    Outcome,
+    result_json,
+    site_rows,
+    write_tables,
+)
 from simulation.experiment.single_summary import (
+    estimate_lines,
     gain_lines,
     health_lines,
     pooled_lines,
@@ -292,3 +300,35 @@ def test_what_is_wrong_is_printed_and_kept_with_the_cases_names(
     assert [r.case for r in read_rows(tmp_path / "failed.csv", CaseRow)][:2] == ["case_1", "c0"]
     # By organ, every score of all sites: DSC and ASD first.
     assert re.search(r"ball +│ +3 │ 0\.767 │ +2\.00 │ +6\.00 │ +0\.767 │ +none", text)
+
+
+def test_what_is_estimated_stands_beside_the_truth_and_among_no_scores(
+    outcome: Outcome, tmp_path: Path
+) -> None:
+    write_tables(outcome, tmp_path)
+    assert not (tmp_path / "estimates.csv").exists()
+    before = result_json(outcome)["overall"]
+    outcome.record.rounds[-1] = replace(outcome.record.rounds[-1], evaluation=estimated())
+    result = json.loads(json.dumps(result_json(outcome), allow_nan=False))
+    assert result["sites"]["F"]["estimated"] == {
+        "ball": {
+            "scans": 4,
+            "estimated_dsc": pytest.approx(0.7),
+            "error": pytest.approx(0.1),
+            "map": "softmax",
+            "cases": 3,
+            "sites": 1,
+            "true_dsc": 0.4,
+            "true_cases": 1,
+            "off_by": pytest.approx(0.3),
+        }
+    }
+    assert "estimated" not in result["sites"]["A"]
+    assert result["sites"]["F"]["dsc"] == {}
+    assert result["overall"]["withheld"] == before["withheld"]
+    write_tables(outcome, tmp_path)
+    (row,) = read_rows(tmp_path / "estimates.csv", EstimateRow)
+    assert (row.site, row.organ, row.off_by) == ("F", "ball", pytest.approx(0.3))
+    assert estimate_lines(outcome) == [
+        "estimated from 4 unlabelled scans, not measured: F DSC ball 0.70 ± 0.10 (true 0.40)"
+    ]
