@@ -145,6 +145,8 @@ def _departures(config: SiteConfig, study: Study) -> Iterator[str]:
         f"{many}, after rounds {named}{more}: sums of DSC and surface distance of the"
         " validation cases and of the test cases, by organ"
         + ("; right and wrong voxels by confidence" if len(sizes) > 1 else "")
+        + "; which DSC the model expects of itself, without validation and test cases of some"
+        " unlabelled scans"
     )
     yield f"no number of fewer than {config.min_cases_reported} cases (min_cases_reported)"
 
