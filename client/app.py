@@ -134,6 +134,7 @@ def _train(config: SiteConfig, instruction: RecordDict) -> RecordDict:
     from client.training.average import AverageStore
     from client.training.error_feedback import pack_with_feedback
     from client.training.round import train_round
+    from client.training.twin import with_twin
 
     protocol, plan = read_protocol(instruction), read_plan(instruction)
     run, sent = read_run(instruction), _networks(instruction, protocol)
@@ -144,6 +145,7 @@ def _train(config: SiteConfig, instruction: RecordDict) -> RecordDict:
     result = train_round(
         config, protocol, plan, data, sent[SEGMENTER], sent.get(CONFIDENCE), run=run
     )
+    result = with_twin(config, protocol, plan, data, sent, result, run=run)
     bounds = {name: update_bound(protocol, plan, name, weights) for name, weights in sent.items()}
     updates = pack_with_feedback(
         config.state, run, plan.round, protocol.wire, result.networks, sent, bounds

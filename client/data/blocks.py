@@ -29,7 +29,7 @@ from pydantic import Field
 
 from asdnet_models.fields import Frozen
 from client.data.case import Case, Part
-from client.data.dataset import BOX, EXPECTED
+from client.data.dataset import BOX, EXPECTED, TWIN
 from client.data.hashing import content_hash
 from protocol.config.site import SiteConfig
 from protocol.files import write_text
@@ -89,6 +89,7 @@ def counted(
     *,
     boxed: bool,
     stands_in: bool = False,
+    twin: bool = False,
 ) -> Counted:
     """A case as it counts in what leaves: in the organs' scores, in the organ box, in neither.
 
@@ -98,11 +99,14 @@ def counted(
         organ_hashes: By organ that is annotated, of where it is; "": absent.
         boxed: Whether its organ box counts.
         stands_in: Whether it is an unlabelled scan whose expected DSC stand in for scores.
+        twin: Whether the site compares rounds with supervised twins, on its validation cases.
     """
     ids: dict[str, str] = {}
     if case.part in _SCORED:
         # Absent organs look alike: only their names tell them apart.
         ids = {o: _digest(voxel_hash, mask or f"no {o}") for o, mask in organ_hashes.items()}
+        if twin and case.part == "validation" and organ_hashes:
+            ids[TWIN] = _digest(voxel_hash, f"twin {sorted(organ_hashes.items())}")
     elif case.part == "labelled" and boxed and case.label:
         ids = {BOX: _digest(voxel_hash, f"box {content_hash(case.label)}")}
     elif stands_in:
@@ -176,6 +180,8 @@ def _noun(what: str, part: Part) -> str:
         return f"the {what}"
     if what == EXPECTED:
         return "the expected scores of unlabelled scans"
+    if what == TWIN:
+        return "the comparison with supervised twins"
     return "the organ box" if what == BOX else f"{part} scores of {what}"
 
 

@@ -92,7 +92,10 @@ def _freeze(
 ) -> Cohort:
     """Write the run's cases down; what may leave of them, first."""
     scans = stand_ins(config, data)
-    cases = {case.key: _counted(case, protocol, case.key in scans) for case in _cases(data)}
+    cases = {
+        case.key: _counted(case, protocol, stands_in=case.key in scans, twin=config.twin)
+        for case in _cases(data)
+    }
     release = plan_release(config, cases.values())
     for line in release.held_back:
         log.warning("run %s: %s", run, line)
@@ -180,7 +183,7 @@ def stand_ins(config: SiteConfig, data: SiteData) -> frozenset[str]:
     return frozenset(case.key for case in first[: max(_STAND_INS, config.min_cases_reported)])
 
 
-def _counted(case: CachedCase, protocol: StudyProtocol, stands_in: bool) -> Counted:
+def _counted(case: CachedCase, protocol: StudyProtocol, *, stands_in: bool, twin: bool) -> Counted:
     boxed = is_boxed(case, protocol.organ_names)
     hashes = case.facts["voxel_hash"], case.organ_hashes
-    return counted(case.case, *hashes, boxed=boxed, stands_in=stands_in)
+    return counted(case.case, *hashes, boxed=boxed, stands_in=stands_in, twin=twin)

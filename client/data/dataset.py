@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 PseudoLabels = Mapping[str, NDArray[np.uint8]]
 
 
-# The sum of organ boxes, and the DSC that are expected of unlabelled scans, among the quantities
-# that are organs by name.
-BOX, EXPECTED = "", ".expected"
+# The sum of organ boxes, the DSC that are expected of unlabelled scans, and how a round compares
+# with its supervised twin, among the quantities that are organs by name.
+BOX, EXPECTED, TWIN = "", ".expected", ".twin"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class SiteData:
     Attributes:
         refused: What is not used, and why; the site's own affair but for how many by rule.
         excluded: How many cases the site's file leaves out.
-        released: By quantity (an organ, BOX or EXPECTED), cache keys of the cases that may stand
-            behind what leaves, in blocks that leave whole or not at all (`blocks.py`); None: all,
-            as one block, but no unlabelled scans.
+        released: By quantity (an organ, BOX, EXPECTED or TWIN), cache keys of the cases that may
+            stand behind what leaves, in blocks that leave whole or not at all (`blocks.py`); None:
+            all, as one block, but no unlabelled scans.
     """
 
     labelled: tuple[CachedCase, ...]

@@ -46,6 +46,11 @@ class SiteConfig(Frozen):
     accumulate: PositiveInt = Field(
         1, description="parts that a step's batch is worked through in, where memory is short"
     )
+    twin: bool = Field(
+        False,
+        description="train each round after which scores are due once more, without the unlabelled"
+        " scans, and tell how much better or worse that is on the validation cases",
+    )
     labels: dict[str, tuple[str | int, ...]] = Field(
         {}, description="by organ, its names and numbers in this site's labels; {}: the study's"
     )

@@ -59,6 +59,7 @@ def consistent_training(report: TrainReport, protocol: StudyProtocol) -> TrainRe
     for name, total in report.losses.items():
         _check_mean(f"train reply: loss/{name}", total, *loss_range(name))
     _check_mean("train reply: attention", report.attention, 0.0, 1.0)
+    _check_mean("train reply: twin", report.twin, -1.0, 1.0)
     for name, total in report.trusted.items():
         _check_mean(f"train reply: trusted/{name}", total, 0.0, 1.0)
     if report.attention.count and not report.labelled:

@@ -79,6 +79,8 @@ def _training_problems(report: TrainReport, protocol: StudyProtocol, fewest: int
         # Whether unlabelled patches were drawn at all in this round, its numbers do not say.
         both = {name for name in report.losses if group_of("train", f"loss/{name}") == "both"}
         kept = replace(kept, losses=dict(kept.losses) | {n: report.losses[n] for n in both})
+    if small(report.twin.count, fewest) or (report.twin.sum and not report.twin.count):
+        return [f"twin: of {report.twin.count:g} validation cases"]
     groups = ", ".join(f"{count} {name}" for name, count in drawn.items())
     measured = {f"loss/{name}": (total, kept.losses[name]) for name, total in report.losses.items()}
     measured["attention"] = report.attention, kept.attention

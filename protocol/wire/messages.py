@@ -216,7 +216,7 @@ def pack_training(
         values |= pair(f"loss/{name}", total)
     for name, total in report.trusted.items():
         values |= pair(f"trusted/{name}", total)
-    values |= pair("attention", report.attention)
+    values |= pair("attention", report.attention) | pair("twin", report.twin)
     content = _reply(site, metric_record(values, "train", protocol))
     for name, update in ((SEGMENTER, segmenter), (CONFIDENCE, confidence)):
         if update is not None:
@@ -240,6 +240,7 @@ def read_training(content: RecordDict, protocol: StudyProtocol) -> TrainReport:
         seconds=values["seconds"],
         losses={name: read_pair(values, f"loss/{name}") for name in LOSSES},
         attention=read_pair(values, "attention"),
+        twin=read_pair(values, "twin"),
         trusted={name: read_pair(values, f"trusted/{name}") for name in names},
     )
     return consistent_training(report, protocol)

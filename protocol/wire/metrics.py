@@ -124,6 +124,8 @@ def _training(protocol: StudyProtocol) -> dict[str, Range]:
         "seconds": _seconds(protocol),
         "attention/sum": Range(high=samples),
         "attention/count": Range(high=samples, whole=True),
+        "twin/sum": Range(low=-MAX_CASES, high=MAX_CASES),
+        "twin/count": cases,
     }
     for name in LOSSES:
         low, high = loss_range(name)

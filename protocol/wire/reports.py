@@ -55,7 +55,11 @@ class SiteFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """What one site measured in one round of training."""
+    """What one site measured in one round of training.
+
+    `twin` sums over validation cases the mean DSC of the update less that of the same round without
+    unlabelled scans.
+    """
 
     labelled: int
     unlabelled: int
@@ -64,6 +68,7 @@ class TrainReport:
     losses: Mapping[str, SumCount] = field(default_factory=dict)
     attention: SumCount = field(default_factory=SumCount)
     trusted: Mapping[str, SumCount] = field(default_factory=dict)
+    twin: SumCount = field(default_factory=SumCount)
 
     @property
     def trusted_fraction(self) -> float | None:

@@ -15,6 +15,8 @@ What leaves over cases is therefore decided for all numbers of a group at once:
 - Counts of right and wrong voxels: neighbouring bins are merged until no count is of a small group.
 - DSC that a map expects: of the cases whose DSC leave, all or none; those behind their sum, and
   behind that of their products with the DSC, are none or k at least.  Of unlabelled scans likewise.
+- A round less its supervised twin: k validation cases at least; those behind the sum of the
+  differences' magnitudes are none or k at least.
 - Measures of training: of the cases that the round's patches were drawn from.  The total loss is
   withheld with either of its summands, the table of trusted voxels whole.
 - The organ box: the labelled cases that are in it.
@@ -89,6 +91,8 @@ def group_of(kind: str, name: str) -> Group:
         return "unlabelled" if term in _UNLABELLED_LOSSES else "labelled"
     if kind == "train" and head == "trusted":
         return "unlabelled"
+    if kind == "train" and head == "twin":
+        return "scores"
     if kind == "evaluate" and (head in EVALUATED_PARTS or head == "cases"):
         return "scores"
     if kind == "evaluate" and head == "reliability":
@@ -205,6 +209,15 @@ def expected_of_scans(blocks: Sequence[Sequence[float]], fewest: int) -> ScoreSu
     """Expected DSC of one organ over unlabelled scans, in blocks, as they may leave."""
     chosen = [b for b in blocks if len(b) >= fewest and not small(behind(b), fewest)]
     return ScoreSum.of(value for block in chosen for value in block)
+
+
+def difference_sums(blocks: Sequence[Sequence[float]], fewest: int) -> SumCount:
+    """Differences of scores of the same cases, in blocks, as they may leave."""
+    chosen = [b for b in blocks if len(b) >= fewest and not small(behind(map(abs, b)), fewest)]
+    return SumCount(
+        sum=math.fsum(value for block in chosen for value in block),
+        count=sum(map(len, chosen)),
+    )
 
 
 # ---- voxels -------------------------------------------------------------------------------------

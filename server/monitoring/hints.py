@@ -4,7 +4,7 @@ Rules over what the sites sent.  Each says what was measured; where nothing is w
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -13,6 +13,7 @@ from protocol.config.study import StudyProtocol
 from protocol.planning.rules import BATCH, PATCHES_LEAST
 from protocol.wire.reports import EvaluationReport
 from protocol.wording import counted, times
+from server.rounds.harm import comparison_of
 from server.rounds.record import StudyRecord
 
 # An organ with less is as good as not found; above it, what lies far off may be a second piece.
@@ -63,7 +64,7 @@ def hints_of(
             record.protocol, evaluation, organ, largest_component or {}, to_find
         )
     ]
-    lines += [*_sites_below(evaluation), *_still_learning(record)]
+    lines += [*_sites_below(evaluation), *_harm(record), *_still_learning(record)]
     return (*_hardly_trained(record),) or tuple(lines) if lines else ()
 
 
@@ -232,6 +233,27 @@ def _sites_below(evaluation: Mapping[str, EvaluationReport]) -> Iterator[str]:
                     "(asdnet-site check): orientation, spacing, what its labels mean"
                 )
         return
+
+
+def _harm(record: StudyRecord) -> Iterator[str]:
+    """Rounds without unlabelled scans gave better updates."""
+    compared, method = comparison_of(record), record.protocol.method
+    if compared is None or not compared.harmful:
+        return
+    first, last = compared.rounds
+    yield (
+        f"unlabelled scans harm at {_listed(compared.sites)}: with them the validation DSC of "
+        f"a round's update is {compared} against the same round without, over "
+        f"{compared.number} comparisons in rounds {first} to {last}; try a method.gamma above "
+        f"{method.gamma:g}, a method.lambda_region below {method.lambda_region:g}, fewer "
+        f"training.rounds than {record.protocol.training.rounds}, and the row Supervised of "
+        "asdnet-sim tables beside it"
+    )
+
+
+def _listed(sites: Sequence[str]) -> str:
+    """As "site A" or "sites A, B"."""
+    return f"site{'' if len(sites) == 1 else 's'} {', '.join(sites)}"
 
 
 def _still_learning(record: StudyRecord) -> Iterator[str]:

@@ -30,6 +30,8 @@ CLIPPED = "clipped/"
 # Metrics of a site that cannot score itself, never beside measured ones: what is estimated, and
 # what that is off by, with the organ's name behind.
 ESTIMATED = "estimated/"
+# Metric of a site: validation DSC of its update less that of the round without unlabelled scans.
+TWIN = "twin/dsc"
 # In addition to the sites' names, of which none is empty.
 STUDY = ""
 # Written last of a round: where it is, the round is complete.
@@ -116,6 +118,8 @@ def _training_metrics(finished: RoundRecord, site: str, report: TrainReport) -> 
         for name, total in report.trusted.items()
         if total.mean is not None
     }
+    if report.twin.mean is not None:
+        values[TWIN] = report.twin.mean
     values |= {f"norm/{name}": norm for name, norm in finished.norms.get(site, {}).items()}
     values |= {f"{CLIPPED}{name}": f for name, f in finished.clipped.get(site, {}).items()}
     return values | {

@@ -8,6 +8,7 @@ from asdnet_models.sums import SumCount
 from protocol.wording import counted
 from server.rounds.clipping import shortened
 from server.rounds.estimates import estimates_of, mean_words
+from server.rounds.harm import comparison_of
 from server.rounds.membership import listed
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
@@ -63,6 +64,8 @@ def round_line(record: StudyRecord) -> str:
         words.append(f"validation DSC {finished.validation_dsc:.3f}")
     if estimated := mean_words(estimates_of(finished.evaluation or {})):
         words.append(f"estimated DSC {estimated}")
+    if (compared := comparison_of(record)) is not None and compared.harmful:
+        words.append(f"unlabelled scans harm: validation DSC {compared}")
     spent = sum(done.seconds for done in record.rounds)
     words.append(f"left {clock(spent / round_number * (rounds - round_number))}")
     if finished.left_out:

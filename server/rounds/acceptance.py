@@ -37,6 +37,8 @@ def _refuse_other_counts(site: str, report: TrainReport, facts: SiteFacts) -> No
             f"{site}: trained on {report.labelled}+{report.unlabelled} cases, "
             f"declared {facts.labelled}+{facts.unlabelled}"
         )
+    if report.twin.count > facts.validation:
+        raise MessageError(f"{site}: compared more validation cases than it declared")
 
 
 def refuse_undeclared(site: str, report: EvaluationReport, facts: SiteFacts) -> None:

@@ -33,6 +33,7 @@ TRAINED = TrainReport(
     seconds=1.5,
     losses={name: SumCount(sum=index + 0.25, count=50) for index, name in enumerate(LOSSES)},
     attention=SumCount(sum=12.5, count=100),
+    twin=SumCount(sum=-0.05, count=2),
     trusted={
         "background": SumCount(sum=300, count=400),
         "bladder": SumCount(sum=50, count=60),

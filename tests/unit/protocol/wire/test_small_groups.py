@@ -15,6 +15,7 @@ from protocol.wire.metrics import allowed_metrics
 from protocol.wire.reports import EvaluationReport, ExpectedSums, SiteFacts, TrainReport
 from protocol.wire.small_groups import (
     behind,
+    difference_sums,
     expected_beside,
     expected_of_scans,
     group_of,
@@ -38,7 +39,7 @@ def test_every_number_on_the_allow_list_has_a_group() -> None:
     }
     assert groups == {
         "facts": {"census", "boxes"},
-        "train": {"census", "work", "labelled", "unlabelled", "both"},
+        "train": {"census", "work", "labelled", "unlabelled", "both", "scores"},
         "evaluate": {"work", "scores", "expected", "voxels"},
     }
     for kind, name in (("train", "loss/new/sum"), ("facts", "volume/sum"), ("evaluate", "x")):
@@ -364,3 +365,14 @@ def test_boxes_and_losses_of_few_cases_do_not_pass_the_way_out() -> None:
     warm_up = withhold_few(replace(ALL, unlabelled=2, trusted={}), 9, 0, 3)
     warm_up = replace(warm_up, losses=dict(warm_up.losses) | {"region": SumCount()})
     refuse_small_groups(warm_up, PROTOCOL, 3)
+
+
+def test_a_comparison_with_the_twin_is_of_enough_cases_that_differ() -> None:
+    assert difference_sums([[0.1, -0.2, 0.3]], 3) == SumCount(sum=pytest.approx(0.2), count=3)
+    # Two that do not differ: the sum is the third patient's difference.
+    assert difference_sums([[0.1, 0.0, 0.0]], 3) == SumCount()
+    assert difference_sums([[0.1, 0.2], [0.1] * 3], 3) == SumCount(sum=pytest.approx(0.3), count=3)
+    for twin in (SumCount(sum=0.1, count=2), SumCount(sum=0.1)):
+        with pytest.raises(MessageError, match="twin: of"):
+            refuse_small_groups(replace(ALL, twin=twin), PROTOCOL, 3)
+    refuse_small_groups(replace(ALL, twin=SumCount(sum=-0.1, count=3)), PROTOCOL, 3)

@@ -8,11 +8,12 @@ import pytest
 from made_scores import BESIDE, MADE_UP, MISSED, seen, sums_of
 
 from asdnet_models.metrics import OrganScore
-from asdnet_models.sums import FailureCount, OrganSums
+from asdnet_models.sums import FailureCount, OrganSums, SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol, merged
 from protocol.wire.reports import EvaluationReport, TrainReport
 from server.monitoring.hints import Scans, has_learnt, hints_of
+from server.monitoring.progress import round_line
 from server.rounds.record import RoundRecord, StudyRecord
 
 ORGANS = {"bladder": 1, "rectum": 2}
@@ -211,3 +212,53 @@ def test_a_validation_score_that_still_rises(curve: tuple[float | None, ...], ri
         assert lines[0].startswith("validation DSC still rose, from ")
         record.rounds.pop(0)  # a study that stopped early has not had its rounds
         assert hints_of(record) == ()
+
+
+# ---- unlabelled scans that harm -----------------------------------------------------------------
+
+
+def compared(*rounds: Mapping[str, float], steps: int = 100) -> StudyRecord:
+    """A good study in whose rounds sites' updates differ by so much from their twins'."""
+    record = study({"A": report(bladder=GOOD)}, curve=(0.8,) * len(rounds))
+    for number, of_round in enumerate(rounds):
+        reports = {
+            site: TrainReport(
+                labelled=3,
+                unlabelled=9,
+                steps=steps,
+                seconds=1.0,
+                twin=SumCount(sum=3 * mean, count=3),
+            )
+            for site, mean in of_round.items()
+        }
+        record.rounds[number] = replace(record.rounds[number], reports=reports)
+    return record
+
+
+def test_harm_is_said_with_its_size_and_what_to_change() -> None:
+    line = only_hint(compared({"A": -0.010, "B": -0.012}, {"A": -0.014}))
+    assert line.startswith(
+        "unlabelled scans harm at sites A, B: with them the validation DSC of a round's update is "
+        "-0.012 ± 0.001 against the same round without, over 3 comparisons in rounds 1 to 2; try a "
+        "method.gamma above 0.2, a method.lambda_region below 0.3, fewer training.rounds than 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rounds", "why"),
+    [
+        ([{"A": -0.05, "B": -0.05}], "two comparisons"),
+        ([{"A": -0.10, "B": 0.05}, {"A": 0.02}], "as large as chance"),
+        ([{"A": -0.001, "B": -0.001}, {"A": -0.001}], "sure, and nothing to speak of"),
+        ([{"A": -0.05}] * 3 + [{"A": 0.01, "B": 0.012}] * 3, "over since three rounds"),
+        ([{}, {}, {}], "no site has a twin"),
+    ],
+)
+def test_of_less_than_harm_nothing_is_said(rounds: list[Mapping[str, float]], why: str) -> None:
+    assert hints_of(compared(*rounds)) == (), why
+
+
+def test_harm_shows_while_the_study_runs() -> None:
+    record = compared({"A": -0.010, "B": -0.012}, {"A": -0.014})
+    assert "unlabelled scans harm: validation DSC -0.012 ± 0.001" in round_line(record)
+    assert "harm" not in round_line(compared({"A": 0.010, "B": 0.012}, {"A": 0.014}))
