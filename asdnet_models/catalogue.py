@@ -36,10 +36,12 @@ class Method:
 
     Attributes:
         build: "module:class"; one object of it takes the steps of one round at one site.
-        confidence: Whether it has Eq. 5 and 6, and so a confidence network D.
+        confidence: Whether it can ask a confidence network D: by Eq. 5 and 6, or for its teacher.
         pseudo_labels: Whether sites label their unlabelled scans at rounds that the server
             announces.
         embedding: Whether it has a loss on the features before the network's head.
+        teacher: Whether it has a moving average of S at the site, which labels weak views.
+        twin: Whether it trains a second network of S's form, which stays at the site.
         means_over_samples: Whether all its losses are, and it can take a step in parts
             (`Networks.parts`).
     """
@@ -48,6 +50,8 @@ class Method:
     confidence: bool = False
     pseudo_labels: bool = False
     embedding: bool = False
+    teacher: bool = False
+    twin: bool = False
     means_over_samples: bool = False
 
 
@@ -66,6 +70,18 @@ METHODS: Mapping[str, Method] = {
     ),
     "semi-fcn": Method(build="asdnet_models.methods.semi_fcn:SemiFCN", pseudo_labels=True),
     "semi-embed": Method(build="asdnet_models.methods.semi_embed:SemiEmbed", embedding=True),
+    "region-teacher": Method(
+        build="asdnet_models.methods.region_teacher:RegionTeacher", confidence=True, teacher=True
+    ),
+    "weak-to-strong": Method(
+        build="asdnet_models.methods.weak_to_strong:WeakToStrong", confidence=True, teacher=True
+    ),
+    "copy-paste": Method(
+        build="asdnet_models.methods.copy_paste:CopyPaste", confidence=True, teacher=True
+    ),
+    "mean-teacher": Method(build="asdnet_models.methods.mean_teacher:MeanTeacher", teacher=True),
+    "ua-mt": Method(build="asdnet_models.methods.ua_mt:UncertaintyAwareMeanTeacher", teacher=True),
+    "cross-pseudo": Method(build="asdnet_models.methods.cross_pseudo:CrossPseudo", twin=True),
 }
 
 

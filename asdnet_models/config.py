@@ -43,7 +43,22 @@ class MethodConfig(Frozen):
     beta: float = Field(2.0, ge=0, le=5, description="exponent of Eq. 2")
     lambda_adversarial: LossWeight = Field(0.03, description="lambda_1 of Eq. 7")
     lambda_region: LossWeight = Field(
-        0.3, description="lambda_2 of Eq. 7; semi-fcn: weight of the pseudo-labels"
+        0.3,
+        description="lambda_2 of Eq. 7; semi-fcn: weight of the pseudo-labels; methods with a "
+        "teacher or a twin: of what it says",
+    )
+    teacher_decay: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="methods with a teacher: what the moving average of S keeps of itself at a "
+        "step; over rounds it goes on from that of the global S",
+    )
+    gate: Literal["mask", "weight", "softmax", "none"] = Field(
+        "mask",
+        description="where region-teacher, weak-to-strong and copy-paste believe their teacher: "
+        "where M is over gamma; by M as a weight; where the maximum softmax is over gamma, which "
+        "needs no D; everywhere",
     )
     gamma_rule: Literal["fixed", "quantile", "calibrated"] = Field(
         "fixed",
@@ -81,9 +96,13 @@ class MethodConfig(Frozen):
 
     @property
     def trains_confidence(self) -> bool:
-        """Without Eq. 5 and 6 nothing reads D, so nothing trains it."""
+        """Where nothing reads D, nothing trains it."""
+        kind = METHODS[self.name]
+        if kind.teacher:
+            asked = self.gate in ("mask", "weight")
+            return kind.confidence and asked and self.lambda_region > 0
         weights = (self.lambda_adversarial, self.lambda_region)
-        return METHODS[self.name].confidence and any(weight > 0 for weight in weights)
+        return kind.confidence and any(weight > 0 for weight in weights)
 
 
 class InferenceConfig(Frozen):

@@ -23,7 +23,7 @@ _EPSILON = 1e-5
 # A one-voxel organ at a patch's rim must not swamp Eq. 1: weights see at least this volume.
 _FLOOR_VOXELS = 64
 # Under this share of trusted voxels a region is noise, not evidence.
-_LEAST_COVERAGE = 0.01
+LEAST_COVERAGE = 0.01
 
 
 def _check_maps(a: Tensor, b: Tensor) -> None:
@@ -50,17 +50,25 @@ def class_weights(probabilities: Tensor, target: Tensor, kind: ClassWeight) -> T
     return torch.where(volume > 0, weight, torch.zeros_like(weight))
 
 
-def _generalised_dice(
+def generalised_dice(
     probabilities: Tensor, target: Tensor, kind: ClassWeight, mask: Tensor | None = None
 ) -> Tensor:
-    """1 - generalised Dice of each sample, (B,); voxels outside `mask` do not count."""
+    """1 - generalised Dice of each sample, (B,).
+
+    Args:
+        probabilities: (B, C, X, Y, Z).
+        target: One-hot, alike.
+        kind: The power of the organ's volume in pi_c.
+        mask: What each voxel counts, (B, 1, X, Y, Z), in [0, 1]; None: all 1.
+    """
     _check_maps(probabilities, target)
     probabilities, target = probabilities.float(), target.float()
+    common = probabilities * target
     if mask is not None:
-        probabilities, target = probabilities * mask, target * mask
+        probabilities, target, common = probabilities * mask, target * mask, common * mask
     weight = class_weights(probabilities, target, kind)
     voxels = target[0, 0].numel()
-    overlap = (probabilities * target).flatten(2).sum(-1) / voxels
+    overlap = common.flatten(2).sum(-1) / voxels
     total = (probabilities + target).flatten(2).sum(-1) / voxels
     return 1.0 - (2.0 * (weight * overlap).sum(1) + _EPSILON) / ((weight * total).sum(1) + _EPSILON)
 
@@ -83,7 +91,7 @@ def dice_loss(
 
     Source: Nie et al. 2018, Eq. 1, after Sudre et al., DLMIA 2017.
     """
-    return _generalised_dice(probabilities, target, class_weight)
+    return generalised_dice(probabilities, target, class_weight)
 
 
 def cross_entropy_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -240,8 +248,8 @@ def region_attention_loss(
         predicted = argmax_channels(probabilities) if predicted is None else predicted
         pseudo = one_hot_maps(predicted, probabilities.shape[1])
         organ_left = (pseudo[:, 1:] * mask).flatten(1).sum(1) > 0
-        usable = organ_left & (mask.flatten(1).mean(1) >= _LEAST_COVERAGE)
-    losses = _generalised_dice(probabilities, pseudo, class_weight, mask)
+        usable = organ_left & (mask.flatten(1).mean(1) >= LEAST_COVERAGE)
+    losses = generalised_dice(probabilities, pseudo, class_weight, mask)
     # Multiplying by zero, not indexing, keeps the graph connected where nothing is trusted.
     return (losses * usable).mean()
 

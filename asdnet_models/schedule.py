@@ -30,7 +30,7 @@ class LossSchedule(Frozen):
 
     @property
     def learns_from_unlabelled(self) -> bool:
-        """Whether an unlabelled scan has a target of its own: Eq. 6's region, or pseudo-labels.
+        """Whether an unlabelled scan has a target of its own: Eq. 6's region, or others' labels.
 
         Only then does a site without labels work, and does an unlabelled case weigh anything.
         """

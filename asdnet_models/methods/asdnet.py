@@ -5,17 +5,14 @@ et al. 2014): D learns on detached fakes; D is frozen; S learns through it; D is
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from asdnet_models.class_maps import argmax_channels, merge_unannotated
+from asdnet_models.class_maps import argmax_channels
 from asdnet_models.config import MethodConfig
 from asdnet_models.losses import (
     adversarial_loss,
-    confidence_loss,
-    correctness_loss,
     rank_thresholds,
     region_attention_loss,
     total_loss,
@@ -32,8 +29,13 @@ from asdnet_models.methods.common import (
     supervised_loss,
     take_step,
 )
+from asdnet_models.methods.confidence_step import (
+    confidence_logits,
+    confidence_step_loss,
+    unseen_weights_kept,
+)
 from asdnet_models.methods.record import StepRecord
-from asdnet_models.networks.confidence import ConfidenceNetwork, confidence_map
+from asdnet_models.networks.confidence import confidence_map
 from asdnet_models.schedule import LossSchedule
 
 
@@ -93,7 +95,7 @@ def train_step(
             with torch.no_grad():
                 maps = (whole or predict(networks.segmenter, part.image)).probabilities.detach()
             measured = StepRecord()
-            yield part.share * _confidence_loss(networks, method, part, maps, measured)
+            yield part.share * confidence_step_loss(networks, method, part, maps, measured)
             record.take_in(measured, part.share)
 
     def segmenter_losses() -> Iterator[Tensor]:
@@ -107,7 +109,7 @@ def train_step(
             yield loss
 
     if labelled is not None and networks.confidence_optimiser is not None:
-        with _unseen_weights_kept(networks.confidence, labelled.unannotated):
+        with unseen_weights_kept(networks.confidence, labelled.unannotated):
             take_step(networks.confidence_optimiser, confidence_losses(), "confidence")
     take_step(
         networks.segmenter_optimiser,
@@ -116,111 +118,6 @@ def train_step(
         clip_norm=networks.clip_norm,
     )
     return record
-
-
-def _confidence_logits(confidence: nn.Module, maps: Tensor, image: Tensor) -> Tensor:
-    with torch.autocast(maps.device.type, torch.bfloat16, enabled=maps.is_cuda):
-        logits: Tensor = confidence(maps, image)
-    return logits.float()
-
-
-@contextmanager
-def _unseen_weights_kept(
-    confidence: nn.Module | None, unannotated: Tensor | None
-) -> Iterator[None]:
-    """D's weights that read organs which no sample of the batch has annotated outlast its step.
-
-    Merged maps are zero there, so these weights get no gradient of the loss.  Weight decay is
-    all that is left of it, which Adam scales up to full steps: a site that never draws an organ
-    would wear D's sight of it down to nothing.
-    """
-    if unannotated is None or not isinstance(confidence, ConfidenceNetwork):
-        yield
-        return
-    unseen = torch.nonzero(unannotated.all(0))[:, 0]
-    weight = confidence.stem[0].weight
-    assert isinstance(weight, Tensor)
-    before = weight.detach()[:, unseen].clone()
-    yield
-    with torch.no_grad():
-        weight[:, unseen] = before
-
-
-def _as_annotated(labelled: LabelledBatch, fakes: Tensor) -> Tensor:
-    """Fakes as D may see them next to this batch's reference maps, which lack unannotated organs.
-
-    An organ that no real map of a sample can have would give every fake away.  Fakes of
-    unlabelled patches are each merged as the labelled patch that they were drawn with.
-    """
-    if labelled.unannotated is None:
-        return fakes
-    pairs = torch.arange(len(fakes), device=fakes.device) % len(labelled.unannotated)
-    return merge_unannotated(fakes, labelled.unannotated[pairs])
-
-
-def _confidence_loss(
-    networks: Networks, method: MethodConfig, part: Patches, maps: Tensor, record: StepRecord
-) -> Tensor:
-    """D's loss on labelled patches.  `maps` are S's of all patches, detached."""
-    assert part.labelled is not None
-    if networks.learns_correctness:
-        return _correctness(networks, part.labelled, maps[: part.count], record)
-    fakes = slice(None) if method.fakes_from_unlabelled else slice(part.count)
-    return _adversary(networks, method, part.labelled, maps[fakes], part.image[fakes], record)
-
-
-def _adversary(
-    networks: Networks,
-    method: MethodConfig,
-    labelled: LabelledBatch,
-    fakes: Tensor,
-    image: Tensor,
-    record: StepRecord,
-) -> Tensor:
-    """Eq. 3 and 4.  `fakes` are of `image`."""
-    assert networks.confidence is not None
-    classes = fakes.shape[1]
-    fakes = _as_annotated(labelled, fakes)
-    real = labelled.target(classes)
-    if method.soften_real:
-        real = labelled.known(real * (1 - method.soften_real) + method.soften_real / classes)
-    logits = _confidence_logits(
-        networks.confidence, torch.cat((real, fakes)), torch.cat((labelled.image, image))
-    )
-    loss = confidence_loss(logits[: len(real)], logits[len(real) :])
-    record.note("confidence", loss)
-    with torch.no_grad():
-        confidence = torch.sigmoid(logits)
-        record.note("confidence_on_real", confidence[: len(real)].mean())
-        record.note("confidence_on_fake", confidence[len(real) :].mean())
-    return loss
-
-
-def _correctness(
-    networks: Networks, labelled: LabelledBatch, maps: Tensor, record: StepRecord
-) -> Tensor:
-    """D learns where S is right on labelled patches.
-
-    In a partly annotated sample a voxel is right also where it may be: background or an organ
-    that is not annotated, where the label has none of the annotated ones.
-    """
-    assert networks.confidence is not None
-    maps = labelled.known(maps)
-    label = labelled.label
-    if labelled.unannotated is not None:
-        label = argmax_channels(labelled.target(maps.shape[1]))
-    predicted = argmax_channels(maps)
-    logits = _confidence_logits(networks.confidence, maps, labelled.image)
-    loss = correctness_loss(logits, maps, label, predicted=predicted)
-    record.note("confidence", loss)
-    with torch.no_grad():
-        confidence = confidence_map(logits, maps, softmax_prior=networks.softmax_prior)
-        right = predicted == label
-        for name, voxels in (("right", right), ("wrong", ~right)):
-            # Not picked out by index, for whose length a GPU would be waited for.
-            mean = (confidence * voxels).sum() / voxels.sum().clamp_min(1)
-            record.note(f"confidence_on_{name}", mean, voxels.sum())
-    return loss
 
 
 def _segmenter_loss(
@@ -244,7 +141,7 @@ def _segmenter_loss(
         if labelled is not None and labelled.unannotated is not None:
             maps = torch.cat((labelled.known(probabilities[:count]), probabilities[count:]))
         with frozen(networks.confidence):
-            logits = _confidence_logits(networks.confidence, maps, part.image)
+            logits = confidence_logits(networks.confidence, maps, part.image)
         if plan.adversarial_ramp > 0:
             adversarial = adversarial_loss(logits)
             record.note("adversarial", adversarial)
@@ -278,9 +175,5 @@ def _region_loss(
         gamma = rank_thresholds(confidence, predicted, method.trusted_share)
     loss = region_attention_loss(own, confidence, gamma, method.class_weight, predicted=predicted)
     record.note("region", loss)
-    flat = predicted.flatten(1)
-    none = torch.zeros(own.shape[:2], dtype=torch.int64, device=own.device)
-    trusted = trusted_voxels(confidence, gamma).flatten(1).long()
-    record.trusted.append(none.scatter_add(1, flat, trusted))
-    record.predicted.append(none.scatter_add(1, flat, torch.ones_like(flat)))
+    record.note_trusted(predicted, trusted_voxels(confidence, gamma), own.shape[1])
     return loss

@@ -33,6 +33,15 @@ class LabelledBatch:
             image=self.image[samples], label=self.label[samples], unannotated=unannotated
         )
 
+    def twice(self) -> "LabelledBatch":
+        """All samples, and all once more."""
+        unannotated = None if self.unannotated is None else self.unannotated.repeat(2, 1)
+        return LabelledBatch(
+            image=torch.cat((self.image, self.image)),
+            label=torch.cat((self.label, self.label)),
+            unannotated=unannotated,
+        )
+
     def known(self, maps: Tensor) -> Tensor:
         """Maps (B, C, X, Y, Z) of these samples, as far as their labels can judge them."""
         return maps if self.unannotated is None else merge_unannotated(maps, self.unannotated)
@@ -52,11 +61,15 @@ class LabelledBatch:
 class UnlabelledBatch:
     """Patches without a reference: image (B, 1, X, Y, Z) float.
 
-    `pseudo_label` is what the site's own model drew, where the method asks for it; integer.
+    Attributes:
+        image: As S sees it.
+        pseudo_label: What the site's own model drew, where the method asks for it; integer.
+        plain: The same views in the scans' own intensities, where a teacher labels them.
     """
 
     image: Tensor
     pseudo_label: Tensor | None = None
+    plain: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,19 @@ class StepRecord:
         """A scalar; one that weighs nothing leaves no key."""
         self.noted[name].append((value.detach(), weight))
 
+    def note_trusted(self, label: Tensor, trusted: Tensor, classes: int) -> None:
+        """Trusted and all voxels of unlabelled patches, by sample and class.
+
+        Args:
+            label: The classes that are trusted, (B, 1, X, Y, Z), int64.
+            trusted: Alike, boolean.
+            classes: Background included.
+        """
+        flat = label.flatten(1)
+        none = torch.zeros((len(label), classes), dtype=torch.int64, device=label.device)
+        self.trusted.append(none.scatter_add(1, flat, trusted.flatten(1).long()))
+        self.predicted.append(none.scatter_add(1, flat, torch.ones_like(flat)))
+
     def take_in(self, other: "StepRecord", share: float) -> None:
         """What a part of the step measured that is `share` of it."""
         for name, values in other.noted.items():

@@ -5,12 +5,11 @@ voxels of an unlabelled patch are of one class is said by a teacher, the moving 
 (Tarvainen & Valpola, NeurIPS 2017), which is made anew each round and never sent.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asdnet_models.class_maps import argmax_channels
 from asdnet_models.losses import embedding_loss
@@ -18,10 +17,10 @@ from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import (
     Method,
     Prediction,
-    softmax_of,
     supervised_loss,
 )
 from asdnet_models.methods.record import StepRecord
+from asdnet_models.methods.teacher import Teacher
 from asdnet_models.networks.parts import EncoderDecoder
 
 _TEACHER_DECAY = 0.99
@@ -35,7 +34,7 @@ class SemiEmbed(Method):
 
     def __post_init__(self) -> None:
         rises = self.plan.embedding_ramp > 0
-        self._teacher = Teacher(self.networks.segmenter) if rises else None
+        self._teacher = Teacher.of(self.networks.segmenter, _TEACHER_DECAY) if rises else None
 
     def step(
         self, labelled: LabelledBatch | None, unlabelled: UnlabelledBatch | None
@@ -72,26 +71,6 @@ class SemiEmbed(Method):
         index = sample_voxels(label, classes, _VOXELS_PER_CLASS, self.generator)
         rows = features.movedim(1, -1).flatten(0, -2)[index]
         return embedding_loss(rows, label.flatten()[index], self.config.embedding_margin)
-
-
-class Teacher:
-    """The moving average of S's weights, which labels unlabelled patches; never trained itself."""
-
-    def __init__(self, segmenter: nn.Module) -> None:
-        self.network = copy.deepcopy(segmenter).requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def label(self, image: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z) to the most probable class of each voxel, same shape, int64."""
-        return argmax_channels(softmax_of(self.network, image))
-
-    @torch.no_grad()
-    def follow(self, segmenter: nn.Module) -> None:
-        """theta' <- 0.99 theta' + 0.01 theta; running statistics, if any, are taken as they are."""
-        for mean, new in zip(self.network.parameters(), segmenter.parameters(), strict=True):
-            mean.lerp_(new, 1 - _TEACHER_DECAY)
-        for own, running in zip(self.network.buffers(), segmenter.buffers(), strict=True):
-            own.copy_(running)
 
 
 def sample_voxels(label: Tensor, classes: int, count: int, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from client.training.strong_views import Edges, draw_moves, edges_of, strong_views
+from client.training.strong_views import (
+    Edges,
+    draw_moves,
+    edges_of,
+    in_other_intensities,
+    moved_views,
+    strong_views,
+)
 from protocol.config.study import StudyProtocol
 from protocol.config.training import FLIPS, Flip, Views
 
@@ -54,6 +61,17 @@ class RandomViews:
         training = self._protocol.training
         return augment(image, label, self._protocol.spacing_mm, self._rng, training.flips)
 
+    def with_plain(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The views of cuts, and the same ones in the scans' own intensities, moved alike."""
+        if self._kind == "none":
+            return image, image
+        if self._kind == "strong":
+            plain = moved_views(image, self._moves)
+            return in_other_intensities(plain, self._protocol, self._rng), plain
+        training, spacing = self._protocol.training, self._protocol.spacing_mm
+        plain = _linear(image, _random_moves(image, spacing, self._rng, training.flips))
+        return _intensity(plain, self._rng), plain
+
 
 def augment(
     image: Tensor,
@@ -74,10 +92,7 @@ def augment(
     Returns:
         Image and label, moved alike.
     """
-    extent_mm = [n * s for n, s in zip(image.shape[2:], spacing_mm, strict=True)]
-    theta = torch.stack([_random_affine(extent_mm, rng, flips) for _ in range(len(image))]).to(
-        image
-    )
+    theta = _random_moves(image, spacing_mm, rng, flips)
     image = _linear(image, theta)
     if label is not None:
         label = _nearest(label.float(), theta).to(label.dtype)
@@ -127,6 +142,17 @@ def _slices(theta: Tensor, count: int) -> Tensor:
     """Which slice, with fractions, each of the view's slices shows, (B, Z)."""
     centres = (2 * torch.arange(count, device=theta.device) + 1) / count - 1
     return ((theta[:, :1, 0] * centres + 1) * count - 1) / 2
+
+
+def _random_moves(
+    image: Tensor,
+    spacing_mm: tuple[float, float, float],
+    rng: np.random.Generator,
+    flips: Sequence[Flip],
+) -> Tensor:
+    """(B, 3, 4), one of each sample."""
+    extent_mm = [n * s for n, s in zip(image.shape[2:], spacing_mm, strict=True)]
+    return torch.stack([_random_affine(extent_mm, rng, flips) for _ in image]).to(image)
 
 
 def _random_affine(

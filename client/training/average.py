@@ -1,6 +1,7 @@
 """A site's own moving average of the global S, of the rounds that it was sent."""
 
 from pathlib import Path
+from typing import Literal
 
 from safetensors.torch import save
 
@@ -21,11 +22,18 @@ class AverageStore:
     Args:
         state: The site's state folder.
         run: The run's name.
-        decay: `average_decay` of the study.
+        decay: What a round weighs of its successor.
+        kind: Of the averages: the judged one, or the one that a teacher goes on from.
     """
 
-    def __init__(self, state: Path, run: str, decay: float) -> None:
-        self._files = RoundFiles(state / "averages", run, ".safetensors")
+    def __init__(
+        self,
+        state: Path,
+        run: str,
+        decay: float,
+        kind: Literal["averages", "teachers"] = "averages",
+    ) -> None:
+        self._files = RoundFiles(state / kind, run, ".safetensors")
         self._decay = decay
 
     def of(self, weights: Weights, round_number: int) -> Average:
@@ -34,14 +42,15 @@ class AverageStore:
         before = None if path is None else _read(path)
         return averaged(before, weights, round_number, self._decay)
 
-    def add(self, weights: Weights, round_number: int) -> None:
-        """Keep the average up to a round from whose global weights the next one begins.
+    def add(self, weights: Weights, round_number: int) -> Weights:
+        """Keep and give the average up to a round from whose global weights the next one begins.
 
         Trained again after a crash of the centre, that next round brings the same file.
         """
         average = self.of(weights, round_number)
         with self._files.written(round_number) as file:
             file.write(save(average.weights, {_MASS: repr(average.mass)}))
+        return average.weights
 
 
 def _read(path: Path) -> Average:

@@ -71,7 +71,14 @@ def build_networks(
             fused=device.type == "cuda",
         )
 
+    method = METHODS[protocol.method.name]
     segmenter = ready(build_segmenter(protocol))
+    teacher = None
+    if method.teacher or method.twin:
+        # A teacher is given its weights; a twin begins elsewhere than S, or both would be one.
+        teacher = ready(
+            build_segmenter(protocol.model_copy(update={"seed": _other(protocol.seed)}))
+        )
     confidence = ready(build_confidence(protocol)) if protocol.method.trains_confidence else None
     training = protocol.training
     return Networks(
@@ -81,11 +88,20 @@ def build_networks(
         confidence_optimiser=adam(confidence, training.lr_confidence)
         if confidence is not None and trains_confidence
         else None,
+        teacher=teacher,
+        teacher_optimiser=adam(teacher, training.lr_segmenter)
+        if teacher is not None and method.twin
+        else None,
         learns_correctness=protocol.confidence.target == "correctness",
         softmax_prior=protocol.confidence.prior == "softmax",
         parts=parts,
         clip_norm=training.clip_norm,
     )
+
+
+def _other(seed: int) -> int:
+    """Another seed, which no seed near this one gives."""
+    return (seed + 2**30) % 2**31
 
 
 def on_device(batch: Tensor, device: torch.device) -> Tensor:

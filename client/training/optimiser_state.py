@@ -1,4 +1,4 @@
-"""Adam's moments, which stay at the site from round to round."""
+"""Adam's moments, and a twin of S, which stay at the site from round to round."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,9 @@ log = logging.getLogger(__name__)
 
 
 class OptimiserStore:
-    """Adam's moments of one site in one run, kept by round on the site's own disk.
+    """Adam's moments of one site in one run, and the twin of S that its method may have.
+
+    They are kept by round on the site's own disk.
 
     A round that has to be trained again, because the centre died in it, starts from the moments
     of the round before and so gives the same bits: the states of the last two rounds are kept.
@@ -37,6 +39,9 @@ class OptimiserStore:
         networks.segmenter_optimiser.load_state_dict(states["segmenter"])
         if networks.confidence_optimiser and states["confidence"]:
             networks.confidence_optimiser.load_state_dict(states["confidence"])
+        if networks.teacher_optimiser and networks.teacher is not None and "twin" in states:
+            networks.teacher.load_state_dict(states["twin"])
+            networks.teacher_optimiser.load_state_dict(states["twin_optimiser"])
 
     def save(self, networks: Networks, number: int) -> None:
         """Write atomically; older rounds and runs are deleted."""
@@ -45,5 +50,8 @@ class OptimiserStore:
             "segmenter": networks.segmenter_optimiser.state_dict(),
             "confidence": confidence.state_dict() if confidence else None,
         }
+        if networks.teacher_optimiser and networks.teacher is not None:
+            states["twin"] = networks.teacher.state_dict()
+            states["twin_optimiser"] = networks.teacher_optimiser.state_dict()
         with self._files.written(number) as file:
             torch.save(states, file)

@@ -2,36 +2,34 @@
 
 import time
 import zlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from asdnet_models.catalogue import METHODS
 from asdnet_models.device import torch_device
 from asdnet_models.methods import method_named
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import Method, Networks, Proximal
-from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks import load_weights
-from asdnet_models.sums import SumCount
 from client.data.dataset import (
     PatchSampler,
     PseudoLabels,
     SiteData,
 )
 from client.training.augmentation import RandomViews
+from client.training.average import AverageStore
 from client.training.device import build_networks, check_accumulate, on_device
 from client.training.optimiser_state import OptimiserStore
 from client.training.prefetch import prefetched
 from client.training.pseudo_labels import pseudo_labels_of
+from client.training.totals import Totals
 from protocol.config.schedule import RoundPlan
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from protocol.wire.reports import TrainReport
-from protocol.wire.small_groups import withhold_few
 from protocol.wire.weights import Weights, wire_weights
 
 
@@ -96,6 +94,7 @@ def train_round(
     networks = _networks(
         config, protocol, device, segmenter, confidence, has_labels=bool(data.labelled)
     )
+    _set_teacher(networks, config, protocol, plan, segmenter, run)
     # Before any step: with the global weights, and at a crash again with the same ones.
     pseudo = pseudo_labels_of(
         config.state, run, plan, networks.segmenter, protocol, data.unlabelled
@@ -111,7 +110,7 @@ def train_round(
         return _draw(protocol, plan, data, pseudo, sampler, rng, device)
 
     records = [method.step(*both) for both in prefetched(draw, protocol.training.local_steps)]
-    totals = _Totals(records)
+    totals = Totals(records)
     store.save(networks, plan.round)
     trained_confidence = networks.confidence if networks.confidence_optimiser else None
     return RoundResult(
@@ -150,6 +149,30 @@ def _networks(
     return networks
 
 
+def _set_teacher(
+    networks: Networks,
+    config: SiteConfig,
+    protocol: StudyProtocol,
+    plan: RoundPlan,
+    segmenter: Weights,
+    run: str,
+) -> None:
+    """The teacher goes on from the average of the global weights that this site has been sent.
+
+    One that began anew at each round's weights would forget what averaging bought; one that kept
+    the site's own would not know the other sites'.  A round's weights weigh of their successor's
+    what the average keeps in a round's steps.
+    """
+    if networks.teacher is None or networks.teacher_optimiser is not None:
+        return
+    decay = protocol.method.teacher_decay**protocol.training.local_steps
+    start = segmenter
+    if plan.round > 1:
+        store = AverageStore(config.state, run, decay, "teachers")
+        start = store.add(segmenter, plan.round - 1)
+    load_weights(networks.teacher, start)
+
+
 def _method(
     protocol: StudyProtocol,
     plan: RoundPlan,
@@ -176,6 +199,9 @@ def _set_rates(networks: Networks, protocol: StudyProtocol, plan: RoundPlan) -> 
     """The round's rates, over whatever the stored optimiser states held."""
     for group in networks.segmenter_optimiser.param_groups:
         group["lr"] = protocol.training.lr_segmenter * plan.lr_factor
+    if networks.teacher_optimiser:
+        for group in networks.teacher_optimiser.param_groups:
+            group["lr"] = protocol.training.lr_segmenter * plan.lr_factor
     if networks.confidence_optimiser:
         for group in networks.confidence_optimiser.param_groups:
             group["lr"] = protocol.training.lr_confidence * plan.lr_factor
@@ -205,74 +231,14 @@ def _draw(
     if data.unlabelled and plan.uses_unlabelled:
         views = RandomViews(protocol, count, rng)
         drawn = sampler.unlabelled(data.unlabelled, count, pseudo, views.edges)
-        image, drawn_label = views.of(drawn.image, drawn.pseudo_label)
+        pseudo_label, plain = drawn.pseudo_label, None
+        if METHODS[protocol.method.name].teacher:
+            image, plain = views.with_plain(drawn.image)
+        else:
+            image, pseudo_label = views.of(drawn.image, pseudo_label)
         unlabelled = UnlabelledBatch(
             image=on_device(image, device),
-            pseudo_label=None if drawn_label is None else on_device(drawn_label, device),
+            pseudo_label=None if pseudo_label is None else on_device(pseudo_label, device),
+            plain=None if plain is None else on_device(plain, device),
         )
     return labelled, unlabelled
-
-
-class _Totals:
-    """Sums over the steps of a round; here their numbers are read, a GPU waited for once."""
-
-    def __init__(self, records: Iterable[StepRecord]) -> None:
-        self._losses: dict[str, list[float]] = defaultdict(list)
-        self._attention = SumCount()
-        self._trusted: list[int] = []
-        self._predicted: list[int] = []
-        self._voxels: list[list[int]] = []
-        for record in records:
-            self._add(record)
-
-    def _add(self, record: StepRecord) -> None:
-        for name, value in record.losses.items():
-            self._losses[name].append(value)
-        self._attention += SumCount(sum=sum(record.attention), count=len(record.attention))
-        self._trusted = _added(self._trusted, record.trusted_by_class)
-        self._predicted = _added(self._predicted, record.predicted_by_class)
-        self._voxels += record.voxels_by_sample
-
-    def report(
-        self,
-        protocol: StudyProtocol,
-        data: SiteData,
-        drawn: Mapping[str, Sequence[str]],
-        *,
-        seconds: float,
-        fewest: int,
-    ) -> TrainReport:
-        """What of it may leave, for patches that were drawn from these cases."""
-        names = ("background", *protocol.organ_names)
-        voxels = zip(names, self._trusted, self._predicted, strict=False)
-        report = TrainReport(
-            labelled=len(data.labelled),
-            unlabelled=len(data.unlabelled),
-            steps=protocol.training.local_steps,
-            seconds=seconds,
-            losses={
-                name: SumCount(sum=float(np.sum(values)), count=len(values))
-                for name, values in self._losses.items()
-            },
-            attention=self._attention,
-            trusted={name: SumCount(sum=sure, count=count) for name, sure, count in voxels},
-        )
-        return withhold_few(
-            report,
-            labelled=len(set(drawn["labelled"])),
-            unlabelled=len(set(drawn["unlabelled"])),
-            voxels=self._voxels_by_case(drawn["unlabelled"]),
-            fewest=fewest,
-        )
-
-    def _voxels_by_case(self, drawn: Sequence[str]) -> list[list[int]]:
-        """Of each unlabelled case, what `voxels_by_sample` has of its patches."""
-        of_case: dict[str, list[int]] = {}
-        # Eq. 6 runs in all steps of a round or in none.
-        for key, row in zip(drawn, self._voxels, strict=bool(self._voxels)):
-            of_case[key] = _added(of_case.get(key, []), row)
-        return list(of_case.values())
-
-
-def _added(total: list[int], new: list[int]) -> list[int]:
-    return [a + b for a, b in zip(total, new, strict=True)] if total and new else total or new

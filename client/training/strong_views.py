@@ -130,15 +130,28 @@ def strong_views(
     Returns:
         Image and label of the patch's size, moved alike.
     """
-    spacing = np.array(protocol.spacing_mm)
-    fine = [axis for axis in range(3) if spacing[axis] <= _FINE * spacing.min()]
-    cuts = zip(image[:, 0], moves, strict=True)
-    views = torch.stack([intensities_changed(_moved(cut, move), fine, rng) for cut, move in cuts])
+    views = in_other_intensities(moved_views(image, moves), protocol, rng)
     if label is None:
-        return views[:, None], None
+        return views, None
     pairs = zip(label[:, 0], moves, strict=True)
     labels = torch.stack([_moved_label(cut, move) for cut, move in pairs])
-    return views[:, None], labels[:, None]
+    return views, labels[:, None]
+
+
+def moved_views(image: Tensor, moves: Sequence[Move]) -> Tensor:
+    """Cuts (B, 1, X, Y, Z) as their views show them, in their own intensities."""
+    return torch.stack([_moved(cut, move) for cut, move in zip(image[:, 0], moves, strict=True)])[
+        :, None
+    ]
+
+
+def in_other_intensities(
+    image: Tensor, protocol: StudyProtocol, rng: np.random.Generator
+) -> Tensor:
+    """Patches (B, 1, X, Y, Z), each as another scanner could have it."""
+    spacing = np.array(protocol.spacing_mm)
+    fine = [axis for axis in range(3) if spacing[axis] <= _FINE * spacing.min()]
+    return torch.stack([intensities_changed(view, fine, rng) for view in image[:, 0]])[:, None]
 
 
 # ---- geometry -----------------------------------------------------------------------------------

@@ -117,10 +117,14 @@ def plan_round(
         round=number,
         lr_factor=_lr_factor(training, progress),
         adversarial_ramp=rises(
-            ramps.adversarial_start, weight=method.lambda_adversarial, has_term=kind.confidence
+            ramps.adversarial_start,
+            weight=method.lambda_adversarial,
+            has_term=kind.confidence and not kind.teacher,
         ),
         region_ramp=rises(
-            ramps.region_start, weight=method.lambda_region, has_term=kind.confidence
+            ramps.region_start,
+            weight=method.lambda_region,
+            has_term=kind.confidence or kind.teacher or kind.twin,
         ),
         embedding_ramp=rises(
             ramps.region_start, weight=method.lambda_embedding, has_term=kind.embedding

@@ -29,7 +29,9 @@ class RampConfig(Frozen):
 
     adversarial_start: Fraction = Field(0.05, description="where Eq. 5 begins")
     region_start: Fraction = Field(
-        0.25, description="where Eq. 6 begins; semi-embed: its embedding loss"
+        0.25,
+        description="where Eq. 6 begins; semi-embed: its embedding loss; a "
+        "teacher's or twin's labels",
     )
     length: Fraction = Field(0.15, description="how long a term takes to reach its full weight")
 

@@ -41,10 +41,15 @@ HIGHEST: Mapping[str, float] = {
     "hd95_mm": MAX_DISTANCE_MM,
     "nsd": 1.0,
 }
-# A loss of one step; means of Dice losses or of a confidence are in [0, 1], and only the sum of
-# a method's terms may be negative.
+# A loss of one step; means of Dice losses, of an agreement or of a confidence are in [0, 1], and
+# only the sum of a method's terms may be negative.
 MAX_LOSS = 1e6
-_IN_UNIT = ("dice", "region", *(name for name in LOSSES if name.startswith("confidence_on_")))
+_IN_UNIT = (
+    "dice",
+    "region",
+    "agreement",
+    *(name for name in LOSSES if name.startswith("confidence_on_")),
+)
 # Sums of float32 round.
 _ROUNDING = 1e-3
 

@@ -62,8 +62,10 @@ _REAL_SHARE = 0.1
 _FINGERPRINTED = frozenset(
     {"spacing_mm", "size_voxels", "extent_mm", "intensity", "wider_than_body"}
 )
-_UNLABELLED_LOSSES = frozenset({"region", "pseudo"})
-_MIXED_LOSSES = frozenset({"total", "adversarial", "embedding", "confidence_on_fake", "confidence"})
+_UNLABELLED_LOSSES = frozenset({"region", "pseudo", "teacher", "agreement"})
+_MIXED_LOSSES = frozenset(
+    {"total", "adversarial", "embedding", "confidence_on_fake", "confidence", "drift"}
+)
 
 
 def group_of(kind: str, name: str) -> Group:

@@ -56,6 +56,24 @@ def _published(*pairs: tuple[float, float | None]) -> dict[str, tuple[float, flo
     return dict(zip(("bladder", "prostate", "rectum"), pairs, strict=True))
 
 
+# What a teacher or a twin says weighs half of what a reader says, as in BCP, soon after the start.
+_TAUGHT_WEIGHT = 0.5
+_TAUGHT_RAMP = {"region_start": 0.1, "length": 0.2}
+
+
+def _taught(name: str, gate: str = "none") -> Method:
+    """A method with a teacher or a twin; with the informed D where the gate asks one."""
+    method = {**_PLAIN, "name": name, "lambda_region": _TAUGHT_WEIGHT, "gate": gate}
+    asked = INFORMED if gate in ("mask", "weight") else {}
+    return Method(
+        changes={
+            **asked,
+            "method": {**INFORMED["method"], **method},
+            "training": {**asked.get("training", {}), "ramp": _TAUGHT_RAMP},
+        }
+    )
+
+
 METHODS: Mapping[str, Method] = {
     "MALF": Method(
         tables=(1,),
@@ -137,6 +155,18 @@ METHODS: Mapping[str, Method] = {
     # Ours, in no table of the paper, run by name: D sees the scan, learns where S is right, and is
     # asked together with the softmax.
     "ASDNet-informed": Method(changes={"network": _SVNET, **INFORMED}, needs=tuple(_NEEDED)),
+    # Semi-supervision of the last years, and ours over a teacher, on the study's own network; each
+    # with the supervised row's recipe (docs/method.md, "Few labels").
+    "Supervised": Method(changes={"method": _PLAIN}),
+    "MeanTeacher": _taught("mean-teacher"),
+    "UA-MT": _taught("ua-mt"),
+    "CPS": _taught("cross-pseudo"),
+    "RegionTeacher": _taught("region-teacher", "mask"),
+    "WeakToStrong": _taught("weak-to-strong", "mask"),
+    "CopyPaste": _taught("copy-paste", "none"),
+    "CopyPaste-M": _taught("copy-paste", "mask"),
+    "CopyPaste-M-weight": _taught("copy-paste", "weight"),
+    "CopyPaste-softmax": _taught("copy-paste", "softmax"),
 }
 
 

@@ -11,7 +11,8 @@ from asdnet_models.methods.asdnet import ASDNet
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import Networks
 from asdnet_models.methods.record import StepRecord
-from asdnet_models.methods.semi_embed import SemiEmbed, Teacher, sample_voxels
+from asdnet_models.methods.semi_embed import SemiEmbed, sample_voxels
+from asdnet_models.methods.teacher import Teacher
 from asdnet_models.network_config import NetworkConfig
 from asdnet_models.networks import build_segmenter
 from asdnet_models.networks.svnet import SVNet
@@ -160,7 +161,7 @@ def test_the_teacher_starts_at_s_and_follows_by_a_hundredth(norm: str) -> None:
 
 def test_the_teacher_has_no_gradient_and_does_not_touch_s() -> None:
     nets = networks()
-    teacher = Teacher(nets.segmenter)
+    teacher = Teacher.of(nets.segmenter, 0.99)
     label = teacher.label(batches()[1].image)
     assert label.shape == (2, 1, 16, 16, 16)
     assert not any(parameter.requires_grad for parameter in teacher.network.parameters())

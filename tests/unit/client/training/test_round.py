@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import client.training.round
+import client.training.totals
 from asdnet_models.catalogue import NETWORKS
 from asdnet_models.methods.common import NonFiniteLossError
 from asdnet_models.networks import build_confidence, build_segmenter
@@ -386,7 +387,7 @@ def test_one_class_of_few_cases_withholds_the_whole_table_of_trusted_voxels(
         assert set(drawn) == rows.keys()
         return list(rows.values())
 
-    monkeypatch.setattr(client.training.round._Totals, "_voxels_by_case", measured)
+    monkeypatch.setattr(client.training.totals.Totals, "_voxels_by_case", measured)
     report = train_round(config, protocol, plan(), data, *start(protocol), run=RUN).report
     assert report.trusted == {}
     assert report.losses["region"].count == 8  # a mean over both cases' patches

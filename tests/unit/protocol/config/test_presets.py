@@ -6,15 +6,15 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "dc559899c372e3e7e88a2ba45830e1be350378ed64cc763819da31070124d5c8",
-    "quick": "34cbc7c6d4e16bc90e8a0a7c54f1745513af09735bb0c5dcae77c515d848b48b",
-    "planned": "ddd79a5cca1ee0d6d74b8387ab5c262541e7e25de2961c66a7ce33a18981224f",
-    "paper": "7f4e426d92bc1ca84184e653fd1dd765240f66fabffb2397e576c51f5d757f6f",
+    "smoke": "dbf7b9ee10431312e6a11258a14d19a4b0596f373b23b9dc171123027f706ab9",
+    "quick": "b49b33d4246e8de78420ade9fdab53798a93ad50368f8548a9c8685520b61d43",
+    "planned": "93e5af6c63736ad48b4cbadf32c3f188e207ec7e0cfe2e95097a2c3ba354426e",
+    "paper": "242d703d956a4a6af64f46a10a6b0cf49ea6b641e36722f0b48ae69920848999",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "fb2ef11491809acf800fa784a0defa2e3db3f0ffb94588212bec886f43a62ae5",
-    "quick": "91a2ecba588d0c070dda3f43a35acf3366ca5858361a153946889a168716af23",
-    "planned": "2d482b6f71fa5e5e561017ac2f623aa50658371a2a6b3109c65505163af899f3",
+    "smoke": "dbf7b9ee10431312e6a11258a14d19a4b0596f373b23b9dc171123027f706ab9",
+    "quick": "b49b33d4246e8de78420ade9fdab53798a93ad50368f8548a9c8685520b61d43",
+    "planned": "93e5af6c63736ad48b4cbadf32c3f188e207ec7e0cfe2e95097a2c3ba354426e",
     "paper": DIGESTS["paper"],
 }
 
