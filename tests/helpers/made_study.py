@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -81,13 +82,14 @@ def write_info(
     folds: Sequence[int] = (0,),
     seeds: Sequence[int] = (1, 2),
     kind: str = "phantom",
+    cohort: Mapping[str, Any] | None = None,
 ) -> None:
     """study.json of a new study."""
     (folder / "runs").mkdir(parents=True)
     info = ExperimentInfo(
         command="asdnet-sim tables --folds 2",
         started="2026-03-01T10:00:00+00:00",
-        cohort={"kind": kind, "version": 2, "sha256": "c0ffee" * 8},
+        cohort=dict(cohort or {"kind": kind, "version": 2, "sha256": "c0ffee" * 8}),
         organs=tuple(organs),
         methods=tuple(rows),
         settings=SETTINGS,

@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from made_study import make_study, write_info, write_run
 
 from simulation.cli import app
+from simulation.errors import ReportError
 from simulation.experiment.report.confidence import confidence_lines
 from simulation.experiment.report.key_findings import key_findings
 from simulation.experiment.report.orderings import orderings
 from simulation.experiment.report.overlays import overlays_section
-from simulation.experiment.report.page import ReportError, write_report
+from simulation.experiment.report.page import write_report
 from simulation.experiment.report.published import table_methods
 from simulation.experiment.report.results import Results
 from simulation.experiment.report.unlabelled import gain_lines

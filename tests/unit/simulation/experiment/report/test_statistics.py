@@ -11,6 +11,7 @@ from simulation.experiment.report.statistics import (
     Interval,
     Scores,
     case_means,
+    crossed_difference,
     difference,
     holm,
     interval,
@@ -22,6 +23,10 @@ from simulation.experiment.report.statistics import (
 def places(*values: float | None, seed: int = 1, fold: int = 0) -> Scores:
     index = [(fold, seed, "A", f"case{n}") for n in range(len(values))]
     return pd.Series(values, pd.MultiIndex.from_tuples(index, names=PLACE), dtype=float)
+
+
+def crossed(*by_seed: tuple[float | None, ...]) -> Scores:
+    return pd.concat([places(*values, seed=n) for n, values in enumerate(by_seed, 1)])
 
 
 NOTHING = places(0.5).iloc[:0]
@@ -122,3 +127,41 @@ def test_a_share_of_the_means() -> None:
     assert share(places(0.5, 0.5), places(0.0, 0.0)) is None
     assert share(places(0.5), places(1.0)) == (0.5, None)
     assert share(places(0.5, 0.5), places(1.0, 1.0)) == (0.5, Interval(low=0.5, high=0.5))
+
+
+def test_a_difference_over_scans_and_seeds_by_hand() -> None:
+    # Gains .04, .08 in seed 1 and .06, .10 in seed 2: MS of scans .0016, of seeds .0004, rest 0.
+    found = crossed_difference(crossed((0.74, 0.78), (0.66, 0.90)), crossed((0.7, 0.7), (0.6, 0.8)))
+    assert (found.n, found.mean) == (2, pytest.approx(0.07))
+    assert found.by_seed == pytest.approx((0.06, 0.08))
+    # Var (.0004 + .0016) / 4, and .002^2 / .0004^2 = 25 degrees of freedom: t = 2.0595.
+    half = 2.0595 * 0.0005**0.5
+    assert found.interval is not None
+    assert found.interval.low == pytest.approx(0.07 - half, abs=1e-6)
+    assert found.interval.high == pytest.approx(0.07 + half, abs=1e-6)
+    assert found.p == pytest.approx(0.0044, abs=1e-4)
+
+
+def test_seeds_that_disagree_widen_the_interval_that_scans_alone_would_have() -> None:
+    nothing = crossed((0.5, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5))
+    better = crossed((0.61, 0.60, 0.62, 0.61), (0.51, 0.50, 0.52, 0.51))
+    over_scans, over_both = difference(better, nothing), crossed_difference(better, nothing)
+    assert over_both.mean == over_scans.mean == pytest.approx(0.06)
+    assert over_scans.verdict == "higher"
+    # Two seeds, one degree of freedom: half a tenth on either side says nothing.
+    assert over_both.verdict == "undecided"
+
+
+def test_one_seed_says_what_scans_say_and_missing_scans_count_nowhere() -> None:
+    one, other = places(0.6, 0.7, 0.9), places(0.5, 0.65, 0.8)
+    alone = crossed_difference(one, other)
+    assert alone.model_dump(exclude={"by_seed"}) == difference(one, other).model_dump()
+    assert alone.by_seed == pytest.approx((0.25 / 3,))
+    # The second seed lacks the third scan.
+    two = crossed_difference(
+        crossed((0.6, 0.7, 0.9), (0.6, 0.7, None)), crossed((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    )
+    assert (two.n, two.mean) == (2, pytest.approx(0.15))
+    same = crossed_difference(crossed((0.5, 0.7), (0.5, 0.7)), crossed((0.4, 0.6), (0.4, 0.6)))
+    assert same.interval == Interval(low=0.1, high=0.1)
+    assert crossed_difference(NOTHING, places(0.6)).by_seed == ()
