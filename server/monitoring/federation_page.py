@@ -7,6 +7,7 @@ from typing import Any
 from protocol.wording import counted
 from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
 from reporting.figures import Lines, line_panels
+from server.monitoring.label_health import HEALTH, health_table
 from server.monitoring.metrics import CLIPPED
 from server.monitoring.score_tables import cell, scored_round, scores_section
 from server.monitoring.tracked import Series, TrackedSite, TrackedStudy
@@ -120,7 +121,7 @@ def _sites(study: TrackedStudy) -> Section:
         for site in study.sites
         for round_number, why in sorted(site.left_out.items())
     )
-    blocks: list[Block] = [table, *_drawn_organs(study)]
+    blocks: list[Block] = [table, *_drawn_organs(study), *health_table(study)]
     if reasons:
         blocks += [Text(text="Left out, with the reason:"), Bullets(items=reasons)]
     shortened = _shortened(study)
@@ -185,14 +186,21 @@ def _curves(study: TrackedStudy) -> Section:
     losses = {
         name.removeprefix("loss/"): _by_site(study, name)
         for name in sorted({n for s in study.sites for n in s.metrics if n.startswith("loss/")})
+        if name.removeprefix("loss/") not in HEALTH
     }
-    trusted = {"trusted fraction": _by_site(study, "trusted_fraction")}
+    trusted = {"trusted fraction": _by_site(study, "trusted_fraction")} | {
+        f"trusted, {organ}": _by_site(study, f"trusted_fraction/{organ}") for organ in study.organs
+    }
+    teacher = {name: _by_site(study, f"loss/{name}") for name in HEALTH}
     order = [f"site {site.site}" for site in study.sites]
     drawn = (
         _picture(scores, order, "validation", "Validation DSC by round", (0, 1)),
         _picture(tests, order, "test", "DSC of test cases by round", (0, 1)),
         _picture(losses, order, "losses", "Losses by round", None),
         _picture(trusted, order, "trusted", "Trusted fraction by round", (-0.02, 1.02)),
+        _picture(
+            teacher, order, "teacher", "Agreement of model and teacher, and drift by round", None
+        ),
     )
     pictures = tuple(picture for picture in drawn if picture is not None)
     blocks: tuple[Block, ...] = (Gallery(pictures=pictures),)

@@ -13,6 +13,7 @@ from protocol.config.study import StudyProtocol
 from protocol.planning.rules import BATCH, PATCHES_LEAST
 from protocol.wire.reports import EvaluationReport
 from protocol.wording import counted, times
+from server.monitoring.label_hints import label_lines
 from server.rounds.harm import comparison_of
 from server.rounds.record import StudyRecord
 
@@ -64,7 +65,8 @@ def hints_of(
             record.protocol, evaluation, organ, largest_component or {}, to_find
         )
     ]
-    lines += [*_sites_below(evaluation), *_harm(record), *_still_learning(record)]
+    lines += [*_sites_below(evaluation), *_harm(record), *label_lines(record)]
+    lines += _still_learning(record)
     return (*_hardly_trained(record),) or tuple(lines) if lines else ()
 
 

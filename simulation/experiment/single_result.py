@@ -153,6 +153,12 @@ def _round_json(item: RoundRecord) -> dict[str, Any]:
                     if total.mean is not None
                 },
                 "trusted_fraction": report.trusted_fraction,
+                "trusted": {
+                    name: total.mean
+                    for name, total in report.trusted.items()
+                    if total.mean is not None
+                },
+                "twin_dsc": report.twin.mean,
                 "labelled": report.labelled,
                 "unlabelled": report.unlabelled,
                 "seconds": round(report.seconds, 3),

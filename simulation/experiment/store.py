@@ -119,6 +119,9 @@ class RoundRow(Record):
     loss_confidence: float | None
     trusted_fraction: float | None
     validation_dsc: float | None
+    agreement: float | None = None
+    drift: float | None = None
+    twin_dsc: float | None = None
 
 
 class RunInfo(Record):

@@ -152,4 +152,7 @@ def _round_row(
         loss_confidence=mean("confidence"),
         trusted_fraction=report.trusted_fraction,
         validation_dsc=validation_dsc,
+        agreement=mean("agreement"),
+        drift=mean("drift"),
+        twin_dsc=report.twin.mean,
     )

@@ -106,6 +106,8 @@ def test_the_schema(outcome: Outcome) -> None:
     assert first["sites"]["A"] == {
         "loss": {"dice": 0.5},
         "trusted_fraction": 0.25,
+        "trusted": {"ball": 0.25},
+        "twin_dsc": None,
         "labelled": 3,
         "unlabelled": 1,
         "seconds": 1.235,
