@@ -47,7 +47,6 @@ from protocol.config.study import StudyProtocol, merged
 from protocol.config.study_file import read_study
 from protocol.files import write_json
 from server.rounds.record import StudyRecord
-from simulation.experiment.scoring import Model, score_model
 from simulation.experiment.training import train_in_place
 from simulation.layouts import StudyCase, read_cohort
 from simulation.split import write_sites
@@ -138,7 +137,7 @@ def main(
             seed=seed,
             study=merged(read_study(study), {"seed": seed}),
             pool=pool,
-            tested=[replace(cases[name], site=_SITE, part="test") for name in names[-test:]],
+            tested=[cases[name] for name in names[-test:]],
             labelled=[names[i] for i in order[:start]],
             cache=folder / "cache",
         )
@@ -195,11 +194,12 @@ def _trained(
 
 
 def _tested(trial: Trial, config: SiteConfig, record: StudyRecord) -> dict[str, float]:
-    """Mean DSC over organs by test scan, of the last model, on the scans' own grids."""
-    model = Model(config=config, protocol=record.protocol, segmenter=record.judged, confidence=None)
-    rows, _ = score_model(model, trial.tested)
+    """Mean DSC over organs by test scan, of the last model, on the study's grid."""
+    segmenter = load_segmenter(config, record.protocol, record.judged)
+    cases = ((case.name, _cached(trial, case)) for case in trial.tested)
     return {
-        case.name: fmean(row.dsc for row in rows if row.case == case.name) for case in trial.tested
+        name: _true_dsc(predict_on_grid(segmenter, record.protocol, case), case)
+        for name, case in cases
     }
 
 
@@ -211,21 +211,25 @@ def _segmented(
     segmenter = load_segmenter(config, study, record.judged)
     confidence = load_confidence(config, study, record.confidence or {})
     scans, truth = {}, {}
-    for name, case in trial.pool.items():
-        files = Case(name=name, part="labelled", image=case.image, label=case.label)
-        cached = cached_case(files, trial.cache, study)
-        probabilities = predict_on_grid(segmenter, study, cached)
+    for name, of_pool in trial.pool.items():
+        case = _cached(trial, of_pool)
+        probabilities = predict_on_grid(segmenter, study, case)
         scans[name] = segmented_scan(
             name,
-            cached.image,
+            case.image,
             probabilities,
-            trust_maps(confidence, probabilities, study, cached)["confidence"],
+            trust_maps(confidence, probabilities, study, case)["confidence"],
             study.spacing_mm,
             study.organ_names,
             drawn=study.organ_names,
         )
-        truth[name] = _true_dsc(probabilities, cached)
+        truth[name] = _true_dsc(probabilities, case)
     return scans, truth
+
+
+def _cached(trial: Trial, case: StudyCase) -> CachedCase:
+    files = Case(name=case.name, part="labelled", image=case.image, label=case.reference)
+    return cached_case(files, trial.cache, trial.study)
 
 
 def _true_dsc(probabilities: torch.Tensor, case: CachedCase) -> float:

@@ -16,7 +16,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from asdnet_models.expected_dice import expected_dsc
@@ -24,6 +26,8 @@ from protocol.wording import counted
 
 # A feature so many standard deviations off says "odd"; how much odder is no matter.
 _ODDEST = 3.0
+# So far from an organ a doubted voxel may be its own.
+_NEAR_MM = 3.0
 # What a large value of a feature is called, and a small one.
 Feature = tuple[str, str]
 _OF_ORGAN: tuple[Feature, ...] = (
@@ -98,13 +102,27 @@ def segmented_scan(
         organs: The study's, in the order of the channels.
         drawn: Those that this site annotates; one at least.
     """
-    scores = expected_dsc(probabilities, trust).tolist()
     predicted = probabilities.argmax(1)[0].cpu().numpy()
+    near = torch.from_numpy(surroundings(predicted > 0, spacing_mm)).to(trust.device)
+    # Far from every organ there is much background, and a map that doubts it a little would count
+    # more missed voxels than an organ has.
+    scores = expected_dsc(probabilities, torch.where(near, trust, 1)).tolist()
     return SegmentedScan(
         name=name,
         expected_dsc={o: s for o, s in zip(organs, scores, strict=True) if o in drawn},
         features=scan_features(image_xyz, predicted, spacing_mm, organs),
     )
+
+
+def surroundings(
+    predicted_xyz: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> NDArray[np.bool_]:
+    """What is predicted and 3 mm around it, a voxel at least; all where nothing is predicted."""
+    if not predicted_xyz.any():
+        return np.ones_like(predicted_xyz)
+    size = [2 * max(1, round(_NEAR_MM / mm)) + 1 for mm in spacing_mm]
+    near: NDArray[np.bool_] = ndimage.maximum_filter(predicted_xyz, size)
+    return near
 
 
 def scan_features(

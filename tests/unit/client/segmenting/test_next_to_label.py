@@ -12,6 +12,7 @@ from client.segmenting.next_to_label import (
     segmented_scan,
     standardised,
     suggest,
+    surroundings,
 )
 
 
@@ -126,6 +127,28 @@ def test_what_is_not_there_or_the_same_everywhere_sets_nothing_apart() -> None:
     assert found[:, 1].tolist() == pytest.approx([-(1.5**0.5), 0, 1.5**0.5])
     far = standardised([scan(str(n), 0.1, 1e6 if n == 0 else float(n % 2)) for n in range(30)])
     assert far.max() == 3
+
+
+def test_surroundings_are_some_mm_and_a_voxel_at_least() -> None:
+    drawn = np.zeros((9, 9, 9), np.bool_)
+    assert surroundings(drawn, (1, 1, 1)).all()
+    drawn[4, 4, 4] = True
+    near = np.argwhere(surroundings(drawn, (1.0, 3.0, 8.0)))
+    assert near.min(0).tolist() == [1, 3, 3] and near.max(0).tolist() == [7, 5, 5]
+    assert len(near) == 7 * 3 * 3
+
+
+def test_a_little_doubt_of_much_background_far_away_says_nothing() -> None:
+    p = torch.zeros(1, 2, 12, 12, 12)
+    p[:, 1] = 0.001
+    p[:, 1, :3, :3, :3] = 0.99
+    p[:, 0] = 1 - p[:, 1]
+    trust = torch.full((1, 1, 12, 12, 12), 0.95)
+    image = np.zeros((12, 12, 12), np.float32)
+    near = segmented_scan("s", image, p, trust, (3.0, 3.0, 3.0), ("ball",), drawn={"ball"})
+    # 27 voxels at .95, and .05 of 37 beside them.
+    hits, missed = 27 * 0.95, 37 * 0.05
+    assert near.expected_dsc["ball"] == pytest.approx(2 * hits / (27 + hits + missed), abs=1e-4)
 
 
 def test_a_scan_counts_only_the_organs_that_its_site_draws() -> None:
