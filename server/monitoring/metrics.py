@@ -99,7 +99,7 @@ def site_metrics(finished: RoundRecord, site: str) -> dict[str, float]:
         for organ, estimate in estimates_of(finished.evaluation).get(site, {}).items():
             values |= {
                 f"{ESTIMATED}dsc/{organ}": estimate.dsc,
-                f"{ESTIMATED}error/{organ}": estimate.line.error,
+                f"{ESTIMATED}error/{organ}": estimate.error,
                 f"{ESTIMATED}scans/{organ}": float(estimate.scans),
             }
     return values

@@ -229,7 +229,7 @@ class EventWriter(Watcher):
             clipped={site: dict(of_site) for site, of_site in finished.clipped.items()},
             validation_dsc=scores,
             estimated_dsc={
-                site: {o: {"dsc": e.dsc, "error": e.line.error} for o, e in of_organ.items()}
+                site: {o: {"dsc": e.dsc, "error": e.error} for o, e in of_organ.items()}
                 for site, of_organ in estimates_of(finished.evaluation or {}).items()
             },
         )

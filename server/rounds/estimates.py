@@ -7,7 +7,7 @@ of a model is made of it.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from asdnet_models.reliability import SCORES, TrustScore
@@ -29,8 +29,8 @@ class Line:
         expected, true: The means that the line goes through.
         slope: Of true over expected DSC.
         error: What an estimate of a site's mean is off by: root mean square over sites of the error
-            of each one's estimate from the others; of fewer than three, the residuals' standard
-            deviation over cases.
+            of each one's estimate from the others; of fewer than three, `scatter`.
+        scatter: The residuals' standard deviation over cases.
     """
 
     score: TrustScore
@@ -38,6 +38,7 @@ class Line:
     true: float
     slope: float
     error: float
+    scatter: float
     cases: int
     sites: int
 
@@ -53,6 +54,13 @@ class Estimate:
     dsc: float
     scans: int
     line: Line
+
+    @property
+    def error(self) -> float:
+        """Standard error: of the line from site to site, and of so few scans around it."""
+        if self.line.sites < _FEWEST_SITES:
+            return self.line.error
+        return math.hypot(self.line.error, self.line.scatter / math.sqrt(self.scans))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +91,7 @@ def mean_words(estimates: Mapping[str, Mapping[str, Estimate]]) -> str:
     """As "F 0.81 ± 0.04, G 0.78 ± 0.04": means over a site's organs; empty where none has any."""
     return ", ".join(
         f"{site} {fmean(e.dsc for e in of_organ.values()):.2f} ± "
-        f"{fmean(e.line.error for e in of_organ.values()):.2f}"
+        f"{fmean(e.error for e in of_organ.values()):.2f}"
         for site, of_organ in estimates.items()
     )
 
@@ -113,12 +121,11 @@ def line_of(
     total = _added(pairs)
     if total.true.count < _FEWEST_CASES:
         return None
+    line = replace(_line(total), score=score, scatter=_residual(total), sites=len(pairs))
     if len(pairs) < _FEWEST_SITES:
-        error = _residual(total)
-    else:
-        errors = [_left_out(pairs, number) for number in range(len(pairs))]
-        error = math.sqrt(sum(e * e for e in errors) / len(errors))
-    return _line(total, score, error, len(pairs))
+        return replace(line, error=line.scatter)
+    errors = [_left_out(pairs, number) for number in range(len(pairs))]
+    return replace(line, error=math.sqrt(fmean(e * e for e in errors)))
 
 
 def _sums(report: EvaluationReport, score: TrustScore, organ: str) -> ExpectedSums:
@@ -133,17 +140,18 @@ def _added(pairs: Sequence[_Pairs]) -> _Pairs:
     )
 
 
-def _line(total: _Pairs, score: TrustScore, error: float, sites: int) -> Line:
-    """Least squares, the slope drawn to 1: b = (S_et + ridge) / (S_ee + ridge)."""
+def _line(total: _Pairs) -> Line:
+    """Least squares, the slope drawn to 1: b = (S_et + ridge) / (S_ee + ridge); no error yet."""
     count, (of_squares, of_products, _) = total.true.count, _moments(total)
     return Line(
-        score=score,
+        score="softmax",
         expected=total.expected.sum / count,
         true=total.true.sum / count,
         slope=(of_products + _RIDGE) / (of_squares + _RIDGE),
-        error=error,
+        error=0.0,
+        scatter=0.0,
         cases=count,
-        sites=sites,
+        sites=0,
     )
 
 
@@ -159,7 +167,7 @@ def _moments(total: _Pairs) -> tuple[float, float, float]:
 
 def _residual(total: _Pairs) -> float:
     ee, et, tt = _moments(total)
-    slope = _line(total, "softmax", 0.0, 0).slope
+    slope = _line(total).slope
     squares = tt - 2 * slope * et + slope**2 * ee
     return math.sqrt(max(0.0, squares) / (total.true.count - 1))
 
@@ -167,6 +175,6 @@ def _residual(total: _Pairs) -> float:
 def _left_out(pairs: Sequence[_Pairs], number: int) -> float:
     """How far one site's mean lies from its estimate by the others."""
     own, others = pairs[number], _added([p for n, p in enumerate(pairs) if n != number])
-    line = _line(others, "softmax", 0.0, 0)
+    line = _line(others)
     count = own.true.count
     return own.true.sum / count - line.at(own.expected.sum / count)

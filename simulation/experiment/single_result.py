@@ -270,7 +270,7 @@ def _estimate_row(site: str, organ: str, estimate: Estimate, true: OrganSums) ->
         organ=organ,
         scans=estimate.scans,
         estimated_dsc=estimate.dsc,
-        error=line.error,
+        error=estimate.error,
         map=line.score,
         cases=line.cases,
         sites=line.sites,

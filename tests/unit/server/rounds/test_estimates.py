@@ -78,6 +78,10 @@ def test_with_three_sites_each_is_estimated_from_the_others() -> None:
     # Off by -.15, 0 and .15, each from the mean of the two others.
     assert line.error == pytest.approx(math.sqrt(2 * 0.15**2 / 3))
     assert (line.cases, line.sites) == (9, 3)
+    # Over cases .1 three times, 0 and -.1 likewise: eight of nine are free.
+    assert line.scatter == pytest.approx(math.sqrt(6 * 0.1**2 / 8))
+    estimate = estimates_of(sites | {"F": label_free(softmax=[0.8] * 4)})["F"]["ball"]
+    assert estimate.error == pytest.approx(math.hypot(line.error, line.scatter / 2))
 
 
 def test_the_map_that_errs_less_is_taken() -> None:
@@ -119,4 +123,4 @@ def test_a_shifted_site_is_found_within_the_error() -> None:
     scans = rng.normal(0.65, 0.05, 8)
     sites["F"] = label_free(softmax=list(scans + 0.1))
     estimate = estimates_of(sites)["F"]["ball"]
-    assert abs(estimate.dsc - scans.mean()) < 2 * estimate.line.error < 0.1
+    assert abs(estimate.dsc - scans.mean()) < 2 * estimate.error < 0.1
