@@ -100,8 +100,8 @@ def list_runs(options: ExperimentOptions, console: Console) -> None:
             begun_before(options.out, _info(ready))
         with tempfile.TemporaryDirectory() as folder:
             _check(ready, Path(folder) / "check", console)
-        if options.training_labels is not None or options.label_free:
-            console.print(_site_counts(ready), highlight=False, soft_wrap=True)
+        for line in _site_counts(ready):
+            console.print(line, highlight=False, soft_wrap=True)
     runs = options.runs
     done = complete(options.out, runs)
     for key in runs:
@@ -127,14 +127,16 @@ def _prepared(options: ExperimentOptions, console: Console) -> _Prepared:
     )
 
 
-def _site_counts(ready: _Prepared) -> str:
-    """How many cases of each part a site has in the first run."""
+def _site_counts(ready: _Prepared) -> tuple[str, ...]:
+    """Where labels are withheld: how many cases of each part a site has in the first run."""
+    if ready.options.training_labels is None and not ready.options.label_free:
+        return ()
     counts = Counter((case.site, case.part) for case in ready.parts)
     sites = [
         f"{site} " + " + ".join(str(counts[site, part]) for part in get_args(Part))
         for site in sorted({case.site for case in ready.parts})
     ]
-    return f"cases by site ({' + '.join(get_args(Part))}): {', '.join(sites)}"
+    return (f"Cases by site ({' + '.join(get_args(Part))}): {', '.join(sites)}.",)
 
 
 def _possible(
@@ -206,7 +208,11 @@ def _info(ready: _Prepared) -> ExperimentInfo:
         own_methods=own_methods(options.methods),
         protocol=protocol.model_dump(mode="json"),
         versions=package_versions(),
-        notes=(_PAPER_FORM, f"Methods trained in every setting: {', '.join(compared) or 'none'}."),
+        notes=(
+            _PAPER_FORM,
+            f"Methods trained in every setting: {', '.join(compared) or 'none'}.",
+            *_site_counts(ready),
+        ),
     )
 
 

@@ -126,3 +126,12 @@ def test_phantoms_need_not_be_made_to_list_their_runs(
     tables(TablesCommand(**phantoms, cache=given["cache"], out=given["out"]))
     assert "to do  VNet federated, fold 1, seed 1" in capsys.readouterr().out
     assert not given["cache"].exists()
+
+
+def test_where_labels_are_withheld_the_plan_says_how_many_each_site_keeps(
+    given: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables(TablesCommand(**given | {"rows": "SVNet", "training_labels": 2, "label_free": 1}))
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("Cases by site (labelled + unlabelled + validation + test): A 2 + ")
+    assert ", B 0 + " in first
