@@ -154,10 +154,15 @@ def few_label_findings(
     setting = results.setting
     lines = few_lines(results, reference, setting, all_labels)
     others = [line for line in lines if line.method != reference and line.gain.mean is not None]
+    if not lines:
+        return (
+            f"Gains over {reference}: not known, for it has no complete {setting} run;"
+            " asdnet-sim report --reference names another row.",
+        )
     if not others:
         return (
-            f"What unlabelled scans add to {reference}: not known, for no other row has a complete"
-            f" {setting} run of the same scans.",
+            f"Gains over {reference}: not known, for no other row has a complete {setting} run of"
+            " the same scans.",
         )
     best = max(others, key=lambda line: line.dsc.mean or 0.0)
     sentences = [

@@ -47,7 +47,7 @@ def key_findings(
                 *(_pooled_share(results, method, setting) for setting in POOLED),
             )
         ),
-        _map(results, reference),
+        *(() if few and not _map_auroc(results, reference) else (_map(results, reference),)),
         *_best_map(results, reference),
         *_failed(results, reference),
     )

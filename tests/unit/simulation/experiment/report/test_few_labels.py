@@ -165,7 +165,11 @@ def test_what_unlabelled_scans_add_is_held_against_the_same_row(tmp_path: Path) 
 
 def test_a_reference_without_other_rows_is_said(tmp_path: Path) -> None:
     alone = results_of(experiment(tmp_path / "few", rows={"Supervised": 0.0}))
-    assert "no other row has a complete federated run" in key_findings(alone, "Supervised")[1]
+    sentences = key_findings(alone, "Supervised")
+    assert "no other row has a complete federated run" in sentences[1]
+    assert "ASDNet: not known, for it has no complete federated" in key_findings(alone, "ASDNet")[1]
+    # No row was asked for that has a map.
+    assert not any("onfidence map" in sentence for sentence in sentences)
 
 
 def test_an_experiment_with_its_labels_has_no_such_section(tmp_path: Path) -> None:
