@@ -110,3 +110,11 @@ def test_a_twin_that_breaks_down_costs_no_update(
     monkeypatch.setattr(client.training.twin, "train_round", broken)
     site = with_setting(make_site(threshold=3, **PARTS))
     assert trained(site, protocol, plan_round(protocol, 1)).report.twin == SumCount()
+
+
+def test_a_method_with_a_teacher_has_a_twin_too(
+    make_site: MakeSite, make_protocol: MakeProtocol, apart: list[str]
+) -> None:
+    protocol = make_protocol(method={"name": "copy-paste"}, training={"rounds": 4})
+    site = with_setting(make_site(threshold=3, **PARTS))
+    assert trained(site, protocol, plan_round(protocol, 3)).report.twin.count == 3
