@@ -1,13 +1,12 @@
-"""Which unlabelled scans a reader should draw next: those whose labels cover most doubt.
+"""Which unlabelled scans a reader should draw next: those that are doubted, and unlike the others.
 
-A label teaches about its scan and about those like it.  So the order is greedy: next is the scan
-that takes most from the sum, over unlabelled scans, of the expected error times the distance to the
-nearest scan that is labelled or listed before.  Of two that are alike the second has nothing left
-to cover; an odd one that stands for no other comes after one that stands for many.
+The order is greedy: next is the scan whose expected error times the distance to the nearest scan
+that is labelled or listed before is largest.  Of two that are alike the second has no distance
+left, so that the list is not ten times the same kind of scan.
 
-Sources: Yang et al., MICCAI 2017 (doubtful scans that represent others); Wei et al., ICML 2015 (the
-sum is submodular: the greedy choice is near the best); Sener and Savarese, ICLR 2018 (core-sets,
-which cover the farthest scan in place of the sum).  What makes two scans alike is ours.
+Sources: Sener and Savarese, ICLR 2018 (core-sets: the distance alone); Nath et al., IEEE TMI 2021
+(doubt and diversity in 3D medical scans).  What makes two scans alike is ours, and so is that the
+error is what M expects.  docs/results/next-to-label.md has other rules beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from asdnet_models.expected_dice import expected_dsc
-from protocol.wording import counted
 
 # A feature so many standard deviations off says "odd"; how much odder is no matter.
 _ODDEST = 3.0
@@ -167,7 +165,7 @@ def suggest(
     *,
     doubters: str = "S and D doubt",
 ) -> list[Suggestion]:
-    """Every unlabelled scan, in the order in which a label covers most doubt.
+    """Every unlabelled scan, in the order in which labels should teach most.
 
     Args:
         unlabelled: In any order, which changes nothing; equals are in the order of their names.
@@ -183,25 +181,21 @@ def suggest(
         return []
     z = standardised([*scans, *known])
     new, old = z[: len(scans)], z[len(scans) :]
-    between = distances(new, new)
     errors = np.array([scan.expected_error for scan in scans])
-    # Without any label every scan is as far from one as two scans can be.
-    to_labels = distances(new, old).min(1) if known else np.full(len(scans), between.max() or 1.0)
+    # Without any label all are as far from one, and the most doubted scan is the first.
+    to_labels = distances(new, old).min(1) if known else np.ones(len(scans))
     nearest, left, listed = to_labels, list(range(len(scans))), []
     while left:
-        covers = np.maximum(nearest[:, None] - between[:, left], 0)
-        gains = errors @ covers
-        best = max(range(len(left)), key=lambda at: (gains[at], errors[left[at]], -at))
-        one = left.pop(best)
-        like = int((covers[left, best] > 0).sum())
+        one = max(left, key=lambda at: (errors[at] * nearest[at], errors[at], -at))
+        left.remove(one)
         reasons = [
             _doubt(scans[one], doubters) if errors[one] >= np.median(errors) else "",
             _unlike(scans[one], new[one], old) if to_labels[one] >= np.median(to_labels) else "",
-            f"stands for {counted(like, 'other scan')} not as near to any label" if like else "",
         ]
         why = "; ".join(filter(None, reasons)) or "like what is labelled or listed before"
         listed.append(Suggestion(scan=scans[one], why=why))
-        nearest = np.minimum(nearest, between[:, one])
+        to_one = distances(new, new[one, None])[:, 0]
+        nearest = np.minimum(nearest, to_one) if known or len(listed) > 1 else to_one
     return listed
 
 

@@ -25,12 +25,16 @@ def test_every_rule_lists_every_scan() -> None:
         assert sorted(rule(new, old)) == [one.name for one in new]
 
 
-def test_the_other_rules_by_hand() -> None:
+def test_the_rules_by_hand() -> None:
+    """One odd scan at -3 with an error of .6, three alike about 2.1 with .4, labelled: 0."""
     old = [scan("zero", 0.0, 0.0)]
-    new = [scan("two", 0.5, 2.0), scan("two more", 0.6, 2.1), scan("minus one", 0.4, -1.0)]
-    assert bench.by_error(new, old) == ["two more", "two", "minus one"]
-    # Once the farthest is listed, its neighbour has nothing left.
-    assert bench.by_distance(new, old) == ["two more", "minus one", "two"]
+    alike = [scan(f"alike {n}", 0.4, place) for n, place in enumerate((2.0, 2.1, 2.2))]
+    new = [scan("odd", 0.6, -3.0), *alike]
+    assert bench.by_error(new, old)[0] == "odd"
+    # .6 x 3 against .4 x 2.2; then the farthest of those that are alike.
+    assert bench.by_list(new, old)[:2] == ["odd", "alike 2"]
+    # .6 x 3 against .4 x (1.9 + 2.1 + 2.1).
+    assert bench.by_coverage(new, old)[:2] == ["alike 1", "odd"]
 
 
 def test_random_draws_differ_by_number_and_leave_out_what_is_labelled() -> None:
@@ -60,7 +64,7 @@ def test_the_table_pairs_by_seed(tmp_path: Path) -> None:
     (listed_row,) = [line for line in lines if line.startswith("| list |")]
     assert listed_row.startswith("| list | 2 | 0.7500 | +0.0250 [")  # .03 and .02
     assert "SD of random draws within a seed: 0.0224" in lines
-    assert "seed 1: expected DSC by rank to the true 1.00, +0.150 too high" in lines
+    assert "seed 1: expected DSC and true: rank correlation 1.00, mean off +0.150" in lines
 
 
 def test_one_seed_has_no_interval() -> None:
