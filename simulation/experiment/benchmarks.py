@@ -101,7 +101,7 @@ _ALL = (
     Benchmark(
         name="atrium",
         about="left atrium in late-gadolinium MR (Xiong et al. 2020), split by Yu et al., "
-        "MICCAI 2019, averaged to 1.875 mm",
+        "MICCAI 2019",
         organs={"left_atrium": 1},
         training=80,
         test=20,
@@ -114,9 +114,9 @@ _ALL = (
             16: {"V-Net, supervised": 0.860, "ASDNet": 0.879},
             80: {"V-Net, supervised": 0.915},
         },
-        source="V-Net in one place at full resolution (.625 mm). BCP's authors choose the model on "
-        "the test cases. The two figures of 16 labels are of the UA-MT paper, from memory, not "
-        "looked up.",
+        source="V-Net in one place at full resolution (.625 mm; ours is averaged to 1.875 mm). "
+        "BCP's authors choose the model on the test cases. The two figures of 16 labels are of "
+        "the UA-MT paper, from memory, not looked up.",
     ),
     Benchmark(
         name="hippocampus",

@@ -16,6 +16,7 @@ from simulation.experiment.report.statistics import (
     Difference,
     Verdict,
     case_means,
+    crossed_difference,
     share,
     summarise,
 )
@@ -127,6 +128,10 @@ def _best(results: Results) -> str:
 
 
 def _difference(results: Results, one: str, other: str) -> Difference:
+    """Over scans; over seeds too where each labels other scans."""
+    if has_few_labels(results.info):
+        scores = (results.scores("dsc", method, results.setting) for method in (one, other))
+        return crossed_difference(*scores)
     return results.difference("dsc", (one, results.setting), (other, results.setting))
 
 

@@ -110,6 +110,9 @@ def test_a_share_of_all_labels_by_hand(tmp_path: Path) -> None:
     )
     assert "over scans and 3 seeds (+0.027 +0.037 +0.047); a gain at 2 of 3 sites" in first
     assert second.startswith("RegionTeacher reaches 92.5% (89.9 to 95.2) of the mean DSC")
+    # Over scans and seeds there too: the same difference, and no other interval.
+    best = key_findings(few, "Supervised")[0]
+    assert "ahead of Supervised: +0.037 (95% interval +0.011 to +0.063, n = 9)" in best
     # No setting of all labels but federated: nothing to hold a pooled score against.
     assert held_to.share(few.scores("dsc", "Supervised", "federated"), "pooled") is None
 
