@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from asdnet_models.catalogue import METHODS
+from asdnet_models.config import MethodConfig
 from asdnet_models.sums import OrganSums
 from protocol.config.study import StudyProtocol
 from protocol.planning.rules import BATCH, PATCHES_LEAST
@@ -246,11 +248,20 @@ def _harm(record: StudyRecord) -> Iterator[str]:
     yield (
         f"unlabelled scans harm at {_listed(compared.sites)}: with them the validation DSC of "
         f"a round's update is {compared} against the same round without, over "
-        f"{compared.number} comparisons in rounds {first} to {last}; try a method.gamma above "
-        f"{method.gamma:g}, a method.lambda_region below {method.lambda_region:g}, fewer "
+        f"{compared.number} comparisons in rounds {first} to {last}; try {_stricter(method)}"
+        f"a method.lambda_region below {method.lambda_region:g}, fewer "
         f"training.rounds than {record.protocol.training.rounds}, and the row Supervised of "
         "asdnet-sim tables beside it"
     )
+
+
+def _stricter(method: MethodConfig) -> str:
+    """How this method would believe less of its labels, as "a method.gamma above 0.5, "."""
+    kind = METHODS[method.name]
+    if kind.teacher and kind.confidence and method.gate == "none":
+        return "method.gate mask, "
+    gated = kind.confidence and (not kind.teacher or method.gate != "weight")
+    return f"a method.gamma above {method.gamma:g}, " if gated else ""
 
 
 def _listed(sites: Sequence[str]) -> str:

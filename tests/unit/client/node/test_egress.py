@@ -608,6 +608,7 @@ NEVER_IN_AN_ANSWER = {
     "protocol.config.yaml_text.EncodingError",
     "protocol.files.LockedError",
     "client.commands.predict.UsageError",
+    "client.commands.next_to_label.NothingToLabelError",
     "client.data.pseudonyms.PseudonymKeyError",
     "client.segmenting.sources.SourceError",
     "asdnet_models.model_files.ModelFileError",

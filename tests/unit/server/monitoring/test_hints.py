@@ -245,6 +245,24 @@ def test_harm_is_said_with_its_size_and_what_to_change() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "advice"),
+    [
+        ({"name": "copy-paste", "gate": "mask"}, "method.gamma above 0.2, a"),
+        ({"name": "copy-paste", "gate": "none"}, "try method.gate mask, a"),
+        ({"name": "copy-paste", "gate": "weight"}, "try a method.lambda_region"),
+        ({"name": "mean-teacher"}, "try a method.lambda_region"),
+        ({"name": "semi-fcn"}, "try a method.lambda_region"),
+    ],
+)
+def test_what_to_change_is_a_setting_that_the_method_has(
+    method: dict[str, str], advice: str
+) -> None:
+    record = compared({"A": -0.010, "B": -0.012}, {"A": -0.014})
+    record.protocol = merged(record.protocol, {"method": method})
+    assert advice in only_hint(record)
+
+
+@pytest.mark.parametrize(
     ("rounds", "why"),
     [
         ([{"A": -0.05, "B": -0.05}], "two comparisons"),
