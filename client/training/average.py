@@ -33,7 +33,8 @@ class AverageStore:
         decay: float,
         kind: Literal["averages", "teachers"] = "averages",
     ) -> None:
-        self._files = RoundFiles(state / kind, run, ".safetensors")
+        folders = {"averages": state / "averages", "teachers": state / "teachers"}
+        self._files = RoundFiles(folders[kind], run, ".safetensors")
         self._decay = decay
 
     def of(self, weights: Weights, round_number: int) -> Average:

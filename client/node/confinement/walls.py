@@ -20,7 +20,14 @@ _PASSED_ON = re.compile(
     r"|RAY|MLFLOW)_"
 )
 # Folders of the state that the approved code keeps; the others are the executor's.
-KEPT_BY_THE_CODE = ("averages", "cohorts", "optimisers", "pseudo-labels", "residuals")
+KEPT_BY_THE_CODE = (
+    "averages",
+    "cohorts",
+    "optimisers",
+    "pseudo-labels",
+    "residuals",
+    "teachers",
+)
 _TEMPORARY, _COMPILED = "worker/tmp", "worker/compiled"
 # Devices; and /proc, where CUDA names its threads: of other processes nothing can be written there.
 _DEVICES = (
