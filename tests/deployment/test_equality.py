@@ -6,14 +6,25 @@ import harness
 import pytest
 import torch
 
+from protocol.config.study import merged
 from protocol.model_io import load_model
 from server.rounds.watchers import Watcher
 from simulation.engine import simulate
 
 
-@pytest.mark.long
-def test_deployment_and_simulation_give_equal_weights(tmp_path: Path) -> None:
-    study = harness.tiny_study(rounds=10)
+@pytest.mark.parametrize(
+    ("rounds", "method"),
+    [
+        pytest.param(10, {}, marks=pytest.mark.long),
+        # What a site keeps for its teacher lies within the worker's walls, too.
+        (3, {"name": "copy-paste", "gate": "mask"}),
+    ],
+    ids=["asdnet", "copy-paste"],
+)
+def test_deployment_and_simulation_give_equal_weights(
+    rounds: int, method: dict[str, str], tmp_path: Path
+) -> None:
+    study = merged(harness.tiny_study(rounds=rounds), {"method": method})
     with harness.federation(tmp_path, study) as fed:
         fed.start_superlink()
         fed.start_sites()
