@@ -11,7 +11,14 @@ from asdnet_models.losses import LEAST_COVERAGE, ClassWeight, generalised_dice
 def believed_loss(
     logits: Tensor, label: Tensor, belief: Tensor, class_weight: ClassWeight, *, entropy: bool
 ) -> Tensor:
-    """Generalised Dice of the voxels that are believed, alone or its mean with their cross-entropy.
+    """The loss of `dice_and_loss`."""
+    return dice_and_loss(logits, label, belief, class_weight, entropy=entropy)[1]
+
+
+def dice_and_loss(
+    logits: Tensor, label: Tensor, belief: Tensor, class_weight: ClassWeight, *, entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """Generalised Dice of the voxels that are believed, and it or its mean with cross-entropy.
 
     Args:
         logits: S's scores, (B, C, X, Y, Z); -inf where a sample cannot have a class.
@@ -21,7 +28,7 @@ def believed_loss(
         entropy: Whether the cross-entropy is in it.
 
     Returns:
-        (B,); a differentiable 0 of a sample of which under 1 % is believed.
+        Both (B,); a differentiable 0 of a sample of which under 1 % is believed.
 
     Raises:
         ValueError: If batch or spatial shapes differ.
@@ -33,10 +40,11 @@ def believed_loss(
         )
     logits, belief = logits.float(), belief.float()
     target = one_hot_maps(label, logits.shape[1])
-    losses = generalised_dice(torch.softmax(logits, 1), target, class_weight, belief)
+    dice = losses = generalised_dice(torch.softmax(logits, 1), target, class_weight, belief)
     if entropy:
         voxels = cross_entropy(logits, label[:, 0].long(), reduction="none")
         believed = belief.flatten(1)
         total = (voxels.flatten(1) * believed).sum(1) / believed.sum(1).clamp_min(1)
-        losses = (losses + total) / 2
-    return losses * (belief.flatten(1).mean(1) >= LEAST_COVERAGE)
+        losses = (dice + total) / 2
+    enough = belief.flatten(1).mean(1) >= LEAST_COVERAGE
+    return dice * enough, losses * enough

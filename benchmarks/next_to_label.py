@@ -37,6 +37,7 @@ from client.segmenting.next_to_label import (
     suggest,
 )
 from client.training.evaluation import (
+    dsc_on_grid,
     load_confidence,
     load_segmenter,
     predict_on_grid,
@@ -204,7 +205,7 @@ def _tested(trial: Trial, config: SiteConfig, record: StudyRecord) -> dict[str, 
     segmenter = load_segmenter(config, record.protocol, record.judged)
     cases = ((case.name, _cached(trial, case)) for case in trial.tested)
     return {
-        name: _true_dsc(predict_on_grid(segmenter, record.protocol, case), case)
+        name: dsc_on_grid(predict_on_grid(segmenter, record.protocol, case), record.protocol, case)
         for name, case in cases
     }
 
@@ -229,24 +230,13 @@ def _segmented(
             study.organ_names,
             drawn=study.organ_names,
         )
-        truth[name] = _true_dsc(probabilities, case)
+        truth[name] = dsc_on_grid(probabilities, study, case)
     return scans, truth
 
 
 def _cached(trial: Trial, case: StudyCase) -> CachedCase:
     files = Case(name=case.name, part="labelled", image=case.image, label=case.reference)
     return cached_case(files, trial.cache, trial.study)
-
-
-def _true_dsc(probabilities: torch.Tensor, case: CachedCase) -> float:
-    predicted = probabilities.argmax(1)[0].cpu().numpy()
-    label = np.asarray(case.label)
-    return fmean(
-        2
-        * float(((predicted == n) & (label == n)).sum())
-        / max(1.0, float((predicted == n).sum() + (label == n).sum()))
-        for n in range(1, probabilities.shape[1])
-    )
 
 
 def table(folder: Path) -> list[str]:

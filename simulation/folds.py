@@ -15,6 +15,7 @@ from simulation.errors import SplitError
 if TYPE_CHECKING:  # --help and a plan of runs do without the readers of scans
     from client.data.case import Part
     from simulation.layouts import StudyCase
+    from simulation.options import CommonOptions
 
 FOLDS = 5
 
@@ -121,6 +122,14 @@ def _dealt_to_folds(
             sizes[smallest] += len(group)
             turn = smallest + 1
     return folds
+
+
+def parts_of_run(
+    options: CommonOptions, cases: Sequence[StudyCase], fold: int, seed: int
+) -> list[StudyCase]:
+    """The fold's parts; which training cases keep their labels is drawn by the run's seed."""
+    parts = choose_fold(cases, fold, options.protocol.seed)
+    return keep_labels(parts, options.training_labels, fold, seed, options.label_free)
 
 
 def keep_labels(

@@ -23,7 +23,7 @@ from protocol.planning.yaml_writer import plan_yaml, write_study
 from protocol.wording import counted
 from simulation.cohort import find_cohort
 from simulation.experiment.preparation import threads_of_site
-from simulation.folds import choose_fold, keep_labels, refuse_needless_folds, refuse_unscored
+from simulation.folds import parts_of_run, refuse_needless_folds, refuse_unscored
 from simulation.layouts import StudyCase
 from simulation.options import CommonOptions
 
@@ -36,9 +36,7 @@ def cases_of(options: CommonOptions, fold: int, console: Console) -> list[StudyC
     """
     cases, _ = find_cohort(options, console)
     refuse_needless_folds(cases, [fold], "--fold")
-    seed = options.protocol.seed
-    parts = choose_fold(cases, fold, seed)
-    parts = keep_labels(parts, options.training_labels, fold, seed, options.label_free)
+    parts = parts_of_run(options, cases, fold, options.protocol.seed)
     refuse_unscored(parts)
     return parts
 

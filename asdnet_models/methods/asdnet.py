@@ -13,7 +13,6 @@ from asdnet_models.class_maps import argmax_channels
 from asdnet_models.config import MethodConfig
 from asdnet_models.losses import (
     adversarial_loss,
-    rank_thresholds,
     region_attention_loss,
     total_loss,
     trusted_voxels,
@@ -32,6 +31,7 @@ from asdnet_models.methods.common import (
 from asdnet_models.methods.confidence_step import (
     confidence_logits,
     confidence_step_loss,
+    trust_threshold,
     unseen_weights_kept,
 )
 from asdnet_models.methods.record import StepRecord
@@ -165,14 +165,9 @@ def _segmenter_loss(
 def _region_loss(
     method: MethodConfig, plan: LossSchedule, own: Tensor, confidence: Tensor, record: StepRecord
 ) -> Tensor:
-    """Eq. 6 of unlabelled patches; trusted and predicted voxels are noted.
-
-    gamma is the round's, or by rank within each predicted class.
-    """
+    """Eq. 6 of unlabelled patches; trusted and predicted voxels are noted."""
     predicted = argmax_channels(own)
-    gamma: float | Tensor = method.gamma if plan.gamma is None else plan.gamma
-    if method.gamma_rule == "quantile":
-        gamma = rank_thresholds(confidence, predicted, method.trusted_share)
+    gamma = trust_threshold(method, plan, confidence, predicted)
     loss = region_attention_loss(own, confidence, gamma, method.class_weight, predicted=predicted)
     record.note("region", loss)
     record.note_trusted(predicted, trusted_voxels(confidence, gamma), own.shape[1])

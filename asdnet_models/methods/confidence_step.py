@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from asdnet_models.class_maps import argmax_channels, merge_unannotated
 from asdnet_models.config import MethodConfig
-from asdnet_models.losses import confidence_loss, correctness_loss
+from asdnet_models.losses import confidence_loss, correctness_loss, rank_thresholds
 from asdnet_models.methods.batches import LabelledBatch, Patches
 from asdnet_models.methods.common import Networks
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks.confidence import ConfidenceNetwork, confidence_map
+from asdnet_models.schedule import LossSchedule
 
 
 def confidence_logits(confidence: nn.Module, maps: Tensor, image: Tensor) -> Tensor:
@@ -20,6 +21,15 @@ def confidence_logits(confidence: nn.Module, maps: Tensor, image: Tensor) -> Ten
     with torch.autocast(maps.device.type, torch.bfloat16, enabled=maps.is_cuda):
         logits: Tensor = confidence(maps, image)
     return logits.float()
+
+
+def trust_threshold(
+    method: MethodConfig, plan: LossSchedule, trust: Tensor, label: Tensor
+) -> float | Tensor:
+    """gamma of Eq. 6: the round's, or by rank within each class of the label."""
+    if method.gamma_rule == "quantile":
+        return rank_thresholds(trust, label, method.trusted_share)
+    return method.gamma if plan.gamma is None else plan.gamma
 
 
 @contextmanager

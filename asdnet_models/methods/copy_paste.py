@@ -10,11 +10,11 @@ from torch import Tensor
 from asdnet_models.class_maps import argmax_channels
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.boxes import random_boxes
-from asdnet_models.methods.common import predict
+from asdnet_models.methods.common import Prediction, predict
 from asdnet_models.methods.record import StepRecord
-from asdnet_models.methods.teacher import mixed, note_agreement, weak_view
+from asdnet_models.methods.teacher import learnt_loss, note_agreement, weak_view, weight_of
 from asdnet_models.methods.weak_to_strong import WeakToStrong
-from asdnet_models.teacher_loss import believed_loss
+from asdnet_models.teacher_loss import dice_and_loss
 
 _BOX = 2 / 3  # of each edge, as published
 
@@ -35,37 +35,35 @@ class CopyPaste(WeakToStrong):
         box = random_boxes(unlabelled.image, _BOX, self.generator)
         # In the first half the labelled patch is around the box, in the second in it.
         drawn = torch.cat((~box, box))
-        (image,) = mixed(drawn, [_twice(labelled.image)], [_twice(unlabelled.image)])
+        readers = labelled.twice()
+        image = torch.where(drawn, readers.image, _twice(unlabelled.image))
         prediction = predict(self.networks.segmenter, image)
-        loss = self._drawn_loss(labelled, prediction.logits, prediction.weights, drawn, record)
+        loss = self._drawn_loss(readers, prediction, drawn, record)
         logits, label = prediction.logits[0], _twice(taught.label)
         note_agreement(logits, label, record, ~drawn)
-        learnt = self._believed(logits, label, _twice(taught.belief) * ~drawn).mean()
+        learnt = learnt_loss(self.config, logits, label, _twice(taught.belief) * ~drawn)
         record.note("teacher", learnt)
-        return loss + self.weight * learnt
+        return loss + weight_of(self.config, self.plan) * learnt
 
     def _drawn_loss(
         self,
-        labelled: LabelledBatch,
-        heads: tuple[Tensor, ...],
-        weights: tuple[float, ...],
+        readers: LabelledBatch,
+        prediction: Prediction,
         drawn: Tensor,
         record: StepRecord,
     ) -> Tensor:
         """Of the voxels that a reader has drawn; the weighted sum over the heads."""
-        twice = labelled.twice()
-        label = argmax_channels(twice.target(heads[0].shape[1]))
-        known = [twice.known_logits(head) for head in heads]
-        with torch.no_grad():
-            dice = believed_loss(known[0], label, drawn, self.config.class_weight, entropy=False)
-            record.note("dice", dice.mean())
-        losses = [self._believed(logits, label, drawn) for logits in known]
-        weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
-        return torch.stack(weighted).sum(0).mean()
-
-    def _believed(self, logits: Tensor, label: Tensor, belief: Tensor) -> Tensor:
+        label = argmax_channels(readers.target(prediction.logits[0].shape[1]))
         entropy = self.config.supervised == "dice+ce"
-        return believed_loss(logits, label, belief, self.config.class_weight, entropy=entropy)
+        both = [
+            dice_and_loss(
+                readers.known_logits(head), label, drawn, self.config.class_weight, entropy=entropy
+            )
+            for head in prediction.logits
+        ]
+        record.note("dice", both[0][0].mean())
+        pairs = zip(prediction.weights, both, strict=True)
+        return torch.stack([weight * loss for weight, (_, loss) in pairs]).sum(0).mean()
 
 
 def _twice(tensor: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from asdnet_models.class_maps import argmax_channels
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
 from asdnet_models.methods.common import Method, Prediction, predict, supervised_loss, take_step
 from asdnet_models.methods.record import StepRecord
-from asdnet_models.methods.teacher import note_agreement
-from asdnet_models.teacher_loss import believed_loss
+from asdnet_models.methods.teacher import learnt_loss, note_agreement, weight_of
 
 
 class CrossPseudo(Method):
@@ -61,10 +60,7 @@ class CrossPseudo(Method):
             everywhere = torch.ones_like(label, dtype=torch.bool)
             record.note_trusted(label, everywhere, logits.shape[1])
             note_agreement(logits[count:], label, record)
-            entropy = self.config.supervised == "dice+ce"
-            learnt = believed_loss(
-                logits[count:], label, everywhere, self.config.class_weight, entropy=entropy
-            ).mean()
+            learnt = learnt_loss(self.config, logits[count:], label, everywhere)
             record.note("teacher", learnt)
-            loss = loss + self.config.lambda_region * self.plan.region_ramp * learnt
+            loss = loss + weight_of(self.config, self.plan) * learnt
         return loss

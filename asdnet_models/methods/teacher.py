@@ -7,23 +7,25 @@ they are believed the confidence map M says, as in Eq. 6, but of the teacher's m
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from asdnet_models.class_maps import argmax_channels
-from asdnet_models.losses import rank_thresholds, trusted_voxels
+from asdnet_models.config import MethodConfig
+from asdnet_models.losses import trusted_voxels
 from asdnet_models.methods.batches import LabelledBatch, Patches, UnlabelledBatch
 from asdnet_models.methods.common import Method, predict, softmax_of, supervised_loss, take_step
 from asdnet_models.methods.confidence_step import (
     confidence_logits,
     confidence_step_loss,
+    trust_threshold,
     unseen_weights_kept,
 )
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.networks.confidence import confidence_map
+from asdnet_models.schedule import LossSchedule
 from asdnet_models.teacher_loss import believed_loss
 
 
@@ -119,11 +121,6 @@ class TeacherMethod(Method):
         record.note("drift", self.teacher.drift(self.networks.segmenter))
         return record
 
-    @property
-    def weight(self) -> float:
-        """Of what the teacher says, this round."""
-        return self.config.lambda_region * self.plan.region_ramp
-
     def _loss(
         self, labelled: LabelledBatch | None, unlabelled: UnlabelledBatch | None, record: StepRecord
     ) -> Tensor:
@@ -141,7 +138,7 @@ class TeacherMethod(Method):
             count = 0 if labelled is None else len(labelled.image)
             learnt = self._learn(logits[count:], lesson[1], record)
             record.note("teacher", learnt)
-            loss = loss + self.weight * learnt
+            loss = loss + weight_of(self.config, self.plan) * learnt
         return loss
 
     @abstractmethod
@@ -151,29 +148,17 @@ class TeacherMethod(Method):
     def _learn(self, logits: Tensor, taught: Taught, record: StepRecord) -> Tensor:
         """The teacher's loss of S's logits of these patches; scalar."""
         note_agreement(logits, taught.label, record)
-        return believed_loss(
-            logits,
-            taught.label,
-            taught.belief,
-            self.config.class_weight,
-            entropy=self.config.supervised == "dice+ce",
-        ).mean()
+        return learnt_loss(self.config, logits, taught.label, taught.belief)
 
     def _taught(self, image: Tensor, record: StepRecord) -> Taught:
         """What the teacher says of weak views (B, 1, X, Y, Z), gated as the study has it."""
         maps = self.teacher.maps(image)
         label = argmax_channels(maps)
-        trust, gamma = self._trust(maps, image, label), self._gamma
-        if self.config.gamma_rule == "quantile":
-            gamma = rank_thresholds(trust, label, self.config.trusted_share)
-        over = trusted_voxels(trust, gamma)
+        trust = self._trust(maps, image, label)
+        over = trusted_voxels(trust, trust_threshold(self.config, self.plan, trust, label))
         record.note_trusted(label, over, maps.shape[1])
         belief = trust if self.config.gate == "weight" else over.float()
         return Taught(label=label, belief=belief, maps=maps)
-
-    @property
-    def _gamma(self) -> float | Tensor:
-        return self.config.gamma if self.plan.gamma is None else self.plan.gamma
 
     @torch.no_grad()
     def _trust(self, maps: Tensor, image: Tensor, label: Tensor) -> Tensor:
@@ -194,6 +179,17 @@ class TeacherMethod(Method):
         with unseen_weights_kept(self.networks.confidence, labelled.unannotated):
             loss = confidence_step_loss(self.networks, self.config, part, maps, record)
             take_step(optimiser, loss, "confidence")
+
+
+def weight_of(method: MethodConfig, plan: LossSchedule) -> float:
+    """Of what a teacher or a twin says, this round."""
+    return method.lambda_region * plan.region_ramp
+
+
+def learnt_loss(method: MethodConfig, logits: Tensor, label: Tensor, belief: Tensor) -> Tensor:
+    """What labels are learnt by, of voxels (B, 1, X, Y, Z) that are believed so much; scalar."""
+    entropy = method.supervised == "dice+ce"
+    return believed_loss(logits, label, belief, method.class_weight, entropy=entropy).mean()
 
 
 @torch.no_grad()
@@ -225,8 +221,3 @@ def weak_view(unlabelled: UnlabelledBatch) -> Tensor:
     if unlabelled.plain is None:
         raise ValueError("unlabelled patches came without the views that a teacher labels")
     return unlabelled.plain
-
-
-def mixed(box: Tensor, inside: Sequence[Tensor], outside: Sequence[Tensor]) -> list[Tensor]:
-    """Each of these patches in the box, the other's beyond it."""
-    return [torch.where(box, one, other) for one, other in zip(inside, outside, strict=True)]

@@ -4,12 +4,13 @@ Sources: FixMatch (Sohn et al., NeurIPS 2020), UniMatch (Yang et al., CVPR 2023)
 al., ICCV 2019).  Ours differ in the teacher, a moving average, and in the gate.
 """
 
+import torch
 from torch import Tensor
 
 from asdnet_models.methods.batches import UnlabelledBatch
 from asdnet_models.methods.boxes import random_boxes
 from asdnet_models.methods.record import StepRecord
-from asdnet_models.methods.teacher import Taught, TeacherMethod, mixed, weak_view
+from asdnet_models.methods.teacher import Taught, TeacherMethod, weak_view
 
 # Of each edge: a fifth of the patch's volume and more comes from another one.
 _BOX = 2 / 3
@@ -23,5 +24,5 @@ class WeakToStrong(TeacherMethod):
         taught = self._taught(weak_view(unlabelled), record)
         box = random_boxes(unlabelled.image, _BOX, self.generator)
         those = (unlabelled.image, taught.label, taught.belief)
-        image, label, belief = mixed(box, [each.roll(1, 0) for each in those], those)
+        image, label, belief = (torch.where(box, each.roll(1, 0), each) for each in those)
         return image, Taught(label=label, belief=belief)

@@ -150,15 +150,12 @@ def _one(case: "CachedCase", config: SiteConfig, model: "Model") -> "SegmentedSc
 
     networks, protocol = model.networks, model.protocol
     probabilities = predict_on_grid(networks.segmenter, protocol, case)
-    if networks.confidence is None:
-        trust = probabilities.amax(1, keepdim=True)
-    else:
-        trust = trust_maps(networks.confidence, probabilities, protocol, case)["confidence"]
+    maps = trust_maps(networks.confidence, probabilities, protocol, case)
     return segmented_scan(
         case.name,
         case.image,
         probabilities,
-        trust,
+        maps.get("confidence", maps["softmax"]),
         protocol.spacing_mm,
         protocol.organ_names,
         drawn=set(protocol.organ_names) - set(config.not_annotated),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from asdnet_models.device import torch_device
 from asdnet_models.inference.predictor import labels_on_scan
 from asdnet_models.inference.sliding_window import segment_volume, trust_volume
-from asdnet_models.metrics import OrganScore, score_label_maps
+from asdnet_models.metrics import OrganScore, dice, score_label_maps
 from asdnet_models.networks import build_confidence, build_segmenter, load_weights
 from asdnet_models.reliability import SCORES, Reliability, TrustScore
 from asdnet_models.sums import OrganSums
@@ -263,11 +264,28 @@ def trust_maps(
     case: CachedCase,
 ) -> dict[TrustScore, Tensor]:
     """M, where there is a D, and the maximum softmax, each (1, 1, X, Y, Z) on the study's grid."""
-    softmax: dict[TrustScore, Tensor] = {"softmax": probabilities.amax(1, keepdim=True)}
+    softmax = probabilities.amax(1, keepdim=True)
     if confidence is None:
-        return softmax
+        return {"softmax": softmax}
     trust = trust_volume(confidence, probabilities, _volume(case, probabilities.device), protocol)
-    return {"confidence": trust, "softmax": softmax["softmax"]}
+    return {"confidence": trust, "softmax": softmax}
+
+
+def dsc_on_grid(probabilities: Tensor, protocol: StudyProtocol, case: CachedCase) -> float:
+    """Mean DSC over the organs that are annotated in a case, on the study's grid.
+
+    Args:
+        probabilities: S's, (1, C, X, Y, Z).
+        protocol: The study.
+        case: With its label.
+    """
+    assert case.label is not None
+    predicted, label = probabilities.argmax(1)[0].cpu().numpy(), np.asarray(case.label)
+    return fmean(
+        dice(predicted == number, label == number)
+        for number, organ in enumerate(protocol.organ_names, 1)
+        if organ in case.annotated
+    )
 
 
 def label_map_on_scan(

@@ -197,14 +197,14 @@ def _method(
 
 def _set_rates(networks: Networks, protocol: StudyProtocol, plan: RoundPlan) -> None:
     """The round's rates, over whatever the stored optimiser states held."""
-    for group in networks.segmenter_optimiser.param_groups:
-        group["lr"] = protocol.training.lr_segmenter * plan.lr_factor
-    if networks.teacher_optimiser:
-        for group in networks.teacher_optimiser.param_groups:
-            group["lr"] = protocol.training.lr_segmenter * plan.lr_factor
-    if networks.confidence_optimiser:
-        for group in networks.confidence_optimiser.param_groups:
-            group["lr"] = protocol.training.lr_confidence * plan.lr_factor
+    training = protocol.training
+    for optimiser, rate in (
+        (networks.segmenter_optimiser, training.lr_segmenter),
+        (networks.teacher_optimiser, training.lr_segmenter),
+        (networks.confidence_optimiser, training.lr_confidence),
+    ):
+        for group in optimiser.param_groups if optimiser else ():
+            group["lr"] = rate * plan.lr_factor
 
 
 def _draw(

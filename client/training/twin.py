@@ -6,15 +6,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-
-import numpy as np
 
 from asdnet_models.methods.common import NonFiniteLossError
-from asdnet_models.metrics import dice
 from client.data.cache import CachedCase
 from client.data.dataset import TWIN, SiteData
-from client.training.evaluation import load_segmenter, predict_on_grid
+from client.training.evaluation import dsc_on_grid, load_segmenter, predict_on_grid
 from client.training.round import RoundResult, train_round
 from protocol.config.schedule import RoundPlan, evaluation_is_due
 from protocol.config.site import SiteConfig
@@ -98,14 +94,7 @@ def _scores(
 ) -> dict[str, float]:
     """Mean DSC over a case's organs on the study's grid, by cache key."""
     segmenter = load_segmenter(config, protocol, weights)
-    scores = {}
-    for case in cases:
-        assert case.label is not None
-        predicted = predict_on_grid(segmenter, protocol, case).argmax(1)[0].cpu().numpy()
-        label = np.asarray(case.label)
-        scores[case.key] = fmean(
-            dice(predicted == number, label == number)
-            for number, organ in enumerate(protocol.organ_names, 1)
-            if organ in case.annotated
-        )
-    return scores
+    return {
+        case.key: dsc_on_grid(predict_on_grid(segmenter, protocol, case), protocol, case)
+        for case in cases
+    }

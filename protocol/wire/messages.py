@@ -8,7 +8,7 @@ counts.
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from asdnet_models.sums import FAILURE_KINDS, FailureCount, OrganSums, ScoreSum
+from asdnet_models.sums import FAILURE_KINDS, FailureCount, OrganSums
 from protocol.agreement.manifest import Asks, SignedManifest
 from protocol.config.rules import RULES
 from protocol.config.schedule import RoundPlan
@@ -26,6 +26,7 @@ from protocol.wire.metrics import (
     pair,
     read_metrics,
     read_pair,
+    read_score_sum,
     refused_name,
 )
 from protocol.wire.reports import (
@@ -268,19 +269,11 @@ def read_evaluation(content: RecordDict, protocol: StudyProtocol) -> EvaluationR
     refuse_surplus(content)
     values = read_metrics(content, "evaluate", protocol)
 
-    def total(part: str, score: str, organ: str) -> ScoreSum:
-        prefix = f"{part}/{score}/{organ}"
-        return ScoreSum(
-            sum=values[f"{prefix}/sum"],
-            sum_of_squares=values[f"{prefix}/sum_of_squares"],
-            count=int(values[f"{prefix}/count"]),
-        )
-
     def sums(part: str, organ: str) -> OrganSums:
         kinds = ("cases", *FAILURE_KINDS)
         failures = {kind: int(values[f"{part}/failures/{organ}/{kind}"]) for kind in kinds}
         return OrganSums(
-            **{score: total(part, score, organ) for score in HIGHEST},
+            **{score: read_score_sum(values, f"{part}/{score}/{organ}") for score in HIGHEST},
             failures=FailureCount(**failures),
         )
 

@@ -9,7 +9,7 @@ from itertools import product
 from flwr.app import MetricRecord, RecordDict
 
 from asdnet_models.reliability import BINS, SCORES
-from asdnet_models.sums import FAILURE_KINDS, SumCount
+from asdnet_models.sums import FAILURE_KINDS, ScoreSum, SumCount
 from protocol.config.rules import RULES, Rule
 from protocol.config.study import StudyProtocol
 from protocol.planning.fingerprint import (
@@ -252,3 +252,12 @@ def pair(name: str, total: SumCount) -> dict[str, float]:
 def read_pair(values: Mapping[str, float], name: str) -> SumCount:
     """The sum and its count back."""
     return SumCount(sum=values[f"{name}/sum"], count=values[f"{name}/count"])
+
+
+def read_score_sum(values: Mapping[str, float], name: str) -> ScoreSum:
+    """Sum, sum of squares and count back."""
+    return ScoreSum(
+        sum=values[f"{name}/sum"],
+        sum_of_squares=values[f"{name}/sum_of_squares"],
+        count=int(values[f"{name}/count"]),
+    )

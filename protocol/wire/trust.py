@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from asdnet_models.reliability import BINS, SCORES, Reliability, TrustScore
 from asdnet_models.sums import ScoreSum
-from protocol.wire.metrics import bin_name, expected_name
+from protocol.wire.metrics import bin_name, expected_name, read_score_sum
 from protocol.wire.reports import EXPECTED_PARTS, ExpectedSums
 
 
@@ -49,17 +49,13 @@ def read_expected(
 ) -> dict[TrustScore, dict[str, ExpectedSums]]:
     """The sums back."""
 
-    def total(score: str, part: str, organ: str) -> ScoreSum:
-        return ScoreSum(
-            sum=values[expected_name(score, part, organ, "sum")],
-            sum_of_squares=values[expected_name(score, part, organ, "sum_of_squares")],
-            count=int(values[expected_name(score, part, organ, "count")]),
-        )
-
     return {
         score: {
             organ: ExpectedSums(
-                **{part: total(score, part, organ) for part in EXPECTED_PARTS},
+                **{
+                    part: read_score_sum(values, f"expected/{score}/{part}/{organ}")
+                    for part in EXPECTED_PARTS
+                },
                 products=values[expected_name(score, "validation", organ, "products")],
             )
             for organ in organs

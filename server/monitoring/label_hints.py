@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from statistics import fmean
+from typing import Literal
 
+from asdnet_models.config import MethodConfig
 from asdnet_models.sums import SumCount
-from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport
 from server.rounds.record import StudyRecord
 
@@ -34,24 +35,24 @@ def _trust(record: StudyRecord) -> Iterator[str]:
         if share < _NOTHING:
             yield (
                 f"{organ}: {share:.1%} of what is predicted of it in unlabelled scans is trusted, "
-                f"so that they teach nothing of it; {_threshold(protocol, 'below')}"
+                f"so that they teach nothing of it; try {threshold_words(protocol.method, 'below')}"
             )
         elif share > _EVERYTHING and dsc is not None and dsc < _WELL_FOUND:
             yield (
                 f"{organ}: {share:.1%} of what is predicted of it in unlabelled scans is trusted, "
                 f"at a mean DSC of {dsc:.2f}: the confidence map does not choose, and mistakes are "
-                f"learnt; {_threshold(protocol, 'above')}"
+                f"learnt; try {threshold_words(protocol.method, 'above')}"
             )
 
 
-def _threshold(protocol: StudyProtocol, which: str) -> str:
-    method = protocol.method
+def threshold_words(method: MethodConfig, which: Literal["above", "below"]) -> str:
+    """As "a method.gamma above 0.5": the setting by which more is trusted, or less."""
     if method.gamma_rule == "quantile":
         other = "above" if which == "below" else "below"
-        return f"try a method.trusted_share {other} {method.trusted_share:g}"
+        return f"a method.trusted_share {other} {method.trusted_share:g}"
     if method.gamma_rule == "calibrated":
-        return f"try a method.trusted_precision {which} {method.trusted_precision:g}"
-    return f"try a method.gamma {which} {method.gamma:g}"
+        return f"a method.trusted_precision {which} {method.trusted_precision:g}"
+    return f"a method.gamma {which} {method.gamma:g}"
 
 
 def _mean_dsc(evaluation: Mapping[str, EvaluationReport], organ: str) -> float | None:

@@ -76,8 +76,10 @@ def estimates_of(evaluation: Mapping[str, EvaluationReport]) -> dict[str, dict[s
     An organ of which fewer than three cases were scored anywhere has none.
     """
     estimates: dict[str, dict[str, Estimate]] = {}
-    for site, organ in _asked(evaluation):
-        line = best_line(evaluation, organ)
+    asked = list(_asked(evaluation))
+    lines = {organ: best_line(evaluation, organ) for organ in {organ for _, organ in asked}}
+    for site, organ in asked:
+        line = lines[organ]
         if line is None:
             continue
         sums = _sums(evaluation[site], line.score, organ).unlabelled

@@ -48,7 +48,7 @@ def organs_of(
         raise ProtocolError(f"--organs: {error}") from None
     if described is not None and (said := described.contradiction(given)):
         raise ProtocolError(
-            f"--organs: says {_listed(given)}, but {data / 'dataset.json'} says {said}; look into "
+            f"--organs: says {as_text(given)}, but {data / 'dataset.json'} says {said}; look into "
             "the label maps, give --organs that are right, and correct dataset.json or take it away"
         )
     return given
@@ -59,7 +59,7 @@ def refuse_other_organs(study: Path | None, organs: dict[str, int]) -> None:
     written = _organs_in(study)
     if written is not None and written != organs:
         raise ProtocolError(
-            f"{study}: organs are {_listed(written)}, the folder's are {_listed(organs)}; "
+            f"{study}: organs are {as_text(written)}, the folder's are {as_text(organs)}; "
             "make them equal, or say by --organs which are meant"
         )
 
@@ -70,5 +70,6 @@ def _organs_in(study: Path | None) -> dict[str, int] | None:
     return dict(content.organs) if content and "organs" in content.model_fields_set else None
 
 
-def _listed(organs: Mapping[str, int]) -> str:
+def as_text(organs: Mapping[str, int]) -> str:
+    """As `--organs` takes them."""
     return ",".join(f"{name}={value}" for name, value in organs.items())

@@ -16,6 +16,7 @@ from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.wording import counted
 from reporting.terminal import make_console
 from simulation.commands.options import SharedOptions, simulation_errors
+from simulation.commands.organs import as_text
 from simulation.experiment.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 from simulation.experiment.methods import Method
 from simulation.experiment.plan import (
@@ -220,8 +221,7 @@ def _decided(given: TablesCommand, data: Path | None) -> dict[str, Any]:
     benchmark = _benchmark(given)
     if benchmark is None:
         return given.decided(data, "--cohort", start=as_paper)
-    organs = ",".join(f"{name}={value}" for name, value in benchmark.organs.items())
-    named = replace(given, organs=organs)
+    named = replace(given, organs=as_text(benchmark.organs))
     own = given.study is not None
     decided = named.decided(
         data, "--cohort", start=as_paper if own else lambda _: benchmark.protocol

@@ -35,7 +35,7 @@ from simulation.experiment.preparation import check_cases
 from simulation.experiment.progress import Progress, label, report
 from simulation.experiment.store import CaseFiles, ExperimentInfo, RunKey, write_cases
 from simulation.experiment.worker_pool import run_jobs
-from simulation.folds import choose_fold, keep_labels, refuse_needless_folds
+from simulation.folds import parts_of_run, refuse_needless_folds
 from simulation.layouts import StudyCase
 
 _UNREADABLE = ""
@@ -123,7 +123,7 @@ def _prepared(options: ExperimentOptions, console: Console) -> _Prepared:
         cases=cases,
         cohort=cohort,
         jobs=[_job(options, protocol, cases, key) for key in options.runs],
-        parts=_parts(options, protocol.seed, cases, options.folds[0], options.seeds[0]),
+        parts=parts_of_run(options, cases, options.folds[0], options.seeds[0]),
     )
 
 
@@ -225,14 +225,6 @@ def _files(cases: Sequence[StudyCase]) -> dict[str, CaseFiles]:
     }
 
 
-def _parts(
-    options: ExperimentOptions, split_seed: int, cases: Sequence[StudyCase], fold: int, seed: int
-) -> list[StudyCase]:
-    """The fold's parts; which training cases keep their labels is drawn by the run's seed."""
-    parts = choose_fold(cases, fold, split_seed)
-    return keep_labels(parts, options.training_labels, fold, seed, options.label_free)
-
-
 def _train(ready: _Prepared, console: Console) -> bool:
     options, protocol, jobs = ready.options, ready.protocol, ready.jobs
     runs = [job.key for job in jobs]
@@ -268,7 +260,7 @@ def _job(
         key=key,
         kind=method.kind,
         protocol=protocol_of(method, protocol, key.seed),
-        cases=tuple(_parts(options, protocol.seed, cases, key.fold, key.seed)),
+        cases=tuple(parts_of_run(options, cases, key.fold, key.seed)),
         experiment=options.out.resolve(),
         cache=options.cache.resolve(),
         device=options.device,

@@ -38,7 +38,7 @@ from simulation.experiment.scoring import (
 from simulation.experiment.single_result import Outcome, added, result_json, write_tables
 from simulation.experiment.single_summary import print_summary
 from simulation.experiment.store import CaseRow
-from simulation.folds import choose_fold, keep_labels, refuse_needless_folds, refuse_unscored
+from simulation.folds import parts_of_run, refuse_needless_folds, refuse_unscored
 from simulation.layouts import StudyCase
 from simulation.partial_labels import check_choice
 from simulation.planning import plan_cohort, write_plan
@@ -131,9 +131,7 @@ def _cases(options: RunOptions, console: Console) -> tuple[list[StudyCase], dict
     sites = {case.site for case in cases}
     check_choice(options.hidden, options.left_out, sites, options.protocol.organ_names)
     refuse_needless_folds(cases, [options.fold], "--fold")
-    seed = options.protocol.seed
-    parts = choose_fold(cases, options.fold, seed)
-    parts = keep_labels(parts, options.training_labels, options.fold, seed, options.label_free)
+    parts = parts_of_run(options, cases, options.fold, options.protocol.seed)
     refuse_unscored(parts, options.left_out)
     return parts, cohort
 

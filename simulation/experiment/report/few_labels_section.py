@@ -68,15 +68,22 @@ def few_labels_section(
     return Section(title="Few labels", blocks=(*blocks, *([published] if published else [])))
 
 
-def _columns(reference: str, all_labels: AllLabels | None) -> tuple[Column, ...]:
-    """Of the table of rows; the last only where it is known."""
-    columns: list[Column] = [
-        ("method", lambda line: line.method),
+def _gain_columns(reference: str) -> tuple[Column, ...]:
+    """What both tables say of a row."""
+    return (
         ("DSC", lambda line: mean_sd(line.dsc)),
         (f"minus {reference}", lambda line: signed(line.gain.mean)),
         ("interval", lambda line: signed_span(line.gain.interval)),
         ("p", lambda line: p_value(line.p)),
         ("by seed", lambda line: line.by_seed or NONE),
+    )
+
+
+def _columns(reference: str, all_labels: AllLabels | None) -> tuple[Column, ...]:
+    """Of the table of rows; the last only where it is known."""
+    columns: list[Column] = [
+        ("method", lambda line: line.method),
+        *_gain_columns(reference),
         ("sites with a gain", lambda line: f"{line.higher} of {line.sites}" if line.sites else ""),
         ("above 0", lambda line: f"{line.clearly_higher} of {line.sites}" if line.sites else ""),
         ("scans", lambda line: str(line.dsc.n)),
@@ -101,11 +108,7 @@ def _sites_table(results: Results, reference: str, lines: Sequence[FewLine]) -> 
     free = _label_free(results)
     columns: tuple[Column, ...] = (
         ("site", lambda line: f"{line.site}, no label" if line.site in free else line.site),
-        ("DSC", lambda line: mean_sd(line.dsc)),
-        (f"minus {reference}", lambda line: signed(line.gain.mean)),
-        ("interval", lambda line: signed_span(line.gain.interval)),
-        ("p", lambda line: p_value(line.p)),
-        ("by seed", lambda line: line.by_seed),
+        *_gain_columns(reference),
         ("scans", lambda line: str(line.gain.n)),
     )
     return line_table(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from made_estimates import estimated
+from made_tracked import tracked_study
 from round_records import round_record
 
 from protocol.config.study import StudyProtocol
@@ -15,7 +16,7 @@ from server.monitoring.metrics import site_metrics
 from server.monitoring.progress import round_line
 from server.monitoring.run_folder import EventWriter, RunFolder
 from server.monitoring.score_tables import scores_section
-from server.monitoring.tracked import TrackedSite, TrackedStudy
+from server.monitoring.tracked import TrackedSite
 from server.rounds.record import RoundRecord, StudyRecord
 
 
@@ -45,15 +46,7 @@ def test_the_page_has_a_table_of_its_own(finished: RoundRecord) -> None:
         )
         for site in "AF"
     ]
-    study = TrackedStudy(
-        name="tiny-1",
-        status="FINISHED",
-        started_ms=0,
-        params={"organs.ball": "2", "organs.rod": "5"},
-        best_round=2,
-        metrics={},
-        sites=tuple(sites),
-    )
+    study = tracked_study(sites, best_round=2)
     tables = [block for block in scores_section(study).blocks if isinstance(block, Table)]
     assert [table.name for table in tables] == ["scores_validation", "scores_estimated"]
     assert {row[0] for group in tables[0].groups for row in group.rows} == {"A"}

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from made_scores import sums_of
+from made_tracked import tracked_study
 from round_records import round_record
 
 from asdnet_models.sums import OrganSums, SumCount
@@ -12,7 +13,7 @@ from protocol.config.study import StudyProtocol
 from protocol.wire.reports import EvaluationReport, TrainReport
 from server.monitoring.label_health import health_table
 from server.monitoring.label_hints import label_lines
-from server.monitoring.tracked import TrackedSite, TrackedStudy
+from server.monitoring.tracked import TrackedSite
 from server.rounds.record import StudyRecord
 
 MakeProtocol = Callable[..., StudyProtocol]
@@ -117,18 +118,13 @@ def test_the_page_has_a_line_for_each_site_that_labels() -> None:
         series = {key.replace("__", "/"): {1: 0.0, 4: value} for key, value in metrics.items()}
         return TrackedSite(site=name, cases={}, metrics=series, left_out={})
 
-    study_ = TrackedStudy(
-        name="tiny-1",
-        status="FINISHED",
-        started_ms=0,
-        params={"organs.ball": "2", "organs.rod": "5"},
-        best_round=4,
-        metrics={},
-        sites=(
+    study_ = tracked_study(
+        [
             site("A", trusted_fraction__ball=0.75, loss__agreement=0.9, twin__dsc=-0.0125),
             site("B", loss__dice=0.5),
             site("F", loss__drift=0.01),
-        ),
+        ],
+        best_round=4,
     )
     (table,) = health_table(study_)
     assert table.header == (
