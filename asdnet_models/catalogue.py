@@ -41,7 +41,7 @@ class Method:
             announces.
         embedding: Whether it has a loss on the features before the network's head.
         teacher: Whether it has a moving average of S at the site, which labels weak views.
-        twin: Whether it trains a second network of S's form, which stays at the site.
+        second_network: Whether it trains another of S's form, which stays at the site.
         means_over_samples: Whether all its losses are, and it can take a step in parts
             (`Networks.parts`).
     """
@@ -51,7 +51,7 @@ class Method:
     pseudo_labels: bool = False
     embedding: bool = False
     teacher: bool = False
-    twin: bool = False
+    second_network: bool = False
     means_over_samples: bool = False
 
 
@@ -81,7 +81,9 @@ METHODS: Mapping[str, Method] = {
     ),
     "mean-teacher": Method(build="asdnet_models.methods.mean_teacher:MeanTeacher", teacher=True),
     "ua-mt": Method(build="asdnet_models.methods.ua_mt:UncertaintyAwareMeanTeacher", teacher=True),
-    "cross-pseudo": Method(build="asdnet_models.methods.cross_pseudo:CrossPseudo", twin=True),
+    "cross-pseudo": Method(
+        build="asdnet_models.methods.cross_pseudo:CrossPseudo", second_network=True
+    ),
 }
 
 

@@ -45,7 +45,7 @@ class MethodConfig(Frozen):
     lambda_region: LossWeight = Field(
         0.3,
         description="lambda_2 of Eq. 7; semi-fcn: weight of the pseudo-labels; methods with a "
-        "teacher or a twin: of what it says",
+        "teacher or a second network: of what it says",
     )
     teacher_decay: float = Field(
         0.99,

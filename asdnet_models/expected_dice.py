@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 # Of a voxel that S is sure of to the last bit nothing is left to share among the other classes.
-_LEAST_REST = 1e-12
+_LEAST_REST = torch.finfo(torch.float32).tiny
 
 
 def expected_dsc(probabilities: Tensor, trust: Tensor) -> Tensor:
@@ -13,10 +13,11 @@ def expected_dsc(probabilities: Tensor, trust: Tensor) -> Tensor:
     With P the voxels predicted as an organ, p its probability and m the chance, by the map, that a
     voxel's predicted class is right:
 
-        hits = sum of m over P,  misses = sum of (1 - m) p / (1 - max p) over the other voxels,
+        hits = sum of m over P,  misses = sum of (1 - m) p / q over the other voxels,
         DSC = 2 hits / (|P| + hits + misses)
 
-    A voxel that is wrong is another class, in the proportions of S's probabilities.  Where m is
+    with q the probability of all classes but the predicted one: a voxel that is wrong is another
+    class, in the proportions of S's probabilities.  Where m is
     the maximum softmax this is the Dice of the prediction and the probabilities themselves.
 
     Args:
@@ -37,15 +38,16 @@ def expected_dsc(probabilities: Tensor, trust: Tensor) -> Tensor:
             f"expected DSC: probabilities of shape {tuple(probabilities.shape)} and a map of "
             f"{tuple(trust.shape)}; give both of one volume"
         )
-    largest, predicted = probabilities.max(1, keepdim=True)
-    # Of a voxel's doubt, what each unit of another class's probability gets.
-    shared = (1 - trust) / (1 - largest).clamp_min(_LEAST_REST)
+    predicted = probabilities.argmax(1, keepdim=True)
+    # Added up: 1 less the largest is 0 in 32 bits where the others are 1e-8, and no share of it.
+    others = probabilities.scatter(1, predicted, 0.0)
+    shares = others / others.sum(1, keepdim=True).clamp_min(_LEAST_REST)
     scores = []
     for organ in range(1, probabilities.shape[1]):
         here = predicted == organ
         voxels = float(here.sum())
         hits = trust[here].sum(dtype=torch.float64)
-        missed = torch.where(here, 0, shared * probabilities[:, organ, None])
+        missed = (1 - trust) * shares[:, organ, None]
         total = voxels + hits + missed.sum(dtype=torch.float64)
         scores.append(2 * hits / total if total > 0 else torch.ones_like(total))
     return torch.stack(scores)

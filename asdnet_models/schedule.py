@@ -22,6 +22,11 @@ class LossSchedule(Frozen):
         description="how often unlabelled scans have been labelled anew; 0: not yet",
     )
 
+    progress: Fraction = Field(0.0, description="share of the study's rounds that lie behind")
+    label_free: bool = Field(
+        True, description="whether unlabelled scans teach a site that has no others"
+    )
+
     @property
     def uses_unlabelled(self) -> bool:
         """In warm-up every ramp is zero, no pseudo-label is there, and unlabelled scans rest."""
@@ -32,6 +37,11 @@ class LossSchedule(Frozen):
     def learns_from_unlabelled(self) -> bool:
         """Whether an unlabelled scan has a target of its own: Eq. 6's region, or others' labels.
 
-        Only then does a site without labels work, and does an unlabelled case weigh anything.
+        Only then does an unlabelled case weigh anything.
         """
         return self.region_ramp > 0 or self.pseudo_labels > 0
+
+    @property
+    def works_without_labels(self) -> bool:
+        """Whether a site without labels trains in this round."""
+        return self.label_free and self.learns_from_unlabelled

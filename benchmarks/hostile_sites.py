@@ -187,7 +187,7 @@ def _round(
     plan = next_plan(record)
     trained, reports, current = {}, {}, record.networks
     for site, hospital in hospitals.items():
-        if not hospital.data.labelled and not plan.learns_from_unlabelled:
+        if not hospital.data.labelled and not plan.works_without_labels:
             continue
         turned = site in attack.sites and attack.flips_labels
         data = poisoned(hospital.data) if turned else hospital.data

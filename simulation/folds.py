@@ -60,7 +60,7 @@ def refuse_needless_folds(cases: Sequence[StudyCase], folds: Sequence[int], opti
     if tuple(folds) != (1,) and not any(map(_is_dealt, cases)):
         raise SplitError(
             f"{option}: --sites-file or --benchmark says the split of every case, so there is one "
-            f"fold; give {option} 1, or leave splits empty"
+            f"fold; give {option} 1, or leave it out with --benchmark, or splits empty in the file"
         )
 
 
@@ -170,7 +170,7 @@ def keep_labels(
         raise SplitError(
             f"fold {fold} has {counted(there, 'labelled training case')}"
             f"{' at sites that keep labels' if label_free else ''}, {count} are asked for;"
-            " lower --training-labels"
+            " lower --labels"
         )
     rng = np.random.default_rng([seed, fold, 13])
     sites = sorted(by_site)

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+# Of each edge, as BCP has it: three tenths of a patch.
+EDGE = 2 / 3
+
 
 def random_boxes(like: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """A box at a random place in each sample.

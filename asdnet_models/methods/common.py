@@ -52,7 +52,7 @@ class Prediction:
 class Networks:
     """S and D with their optimisers; no optimiser means that the network is not trained here.
 
-    `teacher`: Of S's form: its moving average, or a twin that has an optimiser of its own.
+    `teacher`: Of S's form: its moving average, or a second network with an optimiser of its own.
     `learns_correctness`: D learns where S is right, not Eq. 3 and 4.
     `softmax_prior`: M is read off D and the softmax together.
     `parts`: In how many parts a step's batch is worked through, where memory is short.

@@ -1,7 +1,9 @@
 """Bidirectional copy-paste between labelled and unlabelled patches.
 
-Source: Bai et al., CVPR 2023 (BCP).  Ours differ in the gate (M over the teacher's maps), in the
-views, and in what a site without labels does: it cuts and mixes among its unlabelled patches.
+Source: Bai et al., CVPR 2023 (BCP).  Ours differ in the gate (M over the teacher's maps), where
+they keep the largest component of each pseudo-label; in the views; in the start (a ramp, where they
+train first on boxes among labelled patches); in that one pair of patches goes both ways; and in
+what a site without labels does: it cuts and mixes among its unlabelled patches.
 """
 
 import torch
@@ -9,14 +11,12 @@ from torch import Tensor
 
 from asdnet_models.class_maps import argmax_channels
 from asdnet_models.methods.batches import LabelledBatch, UnlabelledBatch
-from asdnet_models.methods.boxes import random_boxes
+from asdnet_models.methods.boxes import EDGE, random_boxes
 from asdnet_models.methods.common import Prediction, predict
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.methods.teacher import learnt_loss, note_agreement, weak_view, weight_of
 from asdnet_models.methods.weak_to_strong import WeakToStrong
 from asdnet_models.teacher_loss import dice_and_loss
-
-_BOX = 2 / 3  # of each edge, as published
 
 
 class CopyPaste(WeakToStrong):
@@ -32,7 +32,7 @@ class CopyPaste(WeakToStrong):
         if labelled is None or unlabelled is None:
             return super()._loss(labelled, unlabelled, record)
         taught = self._taught(weak_view(unlabelled), record)
-        box = random_boxes(unlabelled.image, _BOX, self.generator)
+        box = random_boxes(unlabelled.image, EDGE, self.generator)
         # In the first half the labelled patch is around the box, in the second in it.
         drawn = torch.cat((~box, box))
         readers = labelled.twice()

@@ -21,26 +21,26 @@ class CrossPseudo(Method):
     def step(
         self, labelled: LabelledBatch | None, unlabelled: UnlabelledBatch | None
     ) -> StepRecord:
-        """One step of S and one of its twin.
+        """One step of S and one of the second network.
 
         Raises:
             NonFiniteLossError: Before the optimiser of that network has stepped.
             ValueError: If there is neither a labelled patch nor, after the warm-up, another one.
         """
-        twin, optimiser = self.networks.teacher, self.networks.teacher_optimiser
-        assert twin is not None and optimiser is not None
+        second, optimiser = self.networks.teacher, self.networks.teacher_optimiser
+        assert second is not None and optimiser is not None
         other = unlabelled if self.plan.region_ramp > 0 else None
         images = [batch.image for batch in (labelled, other) if batch is not None]
         if not images:
             raise ValueError("a step needs labelled patches, or unlabelled ones after the warm-up")
         image = torch.cat(images)
         record, beside = StepRecord(), StepRecord()
-        own, twins = predict(self.networks.segmenter, image), predict(twin, image)
+        own, seconds = predict(self.networks.segmenter, image), predict(second, image)
         # Both losses before either network moves.
-        loss = self._loss(labelled, own, twins, record)
-        of_twin = self._loss(labelled, twins, own, beside)
+        loss = self._loss(labelled, own, seconds, record)
+        of_second = self._loss(labelled, seconds, own, beside)
         self._step_segmenter(loss, record)
-        take_step(optimiser, of_twin, "twin", clip_norm=self.networks.clip_norm)
+        take_step(optimiser, of_second, "second network", clip_norm=self.networks.clip_norm)
         return record
 
     def _loss(

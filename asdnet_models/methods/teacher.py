@@ -116,7 +116,9 @@ class TeacherMethod(Method):
         if labelled is not None and self.networks.confidence_optimiser is not None:
             self._step_confidence(labelled, record)
         loss = self._loss(labelled, taught, record)
-        self._step_segmenter(loss, record)
+        # Where nothing is believed, weight decay alone would move S.
+        if labelled is not None or loss.item() != 0:
+            self._step_segmenter(loss, record)
         self.teacher.follow(self.networks.segmenter)
         record.note("drift", self.teacher.drift(self.networks.segmenter))
         return record
@@ -182,7 +184,7 @@ class TeacherMethod(Method):
 
 
 def weight_of(method: MethodConfig, plan: LossSchedule) -> float:
-    """Of what a teacher or a twin says, this round."""
+    """Of what a teacher or a second network says, this round."""
     return method.lambda_region * plan.region_ramp
 
 

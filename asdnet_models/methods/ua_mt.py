@@ -14,12 +14,12 @@ from asdnet_models.methods.mean_teacher import MeanTeacher
 
 _PASSES = 4
 _NOISE_SD, _MOST_NOISE = 0.1, 0.2
-# Of the entropy that classes of equal probability have, at first and at full weight.
+# Of the entropy that classes of equal probability have, at the first round and at the last.
 _FIRST, _LAST = 0.75, 1.0
 
 
 class UncertaintyAwareMeanTeacher(MeanTeacher):
-    """Entropy of the mean of several noisy passes under a threshold that rises with the ramp."""
+    """Entropy of the mean of several noisy passes under a threshold that rises over all rounds."""
 
     def _believed(self, image: Tensor, maps: Tensor) -> Tensor:
         total = torch.zeros_like(maps)
@@ -30,5 +30,6 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
             total += self.teacher.maps(image + noise)
         mean = total / _PASSES
         entropy = -(mean * mean.clamp_min(1e-6).log()).sum(1, keepdim=True)
-        share = _FIRST + (_LAST - _FIRST) * self.plan.region_ramp
+        risen = math.exp(-5.0 * (1.0 - self.plan.progress) ** 2)
+        share = _FIRST + (_LAST - _FIRST) * risen
         return entropy < share * math.log(maps.shape[1])

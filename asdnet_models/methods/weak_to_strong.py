@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from asdnet_models.methods.batches import UnlabelledBatch
-from asdnet_models.methods.boxes import random_boxes
+from asdnet_models.methods.boxes import EDGE, random_boxes
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.methods.teacher import Taught, TeacherMethod, weak_view
-
-# Of each edge: a fifth of the patch's volume and more comes from another one.
-_BOX = 2 / 3
 
 
 class WeakToStrong(TeacherMethod):
@@ -22,7 +19,7 @@ class WeakToStrong(TeacherMethod):
     def _lesson(self, unlabelled: UnlabelledBatch, record: StepRecord) -> tuple[Tensor, Taught]:
         # A batch of one has no other patch, and is itself again.
         taught = self._taught(weak_view(unlabelled), record)
-        box = random_boxes(unlabelled.image, _BOX, self.generator)
+        box = random_boxes(unlabelled.image, EDGE, self.generator)
         those = (unlabelled.image, taught.label, taught.belief)
         image, label, belief = (torch.where(box, each.roll(1, 0), each) for each in those)
         return image, Taught(label=label, belief=belief)

@@ -27,7 +27,7 @@ def check_accumulate(config: SiteConfig, protocol: StudyProtocol) -> None:
     reasons = []
     method = protocol.method
     if not METHODS[method.name].means_over_samples:
-        reasons.append(f"{method.name} compares samples of a batch with each other")
+        reasons.append(f"{method.name} takes its steps whole")
     if method.trains_confidence and method.gamma_rule == "quantile":
         reasons.append("gamma_rule 'quantile' ranks the voxels of the whole batch")
     if protocol.network.norm == "batch":
@@ -74,8 +74,9 @@ def build_networks(
     method = METHODS[protocol.method.name]
     segmenter = ready(build_segmenter(protocol))
     teacher = None
-    if method.teacher or method.twin:
-        # A teacher is given its weights; a twin begins elsewhere than S, or both would be one.
+    if method.teacher or method.second_network:
+        # A teacher is given its weights; a second network begins elsewhere than S, or both
+        # would be one.
         teacher = ready(
             build_segmenter(protocol.model_copy(update={"seed": _other(protocol.seed)}))
         )
@@ -90,7 +91,7 @@ def build_networks(
         else None,
         teacher=teacher,
         teacher_optimiser=adam(teacher, training.lr_segmenter)
-        if teacher is not None and method.twin
+        if teacher is not None and method.second_network
         else None,
         learns_correctness=protocol.confidence.target == "correctness",
         softmax_prior=protocol.confidence.prior == "softmax",

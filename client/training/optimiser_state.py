@@ -1,4 +1,4 @@
-"""Adam's moments, and a twin of S, which stay at the site from round to round."""
+"""Adam's moments, and a second network, which stay at the site from round to round."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class OptimiserStore:
-    """Adam's moments of one site in one run, and the twin of S that its method may have.
+    """Adam's moments of one site in one run, and the second network that its method may have.
 
     They are kept by round on the site's own disk.
 
@@ -39,9 +39,10 @@ class OptimiserStore:
         networks.segmenter_optimiser.load_state_dict(states["segmenter"])
         if networks.confidence_optimiser and states["confidence"]:
             networks.confidence_optimiser.load_state_dict(states["confidence"])
-        if networks.teacher_optimiser and networks.teacher is not None and "twin" in states:
-            networks.teacher.load_state_dict(states["twin"])
-            networks.teacher_optimiser.load_state_dict(states["twin_optimiser"])
+        second, optimiser = networks.teacher, networks.teacher_optimiser
+        if optimiser and second is not None and "second_network" in states:
+            second.load_state_dict(states["second_network"])
+            optimiser.load_state_dict(states["second_optimiser"])
 
     def save(self, networks: Networks, number: int) -> None:
         """Write atomically; older rounds and runs are deleted."""
@@ -51,7 +52,7 @@ class OptimiserStore:
             "confidence": confidence.state_dict() if confidence else None,
         }
         if networks.teacher_optimiser and networks.teacher is not None:
-            states["twin"] = networks.teacher.state_dict()
-            states["twin_optimiser"] = networks.teacher_optimiser.state_dict()
+            states["second_network"] = networks.teacher.state_dict()
+            states["second_optimiser"] = networks.teacher_optimiser.state_dict()
         with self._files.written(number) as file:
             torch.save(states, file)

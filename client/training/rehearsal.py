@@ -47,7 +47,8 @@ def made_step(
         networks, study.method, plan, proximal=None, generator=generator
     )
     labelled = LabelledBatch(image=image, label=label)
-    return lambda: method.step(labelled, UnlabelledBatch(image=unlabelled, pseudo_label=label))
+    others = UnlabelledBatch(image=unlabelled, plain=unlabelled, pseudo_label=label)
+    return lambda: method.step(labelled, others)
 
 
 def step_seconds(config: SiteConfig, study: StudyProtocol) -> float:

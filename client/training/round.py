@@ -85,8 +85,8 @@ def train_round(
         ProtocolError: If the site wants steps in parts, and this study's cannot be so taken.
     """
     started = time.perf_counter()
-    if not data.labelled and not (data.unlabelled and plan.learns_from_unlabelled):
-        raise NothingToTrainError("no labelled case, and unlabelled ones rest during warm-up")
+    if not data.labelled and not (data.unlabelled and plan.works_without_labels):
+        raise NothingToTrainError("no labelled case, and unlabelled ones rest in this round")
     check_accumulate(config, protocol)
     if config.threads:
         torch.set_num_threads(config.threads)

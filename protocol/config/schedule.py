@@ -124,12 +124,15 @@ def plan_round(
         region_ramp=rises(
             ramps.region_start,
             weight=method.lambda_region,
-            has_term=kind.confidence or kind.teacher or kind.twin,
+            has_term=kind.confidence or kind.teacher or kind.second_network,
         ),
         embedding_ramp=rises(
             ramps.region_start, weight=method.lambda_embedding, has_term=kind.embedding
         ),
         attention_scale=attention_scale,
+        progress=min(progress, 1.0),
+        # Its second network would never see a label there, and S would learn noise from it.
+        label_free=not kind.second_network,
         gamma=gamma,
         pseudo_labels=labellings if kind.pseudo_labels and method.lambda_region > 0 else 0,
         organ_box=organ_box,

@@ -31,7 +31,7 @@ class RampConfig(Frozen):
     region_start: Fraction = Field(
         0.25,
         description="where Eq. 6 begins; semi-embed: its embedding loss; a "
-        "teacher's or twin's labels",
+        "teacher's or second network's labels",
     )
     length: Fraction = Field(0.15, description="how long a term takes to reach its full weight")
 
@@ -105,7 +105,11 @@ class TrainingConfig(Frozen):
         "forbids",
     )
     proximal_mu: float = Field(
-        0.01, ge=0, le=1e4, description="pull to the global S at label-free sites"
+        0.01,
+        ge=0,
+        le=1e4,
+        description="pull to the global S at label-free sites; with 0 nothing but the labels of "
+        "their unlabelled scans holds it there",
     )
 
     @model_validator(mode="after")

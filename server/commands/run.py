@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protocol.agreement.bundle import BundleError
+from protocol.config.idle import idle_settings
 from protocol.config.presets import PRESET_NAMES, preset
 from protocol.config.study import RUN_NAME, ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
@@ -114,7 +115,7 @@ def run(options: RunOptions) -> None:
         options.check()
         home = read_centre(options.centre)
         if options.new:
-            folder = _new(home, options)
+            folder = _new(home, options, console)
         else:
             named = options.resume or options.follow_only or options.stop
             folder = RunFolder(home.runs / named)
@@ -143,7 +144,7 @@ def _protocol(study: Path | None, name: str | None) -> StudyProtocol:
     raise ProtocolError(f"--preset: must be one of {', '.join(PRESET_NAMES)}, not {name!r}")
 
 
-def _new(centre: Centre, options: RunOptions) -> "RunFolder":
+def _new(centre: Centre, options: RunOptions, console: "Console") -> "RunFolder":
     from server.admin.agreement import require_ready
     from server.monitoring.run_folder import RunError, RunFacts, RunFolder
 
@@ -156,6 +157,8 @@ def _new(centre: Centre, options: RunOptions) -> "RunFolder":
     uri = options.mlflow_uri or f"sqlite:///{centre.folder / 'mlflow.db'}"
     expected = options.sites or len(read_sites(centre))
     folder.create(RunFacts(name=name, mlflow_uri=uri, expected_sites=expected), protocol)
+    for line in idle_settings(protocol):
+        console.print(f"note: {line}", highlight=False, soft_wrap=True)
     return folder
 
 

@@ -15,7 +15,7 @@ from protocol.config.study import StudyProtocol
 from protocol.planning.rules import BATCH, PATCHES_LEAST
 from protocol.wire.reports import EvaluationReport
 from protocol.wording import counted, times
-from server.monitoring.label_hints import label_lines, threshold_words
+from server.monitoring.label_hints import chooses, label_lines, threshold_words
 from server.rounds.harm import comparison_of
 from server.rounds.record import StudyRecord
 
@@ -260,8 +260,7 @@ def _stricter(method: MethodConfig) -> str:
     kind = METHODS[method.name]
     if kind.teacher and kind.confidence and method.gate == "none":
         return "method.gate mask, "
-    gated = kind.confidence and (not kind.teacher or method.gate != "weight")
-    return f"{threshold_words(method, 'above')}, " if gated else ""
+    return f"{threshold_words(method, 'above')}, " if chooses(method) else ""
 
 
 def _listed(sites: Sequence[str]) -> str:

@@ -24,7 +24,8 @@ def health_table(study: TrackedStudy) -> list[Table]:
             caption="Labels of unlabelled scans, by site, in its last round",
             header=("site", *trusted, "agreement", "drift", "gain by unlabelled scans"),
             groups=(Group(title="", rows=rows),),
-            note="Trusted: share of the voxels predicted as an organ that are learnt from. "
+            note="Trusted: share of the voxels predicted as an organ that are believed, or, "
+            "where they weigh M, that are over gamma. "
             "Agreement: share of the organs' voxels on which the model and its teacher are of one "
             "mind. Drift: distance of their weights, as a share of the teacher's. Gain: validation "
             "DSC of the site's update less that of the same round without unlabelled scans, where "

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Literal
 
+from asdnet_models.catalogue import METHODS
 from asdnet_models.config import MethodConfig
 from asdnet_models.sums import SumCount
 from protocol.wire.reports import EvaluationReport
@@ -27,6 +28,8 @@ def label_lines(record: StudyRecord) -> Iterator[str]:
 def _trust(record: StudyRecord) -> Iterator[str]:
     """Organs of which nothing is trusted, or all though it is badly found, in the last round."""
     evaluation, protocol = record.best_evaluation, record.protocol
+    if not chooses(protocol.method):
+        return
     for organ in protocol.organ_names:
         shares = [r.trusted.get(organ, SumCount()) for r in record.rounds[-1].reports.values()]
         share, dsc = sum(shares, SumCount()).mean, _mean_dsc(evaluation, organ)
@@ -40,9 +43,15 @@ def _trust(record: StudyRecord) -> Iterator[str]:
         elif share > _EVERYTHING and dsc is not None and dsc < _WELL_FOUND:
             yield (
                 f"{organ}: {share:.1%} of what is predicted of it in unlabelled scans is trusted, "
-                f"at a mean DSC of {dsc:.2f}: the confidence map does not choose, and mistakes are "
+                f"at a mean DSC of {dsc:.2f}: nothing is chosen, and mistakes are "
                 f"learnt; try {threshold_words(protocol.method, 'above')}"
             )
+
+
+def chooses(method: MethodConfig) -> bool:
+    """Whether a threshold of the study says which labels of unlabelled voxels are learnt."""
+    kind = METHODS[method.name]
+    return kind.confidence and (not kind.teacher or method.gate in ("mask", "softmax"))
 
 
 def threshold_words(method: MethodConfig, which: Literal["above", "below"]) -> str:
@@ -50,7 +59,7 @@ def threshold_words(method: MethodConfig, which: Literal["above", "below"]) -> s
     if method.gamma_rule == "quantile":
         other = "above" if which == "below" else "below"
         return f"a method.trusted_share {other} {method.trusted_share:g}"
-    if method.gamma_rule == "calibrated":
+    if method.gamma_rule == "calibrated" and method.gate != "softmax":
         return f"a method.trusted_precision {which} {method.trusted_precision:g}"
     return f"a method.gamma {which} {method.gamma:g}"
 

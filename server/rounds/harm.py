@@ -4,14 +4,16 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from scipy import stats
+
 from server.rounds.record import StudyRecord
 
 # Rounds that are looked at, and comparisons of a site in a round that say something together.
 _LAST_ROUNDS, _FEWEST = 3, 3
 # Harm that is less than this is none to speak of, however sure.
 _LEAST = 0.002
-# Standard errors that the mean must lie below zero.
-_SURE = 2.0
+# Chance of a false alarm to either side, were the comparisons independent.
+_CHANCE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,9 @@ class Comparison:
 
     Attributes:
         mean: Of the comparisons; below zero, unlabelled scans did harm.
-        error: Its standard error; the comparisons differ by the patches that were drawn, too.
+        error: Its standard error, of independent comparisons.  They differ by site, weights and
+            the patches that were drawn; that all rounds of a site are scored on the same few
+            validation cases is not in it.
         sites: Who compared, in order.
         rounds: The first and the last.
         number: Of comparisons, each the mean of one site in one round.
@@ -35,7 +39,8 @@ class Comparison:
     @property
     def harmful(self) -> bool:
         """Whether the mean is below zero by more than may be chance."""
-        return self.mean < -_LEAST and self.mean + _SURE * self.error < 0
+        quantile = float(stats.t.ppf(1 - _CHANCE / 2, self.number - 1))
+        return self.mean < -_LEAST and self.mean + quantile * self.error < 0
 
     def __str__(self) -> str:
         return f"{self.mean:+.3f} ± {self.error:.3f}"

@@ -35,7 +35,7 @@ def next_plan(record: StudyRecord) -> RoundPlan:
 
 def has_work(facts: SiteFacts, plan: RoundPlan) -> bool:
     """A label-free site rests while its scans have no target: its update weighs nothing."""
-    return facts.labelled > 0 or (facts.unlabelled > 0 and plan.learns_from_unlabelled)
+    return facts.labelled > 0 or (facts.unlabelled > 0 and plan.works_without_labels)
 
 
 def add_round(record: StudyRecord, finished: RoundRecord) -> None:

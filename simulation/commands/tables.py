@@ -18,7 +18,7 @@ from reporting.terminal import make_console
 from simulation.commands.options import SharedOptions, simulation_errors
 from simulation.commands.organs import as_text
 from simulation.experiment.benchmarks import BENCHMARKS, Benchmark, find_benchmark
-from simulation.experiment.methods import Method
+from simulation.experiment.methods import SUPERVISED, Method
 from simulation.experiment.plan import (
     COMPARED_METHODS,
     choose_folds,
@@ -84,12 +84,13 @@ class TablesCommand(SharedOptions):
         ),
     ] = ",".join(SETTINGS)
     settings_rows: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Rows that are trained in all settings; the others federated only.",
+            help="Rows that are trained in all settings; the others federated only. Else "
+            f"{', '.join(COMPARED_METHODS)}; with --benchmark {SUPERVISED}.",
         ),
-    ] = ",".join(COMPARED_METHODS)
+    ] = None
     folds: Annotated[
         int | None,
         typer.Option(help="The first so many of five folds; else all. A benchmark has one."),
@@ -168,7 +169,7 @@ def _options(given: TablesCommand, folder: Path) -> "ExperimentOptions":
     methods = valid(choose_methods, given.tables, given.rows, own)
     settings = valid(choose_settings, given.settings)
     compared = (
-        None if read is None else valid(named_methods, given.settings_rows, "--settings-rows", own)
+        None if read is None else valid(named_methods, _in_all(given), "--settings-rows", own)
     )
     number = given.folds if given.folds is not None else 1 if given.benchmark else FOLDS
     folds, seeds = valid(choose_folds, number), valid(choose_seeds, given.seeds)
@@ -194,6 +195,13 @@ def _options(given: TablesCommand, folder: Path) -> "ExperimentOptions":
     )
 
 
+def _in_all(given: TablesCommand) -> str:
+    """Rows that are trained in all settings, as text."""
+    if given.settings_rows is not None:
+        return given.settings_rows
+    return SUPERVISED if given.benchmark else ",".join(COMPARED_METHODS)
+
+
 def _benchmark(given: TablesCommand) -> Benchmark | None:
     """The benchmark that was asked for.
 
@@ -209,6 +217,8 @@ def _benchmark(given: TablesCommand) -> Benchmark | None:
         for name in ("preset", "organs", "sites_file", "labelled", "unlabelled")
         if getattr(given, name) is not None
     ]
+    if given.folds not in (None, 1):
+        mistakes.append(f"--folds {given.folds}: a benchmark has one fold; leave it out")
     if given.cohort == "phantom":
         mistakes.append(f"--benchmark {benchmark.name}: needs --cohort with that data set's folder")
     if mistakes:

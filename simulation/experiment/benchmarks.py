@@ -111,12 +111,11 @@ _ALL = (
         published={
             4: {"V-Net, supervised": 0.526, "UA-MT": 0.823, "MC-Net": 0.836, "BCP": 0.880},
             8: {"V-Net, supervised": 0.827, "UA-MT": 0.878, "MC-Net": 0.876, "BCP": 0.896},
-            16: {"V-Net, supervised": 0.860, "ASDNet": 0.879},
             80: {"V-Net, supervised": 0.915},
         },
         source="V-Net in one place at full resolution (.625 mm; ours is averaged to 1.875 mm). "
-        "BCP's authors choose the model on the test cases. The two figures of 16 labels are of "
-        "the UA-MT paper, from memory, not looked up.",
+        "The figures are those of the table of Bai et al., CVPR 2023, whose authors choose the "
+        "model on the test cases.",
     ),
     Benchmark(
         name="hippocampus",

@@ -56,14 +56,18 @@ def _published(*pairs: tuple[float, float | None]) -> dict[str, tuple[float, flo
     return dict(zip(("bladder", "prostate", "rectum"), pairs, strict=True))
 
 
-# What a teacher or a twin says weighs half of what a reader says, as in BCP, soon after the start.
+# The row that those of few labels are held against, where it is there.
+SUPERVISED = "Supervised"
+# What a teacher or a second network says weighs half of what a reader says, as in BCP, soon after
+# the start.
 _TAUGHT_WEIGHT = 0.5
 _TAUGHT_RAMP = {"region_start": 0.1, "length": 0.2}
 
 
-def _taught(name: str, gate: str = "none") -> Method:
-    """A method with a teacher or a twin; with the informed D where the gate asks one."""
-    method = {**_PLAIN, "name": name, "lambda_region": _TAUGHT_WEIGHT, "gate": gate}
+def _taught(name: str, gate: str | None = None) -> Method:
+    """A method with a teacher or a second network; with the informed D where the gate asks one."""
+    method = {**_PLAIN, "name": name, "lambda_region": _TAUGHT_WEIGHT}
+    method |= {"gate": gate} if gate else {}
     asked = INFORMED if gate in ("mask", "weight") else {}
     return Method(
         changes={
@@ -156,8 +160,8 @@ METHODS: Mapping[str, Method] = {
     # asked together with the softmax.
     "ASDNet-informed": Method(changes={"network": _SVNET, **INFORMED}, needs=tuple(_NEEDED)),
     # Semi-supervision of the last years, and ours over a teacher, on the study's own network; each
-    # with the supervised row's recipe (docs/method.md, "Few labels").
-    "Supervised": Method(changes={"method": _PLAIN}),
+    # with the supervised row's recipe (docs/method.md, "A teacher of unlabelled scans").
+    SUPERVISED: Method(changes={"method": _PLAIN}),
     "MeanTeacher": _taught("mean-teacher"),
     "UA-MT": _taught("ua-mt"),
     "CPS": _taught("cross-pseudo"),

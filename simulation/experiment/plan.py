@@ -1,6 +1,7 @@
 """The runs of an experiment in their order, and whether a folder has the same experiment."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from protocol.config.study import ProtocolError
@@ -69,7 +70,11 @@ def choose_settings(text: str) -> tuple[Setting, ...]:
 def _refuse_unknown(option: str, wanted: Iterable[str], known: Sequence[str]) -> None:
     unknown = [repr(name) for name in wanted if name not in known]
     if unknown:
-        raise ProtocolError(f"{option}: must be of {', '.join(known)}, not {listed_names(unknown)}")
+        close = [name for text in unknown for name in get_close_matches(text.strip("'"), known, 1)]
+        meant = f"; did you mean {listed_names(close)}?" if close else ""
+        raise ProtocolError(
+            f"{option}: must be of {', '.join(known)}, not {listed_names(unknown)}{meant}"
+        )
 
 
 def _listed(text: str) -> list[str]:

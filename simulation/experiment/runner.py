@@ -17,6 +17,7 @@ from rich.console import Console
 from client.data.case import Part
 from client.data.errors import ScanError
 from client.data.hashing import content_hash
+from protocol.config.idle import idle_settings
 from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.wording import counted
 from simulation.cohort import find_cohort
@@ -117,14 +118,22 @@ def _prepared(options: ExperimentOptions, console: Console) -> _Prepared:
     refuse_needless_folds(cases, options.folds, "--folds")
     protocol = fitted_protocol(options, options.methods, cases)
     options = _possible(options, protocol, console)
+    jobs = [_job(options, protocol, cases, key) for key in options.runs]
+    _note_idle(jobs, console)
     return _Prepared(
         options=options,
         protocol=protocol,
         cases=cases,
         cohort=cohort,
-        jobs=[_job(options, protocol, cases, key) for key in options.runs],
+        jobs=jobs,
         parts=parts_of_run(options, cases, options.folds[0], options.seeds[0]),
     )
+
+
+def _note_idle(jobs: Sequence[Job], console: Console) -> None:
+    for name, protocol in {job.key.method: job.protocol for job in jobs}.items():
+        for line in idle_settings(protocol):
+            console.print(f"note: row {name}: {line}", highlight=False, soft_wrap=True)
 
 
 def _site_counts(ready: _Prepared) -> tuple[str, ...]:

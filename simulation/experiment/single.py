@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from protocol.config.idle import idle_settings
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
@@ -147,6 +148,8 @@ def _print_plan(
         highlight=False,
         soft_wrap=True,
     )
+    for line in idle_settings(protocol):
+        console.print(f"note: {line}", highlight=False, soft_wrap=True)
 
 
 def _store(options: RunOptions) -> str:

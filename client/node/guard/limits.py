@@ -47,7 +47,7 @@ def broken_by_cases(
     """
     least = config.limits.min_cases
     counted = unlabelled
-    if plan is not None and not (plan.uses_unlabelled if labelled else plan.learns_from_unlabelled):
+    if plan is not None and not (plan.uses_unlabelled if labelled else plan.works_without_labels):
         counted = 0
     if labelled + counted >= least:
         return []

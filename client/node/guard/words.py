@@ -6,6 +6,8 @@ from typing import Any
 
 from torch.nn import Module
 
+from asdnet_models.catalogue import METHODS
+from asdnet_models.config import MethodConfig
 from asdnet_models.networks import empty_networks
 from client.node import approval
 from client.node.guard.studies import count_cases, limits_broken_by
@@ -17,6 +19,18 @@ from protocol.escaping import printable
 from protocol.keys import openssh_fingerprint, parse_openssh_line
 
 _ROUNDS_NAMED = 6
+# By method, then by method.gate: where a teacher's labels are believed.
+_BELIEVED = {"mean-teacher": "everywhere", "ua-mt": "where it says the same under noise"}
+_BELIEVED_BY_GATE = {
+    "mask": "where the confidence network trusts them",
+    "weight": "as far as the confidence network trusts them, voxel by voxel",
+    "softmax": "where it is sure of them itself",
+    "none": "everywhere",
+}
+_MIXED = {
+    "weak-to-strong": "boxes of them are pasted into one another",
+    "copy-paste": "boxes of them are pasted into labelled scans, and the reverse",
+}
 _BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a weight on the wire
 
 
@@ -116,7 +130,7 @@ def _unlabelled_terms(protocol: StudyProtocol) -> Iterator[str]:
 
     uses = {
         "adversarial_ramp": "the confidence network judges what is predicted of them (Eq. 5)",
-        "region_ramp": "they are learnt from where the prediction is trusted (Eq. 6)",
+        "region_ramp": _region_use(protocol.method),
         "embedding_ramp": "they shape the features (embedding loss)",
         "pseudo_labels": "the model labels them, and learns from that",
     }
@@ -124,6 +138,24 @@ def _unlabelled_terms(protocol: StudyProtocol) -> Iterator[str]:
     for name, use in uses.items():
         if (begin := first(name)) is not None:
             yield f"from round {begin} on {use}"
+
+
+def _region_use(method: MethodConfig) -> str:
+    """What unlabelled scans are learnt from by the term that `lambda_region` weighs."""
+    kind = METHODS[method.name]
+    if kind.second_network:
+        return (
+            "the model and a second network, which is kept here and never sent, label them for"
+            " one another"
+        )
+    if not kind.teacher:
+        return "they are learnt from where the prediction is trusted (Eq. 6)"
+    where = _BELIEVED.get(method.name) or _BELIEVED_BY_GATE[method.gate]
+    mixed = _MIXED.get(method.name)
+    return (
+        "the moving average of the model, which is kept here and never sent, labels them, and the"
+        f" labels are learnt {where}{f'; {mixed}' if mixed else ''}"
+    )
 
 
 def _departures(config: SiteConfig, study: Study) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Another experiment, in which every training scan has its label: what few labels are held to."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -58,7 +59,18 @@ def read_all_labels(folder: Path, few: Results, reference: str) -> AllLabels:
         )
     if _tested(results) != _tested(few):
         raise ReportError(f"{folder}: tests on other scans; {_HINT}")
+    if other := _differing(few.info.protocol, results.info.protocol):
+        raise ReportError(
+            f"{folder}: is of another study, which differs in {_names(other)}, so that more than"
+            f" labels would be compared; {_HINT}"
+        )
     return AllLabels(results=results, reference=reference)
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The fields of two studies that differ, but name and seed; as "network" or "training"."""
+    keys = sorted((one.keys() | other.keys()) - {"name", "seed"})
+    return [key for key in keys if one.get(key) != other.get(key)]
 
 
 def _tested(results: Results) -> set[str]:

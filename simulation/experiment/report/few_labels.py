@@ -15,8 +15,6 @@ from simulation.experiment.report.statistics import (
 )
 from simulation.experiment.store import ExperimentInfo, Setting
 
-# The row that others are held against, of few labels and where it is there.
-SUPERVISED = "Supervised"
 _ITSELF = CrossedDifference(n=0, mean=None, interval=None, p=None, by_seed=())
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from asdnet_models.sums import FailureCount
 from protocol.wording import counted, listed_names
 from server.monitoring.hints import FAR_MM
-from simulation.experiment.methods import METHODS
+from simulation.experiment.methods import METHODS, SUPERVISED
 from simulation.experiment.report.all_labels import AllLabels
 from simulation.experiment.report.confidence import m_against_softmax, map_values
-from simulation.experiment.report.few_labels import SUPERVISED, few_label_findings, has_few_labels
+from simulation.experiment.report.few_labels import few_label_findings, has_few_labels
 from simulation.experiment.report.formatting import gap, number, signed, signed_span, span
 from simulation.experiment.report.results import Results
 from simulation.experiment.report.settings import gains

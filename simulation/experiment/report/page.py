@@ -9,9 +9,10 @@ from protocol.wording import counted
 from reporting.blocks import Bullets, Section, Text, write_pictures, write_tables
 from reporting.render import render_page
 from simulation.errors import ReportError
+from simulation.experiment.methods import SUPERVISED
 from simulation.experiment.report.all_labels import AllLabels, read_all_labels
 from simulation.experiment.report.confidence import confidence_section
-from simulation.experiment.report.few_labels import SUPERVISED, has_few_labels
+from simulation.experiment.report.few_labels import has_few_labels
 from simulation.experiment.report.few_labels_section import few_labels_section
 from simulation.experiment.report.key_findings import key_findings
 from simulation.experiment.report.orderings import orderings_section

@@ -147,8 +147,9 @@ def difference(first: Scores, second: Scores, *, over_folds: bool = False) -> Di
 def crossed_difference(first: Scores, second: Scores) -> CrossedDifference:
     """First minus second over scans and seeds, where another seed is another draw of the labels.
 
-    Of the scans that every seed has scored with both, d is a table of scans x seeds.  Its mean has
-    the variance of a comparison of many readers and many cases, with seeds in place of readers:
+    Of the scans that every seed has scored with both, d is a table of scans x seeds; without any,
+    n is 0.  Its mean has the variance of a comparison of many readers and many cases, with seeds in
+    place of readers:
 
         Var = (MS_seed + max(MS_scan - MS_rest, 0)) / (scans x seeds)
 
@@ -163,6 +164,8 @@ def crossed_difference(first: Scores, second: Scores) -> CrossedDifference:
     gaps = (both["first"] - both["second"]).round(_DECIMALS).unstack("seed").dropna()
     d = gaps.to_numpy(dtype=np.float64)
     by_seed = tuple(float(mean) for mean in d.mean(axis=0)) if d.size else ()
+    if not d.size and gaps.columns.size > 1:
+        return CrossedDifference(n=0, mean=None, interval=None, p=None, by_seed=())
     if len(by_seed) < 2:
         return CrossedDifference(**difference(first, second).model_dump(), by_seed=by_seed)
     scans, seeds = d.shape

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from reporting.blocks import Section, Text
-from simulation.experiment.methods import METHODS
-from simulation.experiment.report.few_labels import SUPERVISED
+from simulation.experiment.methods import METHODS, SUPERVISED
 from simulation.experiment.report.formatting import (
     Column,
     line_table,

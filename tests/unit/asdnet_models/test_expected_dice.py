@@ -55,3 +55,16 @@ def test_what_is_certain() -> None:
 def test_two_volumes_are_refused() -> None:
     with pytest.raises(ValueError, match="one volume"):
         expected_dsc(torch.zeros(1, 2, 3, 3, 3), torch.zeros(1, 1, 3, 3, 4))
+
+
+@pytest.mark.parametrize("margin", [10.0, 17.0, 20.0, 40.0])
+def test_a_softmax_that_is_full_in_32_bits_changes_nothing(margin: float) -> None:
+    """What a voxel's doubt gives to other classes is never more than that doubt."""
+    logits = torch.zeros(1, 2, 6, 6, 6)
+    logits[:, 0] = margin
+    logits[:, 1, :3, :3, :3] = 2 * margin
+    trust = torch.full((1, 1, 6, 6, 6), 0.95)
+    found = expected_dsc(torch.softmax(logits, 1), trust)
+    organ, others = 27, 6**3 - 27
+    by_hand = 2 * 0.95 * organ / (organ + 0.95 * organ + 0.05 * others)
+    assert float(found[0]) == pytest.approx(by_hand, rel=1e-5)

@@ -1,4 +1,4 @@
-"""Methods with a teacher or a twin: what a step learns from which voxels, and from which views."""
+"""Methods with a teacher or a second network: what a step learns where, and from which views."""
 
 import math
 
@@ -14,6 +14,7 @@ from asdnet_models.methods.boxes import random_boxes
 from asdnet_models.methods.common import Method, Networks, NonFiniteLossError, Proximal
 from asdnet_models.methods.record import StepRecord
 from asdnet_models.methods.teacher import Teacher
+from asdnet_models.methods.ua_mt import UncertaintyAwareMeanTeacher
 from asdnet_models.network_config import ConfidenceConfig, NetworkConfig
 from asdnet_models.networks import build_confidence, build_segmenter
 from asdnet_models.teacher_loss import believed_loss
@@ -303,3 +304,32 @@ def test_the_first_teacher_is_the_network_that_it_was_given() -> None:
     with torch.no_grad():
         next(iter(segmenter.parameters())).add_(1.0)
     assert float(teacher.drift(segmenter)) > 0.0
+
+
+@pytest.mark.parametrize(("progress", "believed"), [(0.0, False), (0.5, False), (1.0, True)])
+def test_the_threshold_of_uncertainty_rises_over_all_rounds(
+    progress: float, *, believed: bool
+) -> None:
+    """With a ramp that has long risen, a teacher that is nearly undecided is not believed yet."""
+    method = config("ua-mt")
+    nets = networks(method)
+    late = plan().model_copy(update={"progress": progress})
+    taught = method_named("ua-mt")(
+        nets, method, late, proximal=None, generator=torch.Generator().manual_seed(1)
+    )
+    assert isinstance(taught, UncertaintyAwareMeanTeacher)
+    nearly = torch.tensor([0.45, 0.3, 0.25]).view(1, 3, 1, 1, 1).expand(1, 3, 16, 16, 16)
+    taught.teacher.maps = lambda image: nearly  # type: ignore[method-assign]
+    image = torch.zeros(1, 1, 16, 16, 16)
+    assert bool(taught._believed(image, nearly).all()) is believed
+
+
+def test_of_nothing_believed_nothing_is_learnt_without_labels() -> None:
+    """Weight decay alone would shrink S, step by step."""
+    _, unlabelled = batches()
+    method = config("region-teacher", gate="softmax", gamma=0.999999)
+    nets = networks(method)
+    before = weights(nets.segmenter).clone()
+    record = made(nets, method).step(None, unlabelled)
+    assert record.losses["teacher"] == 0.0
+    assert torch.equal(weights(nets.segmenter), before)

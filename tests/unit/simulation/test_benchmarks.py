@@ -116,7 +116,7 @@ def test_more_sites_than_test_cases_are_refused(data: Path) -> None:
             {"cohort": "phantom", "preset": "quick", "organs": "a=1", "labelled": 3},
             ["--preset: has no", "--organs: has no", "--labelled: has no", "needs --cohort"],
         ),
-        ({"folds": 2}, ["says the split of every case, so there is one fold"]),
+        ({"folds": 2}, ["--folds 2: a benchmark has one fold; leave it out"]),
         ({"training_labels": 81}, ["has 80 labelled training cases, 81 are asked for"]),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_round_in_parts_is_the_round(make_site: MakeSite, make_protocol: MakeP
     [
         ({"method": {"gamma_rule": "quantile"}}, "ranks the voxels of the whole batch"),
         ({"network": {"norm": "batch"}}, "statistics over the whole batch"),
-        ({"method": {"name": "semi-embed"}}, "semi-embed compares samples"),
+        ({"method": {"name": "semi-embed"}}, "semi-embed takes its steps whole"),
     ],
 )
 def test_what_is_no_mean_over_samples_is_refused_in_parts(

@@ -1,4 +1,4 @@
-"""What a teacher or a twin keeps at a site from round to round, and the views that it gets."""
+"""What a teacher or a second network keeps at a site over rounds, and the views that it gets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from asdnet_models.catalogue import METHODS
 from asdnet_models.networks import build_segmenter
 from client.data.dataset import SiteData, prepare_site
 from client.training.augmentation import RandomViews
 from client.training.device import build_networks
 from client.training.optimiser_state import OptimiserStore
+from client.training.rehearsal import made_step
 from client.training.round import NothingToTrainError, RoundResult, train_round
 from protocol.config.schedule import RoundPlan, plan_round
 from protocol.config.site import SiteConfig
@@ -110,7 +112,7 @@ def test_a_round_trained_again_has_the_same_teacher(
     assert equal(again.segmenter, third.segmenter)
 
 
-def test_the_twin_stays_at_its_site(
+def test_the_second_network_stays_at_its_site(
     make_site: MakeSite, make_protocol: MakeProtocol, tmp_path: Path
 ) -> None:
     """It begins elsewhere than S, and goes on from where it was, whatever the centre sends."""
@@ -144,6 +146,27 @@ def test_a_label_free_site_rests_in_the_warm_up(
     assert warm_up.region_ramp == warm_up.adversarial_ramp == 0
     with pytest.raises(NothingToTrainError):
         train_round(config, protocol, warm_up, data, start(protocol), None, run=RUN)
+
+
+def test_without_labels_a_second_network_would_teach_noise_and_the_site_rests(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    protocol = study(make_protocol, "cross-pseudo")
+    config = make_site(labelled=0, unlabelled=2)
+    data = prepare_site(config, protocol)
+    last = plan_round(protocol, protocol.training.rounds)
+    assert last.learns_from_unlabelled and not last.works_without_labels
+    with pytest.raises(NothingToTrainError):
+        train_round(config, protocol, last, data, start(protocol), None, run=RUN)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_of_every_method_is_rehearsed(
+    make_site: MakeSite, make_protocol: MakeProtocol, name: str
+) -> None:
+    protocol = study(make_protocol, name)
+    step = made_step(make_site(labelled=1, unlabelled=1), protocol, torch.device("cpu"))
+    assert step() is not None
 
 
 def test_the_last_round_has_a_teachers_whole_weight_and_no_adversary(

@@ -70,7 +70,7 @@ def study(protocol: StudyProtocol, reports: Sequence[TrainReport], dsc: float) -
             0.9,
             "ball: 1.0% of what is predicted of it in unlabelled scans is trusted, so that",
         ),
-        (0.99, 0.6, "trusted, at a mean DSC of 0.60: the confidence map does not choose"),
+        (0.99, 0.6, "trusted, at a mean DSC of 0.60: nothing is chosen, and mistakes"),
         (0.99, 0.9, None),  # where nearly all is right, nearly all is to be trusted
     ],
 )
@@ -95,6 +95,32 @@ def test_the_setting_that_decides_is_named(
 ) -> None:
     (line,) = label_lines(study(make_protocol(method=method), [report(0.0)], 0.9))
     assert line.endswith(remedy)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "copy-paste", "gate": "none"},
+        {"name": "copy-paste", "gate": "weight"},
+        {"name": "mean-teacher"},
+        {"name": "ua-mt"},
+        {"name": "cross-pseudo"},
+    ],
+)
+def test_where_no_setting_chooses_none_is_named(
+    make_protocol: MakeProtocol, method: dict[str, object]
+) -> None:
+    for trusted in (0.01, 1.0):
+        record = study(make_protocol(method=method), [report(trusted)], 0.6)
+        assert list(label_lines(record)) == []
+
+
+def test_a_softmax_is_never_calibrated_and_gamma_stays_what_decides(
+    make_protocol: MakeProtocol,
+) -> None:
+    method = {"name": "copy-paste", "gate": "softmax", "gamma_rule": "calibrated", "gamma": 0.9}
+    (line,) = label_lines(study(make_protocol(method=method), [report(0.0)], 0.9))
+    assert line.endswith("try a method.gamma below 0.9")
 
 
 def test_an_agreement_that_falls(make_protocol: MakeProtocol) -> None:

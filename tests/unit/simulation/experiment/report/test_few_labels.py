@@ -1,5 +1,6 @@
 """Rows of few labels against the supervised one, and as a share of what all labels reach."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,6 +143,17 @@ def test_other_scans_and_no_experiment_are_refused(tmp_path: Path) -> None:
     for path in other.glob("runs/*/cases.csv"):
         path.write_text(path.read_text().replace(",A0,", ",A9,"))
     with pytest.raises(ReportError, match="tests on other scans"):
+        read_all_labels(other, few, "Supervised")
+
+
+def test_all_labels_of_another_study_are_refused(tmp_path: Path) -> None:
+    few = results_of(experiment(tmp_path / "few"))
+    other = experiment(tmp_path / "other", cohort={"kind": "folder"})
+    info = json.loads((other / "study.json").read_text())
+    info["protocol"]["training"] = {"rounds": 7}
+    info["protocol"] |= {"name": "another", "seed": 5}
+    (other / "study.json").write_text(json.dumps(info))
+    with pytest.raises(ReportError, match="of another study, which differs in training, so"):
         read_all_labels(other, few, "Supervised")
 
 

@@ -165,3 +165,10 @@ def test_one_seed_says_what_scans_say_and_missing_scans_count_nowhere() -> None:
     same = crossed_difference(crossed((0.5, 0.7), (0.5, 0.7)), crossed((0.4, 0.6), (0.4, 0.6)))
     assert same.interval == Interval(low=0.1, high=0.1)
     assert crossed_difference(NOTHING, places(0.6)).by_seed == ()
+
+
+def test_seeds_that_share_no_scan_say_nothing() -> None:
+    """An interval over scans alone would pass for one over seeds."""
+    better = crossed((0.6, 0.7, None, None), (None, None, 0.6, 0.7))
+    found = crossed_difference(better, crossed((0.5,) * 4, (0.5,) * 4))
+    assert (found.n, found.mean, found.interval, found.by_seed) == (0, None, None, ())
