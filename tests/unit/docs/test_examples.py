@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from client.training.rehearsal import made_step
+from protocol.config.idle import idle_settings
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.config.study_file import read_study
@@ -66,3 +67,13 @@ def test_the_reference_shows_the_examples_whole() -> None:
     page = hook.study_file()
     for file in FILES:
         assert f"```yaml\n{file.read_text(encoding='utf-8')}```\n" in page
+
+
+def test_the_study_of_few_labels_in_the_guide_is_one(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "guides" / "researcher.md").read_text(encoding="utf-8")
+    _, _, after = guide.partition("### Few labels, many unlabelled scans")
+    block = after.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "study.yaml").write_text(block, encoding="utf-8")
+    protocol = read_study(tmp_path / "study.yaml")
+    assert protocol.method.name == "region-teacher" and protocol.method.trains_confidence
+    assert list(idle_settings(protocol)) == []
