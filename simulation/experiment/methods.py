@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel
 
+from asdnet_models.catalogue import METHODS as KNOWN_METHODS
 from asdnet_models.config import MethodConfig
 from protocol.config.presets import INFORMED
 from protocol.config.study import ProtocolError, StudyProtocol, merged, read_yaml
@@ -58,15 +59,16 @@ def _published(*pairs: tuple[float, float | None]) -> dict[str, tuple[float, flo
 
 # The row that those of few labels are held against, where it is there.
 SUPERVISED = "Supervised"
-# What a teacher or a second network says weighs half of what a reader says, as in BCP, soon after
-# the start.
-_TAUGHT_WEIGHT = 0.5
-_TAUGHT_RAMP = {"region_start": 0.1, "length": 0.2}
+# What a teacher or a second network says weighs half of what a reader says, as in BCP, once it can
+# draw; and a teacher follows S within twenty steps (docs/results/few-labels.md).
+_TAUGHT_WEIGHT, _TEACHER_DECAY = 0.5, 0.95
+_TAUGHT_RAMP = {"region_start": 0.3, "length": 0.2}
 
 
 def _taught(name: str, gate: str | None = None) -> Method:
     """A method with a teacher or a second network; with the informed D where the gate asks one."""
     method = {**_PLAIN, "name": name, "lambda_region": _TAUGHT_WEIGHT}
+    method |= {"teacher_decay": _TEACHER_DECAY} if KNOWN_METHODS[name].teacher else {}
     method |= {"gate": gate} if gate else {}
     asked = INFORMED if gate in ("mask", "weight") else {}
     return Method(
