@@ -70,7 +70,8 @@ def choose_settings(text: str) -> tuple[Setting, ...]:
 def _refuse_unknown(option: str, wanted: Iterable[str], known: Sequence[str]) -> None:
     unknown = [repr(name) for name in wanted if name not in known]
     if unknown:
-        close = [name for text in unknown for name in get_close_matches(text.strip("'"), known, 1)]
+        near = (name for text in unknown for name in get_close_matches(text.strip("'"), known, 1))
+        close = [*dict.fromkeys(near)]
         meant = f"; did you mean {listed_names(close)}?" if close else ""
         raise ProtocolError(
             f"{option}: must be of {', '.join(known)}, not {listed_names(unknown)}{meant}"

@@ -250,7 +250,7 @@ def test_a_failed_run_is_noted_and_the_status_says_so(
         (["--organs", "ball=one"], "--organs"),
         (["--cohort", "/nowhere"], "no such folder"),
         (["--labelled", "99"], "lower --labelled"),
-        (["--training-labels", "9"], "lower --training-labels"),
+        (["--training-labels", "9"], "lower --labels"),
         (["--rows", "VNet", "--sites", "1", "--rounds", "0"], "--rounds"),
     ],
 )

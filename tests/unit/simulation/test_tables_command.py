@@ -116,7 +116,7 @@ def test_every_mistake_of_the_options_is_told(
     lines = refused(given | wrong, capsys)
     options = ["--organs", "--rows", "--settings", "--settings-rows", "--folds", "--seeds"]
     assert [line.split()[1].rstrip(":") for line in lines] == options
-    assert lines[1].endswith("not 'XNet' and 'YNet'")
+    assert lines[1].endswith("not 'XNet' and 'YNet'; did you mean VNet?")
 
 
 def test_phantoms_need_not_be_made_to_list_their_runs(

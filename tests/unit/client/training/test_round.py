@@ -219,7 +219,7 @@ def test_nothing_to_train_in_warm_up(make_site: MakeSite, make_protocol: MakePro
     protocol, config = make_protocol(), make_site(unlabelled=1)
     data = prepare_site(config, protocol)
     resting = plan(adversarial_ramp=0.0, region_ramp=0.0)
-    with pytest.raises(NothingToTrainError, match="warm-up"):
+    with pytest.raises(NothingToTrainError, match="rest in this round"):
         train_round(config, protocol, resting, data, *start(protocol), run=RUN)
     assert not config.state.exists()
 
