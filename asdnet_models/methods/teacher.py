@@ -119,6 +119,8 @@ class TeacherMethod(Method):
         # Where nothing is believed, weight decay alone would move S.
         if labelled is not None or loss.item() != 0:
             self._step_segmenter(loss, record)
+        else:
+            record.note("total", loss)
         self.teacher.follow(self.networks.segmenter)
         record.note("drift", self.teacher.drift(self.networks.segmenter))
         return record

@@ -148,6 +148,19 @@ def test_a_label_free_site_rests_in_the_warm_up(
         train_round(config, protocol, warm_up, data, start(protocol), None, run=RUN)
 
 
+def test_a_round_in_which_nothing_is_believed_is_answered_with_the_weights_that_came(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    protocol = make_protocol(
+        method={"name": "region-teacher", "gate": "softmax", "gamma": 0.999999}
+    )
+    config = make_site(labelled=0, unlabelled=2)
+    (result,) = trained(config, protocol, prepare_site(config, protocol), 1)
+    assert equal(result.segmenter, start(protocol))
+    assert result.report.steps == protocol.training.local_steps
+    assert result.report.losses["total"].mean == result.report.losses["teacher"].mean == 0.0
+
+
 def test_without_labels_a_second_network_would_teach_noise_and_the_site_rests(
     make_site: MakeSite, make_protocol: MakeProtocol
 ) -> None:
