@@ -54,6 +54,16 @@ class Method:
     second_network: bool = False
     means_over_samples: bool = False
 
+    @property
+    def gated(self) -> bool:
+        """Whether `method.gate` says where its teacher is believed."""
+        return self.teacher and self.confidence
+
+    @property
+    def taught(self) -> bool:
+        """Whether another network at the site than S labels its unlabelled scans."""
+        return self.teacher or self.second_network
+
 
 NETWORKS: Mapping[str, Network] = {
     "svnet": Network(

@@ -100,7 +100,7 @@ class MethodConfig(Frozen):
         kind = METHODS[self.name]
         if kind.teacher:
             asked = self.gate in ("mask", "weight")
-            return kind.confidence and asked and self.lambda_region > 0
+            return kind.gated and asked and self.lambda_region > 0
         weights = (self.lambda_adversarial, self.lambda_region)
         return kind.confidence and any(weight > 0 for weight in weights)
 

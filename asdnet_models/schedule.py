@@ -1,8 +1,21 @@
 """What a method's step reads of a round: how far each term of the loss has risen."""
 
+import math
+
 from pydantic import Field
 
 from asdnet_models.fields import MAX_POINTS, Fraction, Frozen
+
+
+def ramp(progress: float, start: float, length: float) -> float:
+    """exp(-5 (1 - t)^2), t rising from 0 to 1 over `length` after `start`; 0 before.
+
+    Source: Laine & Aila, ICLR 2017; start at a quarter after Hung et al., BMVC 2018.
+    """
+    if progress < start:
+        return 0.0
+    t = 1.0 if length == 0 else min(1.0, (progress - start) / length)
+    return math.exp(-5.0 * (1.0 - t) ** 2)
 
 
 class LossSchedule(Frozen):

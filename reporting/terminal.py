@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -73,6 +73,12 @@ def log_to_stderr(form: str = "%(asctime)s %(name)s: %(message)s") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter(form))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def print_notes(console: "Console", lines: Iterable[str]) -> None:
+    """Each on a line of its own, however wide the terminal."""
+    for line in lines:
+        console.print(f"note: {line}", soft_wrap=True)
 
 
 def print_errors(message: str) -> None:

@@ -59,8 +59,8 @@ def refuse_needless_folds(cases: Sequence[StudyCase], folds: Sequence[int], opti
     """
     if tuple(folds) != (1,) and not any(map(_is_dealt, cases)):
         raise SplitError(
-            f"{option}: --sites-file or --benchmark says the split of every case, so there is one "
-            f"fold; give {option} 1, or leave it out with --benchmark, or splits empty in the file"
+            f"{option}: --sites-file says the split of every case, so there is one fold; give "
+            f"{option} 1, or leave splits empty"
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from asdnet_models.methods.mean_teacher import MeanTeacher
+from asdnet_models.schedule import ramp
 
 _PASSES = 4
 _NOISE_SD, _MOST_NOISE = 0.1, 0.2
@@ -30,6 +31,5 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
             total += self.teacher.maps(image + noise)
         mean = total / _PASSES
         entropy = -(mean * mean.clamp_min(1e-6).log()).sum(1, keepdim=True)
-        risen = math.exp(-5.0 * (1.0 - self.plan.progress) ** 2)
-        share = _FIRST + (_LAST - _FIRST) * risen
+        share = _FIRST + (_LAST - _FIRST) * ramp(self.plan.progress, 0.0, 1.0)
         return entropy < share * math.log(maps.shape[1])

@@ -74,7 +74,7 @@ def build_networks(
     method = METHODS[protocol.method.name]
     segmenter = ready(build_segmenter(protocol))
     teacher = None
-    if method.teacher or method.second_network:
+    if method.taught:
         # A teacher is given its weights; a second network begins elsewhere than S, or both
         # would be one.
         teacher = ready(

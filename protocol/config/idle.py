@@ -17,7 +17,7 @@ def idle_settings(protocol: StudyProtocol) -> Iterator[str]:
     """
     yield from _unread(protocol.method)
     kind = METHODS[protocol.method.name]
-    if kind.teacher or kind.second_network:
+    if kind.taught:
         yield from _silent(protocol)
     if kind.teacher and protocol.training.views == "none":
         yield (
@@ -29,14 +29,13 @@ def idle_settings(protocol: StudyProtocol) -> Iterator[str]:
 
 def _unread(method: MethodConfig) -> Iterator[str]:
     kind, usual = METHODS[method.name], MethodConfig()
-    gated = kind.teacher and kind.confidence
     chosen = method.gate == "mask" or (method.gate, method.gamma_rule) == ("softmax", "quantile")
     read = {
-        "gate": (gated, _GATED),
+        "gate": (kind.gated, _GATED),
         "teacher_decay": (kind.teacher, "those with a teacher"),
         "gamma_rule": (
-            kind.confidence and (chosen or not gated),
-            "gate mask, and quantile softmax too," if gated else "those with a confidence map",
+            kind.confidence and (chosen or not kind.gated),
+            "gate mask, and quantile softmax too," if kind.gated else "those with a confidence map",
         ),
         "pseudo_labels_at": (kind.pseudo_labels, "semi-fcn"),
         "lambda_embedding": (kind.embedding, "semi-embed"),
@@ -45,7 +44,7 @@ def _unread(method: MethodConfig) -> Iterator[str]:
     for field, (is_read, readers) in read.items():
         value = getattr(method, field)
         if not is_read and value != getattr(usual, field):
-            of = f"{method.name}, gate {method.gate}" if gated else method.name
+            of = f"{method.name}, gate {method.gate}" if kind.gated else method.name
             yield f"method.{field}: {value}: has no effect with {of}; {readers} read it"
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from asdnet_models.catalogue import METHODS
 from asdnet_models.fields import Fraction
-from asdnet_models.schedule import LossSchedule
+from asdnet_models.schedule import LossSchedule, ramp
 from asdnet_models.sums import SumCount
 from protocol.config.study import StudyProtocol
 from protocol.config.training import Count, RampConfig, TrainingConfig
@@ -34,17 +34,6 @@ class RoundPlan(LossSchedule):
         if box and not all(low < high for low, high in zip(box[:3], box[3:], strict=True)):
             raise ValueError(f"must have each low edge below its high one, not {box}")
         return box
-
-
-def ramp(progress: float, start: float, length: float) -> float:
-    """exp(-5 (1 - t)^2), t rising from 0 to 1 over `length` after `start`; 0 before.
-
-    Source: Laine & Aila, ICLR 2017; start at a quarter after Hung et al., BMVC 2018.
-    """
-    if progress < start:
-        return 0.0
-    t = 1.0 if length == 0 else min(1.0, (progress - start) / length)
-    return math.exp(-5.0 * (1.0 - t) ** 2)
 
 
 def mean_box(edges: Iterable[SumCount]) -> OrganBox | None:
@@ -124,7 +113,7 @@ def plan_round(
         region_ramp=rises(
             ramps.region_start,
             weight=method.lambda_region,
-            has_term=kind.confidence or kind.teacher or kind.second_network,
+            has_term=kind.confidence or kind.taught,
         ),
         embedding_ramp=rises(
             ramps.region_start, weight=method.lambda_embedding, has_term=kind.embedding

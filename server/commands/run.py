@@ -13,7 +13,7 @@ from protocol.config.presets import PRESET_NAMES, preset
 from protocol.config.study import RUN_NAME, ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
 from protocol.keys import KeyFileError
-from reporting.terminal import make_console, user_errors
+from reporting.terminal import make_console, print_notes, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre, read_sites
 from server.admin.owner import read_owner_token
 from server.admin.provisioning import centre_option
@@ -157,8 +157,7 @@ def _new(centre: Centre, options: RunOptions, console: "Console") -> "RunFolder"
     uri = options.mlflow_uri or f"sqlite:///{centre.folder / 'mlflow.db'}"
     expected = options.sites or len(read_sites(centre))
     folder.create(RunFacts(name=name, mlflow_uri=uri, expected_sites=expected), protocol)
-    for line in idle_settings(protocol):
-        console.print(f"note: {line}", highlight=False, soft_wrap=True)
+    print_notes(console, idle_settings(protocol))
     return folder
 
 

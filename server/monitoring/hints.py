@@ -258,7 +258,7 @@ def _harm(record: StudyRecord) -> Iterator[str]:
 def _stricter(method: MethodConfig) -> str:
     """How this method would believe less of its labels, as "a method.gamma above 0.5, "."""
     kind = METHODS[method.name]
-    if kind.teacher and kind.confidence and method.gate == "none":
+    if kind.gated and method.gate == "none":
         return "method.gate mask, "
     return f"{threshold_words(method, 'above')}, " if chooses(method) else ""
 

@@ -51,7 +51,7 @@ def _trust(record: StudyRecord) -> Iterator[str]:
 def chooses(method: MethodConfig) -> bool:
     """Whether a threshold of the study says which labels of unlabelled voxels are learnt."""
     kind = METHODS[method.name]
-    return kind.confidence and (not kind.teacher or method.gate in ("mask", "softmax"))
+    return kind.confidence and (not kind.gated or method.gate in ("mask", "softmax"))
 
 
 def threshold_words(method: MethodConfig, which: Literal["above", "below"]) -> str:
@@ -59,7 +59,7 @@ def threshold_words(method: MethodConfig, which: Literal["above", "below"]) -> s
     if method.gamma_rule == "quantile":
         other = "above" if which == "below" else "below"
         return f"a method.trusted_share {other} {method.trusted_share:g}"
-    if method.gamma_rule == "calibrated" and method.gate != "softmax":
+    if method.gamma_rule == "calibrated" and method.trains_confidence:
         return f"a method.trusted_precision {which} {method.trusted_precision:g}"
     return f"a method.gamma {which} {method.gamma:g}"
 

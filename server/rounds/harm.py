@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from scipy import stats
+from scipy.special import stdtrit  # Student's quantile; scipy.stats takes a second to import
 
 from server.rounds.record import StudyRecord
 
@@ -39,7 +39,7 @@ class Comparison:
     @property
     def harmful(self) -> bool:
         """Whether the mean is below zero by more than may be chance."""
-        quantile = float(stats.t.ppf(1 - _CHANCE / 2, self.number - 1))
+        quantile = float(stdtrit(self.number - 1, 1 - _CHANCE / 2))
         return self.mean < -_LEAST and self.mean + quantile * self.error < 0
 
     def __str__(self) -> str:

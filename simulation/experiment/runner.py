@@ -20,6 +20,7 @@ from client.data.hashing import content_hash
 from protocol.config.idle import idle_settings
 from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.wording import counted
+from reporting.terminal import print_notes
 from simulation.cohort import find_cohort
 from simulation.experiment.execution import Job
 from simulation.experiment.folder import (
@@ -132,8 +133,7 @@ def _prepared(options: ExperimentOptions, console: Console) -> _Prepared:
 
 def _note_idle(jobs: Sequence[Job], console: Console) -> None:
     for name, protocol in {job.key.method: job.protocol for job in jobs}.items():
-        for line in idle_settings(protocol):
-            console.print(f"note: row {name}: {line}", highlight=False, soft_wrap=True)
+        print_notes(console, (f"row {name}: {line}" for line in idle_settings(protocol)))
 
 
 def _site_counts(ready: _Prepared) -> tuple[str, ...]:

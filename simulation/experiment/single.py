@@ -13,6 +13,7 @@ from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
 from protocol.wording import counted
+from reporting.terminal import print_notes
 from server.monitoring.hints import hints_of, in_doubt, scored_sums
 from server.monitoring.metrics import package_versions
 from server.monitoring.progress import TerminalWatcher
@@ -148,8 +149,7 @@ def _print_plan(
         highlight=False,
         soft_wrap=True,
     )
-    for line in idle_settings(protocol):
-        console.print(f"note: {line}", highlight=False, soft_wrap=True)
+    print_notes(console, idle_settings(protocol))
 
 
 def _store(options: RunOptions) -> str:

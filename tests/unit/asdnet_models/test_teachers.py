@@ -38,8 +38,8 @@ def config(name: str, gate: str = "none", **changes: object) -> MethodConfig:
     )
 
 
-def plan(ramp: float = 1.0) -> RoundPlan:
-    return RoundPlan(round=9, lr_factor=1, adversarial_ramp=0, region_ramp=ramp)
+def plan(ramp: float = 1.0, progress: float = 0.0) -> RoundPlan:
+    return RoundPlan(round=9, lr_factor=1, adversarial_ramp=0, region_ramp=ramp, progress=progress)
 
 
 def batches() -> tuple[LabelledBatch, UnlabelledBatch]:
@@ -78,11 +78,15 @@ def other_seed() -> StudyProtocol:
 
 
 def made(
-    nets: Networks, method: MethodConfig, ramp: float = 1.0, proximal: Proximal | None = None
+    nets: Networks,
+    method: MethodConfig,
+    ramp: float = 1.0,
+    proximal: Proximal | None = None,
+    progress: float = 0.0,
 ) -> Method:
     generator = torch.Generator().manual_seed(3)
     return method_named(method.name)(
-        nets, method, plan(ramp), proximal=proximal, generator=generator
+        nets, method, plan(ramp, progress), proximal=proximal, generator=generator
     )
 
 
@@ -312,11 +316,7 @@ def test_the_threshold_of_uncertainty_rises_over_all_rounds(
 ) -> None:
     """With a ramp that has long risen, a teacher that is nearly undecided is not believed yet."""
     method = config("ua-mt")
-    nets = networks(method)
-    late = plan().model_copy(update={"progress": progress})
-    taught = method_named("ua-mt")(
-        nets, method, late, proximal=None, generator=torch.Generator().manual_seed(1)
-    )
+    taught = made(networks(method), method, progress=progress)
     assert isinstance(taught, UncertaintyAwareMeanTeacher)
     nearly = torch.tensor([0.45, 0.3, 0.25]).view(1, 3, 1, 1, 1).expand(1, 3, 16, 16, 16)
     taught.teacher.maps = lambda image: nearly  # type: ignore[method-assign]

@@ -135,17 +135,24 @@ def test_the_second_network_stays_at_its_site(
     assert report.networks.keys() == {"segmenter"}
 
 
+def assert_rests_without_labels(
+    make_site: MakeSite, protocol: StudyProtocol, resting: RoundPlan
+) -> None:
+    config = make_site(labelled=0, unlabelled=2)
+    data = prepare_site(config, protocol)
+    with pytest.raises(NothingToTrainError):
+        train_round(config, protocol, resting, data, start(protocol), None, run=RUN)
+
+
 def test_a_label_free_site_rests_in_the_warm_up(
     make_site: MakeSite, make_protocol: MakeProtocol
 ) -> None:
-    protocol = study(make_protocol, "copy-paste")
-    config = make_site(labelled=0, unlabelled=2)
-    data = prepare_site(config, protocol)
-    protocol = merged(protocol, {"training": {"ramp": {"region_start": 0.5}}})
+    protocol = merged(
+        study(make_protocol, "copy-paste"), {"training": {"ramp": {"region_start": 0.5}}}
+    )
     warm_up = plan_round(protocol, 1)
     assert warm_up.region_ramp == warm_up.adversarial_ramp == 0
-    with pytest.raises(NothingToTrainError):
-        train_round(config, protocol, warm_up, data, start(protocol), None, run=RUN)
+    assert_rests_without_labels(make_site, protocol, warm_up)
 
 
 def test_a_round_in_which_nothing_is_believed_is_answered_with_the_weights_that_came(
@@ -165,12 +172,9 @@ def test_without_labels_a_second_network_would_teach_noise_and_the_site_rests(
     make_site: MakeSite, make_protocol: MakeProtocol
 ) -> None:
     protocol = study(make_protocol, "cross-pseudo")
-    config = make_site(labelled=0, unlabelled=2)
-    data = prepare_site(config, protocol)
     last = plan_round(protocol, protocol.training.rounds)
     assert last.learns_from_unlabelled and not last.works_without_labels
-    with pytest.raises(NothingToTrainError):
-        train_round(config, protocol, last, data, start(protocol), None, run=RUN)
+    assert_rests_without_labels(make_site, protocol, last)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -7,12 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from asdnet_models.config import MethodConfig
+from asdnet_models.schedule import ramp
 from protocol.config.schedule import (
     RoundPlan,
     evaluation_is_due,
     evaluation_rounds,
     plan_round,
-    ramp,
 )
 from protocol.config.study import StudyProtocol, merged
 from protocol.config.training import TrainingConfig
