@@ -253,6 +253,11 @@ def write_sites(centre: Centre, sites: Mapping[str, SiteKey]) -> None:
     write_bytes(centre.sites_file, content + b"\n", PUBLIC_MODE)
 
 
+def names_of(words: str) -> tuple[str, ...]:
+    """The sites of a list such as A,B,C, each once."""
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in words.split(",")))))
+
+
 def superlink_arguments(centre: Centre) -> list[str]:
     """What follows `flower-superlink`: TLS, known sites alone, nothing installed at run time."""
     return [

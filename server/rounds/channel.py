@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +43,7 @@ class Channel:
         absence_s: How long a node may be offline meanwhile before it is given up.
         audit: Log of what was sent, received and refused; None in a simulation.
         watcher: Notified of the sites that are called, and of each reply.
+        only: The sites that may be called; None: all.
     """
 
     grid: Grid
@@ -51,11 +52,12 @@ class Channel:
     absence_s: float
     audit: AuditLog | None
     watcher: Watcher
+    only: Collection[str] | None = None
 
     @cached_property
     def roster(self) -> Roster:
         """Who is who on this connection."""
-        return Roster(self.grid)
+        return Roster(self.grid, self.only)
 
     def log(
         self, direction: Direction, what: Description | None, node: int, reason: str = ""

@@ -1,0 +1,88 @@
+"""`asdnet-centre serve`: the centre's service, which keeps studies going."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from protocol.files import LockedError
+from reporting.terminal import fail, log_to_stderr, user_errors
+from server.admin.centre import CENTRE, Centre, CentreError, read_centre
+
+if TYPE_CHECKING:
+    from server.monitoring.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 2.0
+
+
+def serve(
+    at_once: Annotated[
+        int, typer.Option(min=1, max=16, help="Studies at work at a time; the others wait.")
+    ] = 1,
+    centre: Annotated[Path, typer.Option(help="The centre's folder.")] = CENTRE,
+) -> None:
+    """Keep this centre's studies going, until Ctrl-C or SIGTERM.
+
+    A study that was started, or waits for its turn, is started again whenever its ServerApp or the
+    SuperLink has died, after a reboot and after too few sites were there. Studies go on when this
+    command ends.
+    """
+    with user_errors(CentreError):
+        home = read_centre(centre)
+    log_to_stderr()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    from server.service.alone import alone
+    from server.service.steering import service_lock
+
+    try:
+        with alone(service_lock(home)):
+            _keep(home, at_once, stop)
+    except LockedError as error:
+        fail(f"{home.folder}: the service is {error}")
+
+
+@dataclass(frozen=True)
+class _Starter:
+    """Starts and ends the ServerApps of one centre."""
+
+    centre: Centre
+
+    def start(self, folder: "RunFolder") -> None:
+        from server.service.starting import start_again
+
+        start_again(self.centre, folder)
+
+    def end(self, folder: "RunFolder", kind: str, reason: str) -> bool:
+        from server.service.starting import end_run
+
+        return end_run(self.centre, folder, kind, reason)
+
+
+def _keep(home: Centre, at_once: int, stop: threading.Event) -> None:
+    from server.monitoring.run_folder import RunFolder
+    from server.service.keeper import Keeper
+
+    def runs() -> list[RunFolder]:
+        return [RunFolder(file.parent) for file in sorted(home.runs.glob("*/wanted.json"))]
+
+    keeper = Keeper(runs=runs, starter=_Starter(home), at_once=at_once)
+    log.info(
+        "keeps the studies of %s going, %d at a time (process %d)",
+        home.folder,
+        at_once,
+        os.getpid(),
+    )
+    while not stop.wait(_LOOK_S):
+        keeper.look(time.monotonic())
+    log.info("ended; studies at work go on")

@@ -1,0 +1,221 @@
+"""Keeps the studies of a centre going: starts again what has died, gives turns by priority.
+
+A ServerApp is the SuperLink's child and goes on without this process.  What is decided follows
+from the runs' folders, so a keeper that was killed is replaced by the next one; its own memory is
+only how long to wait before a further attempt.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
+from protocol.escaping import printable_lines
+from protocol.keys import KeyFileError
+from server.admin.centre import CentreError
+from server.monitoring.follow import read_events
+from server.monitoring.run_folder import RunError, RunFolder
+from server.monitoring.wanted import Wanted, change_wanted, read_wanted
+from server.service.standing import Standing, standing
+from server.service.starting import NeedsPersonError
+
+log = logging.getLogger(__name__)
+
+# The SuperLink takes some seconds to start a ServerApp, and that some to import its libraries.
+START_PATIENCE_S = 180.0
+# Between attempts that brought no round: doubled each time, from the first to the last.
+DIED_PAUSE_S, STOPPED_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0, 900.0
+
+
+class Starter(Protocol):
+    """Starts and ends ServerApps."""
+
+    def start(self, folder: RunFolder) -> None:
+        """See `start_again`."""
+
+    def end(self, folder: RunFolder, kind: str, reason: str) -> bool:
+        """See `end_run`."""
+
+
+Say = Callable[[str, str, str], None]  # kind of the alert, run, sentence
+
+
+@dataclass(kw_only=True)
+class _Attempts:
+    """Of one run since its last complete round."""
+
+    failed: int = 0
+    not_before: float = 0.0
+    begun_at: float | None = None  # a ServerApp was asked for and has not ended
+    events: int = 0  # at that time
+    was_at_work: bool = False
+    rounds: int = 0
+    told: str = ""
+    said_at: datetime | None = None  # when a person last said how the run is wanted
+
+
+@dataclass(kw_only=True)
+class _Run:
+    folder: RunFolder
+    wanted: Wanted
+    now: Standing
+    at_work: bool
+    attempts: _Attempts
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
+    @property
+    def occupied(self) -> bool:
+        """A ServerApp works on it, or has been asked for."""
+        return self.at_work or self.attempts.begun_at is not None
+
+
+@dataclass(kw_only=True)
+class Keeper:
+    """Looks at all runs of a centre, again and again.
+
+    Attributes:
+        runs: The runs, looked up at each look.
+        starter: Starts and ends ServerApps.
+        at_once: So many studies work at a time.
+        say: Is told what a person should know.
+    """
+
+    runs: Callable[[], list[RunFolder]]
+    starter: Starter
+    at_once: int = 1
+    say: Say = lambda kind, run, sentence: None
+    _attempts: dict[str, _Attempts] = field(default_factory=dict)
+
+    def look(self, now: float) -> None:
+        """One look: note what has ended, give the turns, start and end what they ask for.
+
+        Args:
+            now: Seconds of a clock that does not jump.
+        """
+        runs = [run for folder in self.runs() if (run := self._seen(folder, now)) is not None]
+        going = [r for r in runs if r.wanted.state == "running" and not r.now.done]
+        ready = [r for r in going if r.occupied or r.attempts.not_before <= now]
+        turn = sorted(ready, key=lambda r: r.wanted.order)[: self.at_once]
+        for run in runs:
+            if run.at_work and run not in turn:
+                self._rest(run)
+        free = self.at_once - sum(run.occupied for run in runs)
+        for run in turn:
+            if run.occupied:
+                self._turn(run, True)
+            elif free > 0:
+                free -= 1
+                self._start(run, now)
+
+    def _seen(self, folder: RunFolder, now: float) -> _Run | None:
+        """The run as it is; None: it is not kept, or cannot be read."""
+        try:
+            wanted = read_wanted(folder.path)
+            if wanted is None:
+                return None
+            at_work, events = folder.at_work(), read_events(folder.events)
+        except (RunError, OSError) as error:
+            attempts = self._attempts.setdefault(folder.path.name, _Attempts())
+            self._tell(attempts, "needs_you", folder.path.name, str(error))
+            return None
+        attempts = self._attempts.setdefault(folder.path.name, _Attempts(events=len(events)))
+        run = _Run(
+            folder=folder,
+            wanted=wanted,
+            now=standing(events),
+            at_work=at_work,
+            attempts=attempts,
+        )
+        self._note(run, now)
+        return run
+
+    def _note(self, run: _Run, now: float) -> None:
+        """Whether the ServerApp that was asked for is there, has ended, or never came."""
+        attempts, stands = run.attempts, run.now
+        if attempts.said_at != run.wanted.said:
+            # Whoever says "resume" has mended something, and waits.
+            attempts.said_at, attempts.failed, attempts.not_before = run.wanted.said, 0, 0.0
+        if stands.rounds > attempts.rounds:
+            attempts.rounds, attempts.failed, attempts.told = stands.rounds, 0, ""
+        if run.at_work:
+            attempts.was_at_work = True
+            attempts.begun_at = now if attempts.begun_at is None else attempts.begun_at
+            return
+        if attempts.begun_at is None:
+            return
+        ended = stands.end and stands.count > attempts.events
+        if not (ended or attempts.was_at_work or now > attempts.begun_at + START_PATIENCE_S):
+            return
+        attempts.begun_at, attempts.was_at_work = None, False
+        if run.wanted.state != "running" or stands.done or stands.end == "paused":
+            return
+        self._failed(run, now)
+
+    def _failed(self, run: _Run, now: float) -> None:
+        """Have it wait before the next attempt, longer each time."""
+        attempts, stands = run.attempts, run.now
+        first = STOPPED_PAUSE_S if stands.end else DIED_PAUSE_S
+        pause = min(LONGEST_PAUSE_S, first * 2**attempts.failed)
+        attempts.failed += 1
+        attempts.not_before = now + pause
+        why = f"{stands.end or 'died'}: {_why(stands)}"
+        log.warning("run %s: %s; started again in %.0f s", run.name, printable_lines(why), pause)
+        if not stands.unsent:
+            kind = "needs_you" if stands.end else "died"
+            self._tell(attempts, kind, run.name, f"{why}; it is started again by itself")
+
+    def _start(self, run: _Run, now: float) -> None:
+        attempts = run.attempts
+        try:
+            self._turn(run, True)
+            self.starter.start(run.folder)
+        except (NeedsPersonError, CentreError, KeyFileError) as error:
+            attempts.not_before = now + STOPPED_PAUSE_S
+            self._tell(attempts, "needs_you", run.name, str(error))
+        except (RunError, SuperLinkRefused, SuperLinkUnreachable, OSError) as error:
+            pause = min(LONGEST_PAUSE_S, DIED_PAUSE_S * 2**attempts.failed)
+            attempts.failed += 1
+            attempts.not_before = now + pause
+            self._tell(attempts, "died", run.name, f"could not be started: {error}")
+        else:
+            again = run.now.count > 0
+            if again:
+                run.folder.add_event("resumed", after=run.now.rounds, why=_why(run.now))
+            attempts.begun_at, attempts.was_at_work = now, False
+            attempts.events = run.now.count + again
+            log.info("run %s: %s", run.name, "resumed" if again else "started")
+
+    def _rest(self, run: _Run) -> None:
+        """Have a run rest that is not wanted now, or that has not the turn."""
+        state = run.wanted.state
+        if state == "running":
+            run.wanted = self._turn(run, False)
+        # A round at work is completed first: the ServerApp looks before it begins another.
+        if state == "stopped" or not run.now.in_round:
+            try:
+                kind = "stopped" if state == "stopped" else "paused"
+                self.starter.end(run.folder, kind, run.wanted.rests)
+            except (RunError, SuperLinkRefused, SuperLinkUnreachable, OSError) as error:
+                log.warning("run %s: could not be ended: %s", run.name, error)
+
+    def _turn(self, run: _Run, turn: bool) -> Wanted:
+        if run.wanted.turn == turn:
+            return run.wanted
+        return change_wanted(run.folder.path, lambda w: w.model_copy(update={"turn": turn}))
+
+    def _tell(self, attempts: _Attempts, kind: str, run: str, sentence: str) -> None:
+        """Once for each sentence, until a round is complete."""
+        if attempts.told == sentence:
+            return
+        attempts.told = sentence
+        log.warning("run %s: %s", run, printable_lines(sentence))
+        self.say(kind, run, sentence)
+
+
+def _why(stands: Standing) -> str:
+    return stands.reason or "its ServerApp ended without a last event"
