@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import harness
@@ -31,9 +32,9 @@ class Supervised:
     def __init__(self, fed: harness.Deployment) -> None:
         self.fed = fed
         self._units: dict[str, Callable[[], object]] = {
-            "superlink": lambda: fed.start_superlink(wait=False),
+            "superlink": partial(fed.start_superlink, wait=False),
             "service": self._start_service,
-        } | {site: lambda site=site: fed.start_site(site, wait=False) for site in fed.sites}
+        } | {site: partial(fed.start_site, site, wait=False) for site in fed.sites}
         self._end = threading.Event()
         self._held = threading.Lock()
         self._thread = threading.Thread(target=self._supervise)
@@ -155,7 +156,8 @@ def test_a_soak(tmp_path: Path) -> None:
     if table := os.environ.get("ASDNET_TABLE"):
         rows = [f"| {at:.1f} | {what} | {number} |" for at, what, number in done]
         head = ["| minute | what was done | complete rounds |", "| --- | --- | --- |"]
-        Path(table).write_text("\n".join([*head, *rows]) + f"\n\nfinished: {took:.1f} minutes\n")
+        text = "\n".join([*head, *rows, "", f"finished after {took:.1f} minutes", ""])
+        Path(table).write_text(text, encoding="utf-8")
 
 
 def do_harm(units: Supervised, rng: random.Random) -> str:
