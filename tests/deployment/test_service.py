@@ -31,10 +31,11 @@ class Supervised:
 
     def __init__(self, fed: harness.Deployment) -> None:
         self.fed = fed
-        self._units: dict[str, Callable[[], object]] = {
+        self._units: dict[str, Callable[[], None]] = {
             "superlink": partial(fed.start_superlink, wait=False),
             "service": self._start_service,
-        } | {site: partial(fed.start_site, site, wait=False) for site in fed.sites}
+            **{site: partial(fed.start_site, site, wait=False) for site in fed.sites},
+        }
         self._end = threading.Event()
         self._held = threading.Lock()
         self._thread = threading.Thread(target=self._supervise)
