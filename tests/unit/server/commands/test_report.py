@@ -99,6 +99,14 @@ def test_the_page(uri: str) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
+def test_deaths_stand_in_the_page(uri: str) -> None:
+    study = read_run(uri, "tiny-1")
+    assert "started again" not in page_of(study)
+    page = page_of(replace(study, resumed=(3, 7), status="KILLED"))
+    assert "started again after rounds 3, 7. No complete round is lost" in page
+    assert "ended by a person before its last round" in page
+
+
 def test_too_few_cases_are_not_no_failures(
     store: Path, make_protocol: Callable[..., StudyProtocol]
 ) -> None:
