@@ -39,8 +39,10 @@ class Progress:
         kind = event["kind"]
         if kind == "online":
             self.states = dict.fromkeys(event["sites"], "online")
-            there = ", ".join(event["sites"]) or "none"
-            return f"sites online: {there} ({len(event['sites'])} of {event['awaited']})"
+            there, awaited = ", ".join(event["sites"]) or "none", event["awaited"]
+            count = len(event["sites"])
+            enough = f"{count} of {awaited}" if count <= awaited else f"{awaited} are enough"
+            return f"sites online: {there} ({enough})"
         if kind == "waits":
             self.states[event["site"]] = event["why"]
             return f"{event['site']}: {event['why']}"

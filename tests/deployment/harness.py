@@ -197,7 +197,7 @@ class Deployment(Processes):
             "add-site",
             site,
             "--public-key",
-            self.home(site) / "state" / "site.key.pub",
+            self.home(site) / "state" / f"{site}.pub",
             "--centre",
             self.centre,
         )

@@ -79,7 +79,7 @@ def test_a_removed_site(fed: harness.Deployment) -> None:
     fed.until(lambda: fed.log("X").count("Trying again") >= 2, 120, "X stays out")
     again = fed.server(
         "add-site", "X", "--public-key",
-        fed.home("X") / "state/site.key.pub", "--centre", fed.centre, check=False,
+        fed.home("X") / "state/X.pub", "--centre", fed.centre, check=False,
     )  # fmt: skip
     assert "NOT admitted" in again and "--replace" in again
     fed.end("X")
