@@ -30,6 +30,8 @@ app = CommandGroup(
         "resume": (f"{_STEERING}:resume", "Let the service go on with a study."),
         "stop": (f"{_STEERING}:stop", "End a study."),
         "priority": (f"{_STEERING}:priority", "Have a study come before others."),
+        "backup": ("server.commands.backup:backup", "Write the whole centre into one file."),
+        "restore": ("server.commands.backup:restore", "Make the centre anew from a backup."),
         "report": ("server.commands.report:report", "Write the HTML report of a run."),
         "audit": ("server.commands.audit:audit", "Report what was sent, received and refused."),
     },
