@@ -258,10 +258,15 @@ def names_of(words: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, (name.strip() for name in words.split(",")))))
 
 
-def superlink_arguments(centre: Centre) -> list[str]:
-    """What follows `flower-superlink`: TLS, known sites alone, nothing installed at run time."""
+def superlink_arguments(centre: Centre, *, ipv6: bool = False) -> list[str]:
+    """What follows `flower-superlink`: TLS, known sites alone, nothing installed at run time.
+
+    Args:
+        centre: The centre.
+        ipv6: Listen to IPv6 and IPv4; else to IPv4 alone.
+    """
     return [
-        *("--host", "0.0.0.0", "--port", str(centre.port)),
+        *("--host", "::" if ipv6 else "0.0.0.0", "--port", str(centre.port)),
         *("--ssl-certfile", str(centre.server_file)),
         *("--ssl-keyfile", str(centre.server_key)),
         *("--ssl-ca-certfile", str(centre.ca_file)),

@@ -37,6 +37,9 @@ def superlink(
             "share an address.",
         ),
     ] = 128,
+    ipv6: Annotated[
+        bool, typer.Option("--ipv6", help="Listen to IPv6 beside IPv4; else to IPv4 alone.")
+    ] = False,
 ) -> None:
     """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM."""
     with user_errors(CentreError):
@@ -59,7 +62,7 @@ def superlink(
 
     threading.Thread(target=_admit_sites, args=(settings.folder,), daemon=True).start()
     run_superlink(
-        superlink_arguments(settings),
+        superlink_arguments(settings, ipv6=ipv6),
         gate=Middleware(Gate, owner_token=token),
         serve=partial(serve, limits=Limits(per_address=connections)),
         owner_file=owner_file(settings),
