@@ -81,6 +81,7 @@ def run_study(
         audit=audit,
         watcher=watcher,
         only=only,
+        patience=rules.patience,
     )
     members = Membership(channel, record, agreement, approved)
     with closing(RoundUpdates(updates)) as round_updates:

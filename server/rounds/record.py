@@ -40,10 +40,11 @@ class StudyRecord:
     """The record of a study; `best_round` is None only while nothing was evaluated.
 
     `attention` is Eq. 2's weight, averaged over the rounds so far.  `missed` counts the deadlines
-    that a site has missed in a row; `silent` are those that are called no more, each with its
-    node's start (`silence.py`).  `average` is S's over the rounds, None where the study wants none.
-    `statements` are the sites' of the last round, `before` the global weights that it began with,
-    by network; without a signed study both are empty.
+    that a site has missed in a row; `silent` are those that are not called, each with its node's
+    start, and `again` after how many rounds each is (`silence.py`).  `average` is S's over the
+    rounds, None where the study wants none.  `statements` are the sites' of the last round,
+    `before` the global weights that it began with, by network; without a signed study both are
+    empty.
     """
 
     run: str
@@ -62,6 +63,7 @@ class StudyRecord:
     best_confidence: Weights | None = None
     missed: dict[str, int] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
+    again: dict[str, int] = field(default_factory=dict)
 
     @property
     def networks(self) -> dict[str, Weights]:
