@@ -167,7 +167,8 @@ class Keeper:
         log.warning("run %s: %s; started again in %.0f s", run.name, printable_lines(why), pause)
         if not stands.unsent:
             kind = "needs_you" if stands.end else "died"
-            self._tell(attempts, kind, run.name, f"{why}; it is started again by itself")
+            sentence = f"{why}; it is started again by itself"
+            self._tell(attempts, kind, run.name, sentence, logged=True)
 
     def _start(self, run: _Run, now: float) -> None:
         attempts = run.attempts
@@ -208,12 +209,15 @@ class Keeper:
             return run.wanted
         return change_wanted(run.folder.path, lambda w: w.model_copy(update={"turn": turn}))
 
-    def _tell(self, attempts: _Attempts, kind: str, run: str, sentence: str) -> None:
+    def _tell(
+        self, attempts: _Attempts, kind: str, run: str, sentence: str, *, logged: bool = False
+    ) -> None:
         """Once for each sentence, until a round is complete."""
         if attempts.told == sentence:
             return
         attempts.told = sentence
-        log.warning("run %s: %s", run, printable_lines(sentence))
+        if not logged:
+            log.warning("run %s: %s", run, printable_lines(sentence))
         self.say(kind, run, sentence)
 
 
