@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # The SuperLink takes some seconds to start a ServerApp, and that some to import its libraries.
 START_PATIENCE_S = 180.0
+# Beyond what a round may take, for averaging and saving.
+STUCK_S = 600.0
 # Between attempts that brought no round: doubled each time, from the first to the last.
 DIED_PAUSE_S, STOPPED_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0, 900.0
 
@@ -53,6 +55,8 @@ class _Attempts:
     was_at_work: bool = False
     rounds: int = 0
     told: str = ""
+    moved_at: float = 0.0  # when an event came last
+    seen_events: int = -1
     said_at: datetime | None = None  # when a person last said how the run is wanted
 
 
@@ -142,9 +146,12 @@ class Keeper:
             attempts.said_at, attempts.failed, attempts.not_before = run.wanted.said, 0, 0.0
         if stands.rounds > attempts.rounds:
             attempts.rounds, attempts.failed, attempts.told = stands.rounds, 0, ""
+        if stands.count != attempts.seen_events:
+            attempts.seen_events, attempts.moved_at = stands.count, now
         if run.at_work:
             attempts.was_at_work = True
             attempts.begun_at = now if attempts.begun_at is None else attempts.begun_at
+            self._end_if_stuck(run, now)
             return
         if attempts.begun_at is None:
             return
@@ -155,6 +162,14 @@ class Keeper:
         if run.wanted.state != "running" or stands.done or stands.end == "paused":
             return
         self._failed(run, now)
+
+    def _end_if_stuck(self, run: _Run, now: float) -> None:
+        """A ServerApp that says nothing for longer than any round may take waits for nobody."""
+        rules = run.folder.read()[1].aggregation
+        most = rules.round_timeout_s + rules.join_timeout_s + STUCK_S
+        if now > run.attempts.moved_at + most:
+            run.attempts.moved_at = now
+            self._end(run, "failed", f"nothing has happened for {most / 60:.0f} minutes")
 
     def _failed(self, run: _Run, now: float) -> None:
         """Have it wait before the next attempt, longer each time."""
@@ -198,11 +213,13 @@ class Keeper:
             run.wanted = self._turn(run, False)
         # A round at work is completed first: the ServerApp looks before it begins another.
         if state == "stopped" or not run.now.in_round:
-            try:
-                kind = "stopped" if state == "stopped" else "paused"
-                self.starter.end(run.folder, kind, run.wanted.rests)
-            except (RunError, SuperLinkRefused, SuperLinkUnreachable, OSError) as error:
-                log.warning("run %s: could not be ended: %s", run.name, error)
+            self._end(run, "stopped" if state == "stopped" else "paused", run.wanted.rests)
+
+    def _end(self, run: _Run, kind: str, reason: str) -> None:
+        try:
+            self.starter.end(run.folder, kind, reason)
+        except (RunError, SuperLinkRefused, SuperLinkUnreachable, OSError) as error:
+            log.warning("run %s: could not be ended: %s", run.name, error)
 
     def _turn(self, run: _Run, turn: bool) -> Wanted:
         if run.wanted.turn == turn:

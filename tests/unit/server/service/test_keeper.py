@@ -12,7 +12,7 @@ from protocol.config.study import StudyProtocol
 from server.monitoring.follow import read_events
 from server.monitoring.run_folder import RunError, RunFacts, RunFolder
 from server.monitoring.wanted import change_wanted, read_wanted, want
-from server.service.keeper import LONGEST_PAUSE_S, START_PATIENCE_S, Keeper
+from server.service.keeper import LONGEST_PAUSE_S, START_PATIENCE_S, STUCK_S, Keeper
 from server.service.starting import NeedsPersonError
 
 LOOK_S = 2.0
@@ -118,6 +118,23 @@ def test_a_server_app_that_died_is_started_again(centre: Centre) -> None:
     assert resumed["kind"] == "resumed"
     assert (resumed["after"], resumed["why"]) == (1, "its ServerApp ended without a last event")
     assert [kind for kind, _, _ in centre.told] == ["died"]
+
+
+def test_a_server_app_that_hangs_is_ended_and_started_again(centre: Centre) -> None:
+    run, keeper = centre.add("one"), centre.make_keeper()
+    rules = StudyProtocol().aggregation
+    most = rules.round_timeout_s + rules.join_timeout_s + STUCK_S
+    centre.look(keeper)
+    run.add_event("called", round=1, what="train", sites=["A"])
+    centre.look(keeper, most - 20)
+    assert centre.ends == []
+    run.add_event("answered", round=1, site="A")
+    centre.look(keeper, most - 20)
+    assert centre.ends == []
+    centre.look(keeper, 40)
+    assert [end[:2] for end in centre.ends] == [("one", "failed")]
+    centre.look(keeper, 70)
+    assert centre.starts == ["one", "one"]
 
 
 def test_a_new_keeper_goes_on_where_the_last_one_was_killed(centre: Centre) -> None:
