@@ -26,6 +26,11 @@ app = CommandGroup(
         "run": ("server.commands.run:run", "Start a study, or go on with one, and follow it."),
         "report": ("server.commands.report:report", "Write the HTML report of a run."),
         "audit": ("server.commands.audit:audit", "Report what was sent, received and refused."),
+        "alerts": (
+            "server.commands.alerts:alerts",
+            "Show what is alerted, or test that alerts arrive.",
+        ),
+        "units": ("server.commands.units:units", "Write unit files for systemd."),
     },
     private=True,
 )
