@@ -86,7 +86,7 @@ class Unit:
         here = Path.cwd()
         needed = [*self.writable, *self.readable, here, _CODE, *_python()]
         in_home = any(path.is_relative_to(home) for path in needed for home in _HOMES)
-        mounts = [*self.writable, *self.readable, here]
+        mounts = _outermost([*self.writable, *self.readable, here])
         own = [f"{name}={text}" for name, text in self.environment.items()]
         lines = [
             "[Unit]",
@@ -168,6 +168,15 @@ def write_units(folder: Path, units: Sequence[Unit]) -> list[str]:
 
 def _python() -> list[Path]:
     return [Path(sys.prefix), Path(sys.base_prefix)]
+
+
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """Those that no other is above, sorted."""
+    found: list[Path] = []
+    for path in sorted(set(paths)):
+        if not any(path.is_relative_to(other) for other in found):
+            found.append(path)
+    return found
 
 
 def _listed(paths: Iterable[Path]) -> str:

@@ -139,9 +139,8 @@ class Alerts:
             outbox.close()
 
     def _alert(self, condition: Condition, now: datetime) -> Alert:
-        wanted = [
-            name for name, channel in self._settings.by_name.items() if condition.kind in channel.kinds
-        ]
+        channels = self._settings.by_name
+        wanted = [name for name in channels if condition.kind in channels[name].kinds]
         alert = self.log.add(condition, wanted, now)
         for name in wanted:
             self._outboxes[name].put(alert)

@@ -103,6 +103,6 @@ def test_the_launcher_starts_flower_behind_the_gate(
 
 def test_without_a_centre_nothing_is_started(tmp_path: Path, started: list[dict[str, Any]]) -> None:
     result = launch(tmp_path, lambda _: None)
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     assert "is not a centre" in result.stderr
     assert started == []
