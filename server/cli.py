@@ -34,6 +34,11 @@ app = CommandGroup(
         "restore": ("server.commands.backup:restore", "Make the centre anew from a backup."),
         "report": ("server.commands.report:report", "Write the HTML report of a run."),
         "audit": ("server.commands.audit:audit", "Report what was sent, received and refused."),
+        "alerts": (
+            "server.commands.alerts:alerts",
+            "Show what is alerted, or test that alerts arrive.",
+        ),
+        "units": ("server.commands.units:units", "Write unit files for systemd."),
     },
     private=True,
 )

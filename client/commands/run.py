@@ -15,7 +15,7 @@ import typer
 from client.commands.site_file import open_site
 from protocol.config.site import SITE_CONFIGS
 from protocol.config.study import ProtocolError
-from reporting.terminal import log_to_stderr, make_console, user_errors
+from reporting.terminal import MISCONFIGURED, log_to_stderr, make_console, user_errors
 
 # The network may be down when a hospital's machine starts; everything else must be right.
 # Nor does the disk that one study would need keep the site from answering another.
@@ -27,7 +27,11 @@ def run(
     configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
     check: Annotated[bool, typer.Option("--check", help="Stop after the preflight.")] = False,
 ) -> None:
-    """Check this site, then train for the coordinating centre until told to stop."""
+    """Check this site, then train for the coordinating centre until told to stop.
+
+    Exit status 1: a check has failed.
+    Exit status 78: the site's file is wrong; starting again mends nothing.
+    """
     from client.node.checks import print_preflight
     from client.node.last_study import last_study
     from client.node.preflight import preflight
@@ -35,7 +39,7 @@ def run(
 
     console = make_console(stderr=True)
     path = configs / f"{site}.yaml"
-    with user_errors(ProtocolError):
+    with user_errors(ProtocolError, status=MISCONFIGURED):
         config = open_site(path)
     for folder in [] if check else close_folders(config):
         console.print(f"{folder} was open to other users, and is closed now")

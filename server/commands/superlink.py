@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from reporting.terminal import make_console, user_errors
+from reporting.terminal import MISCONFIGURED, make_console, user_errors
 from server.admin.centre import (
     CENTRE,
     RETURN_LARGE_BLOCKS,
@@ -41,8 +41,11 @@ def superlink(
         bool, typer.Option("--ipv6", help="Listen to IPv6 beside IPv4; else to IPv4 alone.")
     ] = False,
 ) -> None:
-    """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM."""
-    with user_errors(CentreError):
+    """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM.
+
+    Exit status 78: there is no such centre, or its files are wrong; starting again mends nothing.
+    """
+    with user_errors(CentreError, status=MISCONFIGURED):
         settings = read_centre(centre)
         token = make_owner_token(settings)
     # Where Flower unpacks apps, and where the ServerApp, its grandchild, finds the runs.

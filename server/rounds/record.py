@@ -92,13 +92,24 @@ def better_than(new: Mapping[str, EvaluationReport], best: Mapping[str, Evaluati
     better model: compared are the organs of the sites that both have, and a round that has fewer
     than half of the best's does not replace it.
     """
-    its, mine = _validated(best), _validated(new)
+    its = _validated(best)
     if not its:
         return True
+    gain = mean_gain(_validated(new), its)
+    return gain is not None and gain >= 0
+
+
+def mean_gain(
+    mine: Mapping[tuple[str, str], float], its: Mapping[tuple[str, str], float]
+) -> float | None:
+    """How much higher the mean is than that of other scores, by site and organ, on what both have.
+
+    None where that is less than half of the others'.
+    """
     both = [scored for scored in its if scored in mine]
     if not both or 2 * len(both) < len(its):
-        return False
-    return _mean([mine[scored] for scored in both]) >= _mean([its[scored] for scored in both])
+        return None
+    return _mean([mine[scored] for scored in both]) - _mean([its[scored] for scored in both])
 
 
 def macro_validation_dsc(evaluation: Mapping[str, EvaluationReport]) -> float | None:

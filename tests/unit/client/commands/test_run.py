@@ -69,7 +69,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command
 
 def test_an_unknown_site_is_one_message(command: Command) -> None:
     result = command(site="B")
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     assert result.stderr.count("error:") == 1
     assert str(command.folder / "B.yaml") in result.stderr
     assert "Traceback" not in result.output
@@ -91,7 +91,7 @@ def test_open_folders_are_closed_before_anything_is_done(command: Command, check
 def test_every_mistake_of_the_file_is_told(command: Command) -> None:
     (command.folder / "A.yaml").write_text("site: A\ndata: d\ncentre: http://x:1\ngpu: 1\n")
     result = command()
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     for word in ("cache", "state", "plain HTTP is refused", "gpu: unknown key"):
         assert word in result.stderr
     assert command.served == []

@@ -109,6 +109,6 @@ def test_ipv6_beside_ipv4(centre: Centre, started: list[dict[str, Any]]) -> None
 
 def test_without_a_centre_nothing_is_started(tmp_path: Path, started: list[dict[str, Any]]) -> None:
     result = launch(tmp_path, lambda _: None)
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     assert "is not a centre" in result.stderr
     assert started == []
