@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protocol.files import LockedError
-from reporting.terminal import fail, log_to_stderr, user_errors
+from reporting.terminal import MISCONFIGURED, fail, log_to_stderr, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre
+from server.service.alert_settings import AlertsError, read_alert_settings
 
 if TYPE_CHECKING:
     from server.monitoring.run_folder import RunFolder
+    from server.service.alert_settings import AlertSettings
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,9 @@ def serve(
     SuperLink has died, after a reboot and after too few sites were there. Studies go on when this
     command ends.
     """
-    with user_errors(CentreError):
+    with user_errors(CentreError, AlertsError, status=MISCONFIGURED):
         home = read_centre(centre)
+        settings = read_alert_settings(home.folder)
     log_to_stderr()
     for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -48,7 +51,7 @@ def serve(
 
     try:
         with alone(service_lock(home)):
-            _keep(home, at_once, stop)
+            _keep(home, settings, at_once, stop)
     except LockedError as error:
         fail(f"{home.folder}: the service is {error}")
 
@@ -70,8 +73,9 @@ class _Starter:
         return end_run(self.centre, folder, kind, reason)
 
 
-def _keep(home: Centre, at_once: int, stop: threading.Event) -> None:
+def _keep(home: Centre, settings: "AlertSettings", at_once: int, stop: threading.Event) -> None:
     from server.monitoring.run_folder import RunFolder
+    from server.service.alerts import Alerts, Told
     from server.service.keeper import Keeper
 
     def runs() -> list[RunFolder]:
@@ -84,6 +88,9 @@ def _keep(home: Centre, at_once: int, stop: threading.Event) -> None:
         at_once,
         os.getpid(),
     )
+    alerts = Alerts(home, settings)
     while not stop.wait(_LOOK_S):
         keeper.look(time.monotonic())
+        alerts.look(Told(died=keeper.died, needs_you=keeper.needs_you))
+    alerts.close()
     log.info("ended; studies at work go on")

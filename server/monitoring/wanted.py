@@ -16,6 +16,9 @@ from protocol.config.explanation import explain
 from protocol.files import locked, write_json
 from server.monitoring.run_folder import RunError
 
+# Why a run was ended that a command has ended.
+BY_A_PERSON = "by a person"
+
 Priority = Annotated[int, Field(ge=-100, le=100)]
 
 
@@ -40,7 +43,7 @@ class Wanted(Frozen):
     def rests(self) -> str:
         """Why no round is to be begun; "": one is."""
         if self.state != "running":
-            return f"{self.state} by a person"
+            return f"{self.state} {BY_A_PERSON}"
         return "" if self.turn else "a study of higher priority has the turn"
 
     @property

@@ -19,6 +19,7 @@ from protocol.wording import counted
 from server.admin.centre import Centre
 from server.monitoring.follow import read_events
 from server.monitoring.run_folder import RunError, RunFolder
+from server.monitoring.wanted import BY_A_PERSON, read_wanted
 from server.rounds.record import mean_gain
 from server.rounds.silence import NOT_CALLED
 from server.service.alert_settings import AlertSettings, Kind
@@ -90,11 +91,22 @@ class RunRules:
         if facts.asks != "training":
             return []
         events = read_events(folder.events)
-        return run_conditions(folder.path.name, events, protocol.training.rounds, self._settings)
+        try:
+            wanted = read_wanted(folder.path)
+        except RunError:
+            wanted = None
+        kept = wanted is not None and wanted.state == "running"
+        rounds = protocol.training.rounds
+        return run_conditions(folder.path.name, events, rounds, self._settings, kept=kept)
 
 
 def run_conditions(
-    study: str, events: Sequence[Event], rounds: int, settings: AlertSettings
+    study: str,
+    events: Sequence[Event],
+    rounds: int,
+    settings: AlertSettings,
+    *,
+    kept: bool = False,
 ) -> list[Condition]:
     """What a run's events say.
 
@@ -103,28 +115,30 @@ def run_conditions(
         events: In order of time.
         rounds: Of the whole study.
         settings: From when on something is an alert.
+        kept: The service starts it again where it has ended early.
     """
     finished = [event for event in events if event["kind"] == "round"]
     return [
-        *_ended(study, events, len(finished), rounds),
+        *_ended(study, events, f"({len(finished)} of {counted(rounds, 'round')} done)", kept),
         *_left_out_twice(study, finished),
         *_no_improvement(study, finished, settings.no_improvement_rounds),
     ]
 
 
-def _ended(study: str, events: Sequence[Event], done: int, rounds: int) -> Iterator[Condition]:
+def _ended(study: str, events: Sequence[Event], done: str, kept: bool) -> Iterator[Condition]:
     last = events[-1] if events else {"kind": ""}
-    again = f"asdnet-centre run --resume {study}"
+    by_hand = f"go on with: asdnet-centre resume {study}"
+    again = "it is tried again by itself" if kept else by_hand
     words = {
         "finished": f"has finished; read it: asdnet-centre report {study}",
-        "stopped": f"was ended by a person; go on with: {again}"
-        if "--stop" in last.get("reason", "")
+        "stopped": f"was ended by a person; {by_hand}"
+        if last.get("reason") == BY_A_PERSON
         else "stopped early, because too few sites took part or their data are not as required;"
-        f" asdnet-centre run --follow {study} says which; go on with: {again}",
-        "failed": f"failed; the SuperLink's log says why; go on with: {again}",
+        f" asdnet-centre run --follow {study} says which; {again}",
+        "failed": f"failed; the SuperLink's log says why; {again}",
     }
     if (outcome := last["kind"]) in words:
-        message = f"study {study} {words[outcome]} ({done} of {counted(rounds, 'round')} done)"
+        message = f"study {study} {words[outcome]} {done}"
         yield Condition(kind="finished", message=message, study=study, what=outcome)
 
 
@@ -172,7 +186,7 @@ def _no_improvement(study: str, finished: Sequence[Event], patience: int) -> Ite
             message=f"study {study}: the validation DSC has not improved for "
             f"{counted(waited, 'round')} with scores, since round {best_round}; look at the curves"
             f" (asdnet-centre report {study}), and stop it if it has learnt what it can:"
-            f" asdnet-centre run --stop {study}",
+            f" asdnet-centre stop {study}",
             study=study,
         )
 

@@ -23,6 +23,7 @@ from server.service.starting import NeedsPersonError
 
 log = logging.getLogger(__name__)
 
+NOT_SIGNED = "its study can no longer be verified here; the service's log says why"
 # The SuperLink takes some seconds to start a ServerApp, and that some to import its libraries.
 START_PATIENCE_S = 180.0
 # Beyond what a round may take, for averaging and saving.
@@ -41,9 +42,6 @@ class Starter(Protocol):
         """See `end_run`."""
 
 
-Say = Callable[[str, str, str], None]  # kind of the alert, run, sentence
-
-
 @dataclass(kw_only=True)
 class _Attempts:
     """Of one run since its last complete round."""
@@ -54,7 +52,8 @@ class _Attempts:
     events: int = 0  # at that time
     was_at_work: bool = False
     rounds: int = 0
-    told: str = ""
+    died: str = ""  # what happens next, while its ServerApp has died and no round has come since
+    needs_you: str = ""  # what a person has to do before it can go on
     moved_at: float = 0.0  # when an event came last
     seen_events: int = -1
     said_at: datetime | None = None  # when a person last said how the run is wanted
@@ -86,13 +85,11 @@ class Keeper:
         runs: The runs, looked up at each look.
         starter: Starts and ends ServerApps.
         at_once: So many studies work at a time.
-        say: Is told what a person should know.
     """
 
     runs: Callable[[], list[RunFolder]]
     starter: Starter
     at_once: int = 1
-    say: Say = lambda kind, run, sentence: None
     _attempts: dict[str, _Attempts] = field(default_factory=dict)
 
     def look(self, now: float) -> None:
@@ -116,6 +113,16 @@ class Keeper:
                 free -= 1
                 self._start(run, now)
 
+    @property
+    def died(self) -> dict[str, str]:
+        """What happens next, by run whose ServerApp has died and that has not got on since."""
+        return {run: a.died for run, a in self._attempts.items() if a.died}
+
+    @property
+    def needs_you(self) -> dict[str, str]:
+        """What a person has to do, by run that cannot go on."""
+        return {run: a.needs_you for run, a in self._attempts.items() if a.needs_you}
+
     def _seen(self, folder: RunFolder, now: float) -> _Run | None:
         """The run as it is; None: it is not kept, or cannot be read."""
         try:
@@ -124,8 +131,7 @@ class Keeper:
                 return None
             at_work, events = folder.at_work(), read_events(folder.events)
         except (RunError, OSError) as error:
-            attempts = self._attempts.setdefault(folder.path.name, _Attempts())
-            self._tell(attempts, "needs_you", folder.path.name, str(error))
+            self._cannot_be_read(folder.path.name, error)
             return None
         attempts = self._attempts.setdefault(folder.path.name, _Attempts(events=len(events)))
         run = _Run(
@@ -145,7 +151,9 @@ class Keeper:
             # Whoever says "resume" has mended something, and waits.
             attempts.said_at, attempts.failed, attempts.not_before = run.wanted.said, 0, 0.0
         if stands.rounds > attempts.rounds:
-            attempts.rounds, attempts.failed, attempts.told = stands.rounds, 0, ""
+            attempts.rounds, attempts.failed, attempts.died = stands.rounds, 0, ""
+        if run.wanted.state != "running" or stands.done:
+            attempts.died = attempts.needs_you = ""
         if stands.count != attempts.seen_events:
             attempts.seen_events, attempts.moved_at = stands.count, now
         if run.at_work:
@@ -178,12 +186,10 @@ class Keeper:
         pause = min(LONGEST_PAUSE_S, first * 2**attempts.failed)
         attempts.failed += 1
         attempts.not_before = now + pause
-        why = f"{stands.end or 'died'}: {_why(stands)}"
-        log.warning("run %s: %s; started again in %.0f s", run.name, printable_lines(why), pause)
-        if not stands.unsent:
-            kind = "needs_you" if stands.end else "died"
-            sentence = f"{why}; it is started again by itself"
-            self._tell(attempts, kind, run.name, sentence, logged=True)
+        why = printable_lines(f"{stands.end or 'died'}: {_why(stands)}")
+        log.warning("run %s: %s; started again in %.0f s", run.name, why, pause)
+        if not stands.end:  # an end stands in the events, where alerts find it
+            attempts.died = "it is started again by itself"
 
     def _start(self, run: _Run, now: float) -> None:
         attempts = run.attempts
@@ -192,13 +198,19 @@ class Keeper:
             self.starter.start(run.folder)
         except (NeedsPersonError, CentreError, KeyFileError) as error:
             attempts.not_before = now + STOPPED_PAUSE_S
-            self._tell(attempts, "needs_you", run.name, str(error))
+            words = str(error) if isinstance(error, NeedsPersonError) else NOT_SIGNED
+            if words != attempts.needs_you:
+                log.warning("run %s: %s", run.name, printable_lines(str(error)))
+            attempts.needs_you = words
         except (RunError, SuperLinkRefused, SuperLinkUnreachable, OSError) as error:
             pause = min(LONGEST_PAUSE_S, DIED_PAUSE_S * 2**attempts.failed)
             attempts.failed += 1
             attempts.not_before = now + pause
-            self._tell(attempts, "died", run.name, f"could not be started: {error}")
+            attempts.died = "it cannot be started yet: the SuperLink does not answer, or refuses"
+            words = printable_lines(str(error))
+            log.warning("run %s: could not be started: %s", run.name, words)
         else:
+            attempts.needs_you = ""
             again = run.now.count > 0
             if again:
                 run.folder.add_event("resumed", after=run.now.rounds, why=_why(run.now))
@@ -226,16 +238,13 @@ class Keeper:
             return run.wanted
         return change_wanted(run.folder.path, lambda w: w.model_copy(update={"turn": turn}))
 
-    def _tell(
-        self, attempts: _Attempts, kind: str, run: str, sentence: str, *, logged: bool = False
-    ) -> None:
-        """Once for each sentence, until a round is complete."""
-        if attempts.told == sentence:
-            return
-        attempts.told = sentence
-        if not logged:
-            log.warning("run %s: %s", run, printable_lines(sentence))
-        self.say(kind, run, sentence)
+    def _cannot_be_read(self, run: str, error: Exception) -> None:
+        attempts = self._attempts.setdefault(run, _Attempts())
+        if not attempts.needs_you:
+            log.warning("run %s: %s", run, printable_lines(str(error)))
+        attempts.needs_you = (
+            f"a file of its folder cannot be read; see what: asdnet-centre resume {run}"
+        )
 
 
 def _why(stands: Standing) -> str:

@@ -6,7 +6,7 @@ from protocol.files import is_locked
 from server.admin.centre import Centre
 from server.monitoring.follow import read_events
 from server.monitoring.run_folder import RunFolder
-from server.monitoring.wanted import change_wanted, want
+from server.monitoring.wanted import BY_A_PERSON, change_wanted, want
 from server.service.standing import in_round
 from server.service.starting import end_run
 
@@ -22,7 +22,7 @@ def stop(centre: Centre, folder: RunFolder) -> str:
 
     facts, _ = folder.read()
     want(folder.path, "stopped")
-    ended = end_run(centre, folder, "stopped", "by a person")
+    ended = end_run(centre, folder, "stopped", BY_A_PERSON)
     told = not facts.mlflow_uri or close_as_killed(facts.mlflow_uri, facts.name)
     words = "stopped" if ended else "was not running"
     tail = "" if told else "\nMLflow could not be reached: the run is not shown there as killed"
@@ -42,7 +42,7 @@ def pause(centre: Centre, folder: RunFolder, *, now: bool) -> str:
     if not folder.at_work():
         return f"run {facts.name}: paused; {again}"
     if now or not in_round(read_events(folder.events)):
-        end_run(centre, folder, "paused", "by a person")
+        end_run(centre, folder, "paused", BY_A_PERSON)
         return f"run {facts.name}: paused; {again}"
     return f"run {facts.name}: will pause when its round is complete (--now: at once); {again}"
 

@@ -73,7 +73,7 @@ def test_why_is_said_in_the_centre_s_own_words(reason: str, shown: str) -> None:
         ({"kind": "finished", "reason": ""}, "has finished; read it: asdnet-centre report pelvis"),
         ({"kind": "failed", "reason": "OSError: /data/Smith"}, "failed; the SuperLink's log"),
         ({"kind": "stopped", "reason": "round 2: 1 site of Smith"}, "stopped early"),
-        ({"kind": "stopped", "reason": "by asdnet-centre run --stop"}, "ended by a person"),
+        ({"kind": "stopped", "reason": "by a person"}, "ended by a person"),
     ],
 )
 def test_the_end_of_a_study_is_told_without_the_error_s_text(event: Event, words: str) -> None:
@@ -158,3 +158,11 @@ def test_a_run_that_only_asks_for_a_plan_and_a_damaged_one_are_none(
     assert RunRules(centre.runs, AlertSettings()).conditions(LONG_AGO) == []
     (ended_run.path / "run.json").write_text("{", encoding="utf-8")
     assert RunRules(centre.runs, AlertSettings()).conditions(LONG_AGO) == []
+
+
+def test_what_the_service_keeps_is_tried_again_by_itself() -> None:
+    events = [round_event(1), {"kind": "stopped", "reason": "too few"}]
+    (kept,) = run_conditions("pelvis", events, 20, AlertSettings(), kept=True)
+    (other,) = run_conditions("pelvis", events, 20, AlertSettings())
+    assert "it is tried again by itself" in kept.message and "resume pelvis" not in kept.message
+    assert "go on with: asdnet-centre resume pelvis" in other.message

@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 
 from protocol.config.study import StudyProtocol
+from server.admin.centre import CentreError
 from server.monitoring.follow import read_events
 from server.monitoring.run_folder import RunError, RunFacts, RunFolder
 from server.monitoring.wanted import change_wanted, read_wanted, want
-from server.service.keeper import LONGEST_PAUSE_S, START_PATIENCE_S, STUCK_S, Keeper
+from server.service.keeper import (
+    LONGEST_PAUSE_S,
+    NOT_SIGNED,
+    START_PATIENCE_S,
+    STUCK_S,
+    Keeper,
+)
 from server.service.starting import NeedsPersonError
 
 LOOK_S = 2.0
@@ -28,16 +35,10 @@ class Centre:
     now: float = 1000.0
     starts: list[str] = field(default_factory=list)
     ends: list[tuple[str, str, str]] = field(default_factory=list)
-    told: list[tuple[str, str, str]] = field(default_factory=list)
     apps: dict[str, ExitStack] = field(default_factory=dict)
 
     def make_keeper(self, at_once: int = 1) -> Keeper:
-        return Keeper(
-            runs=self.runs,
-            starter=self,
-            at_once=at_once,
-            say=lambda *words: self.told.append(words),
-        )
+        return Keeper(runs=self.runs, starter=self, at_once=at_once)
 
     def runs(self) -> list[RunFolder]:
         return [RunFolder(path) for path in sorted(self.folder.iterdir())]
@@ -103,7 +104,7 @@ def test_a_study_is_started_once(centre: Centre) -> None:
 def test_a_run_that_nobody_wanted_is_left_alone(centre: Centre) -> None:
     centre.run("plan").create(RunFacts(name="plan", mlflow_uri=""), StudyProtocol())
     centre.look(centre.make_keeper(), 60)
-    assert centre.starts == [] and centre.told == []
+    assert centre.starts == []
 
 
 def test_a_server_app_that_died_is_started_again(centre: Centre) -> None:
@@ -117,7 +118,10 @@ def test_a_server_app_that_died_is_started_again(centre: Centre) -> None:
     resumed = read_events(run.events)[-1]
     assert resumed["kind"] == "resumed"
     assert (resumed["after"], resumed["why"]) == (1, "its ServerApp ended without a last event")
-    assert [kind for kind, _, _ in centre.told] == ["died"]
+    assert keeper.died == {"one": "it is started again by itself"} and keeper.needs_you == {}
+    complete(run, 2)
+    centre.look(keeper)
+    assert keeper.died == {}, "it has got on"
 
 
 def test_a_server_app_that_hangs_is_ended_and_started_again(centre: Centre) -> None:
@@ -160,7 +164,6 @@ def test_it_waits_longer_after_each_attempt_without_a_round(centre: Centre) -> N
     assert pauses[0] == pytest.approx(60, abs=3 * LOOK_S)
     assert pauses[1] == pytest.approx(120, abs=3 * LOOK_S)
     assert pauses[-1] == pytest.approx(LONGEST_PAUSE_S, abs=3 * LOOK_S)
-    assert len(centre.told) == 1, "the same sentence is told once"
     while "one" not in centre.apps:
         centre.look(keeper)
     complete(run, 1)
@@ -171,7 +174,7 @@ def test_it_waits_longer_after_each_attempt_without_a_round(centre: Centre) -> N
     while "one" not in centre.apps:
         centre.look(keeper)
     assert centre.now - before == pytest.approx(60, abs=3 * LOOK_S), "a round has come meanwhile"
-    assert len(centre.told) == 2
+    assert keeper.died == {}, "it has said why it ended"
 
 
 def test_a_server_app_that_never_comes_is_asked_for_again(centre: Centre) -> None:
@@ -195,7 +198,7 @@ def test_a_finished_study_rests_once_mlflow_has_all(
     centre.die("one")
     centre.look(keeper, 90)
     assert len(centre.starts) == starts
-    assert centre.told == []
+    assert keeper.died == keeper.needs_you == {}
 
 
 def test_the_highest_priority_works_and_the_others_wait(centre: Centre) -> None:
@@ -232,7 +235,7 @@ def test_a_higher_priority_takes_the_turn_between_two_rounds(centre: Centre) -> 
     assert centre.starts == ["low", "high", "low"]
     again = read_wanted(low.path)
     assert again is not None and again.rests == ""
-    assert centre.told == []
+    assert keeper.died == keeper.needs_you == {}
 
 
 def test_two_work_at_once_where_they_may(centre: Centre) -> None:
@@ -282,27 +285,31 @@ def test_a_paused_study_completes_its_round(centre: Centre) -> None:
 
 
 @pytest.mark.parametrize(
-    ("refusal", "kind"),
+    ("refusal", "needs_you", "died"),
     [
-        (NeedsPersonError("the code is another"), "needs_you"),
-        (RunError("the SuperLink does not answer"), "died"),
+        (NeedsPersonError("the code is another"), "the code is another", ""),
+        (CentreError("/srv/x: broken"), NOT_SIGNED, ""),
+        (RunError("the SuperLink: /srv/x"), "", "it cannot be started yet: the SuperLink"),
     ],
-    ids=["needs a person", "no SuperLink"],
+    ids=["needs a person", "no centre", "no SuperLink"],
 )
 def test_a_study_that_cannot_be_started_is_told_of_and_blocks_no_other(
-    centre: Centre, refusal: Exception, kind: str
+    centre: Centre, refusal: Exception, needs_you: str, died: str
 ) -> None:
     centre.add("one", priority=9)
     keeper = centre.make_keeper()
     centre.refuses = refusal
     centre.look(keeper)
-    assert [words[:2] for words in centre.told] == [(kind, "one")]
+    told = keeper.needs_you.get("one", ""), keeper.died.get("one", "")
+    assert told[0] == needs_you and told[1].startswith(died) and bool(told[1]) == bool(died)
+    assert "/srv" not in str(told)
     centre.add("two")
     centre.refuses = None
     centre.look(keeper)
     assert centre.starts == ["two"]
     centre.look(keeper, 70)
     assert centre.starts == ["two", "one"], "and it is tried again"
+    assert keeper.needs_you == {}
 
 
 def test_who_resumes_a_study_does_not_wait(centre: Centre) -> None:
@@ -318,7 +325,8 @@ def test_who_resumes_a_study_does_not_wait(centre: Centre) -> None:
 def test_a_damaged_file_is_told_and_the_others_go_on(centre: Centre) -> None:
     (centre.add("one").path / "wanted.json").write_text("{")
     centre.add("two")
-    centre.look(centre.make_keeper(), 10)
+    keeper = centre.make_keeper()
+    centre.look(keeper, 10)
     assert centre.starts == ["two"]
-    ((kind, run, words),) = centre.told
-    assert (kind, run) == ("needs_you", "one") and "asdnet-centre resume one" in words
+    assert keeper.needs_you.keys() == {"one"}
+    assert "asdnet-centre resume one" in keeper.needs_you["one"]
