@@ -81,6 +81,7 @@ def test_what_ends_and_comes_back_is_told_again_but_not_at_once(
     assert service.look(DIED, NOW + 2 * MINUTE) == []
     service.look(NOTHING, NOW + 3 * MINUTE)
     assert [alert.number for alert in service.look(DIED, NOW + HOUR)] == [2]
+    assert service.look(DIED, NOW + 3 * HOUR) == []
 
 
 def test_what_the_caller_does_not_know_has_not_ended(start: Callable[..., Alerts]) -> None:
