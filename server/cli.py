@@ -24,6 +24,7 @@ app = CommandGroup(
             "Plan a study from the sites' data.",
         ),
         "run": ("server.commands.run:run", "Start a study, or go on with one, and follow it."),
+        "studies": ("server.commands.studies:studies", "Show every study and how it stands."),
         "report": ("server.commands.report:report", "Write the HTML report of a run."),
         "audit": ("server.commands.audit:audit", "Report what was sent, received and refused."),
     },

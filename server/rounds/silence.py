@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _DEADLINES = 2
 NOT_CALLED = "not called: it missed two deadlines in a row"
+IS_BACK = "is back, and is called again"
 _SEEN_OFFLINE = ""
 
 
@@ -48,7 +49,7 @@ class Silence:
                 del silent[site]
                 self._record.missed.pop(site, None)
                 log.info("%s is back, and is called again", site)
-                self._watcher.site_waits(site, "is back, and is called again")
+                self._watcher.site_waits(site, IS_BACK)
         return set(silent)
 
     def _online(self) -> dict[str, Presence]:
