@@ -100,7 +100,12 @@ def train(
     )
     watchers = Watchers(
         # A round may be in the statements twice, and is never missing in them.
-        [StatementWriter(folder), CheckpointWatcher(folder.path), EventWriter(folder), tracker]
+        [
+            StatementWriter(folder),
+            CheckpointWatcher(folder.path),
+            EventWriter(folder, lambda: tracker.run_id),
+            tracker,
+        ]
     )
     run_study(
         PromptGrid(grid, most_bytes(record.segmenter) + most_bytes(record.confidence)),

@@ -32,6 +32,7 @@ app = CommandGroup(
         "priority": (f"{_STEERING}:priority", "Have a study come before others."),
         "backup": ("server.commands.backup:backup", "Write the whole centre into one file."),
         "restore": ("server.commands.backup:restore", "Make the centre anew from a backup."),
+        "studies": ("server.commands.studies:studies", "Show every study and how it stands."),
         "report": ("server.commands.report:report", "Write the HTML report of a run."),
         "audit": ("server.commands.audit:audit", "Report what was sent, received and refused."),
         "alerts": (

@@ -122,6 +122,7 @@ def _sites(study: TrackedStudy) -> Section:
         note=f"The rounds took {sum(study.series('seconds').values()):,.0f} s at the centre, with "
         "waiting. Bytes are those of rounds in which the site's update came.",
         records=records,
+        cards=True,
     )
     reasons = tuple(
         f"Site {site.site}, round {round_number}: {why}."

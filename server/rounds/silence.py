@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 _DEADLINES = 2
 _FIRST_REST, _LONGEST_REST = 8, 64  # rounds
 NOT_CALLED = "not called: it missed two deadlines in a row"
+IS_BACK = "is back, and is called again"
+HAS_RESTED = "has rested, and is called again"
 _SEEN_OFFLINE = ""
 
 
@@ -50,10 +52,10 @@ class Silence:
                 silent[site] = _SEEN_OFFLINE
             elif online[site].since != since:
                 self._record.missed.pop(site, None)
-                self._call(site, "is back, and is called again")
+                self._call(site, IS_BACK)
             elif self._record.again.get(site, 0) <= len(self._record.rounds):
                 # What it has missed is not forgotten: one more deadline, and it rests longer.
-                self._call(site, "has rested, and is called again")
+                self._call(site, HAS_RESTED)
         return set(silent)
 
     def _call(self, site: str, why: str) -> None:
