@@ -35,6 +35,8 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 _ANY = {"0.0.0.0", "::"}  # every address, and nobody's name
 # Several who look at once are given the same look.
 _LOOK_S = 1.0
+# Megabytes, of a centre's years.
+_CURVES: Any = {"studies": {"__all__": {"dsc", "losses"}}}
 _SCRIPT = Path(__file__).with_name("page.js")
 _OWN = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:"
 # A report has its style in it, pictures as data, and no script.
@@ -151,7 +153,14 @@ def build_page(look: Look, hosts: Sequence[str] = ()) -> Starlette:
         return Response(page.read_bytes(), media_type="text/html", headers=policy)
 
     def as_json(request: Request) -> Response:
-        return Response(look.overview().model_dump_json(), media_type="application/json")
+        text = look.overview().model_dump_json(exclude=_CURVES)
+        return Response(text, media_type="application/json")
+
+    def study_as_json(request: Request) -> Response:
+        found = look.overview().study(request.path_params["name"])
+        if found is None:
+            return _no_such_study()
+        return Response(found.model_dump_json(), media_type="application/json")
 
     def metrics(request: Request) -> Response:
         from prometheus_client import CONTENT_TYPE_LATEST
@@ -174,6 +183,7 @@ def build_page(look: Look, hosts: Sequence[str] = ()) -> Starlette:
         "/study/{name}": study,
         "/report/{name}": report,
         "/api/overview": as_json,
+        "/api/study/{name}": study_as_json,
         "/metrics": metrics,
         "/health": health,
         "/page.js": script,

@@ -164,7 +164,8 @@ def busy_centre(folder: Path, now: datetime) -> tuple[Centre, list[Node]]:
     """Studies at work (whoever looks has to hold its lock), paused and finished."""
     centre = made_centre(folder)
     keys = admit(centre, CASES)
-    _working(make_run(centre, "pelvis-2026", uri="https://user:secret@mlflow.example.org"), now)
+    uri = "https://user:secret@mlflow.example.org"  # pragma: allowlist secret
+    _working(make_run(centre, "pelvis-2026", uri=uri), now)
     _paused(make_run(centre, "prostate-pilot", rounds=60), now)
     _finished(make_run(centre, "bladder-2025", rounds=20), now)
     hours = {"harbour": 9, "hill": 3, "lakeside": 50, "north": 26, REMOVED: 700}

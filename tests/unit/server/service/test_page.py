@@ -22,6 +22,7 @@ from made_centre import (
     write_events,
 )
 from prometheus_client.parser import text_string_to_metric_families
+from rooms import ROOT
 from starlette.testclient import TestClient
 
 from flower_compat.control import Node, SuperLinkUnreachable
@@ -311,6 +312,15 @@ def test_json_is_json(hostile: TestClient) -> None:
     assert answer.json()["studies"][0]["name"] == "one"
 
 
+def test_json_of_all_has_no_curves_and_that_of_one_study_has_them(busy: TestClient) -> None:
+    seen = busy.get("/api/overview").json()
+    assert len(seen["studies"]) == 3 and "dsc" not in seen["studies"][0]
+    assert seen["sites"][0]["cases"]["unlabelled"] == 30
+    study = busy.get("/api/study/bladder-2025").json()
+    assert [len(curve["rounds"]) for curve in study["losses"]] == [20, 20, 19, 16]
+    assert busy.get("/api/study/none").status_code == 404
+
+
 # ---- metrics ------------------------------------------------------------------------------------
 
 
@@ -356,6 +366,12 @@ def test_the_names_of_metrics_are_of_prometheus(busy: TestClient) -> None:
         assert re.fullmatch(r"asdnet_[a-z_]+", family.name) and family.documentation
         assert family.type in ("gauge", "counter")
     assert "python_info" not in text and "process_" not in text
+
+
+def test_the_guide_has_every_metric(busy: TestClient) -> None:
+    made = set(re.findall(r"^# HELP (\w+)", busy.get("/metrics").text, re.M))
+    guide = (ROOT / "docs" / "guides" / "centre.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(asdnet_\w+)`", guide)) == made
 
 
 def test_without_the_superlink_no_number_of_sites_is_made_up(centre: Centre) -> None:
