@@ -42,7 +42,7 @@ def run(
     Exit status 78: the site's file is wrong; starting again mends nothing.
     """
     from client.node.private_folders import close_folders
-    from client.node.running import AlreadyRunningError, running_now, running_once
+    from protocol.running import AlreadyRunningError, running_now, running_once
 
     if study is not None and not check:
         fail("--study: goes with --check; a site that joins is told its study by the centre")
@@ -52,7 +52,7 @@ def run(
         config = open_site(path)
     with user_errors(ProtocolError):
         given = None if study is None else read_study(study)
-        now = running_now(config) if check else ""
+        now = running_now(config.running_file) if check else ""
     if check:
         if now:
             console.print(f"site {site}: runs in {now}; this check shares the device with it")
@@ -60,7 +60,7 @@ def run(
         return
     with ExitStack() as stack:
         with user_errors(AlreadyRunningError):
-            stack.enter_context(running_once(config))
+            stack.enter_context(running_once(config.running_file, f"site {site}"))
         for folder in close_folders(config):
             console.print(f"{folder} was open to other users, and is closed now")
         _preflight(config, None, anew=anew, strict=False)

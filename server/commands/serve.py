@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protocol.files import LockedError
 from reporting.terminal import MISCONFIGURED, fail, log_to_stderr, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre
 from server.service.alert_settings import AlertsError, AlertSettings, read_alert_settings
@@ -55,23 +54,21 @@ def serve(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    from server.service.alone import alone
+    from protocol.running import AlreadyRunningError, running_once
     from server.service.page import PageError, serve_page
     from server.service.steering import service_lock
     from server.service.superlink import SuperLinkWatch, ask_nodes
 
     watch = SuperLinkWatch(lambda: ask_nodes(home))
     try:
-        with alone(service_lock(home)):
+        with running_once(service_lock(home), "the service of this centre"):
             watch.start()
             if page != "none":
                 host, port = _address(page)
                 shown = serve_page(home, watch, host, port, hosts=page_name or ())
                 log.info("the page: %s", shown.url)
             _keep(home, settings, watch, at_once, stop)
-    except LockedError as error:
-        fail(f"{home.folder}: the service is {error}")
-    except PageError as error:
+    except (AlreadyRunningError, PageError) as error:
         fail(str(error))
 
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from client.cli import app
 from client.node.checks import Check
-from client.node.running import running_now, running_once
 from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
+from protocol.running import running_now, running_once
 
 NAMES = ("centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock", "private key", "data")
 
@@ -225,7 +225,7 @@ def test_the_device_is_tried_again_where_that_is_asked(command: Command) -> None
 
 def test_a_second_start_ends_at_once(command: Command) -> None:
     config = read_site(command.folder / "A.yaml")
-    with running_once(config):
+    with running_once(config.running_file, "site A"):
         result = command()
         assert result.exit_code == 2
         assert result.stderr.startswith(
@@ -245,8 +245,9 @@ def test_it_counts_as_running_while_it_serves(
 ) -> None:
     seen: list[str] = []
     monkeypatch.setattr(
-        "client.node.serving.serve", lambda config, *_: seen.append(running_now(config))
+        "client.node.serving.serve",
+        lambda config, *_: seen.append(running_now(config.running_file)),
     )
     assert command().exit_code == 0
     assert seen[0].startswith(f"process {os.getpid()} ")
-    assert running_now(read_site(command.folder / "A.yaml")) == ""
+    assert running_now(read_site(command.folder / "A.yaml").running_file) == ""

@@ -122,7 +122,12 @@ def test_a_stop_ends_the_process(
 ) -> None:
     made = in_a_fork(monkeypatch, lambda *_: time.sleep(600))
     runtime.tokens = ["token-1"]
-    Answering(config, ADDRESS, SECRET).poll(lambda: bool(made) and made[0].is_alive())
+    # A fork has this process's handler, which may be a command's of an earlier test.
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        Answering(config, ADDRESS, SECRET).poll(lambda: bool(made) and made[0].is_alive())
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert made[0].exitcode == -signal.SIGTERM
 
 
@@ -228,7 +233,7 @@ def test_a_defect_is_its_status_and_a_line(
 def test_an_idle_site_loads_none_of_what_an_answer_takes() -> None:
     code = (
         "import sys, client.cli, client.commands.run, client.node.serving, client.node.supernode,"
-        " client.node.preflight_process, client.node.running, client.node.private_folders,"
+        " client.node.preflight_process, protocol.running, client.node.private_folders,"
         " client.node.last_study, client.node.checks\n"
         f"print(*(name for name in {HEAVY} if name in sys.modules))"
     )

@@ -22,6 +22,7 @@ from protocol.agreement.digests import weights_digest
 from protocol.agreement.manifest import Study, StudyFile
 from protocol.config.study import StudyProtocol
 from protocol.keys import make_key, openssh_fingerprint, openssh_line, read_verifying_key
+from protocol.running import running_once
 from server.admin.centre import Centre, create_centre, write_sites
 from server.admin.owner import make_owner_token
 from server.admin.signing import make_signing_files
@@ -30,7 +31,6 @@ from server.cli import app
 from server.monitoring.run_folder import RunFacts, RunFolder
 from server.monitoring.wanted import read_wanted
 from server.rounds.loop import new_record
-from server.service.alone import alone
 from server.service.starting import APP
 from server.service.steering import service_lock
 
@@ -265,7 +265,7 @@ def test_the_service_starts_what_it_keeps_and_it_is_followed_through_a_death(
             next(looks, lambda: None)()
         return False
 
-    with alone(service_lock(centre)), pytest.MonkeyPatch.context() as patch:
+    with running_once(service_lock(centre), "it"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "at_work", at_work)
         result = call(centre, "--study", study, "--name", "one")
     assert result.exit_code == 0, result.output

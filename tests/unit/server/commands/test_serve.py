@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from protocol.running import running_once
 from server.admin.centre import Centre, create_centre
 from server.cli import app
 from server.commands import serve as command
-from server.service.alone import alone
 from server.service.steering import service_lock
 
 
@@ -77,10 +77,10 @@ def test_a_port_that_is_taken(centre: Centre) -> None:
 
 
 def test_a_second_service_is_told_of_the_first(centre: Centre) -> None:
-    with alone(service_lock(centre)):
+    with running_once(service_lock(centre), "it"):
         result = CliRunner().invoke(app, ["serve", "--centre", str(centre.folder)])
     assert result.exit_code == 2
-    assert f"the service is already running, process {os.getpid()}" in result.stderr
+    assert f"the service of this centre: already running, process {os.getpid()}" in result.stderr
 
 
 def test_what_a_start_cannot_mend_has_a_status_of_its_own(centre: Centre, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from flower_compat.control import SuperLinkUnreachable
 from protocol.config.study import StudyProtocol
-from protocol.files import LockedError
+from protocol.running import AlreadyRunningError, running_once
 from server.admin.centre import Centre, create_centre
 from server.admin.owner import make_owner_token
 from server.cli import app
@@ -19,7 +19,6 @@ from server.monitoring.follow import read_events
 from server.monitoring.metrics import RUN_TAG
 from server.monitoring.run_folder import RunFacts, RunFolder
 from server.monitoring.wanted import read_wanted, want
-from server.service.alone import alone
 from server.service.standing import in_round, standing
 from server.service.steering import service_lock
 
@@ -136,7 +135,7 @@ def test_a_study_that_nobody_works_on_is_paused_and_resumed(
     result = call(centre, "resume", "one")
     assert "as soon as the service does: asdnet-centre serve" in result.stdout
     assert state(run) == "running"
-    with alone(service_lock(centre)):
+    with running_once(service_lock(centre), "it"):
         assert call(centre, "resume", "one").stdout == "run one: goes on when it has its turn\n"
         assert "asdnet-centre resume one" in call(centre, "pause", "one").stdout
 
@@ -161,12 +160,12 @@ def test_a_second_service_names_the_first(centre: Centre) -> None:
     import os
 
     with (
-        alone(service_lock(centre)),
-        pytest.raises(LockedError, match=f"already running, process {os.getpid()}$"),
-        alone(service_lock(centre)),
+        running_once(service_lock(centre), "it"),
+        pytest.raises(AlreadyRunningError, match=f"it: already running, process {os.getpid()} "),
+        running_once(service_lock(centre), "it"),
     ):
         pass
-    with alone(service_lock(centre)):
+    with running_once(service_lock(centre), "it"):
         pass
 
 

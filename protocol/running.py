@@ -1,4 +1,4 @@
-"""One site runs once on its folder of state: the kernel holds the lock, and gives it back."""
+"""What runs once at a time: the kernel holds the lock, and gives it back whatever happens."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from asdnet_models.fields import Frozen
-from protocol.config.site import SiteConfig
 from protocol.files import LockedError, is_locked, locked
 
 # Who only looks holds the lock for an instant.
@@ -18,7 +17,7 @@ _MOST_BYTES = 1024
 
 
 class AlreadyRunningError(RuntimeError):
-    """This site runs already on this folder of state."""
+    """Another process holds the lock; the message says which."""
 
 
 class _Holder(Frozen):
@@ -29,14 +28,17 @@ class _Holder(Frozen):
 
 
 @contextmanager
-def running_once(config: SiteConfig) -> Iterator[None]:
-    """Run as this site; a process that dies in here, by SIGKILL too, is in nobody's way.
+def running_once(path: Path, name: str) -> Iterator[None]:
+    """Hold the lock of a file; a process that dies in here, by SIGKILL too, is in nobody's way.
+
+    Args:
+        path: The lock's file; its folder is made.
+        name: What runs, for the message.
 
     Raises:
         AlreadyRunningError: Another process does.
-        OSError: The lock's file cannot be made.
+        OSError: The file cannot be made.
     """
-    path = _lock_file(config)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
@@ -44,8 +46,7 @@ def running_once(config: SiteConfig) -> Iterator[None]:
             file = stack.enter_context(lock)
         except LockedError:
             raise AlreadyRunningError(
-                f"site {config.site}: already running, {_holder(path)};"
-                " end that one before you start it again"
+                f"{name}: already running, {_holder(path)}; end that one before you start it again"
             ) from None
         holder = _Holder(process=os.getpid(), since=datetime.now().astimezone())
         os.ftruncate(file, 0)
@@ -53,14 +54,9 @@ def running_once(config: SiteConfig) -> Iterator[None]:
         yield
 
 
-def running_now(config: SiteConfig) -> str:
-    """Which process runs as this site, and since when; empty: none."""
-    path = _lock_file(config)
+def running_now(path: Path) -> str:
+    """Which process holds the lock, and since when; empty: none."""
     return _holder(path) if path.exists() and is_locked(path) else ""
-
-
-def _lock_file(config: SiteConfig) -> Path:
-    return config.state / "running.lock"
 
 
 def _holder(path: Path) -> str:
