@@ -35,6 +35,7 @@ from server.admin.centre import Centre, write_sites
 from server.monitoring.run_folder import EventWriter, RunFacts, RunFolder
 from server.monitoring.wanted import Wanted, change_wanted
 from server.rounds.loop import new_record, run_study
+from server.rounds.silence import IS_BACK
 from server.service.overview import Nodes, OverviewReader, overview
 from server.service.views import Overview, Study
 
@@ -125,6 +126,26 @@ def test_the_state_of_a_study_that_is_held(
     with run.lock():
         study = study_of(centre)
     assert (study.state, study.detail) == (state, detail)
+
+
+@pytest.mark.parametrize(
+    ("later", "words"),
+    [
+        (ASKED, ["the study awaits approval at the site"]),
+        (TRAINS, []),
+        (event("waits", site="north", why=IS_BACK), []),
+        (REFUSED, ["ScanError"]),
+    ],
+)
+def test_why_a_site_takes_no_part_holds_until_it_does(
+    centre: Centre, run: RunFolder, later: dict[str, Any], words: list[str]
+) -> None:
+    write_events(run, [*STARTED, WAITS, later])
+    with run.lock():
+        study = study_of(centre)
+    assert [said.why for said in study.words] == words
+    now = next(site.now for site in study.sites if site.name == "north")
+    assert now == words[0] if words else now in ("at work", "not called")
 
 
 @pytest.mark.parametrize(
@@ -350,6 +371,12 @@ def test_sites_that_never_came(centre: Centre) -> None:
     assert [site.state for site in seen.sites] == ["never seen", "never seen"]
 
 
+def test_a_site_whose_key_was_revoked_has_never_been_seen_with_it(centre: Centre) -> None:
+    keys = admit(centre, ["A"])
+    seen = overview(centre, [node("A", keys["A"], "unregistered", NOW)])
+    assert [(site.name, site.state) for site in seen.sites] == [("A", "never seen")]
+
+
 def test_without_the_superlink_nobody_is_offline(centre: Centre) -> None:
     admit(centre, ["A"])
     since = NOW - timedelta(minutes=3)
@@ -360,6 +387,11 @@ def test_without_the_superlink_nobody_is_offline(centre: Centre) -> None:
 
 
 # ---- what is read -------------------------------------------------------------------------------
+
+
+def done(reader: OverviewReader) -> dict[str, int]:
+    seen = reader.read(Nodes(nodes=[]), NOW)
+    return {study.name: study.rounds_done for study in seen.studies}
 
 
 def test_only_new_lines_are_parsed(
@@ -394,6 +426,14 @@ def test_a_file_that_was_replaced_is_read_anew(centre: Centre, run: RunFolder) -
     assert reader.read(Nodes(nodes=[]), NOW).studies[0].rounds_done == 0
     write_events(run, [*STARTED, *round_events(range(1, 3), SITES, NOW)])
     assert reader.read(Nodes(nodes=[]), NOW).studies[0].rounds_done == 2
+    # By a longer one, and by the same one that was cut, both between two looks.
+    other = make_run(centre, "two")
+    write_events(other, [*STARTED, *round_events(range(1, 9), SITES, NOW)])
+    other.events.replace(run.events)
+    assert done(reader) == {"one": 8, "two": 0}
+    lines = run.events.read_text().splitlines(keepends=True)
+    run.events.write_text("".join(lines[:5]))
+    assert done(reader) == {"one": 1, "two": 0}
 
 
 def test_a_damaged_file_is_a_problem_and_hides_nothing_else(centre: Centre) -> None:
