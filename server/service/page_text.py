@@ -81,9 +81,7 @@ def notices(overview: Overview) -> list[str]:
 
 
 def command_for(study: Study) -> str:
-    """What changes the study's state."""
-    if study.state == "finished":
-        return f"asdnet-centre report {study.name}"
+    """What changes the state of a study that has not finished."""
     goes_on = study.active and study.state != "paused"
     if study.wanted is not None:
         return f"asdnet-centre {'pause' if goes_on else 'resume'} {study.name}"
