@@ -43,6 +43,7 @@ class NoTracker(Watcher):
     """Stands for MLflow."""
 
     made: list[tuple[Any, ...]]
+    run_id = ""
 
     def __init__(self, *arguments: Any, run_name: str) -> None:
         self.made.append((*arguments, run_name))
