@@ -22,6 +22,7 @@ app = CommandGroup(
             "client.commands.next_to_label:next_to_label",
             "List the unlabelled scans, first those to be labelled next.",
         ),
+        "units": ("client.commands.units:units", "Write a unit file for systemd."),
     },
     private=True,
 )

@@ -7,10 +7,13 @@ loopback only, with the owner's token.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal, cast
 
 import httpx
+from flwr.common.constant import HEARTBEAT_PATIENCE
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -19,6 +22,7 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -34,13 +38,27 @@ class SuperLinkRefused(RuntimeError):
     """The SuperLink answered that it will not; the message is its own."""
 
 
+DOES_NOT_ANSWER = "the SuperLink does not answer"
+NodeStatus = Literal["registered", "online", "offline", "unregistered"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One SuperNode that the SuperLink knows; its public key as PEM."""
+    """One SuperNode that the SuperLink knows; its public key as PEM.
+
+    Attributes:
+        status: "registered" has never been online.
+        since: Of the status.
+        last_seen: Its last sign of life; of one that went without a word, up to two of its
+            intervals later.
+    """
 
     node_id: int
     name: str
     public_key: bytes
+    status: NodeStatus = "registered"
+    since: datetime | None = None
+    last_seen: datetime | None = None
 
 
 class Control:
@@ -51,13 +69,13 @@ class Control:
 
     def nodes(self) -> list[Node]:
         """All registered nodes, online or not."""
+        return [node for node in self.all_nodes() if node.status != "unregistered"]
+
+    def all_nodes(self) -> list[Node]:
+        """Those too that are registered no longer."""
         with _explained():
             infos = self._client.ListNodes(ListNodesRequest()).nodes_info
-        return [
-            Node(node_id=n.node_id, name=n.name, public_key=n.public_key)
-            for n in infos
-            if n.status != "unregistered"
-        ]
+        return [_node(info) for info in infos]
 
     def register(self, name: str, public_key: bytes) -> None:
         """Admit the node with this public key (PEM)."""
@@ -87,6 +105,30 @@ class Control:
                 return bool(self._client.StopRun(StopRunRequest(run_id=run_id)).success)
         except SuperLinkRefused:
             return False
+
+
+def _node(info: NodeInfo) -> Node:
+    since = {
+        "registered": info.registered_at,
+        "online": info.last_activated_at,
+        "offline": info.last_deactivated_at,
+        "unregistered": info.unregistered_at,
+    }
+    # Of one that is online it lies ahead: so many intervals after its last heartbeat.
+    ahead = HEARTBEAT_PATIENCE * info.heartbeat_interval if info.status == "online" else 0.0
+    seen = info.online_until - ahead
+    return Node(
+        node_id=info.node_id,
+        name=info.name,
+        public_key=info.public_key,
+        status=cast(NodeStatus, info.status),
+        since=_time(since[info.status]),
+        last_seen=datetime.fromtimestamp(seen, UTC) if info.online_until else None,
+    )
+
+
+def _time(text: str) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 @contextmanager
@@ -120,6 +162,5 @@ def _explained() -> Iterator[None]:
         raise SuperLinkRefused(error.response.text[:500]) from error
     except httpx.TransportError as error:
         raise SuperLinkUnreachable(
-            f"the SuperLink does not answer ({type(error).__name__}); start it: "
-            "asdnet-centre superlink"
+            f"{DOES_NOT_ANSWER} ({type(error).__name__}); start it: asdnet-centre superlink"
         ) from error

@@ -73,6 +73,12 @@ PRIVATE_NAMES = (
         )
     ),
     PrivateName(
+        name="flwr.common.constant.HEARTBEAT_PATIENCE",
+        used_by="control",
+        reason="a node's last heartbeat is so many intervals before `online_until`",
+    ),
+    PrivateName(name="flwr.proto.node_pb2.NodeInfo", used_by="control", reason=_CONTROL),
+    PrivateName(
         name="flwr.supercore.control.ControlHttpClient",
         used_by="control",
         reason=_CONTROL,

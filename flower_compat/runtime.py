@@ -34,7 +34,7 @@ from flower_compat.inflating import (
 
 log = logging.getLogger(__name__)
 
-# Flower takes a task for dead after two of its 30 s heartbeats.
+# Flower takes a task for dead without a first one in 30 s, then after two of its 30 s heartbeats.
 _HEARTBEAT_S = 15.0
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
@@ -138,11 +138,13 @@ def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(_HEARTBEAT_S):
+        while True:
             try:
                 client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
             except httpx.HTTPError as error:
                 log.warning("the SuperNode did not take a heartbeat: %s", error)
+            if done.wait(_HEARTBEAT_S):
+                return
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

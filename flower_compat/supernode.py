@@ -1,14 +1,17 @@
 """Flower's SuperNode in this process, with pauses that follow what it waits for."""
 
+import sys
+
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
 from flower_compat.inflating import Bounds, bound_pulls
 from flower_compat.polling import SuperNodePolling, pull_objects_soon
+from flower_compat.refusal import REFUSED, is_refusal
 
 
 def run_supernode(array_bytes: int) -> None:
-    """`flower-supernode` with the options in `sys.argv`.
+    """`flower-supernode` with the options in `sys.argv`; status `REFUSED` where its key is.
 
     Args:
         array_bytes: What the arrays of one message may take; a larger one is not pulled.
@@ -16,4 +19,7 @@ def run_supernode(array_bytes: int) -> None:
     pull_objects_soon()
     bound_pulls(Bounds(array_bytes=array_bytes), vars(start_client_internal))
     vars(start_client_internal)["time"] = SuperNodePolling()
-    flower_supernode()
+    try:
+        flower_supernode()
+    except SystemExit as end:
+        sys.exit(REFUSED if is_refusal(end) else end.code)

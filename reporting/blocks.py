@@ -53,6 +53,7 @@ class Table:
         name: Of the CSV; empty for none.
         records: Unrounded numbers, None as an empty cell; all of the same keys.
         sentences: Its last column holds sentences, not numbers.
+        cards: It has many columns: on a telephone a row is a card, a line for each cell.
     """
 
     kind: ClassVar[str] = "table"
@@ -63,6 +64,7 @@ class Table:
     note: str = ""
     records: Sequence[Mapping[str, Any]] = ()
     sentences: bool = False
+    cards: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

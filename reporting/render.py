@@ -1,8 +1,11 @@
-"""Renders sections as one HTML file that needs no network, no script and no other file."""
+"""Renders sections as one HTML file that needs no network, no script and no other file.
+
+The centre's live page is made with the same templates' settings and style.
+"""
 
 from collections.abc import Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from protocol.escaping import printable_text
 from reporting import palette
@@ -20,18 +23,22 @@ def render_page(
         sections: In order; their titles become the contents.
         notices: What holds for all of it; shown at the top.
     """
+    page = make_environment().get_template("page.html")
+    return page.render(title=title, subtitle=subtitle, sections=sections, notices=notices)
+
+
+def make_environment(*packages: str) -> Environment:
+    """Templates of these packages and of this one; whatever they show is escaped."""
     environment = Environment(
-        loader=PackageLoader("reporting", "."),
+        loader=ChoiceLoader([PackageLoader(name, ".") for name in (*packages, "reporting")]),
         autoescape=True,
         finalize=_printable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html")
-    return page.render(
-        title=title, subtitle=subtitle, sections=sections, notices=notices, palette=palette
-    )
+    environment.globals["palette"] = palette
+    return environment
 
 
 def _printable(value: object) -> object:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Columns where nobody's window has any: wider than every table.
 _UNBOUNDED = 10_000
+# EX_CONFIG of sysexits.h, of a command that runs for ever: starting it again mends nothing.
+MISCONFIGURED = 78
 
 
 def make_console(
@@ -87,15 +89,15 @@ def print_errors(message: str) -> None:
         click.echo(f"{click.style('error:', fg='red')} {printable(line)}", err=True)
 
 
-def fail(message: str) -> NoReturn:
-    """End the command with status 2."""
+def fail(message: str, status: int = 2) -> NoReturn:
+    """End the command."""
     print_errors(message)
-    raise click.exceptions.Exit(2)
+    raise click.exceptions.Exit(status)
 
 
 @contextmanager
-def user_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """End the command with status 2, without a traceback, on one of these or an OSError.
+def user_errors(*kinds: type[Exception], status: int = 2) -> Iterator[None]:
+    """End the command with this status, without a traceback, on one of these; with 2 on an OSError.
 
     These are what a user can correct; anything else is a bug, told by `unexpected`.  So is a plain
     ValueError that a library raised: nobody wrote its words for a user.
@@ -108,7 +110,7 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     except expected as error:
         if not isinstance(error, OSError) and is_of_a_library(error):
             raise
-        fail(error_text(error))
+        fail(error_text(error), 2 if isinstance(error, OSError) else status)
 
 
 def error_text(error: Exception) -> str:

@@ -33,9 +33,10 @@ from server.monitoring.run_folder import (
     StatementWriter,
 )
 from server.monitoring.tracking import MlflowWatcher
+from server.monitoring.wanted import read_wanted
 from server.rounds.channel import Channel
 from server.rounds.checkpoint import CheckpointError, load_checkpoint
-from server.rounds.errors import QuorumError
+from server.rounds.errors import PausedError, QuorumError
 from server.rounds.fingerprints import Survey
 from server.rounds.loop import new_record, run_study
 from server.rounds.roster import Roster
@@ -69,6 +70,8 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
     with folder.lock():
         try:
             unsent = work(grid, centre, folder, facts, agreed)
+        except PausedError as error:
+            folder.add_event("paused", reason=str(error))
         except QuorumError as error:
             folder.add_event("stopped", reason=str(error))
         except Exception as error:
@@ -87,6 +90,7 @@ def train(
     Raises:
         CheckpointError: If the run's checkpoint cannot be gone on with.
         QuorumError: If too few sites answer.
+        PausedError: If it is to rest.
     """
     record = load_checkpoint(folder.path) or new_record(agreed, facts.name)
     if record.protocol.digest != agreed.digest:
@@ -96,7 +100,12 @@ def train(
     )
     watchers = Watchers(
         # A round may be in the statements twice, and is never missing in them.
-        [StatementWriter(folder), CheckpointWatcher(folder.path), EventWriter(folder), tracker]
+        [
+            StatementWriter(folder),
+            CheckpointWatcher(folder.path),
+            EventWriter(folder, lambda: tracker.run_id),
+            tracker,
+        ]
     )
     run_study(
         PromptGrid(grid, most_bytes(record.segmenter) + most_bytes(record.confidence)),
@@ -107,6 +116,8 @@ def train(
         updates=folder.updates,
         agreement=_agreement(folder, agreed),
         approved=partial(approved_cases, centre),
+        rests=partial(_rests, folder.path),
+        only=facts.sites,
     )
     return tracker.pending(record)
 
@@ -156,6 +167,12 @@ def _agreement(folder: RunFolder, agreed: StudyProtocol) -> SignedManifest | Non
             f" asdnet-centre run --resume {folder.path.name}"
         )
     return file.signed
+
+
+def _rests(run: Path) -> str:
+    """Why the run is to rest before its next round; "": it goes on."""
+    wanted = read_wanted(run)
+    return "" if wanted is None else wanted.rests
 
 
 def _main(grid: Grid, context: Context) -> None:

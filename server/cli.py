@@ -5,6 +5,7 @@ import protocol.telemetry  # isort: skip
 from reporting.commands import CommandGroup
 
 _ADMISSION = "server.commands.provision"
+_STEERING = "server.commands.steer"
 
 app = CommandGroup(
     "asdnet-centre",
@@ -24,8 +25,21 @@ app = CommandGroup(
             "Plan a study from the sites' data.",
         ),
         "run": ("server.commands.run:run", "Start a study, or go on with one, and follow it."),
+        "serve": ("server.commands.serve:serve", "Keep studies going when nobody watches."),
+        "pause": (f"{_STEERING}:pause", "Let a study rest until it is resumed."),
+        "resume": (f"{_STEERING}:resume", "Let the service go on with a study."),
+        "stop": (f"{_STEERING}:stop", "End a study."),
+        "priority": (f"{_STEERING}:priority", "Have a study come before others."),
+        "backup": ("server.commands.backup:backup", "Write the whole centre into one file."),
+        "restore": ("server.commands.backup:restore", "Make the centre anew from a backup."),
+        "studies": ("server.commands.studies:studies", "Show every study and how it stands."),
         "report": ("server.commands.report:report", "Write the HTML report of a run."),
         "audit": ("server.commands.audit:audit", "Report what was sent, received and refused."),
+        "alerts": (
+            "server.commands.alerts:alerts",
+            "Show what is alerted, or test that alerts arrive.",
+        ),
+        "units": ("server.commands.units:units", "Write unit files for systemd."),
     },
     private=True,
 )

@@ -84,8 +84,11 @@ def site_key(config: SiteConfig, *, replace: bool) -> tuple[ec.EllipticCurvePriv
 
 
 def public_file(config: SiteConfig) -> Path:
-    """Where the public line is: next to the private key."""
-    return config.key_file.with_name(f"{config.key_file.name}.pub")
+    """Where the public line is: next to the private key, by the site's name, as it is sent."""
+    public = config.key_file.with_name(f"{config.site}.pub")
+    # A site named "centre" keeps apart from the centre's key, which lies there too.
+    taken = public == config.centre_key_file
+    return config.key_file.with_name(f"{config.key_file.name}.pub") if taken else public
 
 
 def _trusted(config: SiteConfig) -> str | None:
@@ -139,7 +142,7 @@ def _next_steps(
         else f"5. Set `centre: host:port` in {config.site}.yaml, as the centre tells you."
     )
     return [
-        "1. Send ONLY this file to the centre (without .pub it is the private key: it stays here):",
+        f"1. Send ONLY this file to the centre ({config.key_file.name} is private: it stays here):",
         f"     {public_file(config)}",
         "2. Read its fingerprint out to the centre by telephone:",
         f"     {openssh_fingerprint(key.public_key())}",

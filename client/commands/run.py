@@ -1,21 +1,23 @@
 """`asdnet-site run --site A`: a hospital joins the federation, and stays.
 
-Preflight first; then Flower's SuperNode holds the connection and the executor answers what comes.
+Preflight first; then Flower's SuperNode holds the connection, and what comes is answered.
 Either is started anew when it ends, for ever, until SIGTERM or Ctrl-C.
 """
 
 import logging
 import signal
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client.commands.site_file import open_site
-from protocol.config.site import SITE_CONFIGS
-from protocol.config.study import ProtocolError
-from reporting.terminal import log_to_stderr, make_console, user_errors
+from protocol.config.site import SITE_CONFIGS, SiteConfig
+from protocol.config.study import ProtocolError, StudyProtocol
+from protocol.config.study_file import read_study
+from reporting.terminal import MISCONFIGURED, fail, log_to_stderr, make_console, user_errors
 
 # The network may be down when a hospital's machine starts; everything else must be right.
 # Nor does the disk that one study would need keep the site from answering another.
@@ -26,31 +28,74 @@ def run(
     site: Annotated[str, typer.Option(help="The site's name, as its file in --configs.")],
     configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
     check: Annotated[bool, typer.Option("--check", help="Stop after the preflight.")] = False,
+    study: Annotated[
+        Path | None,
+        typer.Option(help="With --check: the study (YAML); else the one last heard of, or paper."),
+    ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Try the device again, also where that is remembered.")
+    ] = False,
 ) -> None:
-    """Check this site, then train for the coordinating centre until told to stop."""
-    from client.node.checks import print_preflight
-    from client.node.last_study import last_study
-    from client.node.preflight import preflight
-    from client.node.private_folders import close_folders
+    """Check this site, then train for the coordinating centre until told to stop.
 
+    Exit status 1: a check has failed.
+    Exit status 78: the site's file is wrong; starting again mends nothing.
+    """
+    from client.node.private_folders import close_folders
+    from protocol.running import AlreadyRunningError, running_now, running_once
+
+    if study is not None and not check:
+        fail("--study: goes with --check; a site that joins is told its study by the centre")
     console = make_console(stderr=True)
     path = configs / f"{site}.yaml"
-    with user_errors(ProtocolError):
+    with user_errors(ProtocolError, status=MISCONFIGURED):
         config = open_site(path)
-    for folder in [] if check else close_folders(config):
-        console.print(f"{folder} was open to other users, and is closed now")
-    with console.status("checking this site"):
+    with user_errors(ProtocolError):
+        given = None if study is None else read_study(study)
+        now = running_now(config.running_file) if check else ""
+    if check:
+        if now:
+            console.print(f"site {site}: runs in {now}; this check shares the device with it")
+        _preflight(config, given, anew=anew, strict=True)
+        return
+    with ExitStack() as stack:
+        with user_errors(AlreadyRunningError):
+            stack.enter_context(running_once(config.running_file, f"site {site}"))
+        for folder in close_folders(config):
+            console.print(f"{folder} was open to other users, and is closed now")
+        _preflight(config, None, anew=anew, strict=False)
+        _join(config, path)
+
+
+def _preflight(
+    config: SiteConfig, study: StudyProtocol | None, *, anew: bool, strict: bool
+) -> None:
+    """One table; ends the command where a check failed, with `strict` also what may come later."""
+    from client.node.checks import print_preflight
+    from client.node.last_study import last_study
+    from client.node.preflight_process import checked
+
+    console, note = make_console(stderr=True), ""
+    if study is None:
         study, note = last_study(config)
-        checks = preflight(config, study)
+    with console.status("checking this site") as status:
+        checks = checked(
+            config,
+            study,
+            anew=anew,
+            begin=lambda name: status.update(f"checking this site: {name}"),
+        )
     if note:
         console.print(note, style="yellow", soft_wrap=True)
     print_preflight(checks, make_console(soft_wrap=False))
     failed = [item for item in checks if item.status == "failed"]
     later = _MAY_COME_LATER | ({"cache disk"} if study else set())
-    if check or any(item.name not in later for item in failed):
-        if failed:
-            console.print(f"{len(failed)} of {len(checks)} checks failed", style="red")
-        raise typer.Exit(1 if failed else 0)
+    if any(strict or item.name not in later for item in failed):
+        console.print(f"{len(failed)} of {len(checks)} checks failed", style="red")
+        raise typer.Exit(1)
+
+
+def _join(config: SiteConfig, path: Path) -> None:
     log_to_stderr()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()

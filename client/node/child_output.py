@@ -18,10 +18,17 @@ class ChildOutput:
         stream: stdout and stderr of the child.
         log: Where its lines go.
         most: Bytes that are logged until `allow` is called; None: all.
+        mark: Words that are looked for in its lines; empty: none.
+
+    Attributes:
+        marked: Whether a line had them.
     """
 
-    def __init__(self, stream: IO[bytes], log: logging.Logger, most: int | None = None) -> None:
+    def __init__(
+        self, stream: IO[bytes], log: logging.Logger, most: int | None = None, mark: str = ""
+    ) -> None:
         self._stream, self._log, self._most = stream, log, most
+        self._mark, self.marked = mark.encode(), False
         self._left = most
         self._thread = threading.Thread(target=self._forward, daemon=True)
         self._thread.start()
@@ -37,6 +44,7 @@ class ChildOutput:
     def _forward(self) -> None:
         with self._stream:
             while line := self._stream.readline(_LINE_BYTES):
+                self.marked = self.marked or (self._mark != b"" and self._mark in line)
                 if self._left is None or self._left > 0:
                     text = _COLOUR.sub(b"", line.rstrip(b"\r\n")).decode("utf-8", "replace")
                     self._log.info("%s", printable(text))

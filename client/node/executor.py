@@ -62,25 +62,31 @@ class Executor:
         self._guard = Guard(config)
         self._worker = Worker(config)
 
-    def poll(self, stop: Stop) -> None:
+    def poll(self, stop: Stop, token: str = "") -> bool:
         """Take and answer what waits; returns when nothing does.
 
         The SuperNode may be starting or gone: then nothing waits.
 
         Args:
             stop: Asked again and again; once it is true, an answer is waited for no longer.
+            token: Of a message that was taken already.
+
+        Returns:
+            Whether anything waited.
         """
-        newer = ""
+        waited = False
         while not stop():
-            token = newer or self._runtime.acquire()
+            token = token or self._runtime.acquire()
             if not token:
-                return
-            newer = ""
+                break
+            waited = True
             try:
-                newer = self._serve(token, stop)
+                token = self._serve(token, stop)
             except Exception:
                 # Whatever a message or a dying SuperNode can cause: the next one is taken.
                 log.exception("a message could not be answered")
+                token = ""
+        return waited
 
     def close(self) -> None:
         """End the worker."""

@@ -21,82 +21,86 @@ import numpy as np
 from rich.filesize import decimal
 
 from client.data.cache import entry_bytes
-from client.data.case import (
-    Case,
-    Part,
-)
-from client.data.folder.layout import (
-    LayoutError,
-    find_cases,
-)
+from client.data.case import Case, Part
+from client.data.folder.layout import LayoutError, find_cases, survey_folder
 from client.data.grid_size import size_and_spacing
 from client.node.checks import Check, Result, Skip, joined, run_check
 from client.node.connection import connection_checks
-from client.node.guard.data_limits import all_broken
-from client.node.guard.limits import broken_limits
 from client.node.private_folders import open_folders
-from client.node.training_rehearsal import rehearse_training
 from protocol.config.presets import preset
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
-from protocol.keys import (
-    KeyFileError,
-    openssh_fingerprint,
-    read_private_key,
-    read_verifying_key,
-)
+from protocol.keys import KeyFileError, openssh_fingerprint, read_private_key, read_verifying_key
 
 _SAME_MM = 1e-3
 _MISTAKES_SHOWN = 3
-_SMALL = preset("smoke")
 # Limits beyond which a study says nothing about the machine.
 _OF_THE_MACHINE = tuple(
     f"limits.max_{what} " for what in ("batch", "patch_voxels", "width", "parameters", "memory_gib")
 )
 
 
-def preflight(config: SiteConfig, protocol: StudyProtocol | None = None) -> list[Check]:
+def preflight(
+    config: SiteConfig,
+    protocol: StudyProtocol | None = None,
+    *,
+    anew: bool = False,
+    begin: Callable[[str], None] = lambda _: None,
+) -> list[Check]:
     """Every check, run and reported, whatever is wrong with the site, its network or its files.
+
+    Those that need PyTorch come last.
 
     Args:
         config: The site's file.
         protocol: The study; None, before the site has seen one, stands for the paper's preset.
+        anew: Try the device, also where this is remembered.
+        begin: Called with the name of each check, before it.
     """
     note = "" if protocol else " (no study seen yet: as preset paper)"
     study = protocol or preset("paper")
-    beyond = any(line.startswith(_OF_THE_MACHINE) for line in broken_limits(config, study))
     steps: dict[str, Callable[[], Result]] = {
         **connection_checks(config),
         "private key": partial(_private_key, config),
         "study key": partial(_study_key, config),
         "state folder": partial(_state, config),
         "worker": partial(_worker, config),
-        "cache disk": partial(_beyond if beyond else _disk, config, study, note),
-        "device": partial(_beyond if beyond else _device, config, study, note),
         "data": partial(_data, config),
+        "cache disk": partial(_disk, config, study, note),
         "limits": partial(_limits, config, study, note),
+        "device": partial(_device, config, study, note, anew=anew),
     }
-    return [run_check(name, step) for name, step in steps.items()]
+    checks = []
+    for name, step in steps.items():
+        begin(name)
+        checks.append(run_check(name, step))
+    return checks
 
 
-def _beyond(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
-    """A study that this site will refuse says nothing about the machine."""
-    raise Skip(f"study {study.name} is beyond limits of {config.site}.yaml; see limits{note}")
+def _require_within(config: SiteConfig, study: StudyProtocol, note: str) -> None:
+    """A study that this site will refuse says nothing about the machine.
+
+    Raises:
+        Skip: It is beyond limits that are of the machine.
+    """
+    from client.node.guard.limits import broken_limits  # late: it needs PyTorch
+
+    if any(line.startswith(_OF_THE_MACHINE) for line in broken_limits(config, study)):
+        raise Skip(f"study {study.name} is beyond limits of {config.site}.yaml; see limits{note}")
 
 
-def _device(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
-    """Whether it trains the study; a study that is too much for it keeps no site from starting."""
-    status, finding, hint = rehearse_training(config, study, note)
-    if status == "failed" and not note:
-        smaller, also, _ = rehearse_training(config, _SMALL, "")
-        if smaller != "failed":
-            finding = f"study {study.name}: {finding}; a small study: {also}"
-            return "warning", finding, hint
-    return status, finding, hint
+def _device(config: SiteConfig, study: StudyProtocol, note: str, *, anew: bool) -> Result:
+    """It trains the study."""
+    from client.node.device_check import check_device
+
+    _require_within(config, study, note)
+    return check_device(config, study, note, anew=anew)
 
 
 def _limits(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
     """A study beyond them is refused when it asks; the site starts all the same."""
+    from client.node.guard.data_limits import all_broken
+
     hours = ", ".join(config.limits.hours) or "at any hour"
     broken = all_broken(config, study)
     if broken:
@@ -182,6 +186,7 @@ def _worker(config: SiteConfig) -> Result:
 
 def _disk(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
     """Room for what is not yet in the cache, estimated from the scans' headers."""
+    _require_within(config, study, note)
     try:
         cases = find_cases(config.data, config)
     except (LayoutError, OSError):
@@ -237,17 +242,22 @@ def _entries(cache: Path, study: StudyProtocol) -> Iterable[int]:
 
 
 def _data(config: SiteConfig) -> Result:
-    """Cases by kind, from file names alone."""
+    """Cases by kind, from file names alone: those that `asdnet-site check` would open."""
     try:
-        count = Counter(case.part for case in find_cases(config.data, config))
-    except LayoutError as error:
-        shown = "\n".join(error.mistakes[:_MISTAKES_SHOWN])
-        number = len(error.mistakes)
-        more = f"\nand {number - _MISTAKES_SHOWN} more" if number > _MISTAKES_SHOWN else ""
-        finding = f"{number} mistake{'s' if number > 1 else ''}:\n{shown}{more}"
-        hint = f"asdnet-site check --site {config.site} shows them for every case"
-        return "failed", finding, hint
+        survey = survey_folder(config.data, config)
     except OSError as error:
         finding = f"the data folder cannot be read ({error.strerror})"
         return "failed", finding, f"give this user the right to read {config.data}"
-    return "ok", ", ".join(f"{part} {count[part]}" for part in get_args(Part)), ""
+    count = Counter(case.part for case in survey.cases)
+    named = ", ".join(f"{part} {count[part]}" for part in get_args(Part))
+    if survey.excluded:
+        named += f", excluded by the site's file {len(survey.excluded)}"
+    check = f"asdnet-site check --site {config.site}"
+    if survey.refused:
+        shown = "\n".join(str(refusal.problem) for refusal in survey.refused[:_MISTAKES_SHOWN])
+        number = len(survey.refused)
+        more = f"\nand {number - _MISTAKES_SHOWN} more" if number > _MISTAKES_SHOWN else ""
+        finding = f"{number} mistake{'s' if number > 1 else ''}:\n{shown}{more}"
+        return "failed", f"{finding}\nwithout them: {named}", f"{check} shows them for every case"
+    cases = f"{len(survey.cases)} case{'s' if len(survey.cases) > 1 else ''}"
+    return "ok", f"{named}, by file names; {check} opens these {cases} and says which are used", ""

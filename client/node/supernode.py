@@ -19,12 +19,14 @@ import time
 from pathlib import Path
 
 from client.node.child_output import ChildOutput
+from flower_compat.refusal import CONNECTED
 from protocol.config.site import SiteConfig
 
 log = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _PARENT_POLL_S, _LAST_LINES_S = 0.5, 2.0
+_SIGN_OFF_S = 10.0
 
 
 class SuperNode:
@@ -57,14 +59,19 @@ class SuperNode:
         )
         assert self._process.stdout is not None
         # Some of its lines quote the centre.
-        self._output = ChildOutput(self._process.stdout, log)
+        self._output = ChildOutput(self._process.stdout, log, mark=CONNECTED)
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether the centre has taken this site's key."""
+        return self._output.marked
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
 
-    def stop(self, patience_s: float = 10.0) -> None:
+    def stop(self, patience_s: float = _SIGN_OFF_S) -> None:
         """Ask it to sign off at the centre; end it if it does not."""
         if self.exit_code is None:
             self._process.terminate()
@@ -84,9 +91,12 @@ def _free_port() -> int:
 
 
 def _end_with(parent: int) -> None:
+    """Sign off at the centre once the parent has ended; end in any case, a little later."""
     while os.getppid() == parent:
         time.sleep(_PARENT_POLL_S)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SIGN_OFF_S)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""Preflight of the device: one real training step of the study, in a process of its own."""
+"""One real training step of a study, in a process of its own."""
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import time
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal
-
 from client.node.checks import Result
+from client.node.own_process import SPAWN, own_process
 from protocol.config.site import SiteConfig
 from protocol.config.study import ProtocolError, StudyProtocol
 
@@ -18,29 +17,47 @@ if TYPE_CHECKING:
     import torch
 
 STEP_LIMIT_S = 120.0
-# Over this share of the memory, the next process on the machine is one too many.
-_FULL = 0.9
 
 
-def rehearse_training(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
-    """One real training step, in a process of its own, which the system may kill for memory."""
-    spawn = multiprocessing.get_context("spawn")
-    receiver, sender = spawn.Pipe(duplex=False)
-    child = spawn.Process(target=_rehearse, args=(config, study, sender), daemon=True)
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a training step has taken.
+
+    Attributes:
+        device: Where.
+        seconds: Its time, with all that a first step has to load.
+        peak_bytes: Its memory; None where that is not known.
+        available_bytes: What there was for it.
+    """
+
+    device: str
+    seconds: float
+    peak_bytes: int | None
+    available_bytes: int | None
+
+
+def rehearse_training(config: SiteConfig, study: StudyProtocol) -> Step | Result:
+    """One real training step, in a process of its own, which the system may kill for memory.
+
+    Returns:
+        What it took; or why there was none.
+    """
+    receiver, sender = SPAWN.Pipe(duplex=False)
+    child = own_process(_rehearse, config, study, sender)
     child.start()
     sender.close()  # so that a dead child is an end of file here
     try:
         if not receiver.poll(STEP_LIMIT_S):
-            finding = f"a training step takes over {STEP_LIMIT_S:g} s{note}"
+            finding = f"a training step takes over {STEP_LIMIT_S:g} s"
             return "failed", finding, "use a machine with a GPU, or inform the centre"
-        status, finding, hint = receiver.recv()
-        return status, finding + note, hint
+        taken: Step | Result = receiver.recv()
+        return taken
     except EOFError:
         child.join()
         if child.exitcode != -signal.SIGKILL:
-            finding = f"a training step ended with status {child.exitcode}{note}"
+            finding = f"a training step ended with status {child.exitcode}"
             return "failed", finding, "reinstall PyTorch for this machine"
-        return _out_of_memory("the system killed a training step", note)
+        return _out_of_memory("the system killed a training step")
     finally:
         child.kill()
         child.join()
@@ -48,7 +65,7 @@ def rehearse_training(config: SiteConfig, study: StudyProtocol, note: str) -> Re
 
 
 def _rehearse(config: SiteConfig, study: StudyProtocol, sender: Connection) -> None:
-    """In the child: send how the step went, a `Result`."""
+    """In the child: send how the step went."""
     import torch
 
     from asdnet_models.device import DeviceError, torch_device
@@ -64,21 +81,21 @@ def _rehearse(config: SiteConfig, study: StudyProtocol, sender: Connection) -> N
         text = " ".join(str(error).split())
         full = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if full or "can't allocate memory" in text:
-            sender.send(_out_of_memory(f"{device}: a training step ran out of memory", ""))
+            sender.send(_out_of_memory(f"{device}: a training step ran out of memory"))
         else:
             hint = "see that driver and PyTorch fit each other, or set another `device`"
             sender.send(("failed", f"{device}: a training step failed: {text[:200]}", hint))
 
 
-def _out_of_memory(finding: str, note: str) -> Result:
+def _out_of_memory(finding: str) -> Result:
     hint = (
         "set another `device`, or `accumulate: 2`, or inform the centre: batch and patch are the "
         "study's decision"
     )
-    return "failed", finding + note, hint
+    return "failed", finding, hint
 
 
-def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Result:
+def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Step:
     """Random patches through both networks with every term of the loss on."""
     import torch
 
@@ -97,10 +114,9 @@ def _step(config: SiteConfig, study: StudyProtocol, device: torch.device) -> Res
         # Not getrusage: its maximum is inherited from the parent, which may have been larger.
         highest = proc_bytes("/proc/self/status", "VmHWM")
         peak = highest - before if highest and before else None
-    finding = f"{device}: one training step takes {time.perf_counter() - started:.1f} s"
-    if peak is None or available is None:
-        return "ok", f"{finding}; its memory is not known on this system", ""
-    finding = f"{finding} and {decimal(peak)} of {decimal(available)}"
-    if peak > _FULL * available:
-        return "warning", finding, "end other programs on this machine, or use another `device`"
-    return "ok", finding, ""
+    return Step(
+        device=str(device),
+        seconds=time.perf_counter() - started,
+        peak_bytes=peak,
+        available_bytes=available,
+    )

@@ -31,8 +31,6 @@ from client.node.records import pack_records
 from flower_compat.message_bytes import context_bytes, envelope_bytes
 from flower_compat.task_identity import current_task
 from protocol.config.site import SiteConfig
-from protocol.wire.messages import sent_shapes
-from protocol.wire.weights import MessageError, bytes_sent
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +101,9 @@ class Worker:
 
 def _most_bytes(instruction: Message) -> int:
     """What the body of an answer may have: the weights that were sent, and what packing adds."""
+    from protocol.wire.messages import sent_shapes  # late: they need PyTorch
+    from protocol.wire.weights import MessageError, bytes_sent
+
     if instruction.metadata.message_type != MessageType.TRAIN:
         return 0
     size = bytes_sent(instruction.content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -82,6 +83,25 @@ def device_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return proc_bytes("/proc/meminfo", "MemAvailable")
+
+
+def device_identity(device: torch.device) -> list[str]:
+    """What tells a device from another machine's, and from itself after a change of its driver."""
+    import torch
+
+    if device.type == "cuda":
+        memory: int | None = torch.cuda.get_device_properties(device).total_memory
+        name = torch.cuda.get_device_name(device)
+        files = {"/proc/driver/nvidia/version": ""}
+    else:
+        memory, name = proc_bytes("/proc/meminfo", "MemTotal"), platform.machine()
+        files = {"/proc/cpuinfo": "model name"}
+    facts = [str(device), name, str(memory), str(torch.get_num_threads()), platform.release()]
+    for file, start in files.items():
+        with suppress(OSError):
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+            facts += [line for line in lines if line.startswith(start)][:2]
+    return facts
 
 
 def proc_bytes(file: str, key: str) -> int | None:

@@ -69,13 +69,20 @@ def rule_of(item: Mapping[str, Any]) -> str:
     return known.format_map(said)
 
 
-def explain(error: ValidationError, location: str) -> str:
-    """All mistakes of one validation, a line each: location, rule, value."""
+def explain(error: ValidationError, location: str, *, secret: bool = False) -> str:
+    """All mistakes of one validation, a line each: location, rule, value.
+
+    Args:
+        error: Of the validation.
+        location: Of what was validated, as a file's path.
+        secret: A value may be a secret: none is shown.
+    """
     lines: dict[str, list[tuple[str, str]]] = {}
     locations = [item["loc"] for item in error.errors()]
     for item in error.errors():
         where = ".".join(map(str, _without_kind(item["loc"], locations)))
-        lines.setdefault(where, []).append(_told(item, where))
+        rule, value = _told(item, where)
+        lines.setdefault(where, []).append((rule, "" if secret else value))
     return "\n".join(
         f"{location}: {where + ': ' if where else ''}{line}"
         for where, told in lines.items()

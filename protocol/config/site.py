@@ -150,6 +150,11 @@ class SiteConfig(Frozen):
         return self.centre_key or self.state / "centre.pub"
 
     @property
+    def running_file(self) -> Path:
+        """Its lock is held while the site runs."""
+        return self.state / "running.lock"
+
+    @property
     def audit_file(self) -> Path:
         """The hash-chained log of what came, what was refused and what left."""
         return self.state / "audit.jsonl"

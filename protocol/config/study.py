@@ -79,6 +79,12 @@ class AggregationConfig(Frozen):
     round_timeout_s: Timeout = Field(
         3600.0, description="how long a round waits for the sites' replies"
     )
+    patience: Annotated[float, Field(ge=0, le=1000)] = Field(
+        10.0,
+        description="once enough sites have answered, the others are waited for so many times as "
+        "long as the slowest of their last five answers took, and 5 minutes at least; never beyond "
+        "round_timeout_s; 0: to round_timeout_s",
+    )
     join_timeout_s: Timeout = Field(
         600.0, description="how long the centre waits for enough sites, at first and later"
     )

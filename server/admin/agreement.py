@@ -87,6 +87,21 @@ def agree(centre: Centre, folder: RunFolder, bundle: bytes, key: Path | None) ->
     return Agreement(study, new=True, changes=tuple(changes))
 
 
+def what_has_changed(centre: Centre, folder: RunFolder, bundle: bytes) -> list[str]:
+    """Why the run's study would be signed anew, a line each; none: it is true as it stands.
+
+    Raises:
+        CentreError: If there are no sites.
+        KeyFileError: If the public key is missing.
+    """
+    facts, protocol = folder.read()
+    stored, changes = _stored(folder, read_public(centre.folder))
+    if stored is None:
+        return changes or ["it was never signed"]
+    code = read_bundle(bundle).digest
+    return _differences(stored.manifest, protocol, code, _roster(centre, facts.sites))
+
+
 def require_ready(centre: Centre, key: Path | None, asked: Collection[str] | None = None) -> None:
     """Before a run is made: a study of this centre can be signed.
 
@@ -107,7 +122,7 @@ def _roster(centre: Centre, asked: Collection[str] | None = None) -> dict[str, s
     if strangers := sorted(set(asked or ()) - roster.keys()):
         there = ", ".join(roster) or "none"
         raise CentreError(
-            f"--sites: {', '.join(strangers)} not admitted to this centre; admitted are {there};"
+            f"{', '.join(strangers)}: not admitted to this centre; admitted are {there};"
             " admit it first: asdnet-centre add-site SITE --public-key FILE"
         )
     if asked is not None:

@@ -253,10 +253,20 @@ def write_sites(centre: Centre, sites: Mapping[str, SiteKey]) -> None:
     write_bytes(centre.sites_file, content + b"\n", PUBLIC_MODE)
 
 
-def superlink_arguments(centre: Centre) -> list[str]:
-    """What follows `flower-superlink`: TLS, known sites alone, nothing installed at run time."""
+def names_of(words: str) -> tuple[str, ...]:
+    """The sites of a list such as A,B,C, each once."""
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in words.split(",")))))
+
+
+def superlink_arguments(centre: Centre, *, ipv6: bool = False) -> list[str]:
+    """What follows `flower-superlink`: TLS, known sites alone, nothing installed at run time.
+
+    Args:
+        centre: The centre.
+        ipv6: Listen to IPv6 and IPv4; else to IPv4 alone.
+    """
     return [
-        *("--host", "0.0.0.0", "--port", str(centre.port)),
+        *("--host", "::" if ipv6 else "0.0.0.0", "--port", str(centre.port)),
         *("--ssl-certfile", str(centre.server_file)),
         *("--ssl-keyfile", str(centre.server_key)),
         *("--ssl-ca-certfile", str(centre.ca_file)),

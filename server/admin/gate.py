@@ -79,6 +79,9 @@ def _shown(text: str) -> str:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    # A socket for IPv6 and IPv4 names a caller by IPv4 so.
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

@@ -46,6 +46,8 @@ def serve(app: Any, *, limits: Limits, host: str, port: int, **options: Any) -> 
     server = uvicorn.Server(config)
     with Listener(socket.AF_INET6 if ":" in host else socket.AF_INET, connections) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         try:
             listener.bind((host, port))
         except OSError as error:

@@ -18,8 +18,7 @@ from protocol.keys import KeyFileError
 from protocol.planning.budget import Budget, PlanError
 from protocol.planning.rules import MEMORY, ROUNDS
 from reporting.terminal import make_console, user_errors
-from server.admin.centre import CENTRE, Centre, CentreError, read_centre
-from server.commands.run import APP, start_run
+from server.admin.centre import CENTRE, Centre, CentreError, names_of, read_centre
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,10 +70,10 @@ class PlanOptions:
         Raises:
             PlanError: There is none.
         """
-        names = dict.fromkeys(filter(None, (name.strip() for name in self.sites.split(","))))
+        names = names_of(self.sites)
         if not names:
             raise PlanError("--sites: names no site; write them as A,B,C")
-        return tuple(names)
+        return names
 
     @property
     def budget(self) -> Budget:
@@ -145,6 +144,7 @@ def _asked(
     from server.admin.agreement import agree, require_ready
     from server.monitoring.follow import follow
     from server.monitoring.run_folder import RunFacts, RunFolder
+    from server.service.starting import APP, start_run
 
     require_ready(centre, options.study_key, options.names)
     folder = RunFolder(centre.runs / f"plan-{datetime.now(UTC):%Y%m%d-%H%M%S}")

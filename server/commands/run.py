@@ -14,8 +14,14 @@ from protocol.config.study import RUN_NAME, ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
 from protocol.keys import KeyFileError
 from reporting.terminal import make_console, print_notes, user_errors
-from server.admin.centre import CENTRE, Centre, CentreError, read_centre, read_sites
-from server.admin.owner import read_owner_token
+from server.admin.centre import (
+    CENTRE,
+    Centre,
+    CentreError,
+    names_of,
+    read_centre,
+    read_sites,
+)
 from server.admin.provisioning import centre_option
 
 if TYPE_CHECKING:
@@ -23,11 +29,11 @@ if TYPE_CHECKING:
 
     from server.monitoring.run_folder import RunFolder
 
-APP = Path(__file__).resolve().parents[2]
 # A supervisor may start the command again with --resume after the last of these.
 _STATUS = {
     "finished": 0,
     "stopped": 3,
+    "paused": 3,
     "failed": 4,
     "died": 75,
     "never started": 75,
@@ -57,6 +63,22 @@ class RunOptions:
             "hospitals to approve it first.",
         ),
     ] = False
+    queue: Annotated[
+        bool,
+        typer.Option(
+            "--queue",
+            help="Make and sign the run, with --study or --resume, and leave its start to "
+            "asdnet-centre serve, when it has its turn.",
+        ),
+    ] = False
+    priority: Annotated[
+        int | None,
+        typer.Option(min=-100, max=100, help="Of several studies the highest works first; else 0."),
+    ] = None
+    only: Annotated[
+        str,
+        typer.Option(metavar="A,B,C", help="Sites that a new run may call; else all admitted."),
+    ] = ""
     name: Annotated[str, typer.Option(help="Name of a new run; else the study's and the time.")] = (
         ""
     )
@@ -88,14 +110,22 @@ class RunOptions:
             "--name": self.name,
             "--sites": self.sites,
             "--mlflow-uri": self.mlflow_uri,
+            "--only": self.only,
         }
         given = [option for option, value in of_new_runs.items() if value]
         if given and not self.new:
             raise ProtocolError(f"{', '.join(given)}: for a new run only; remove it")
-        of_starts = {"--prepare": self.prepare, "--study-key": self.study_key}
+        of_starts = {
+            "--prepare": self.prepare,
+            "--queue": self.queue,
+            "--priority": self.priority is not None,
+            "--study-key": self.study_key,
+        }
         given = [option for option, value in of_starts.items() if value]
         if given and (self.follow_only or self.stop):
             raise ProtocolError(f"{', '.join(given)}: not with --follow or --stop; remove it")
+        if self.prepare and self.queue:
+            raise ProtocolError("--prepare, --queue: give one; a run that waits is signed too")
 
 
 def run(options: RunOptions) -> None:
@@ -108,6 +138,8 @@ def run(options: RunOptions) -> None:
     from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable
     from server.monitoring.follow import read_events
     from server.monitoring.run_folder import RunError, RunFolder
+    from server.service.starting import start_run
+    from server.service.steering import is_kept
 
     console = make_console()
     mistakes = (ProtocolError, CentreError, KeyFileError, BundleError, RunError)
@@ -128,9 +160,25 @@ def run(options: RunOptions) -> None:
             bundle = _sign(home, folder, options, console)
             if options.prepare:
                 return
-            start_run(home, folder, bundle)
-            console.print(f"run {folder.path.name}")
-    _follow(folder, already, console)
+            kept = is_kept(home)
+            if not (kept or options.queue):
+                start_run(home, folder, bundle)
+            _want(folder, options.priority)
+            turn = ": starts when it has its turn at asdnet-centre serve"
+            console.print(f"run {folder.path.name}{turn if kept or options.queue else ''}")
+            if options.queue:
+                return
+    _follow(home, folder, already, console)
+
+
+def _want(folder: "RunFolder", priority: int | None) -> None:
+    """From now on the service, where there is one, keeps the run going."""
+    from server.monitoring.wanted import want
+    from server.service.steering import prioritise
+
+    want(folder.path, "running")
+    if priority is not None:
+        prioritise(folder, priority)
 
 
 def _protocol(study: Path | None, name: str | None) -> StudyProtocol:
@@ -152,11 +200,19 @@ def _new(centre: Centre, options: RunOptions, console: "Console") -> "RunFolder"
     name = options.name or f"{protocol.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if not RUN_NAME.fullmatch(name):
         raise RunError(f"--name: must match {RUN_NAME.pattern}, not {name!r}")
-    require_ready(centre, options.study_key)
+    require_ready(centre, options.study_key, names_of(options.only) or None)
     folder = RunFolder(centre.runs / name)
     uri = options.mlflow_uri or f"sqlite:///{centre.folder / 'mlflow.db'}"
-    expected = options.sites or len(read_sites(centre))
-    folder.create(RunFacts(name=name, mlflow_uri=uri, expected_sites=expected), protocol)
+    sites = names_of(options.only) or None
+    least = protocol.aggregation.min_sites
+    if sites and len(sites) < least:
+        raise ProtocolError(
+            f"--only: names {len(sites)} sites, and the study needs {least}"
+            " (aggregation.min_sites); name more of them, or lower it"
+        )
+    expected = options.sites or len(sites or read_sites(centre))
+    facts = RunFacts(name=name, mlflow_uri=uri, expected_sites=expected, sites=sites)
+    folder.create(facts, protocol)
     print_notes(console, idle_settings(protocol))
     return folder
 
@@ -166,6 +222,7 @@ def _sign(centre: Centre, folder: "RunFolder", options: RunOptions, console: "Co
     from flower_compat.bundle import build_bundle
     from server.admin.agreement import agree
     from server.monitoring.run_folder import RunError
+    from server.service.starting import APP
 
     name = folder.path.name
     if folder.at_work():
@@ -191,57 +248,44 @@ def _sign(centre: Centre, folder: "RunFolder", options: RunOptions, console: "Co
     return bundle
 
 
-def start_run(centre: Centre, folder: "RunFolder", bundle: bytes) -> None:
-    """Have the SuperLink start a ServerApp; what an earlier one left running is ended first."""
-    from flower_compat.control import SuperLinkRefused, SuperLinkUnreachable, connect
-    from server.monitoring.run_folder import RunError
-
-    facts, _ = folder.read()
-    try:
-        with connect(centre.port, centre.ca_file, read_owner_token(centre)) as control:
-            if facts.flower_run_id is not None:
-                control.stop_run(facts.flower_run_id)
-            number = control.start_run(bundle, {"run": facts.name})
-    except (SuperLinkRefused, SuperLinkUnreachable) as error:
-        # It may have started after all: its answer was lost then.
-        if facts.asks == "fingerprint":
-            raise RunError(str(error)) from None
-        again = f"asdnet-centre run --resume {facts.name}"
-        raise RunError(f"{error}\nThe run is made; start it with: {again}") from None
-    folder.write(facts.model_copy(update={"flower_run_id": number}))
-
-
 def _stop(centre: Centre, folder: "RunFolder", console: "Console") -> None:
-    from flower_compat.control import connect
+    from server.service.steering import stop
 
-    facts, _ = folder.read()
-    with connect(centre.port, centre.ca_file, read_owner_token(centre)) as control:
-        stopped = facts.flower_run_id is not None and control.stop_run(facts.flower_run_id)
-    if stopped:
-        # Who follows it learns that it was ended on purpose, and starts nothing again.
-        folder.add_event("stopped", reason="by asdnet-centre run --stop")
-    words = "stopped" if stopped else "was not running"
-    console.print(f"run {facts.name}: {words}; go on with: --resume {facts.name}")
+    console.print(stop(centre, folder))
 
 
-def _follow(folder: "RunFolder", already: int, console: "Console") -> None:
+def _follow(centre: Centre, folder: "RunFolder", already: int, console: "Console") -> None:
     from server.monitoring.follow import follow
+    from server.monitoring.wanted import read_wanted
+    from server.service.steering import is_kept
 
     name = folder.path.name
     again = f"asdnet-centre run --resume {name}"
+
+    def kept() -> bool:
+        wanted = read_wanted(folder.path)
+        return is_kept(centre) and wanted is not None and wanted.state == "running"
+
     try:
-        outcome, reason = follow(folder, console, already=already)
+        outcome, reason = follow(folder, console, already=already, kept=kept)
     except KeyboardInterrupt:
         console.print(f"the study goes on; watch it again: asdnet-centre run --follow {name}")
         raise typer.Exit(0) from None
     if outcome == "finished":
         later = f"\n{reason}. Send them later with: {again}" if reason else ""
         console.print(f"finished: {folder.path}{later}")
-    elif outcome == "stopped":
-        console.print(f"stopped: {reason}\nAll complete rounds are saved. Go on with: {again}")
+    elif outcome in ("stopped", "paused"):
+        saved = "All complete rounds are saved. " if _has_rounds(folder) else ""
+        console.print(f"{outcome}: {reason}\n{saved}Go on with: {again}")
     else:
         console.print(
-            f"{outcome}: {reason}\nThe SuperLink's log has more. Complete rounds are saved. "
-            f"Go on with: {again}"
+            f"{outcome}: {reason}\nThe SuperLink's log has more. "
+            f"{'Complete rounds are saved. ' if _has_rounds(folder) else ''}Go on with: {again}"
         )
     raise typer.Exit(_STATUS[outcome])
+
+
+def _has_rounds(folder: "RunFolder") -> bool:
+    from server.rounds.checkpoint import CHECKPOINT_FILE
+
+    return (folder.path / CHECKPOINT_FILE).exists()

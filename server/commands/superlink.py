@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from reporting.terminal import make_console, user_errors
+from reporting.terminal import MISCONFIGURED, make_console, user_errors
 from server.admin.centre import (
     CENTRE,
     RETURN_LARGE_BLOCKS,
@@ -37,9 +37,15 @@ def superlink(
             "share an address.",
         ),
     ] = 128,
+    ipv6: Annotated[
+        bool, typer.Option("--ipv6", help="Listen to IPv6 beside IPv4; else to IPv4 alone.")
+    ] = False,
 ) -> None:
-    """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM."""
-    with user_errors(CentreError):
+    """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM.
+
+    Exit status 78: there is no such centre, or its files are wrong; starting again mends nothing.
+    """
+    with user_errors(CentreError, status=MISCONFIGURED):
         settings = read_centre(centre)
         token = make_owner_token(settings)
     # Where Flower unpacks apps, and where the ServerApp, its grandchild, finds the runs.
@@ -59,7 +65,7 @@ def superlink(
 
     threading.Thread(target=_admit_sites, args=(settings.folder,), daemon=True).start()
     run_superlink(
-        superlink_arguments(settings),
+        superlink_arguments(settings, ipv6=ipv6),
         gate=Middleware(Gate, owner_token=token),
         serve=partial(serve, limits=Limits(per_address=connections)),
         owner_file=owner_file(settings),

@@ -15,6 +15,7 @@ from server.monitoring.tracked import Series, TrackedSite, TrackedStudy
 _STATUS = {
     "FINISHED": "finished: all rounds were trained",
     "FAILED": "stopped before its last round",
+    "KILLED": "ended by a person before its last round",
     "RUNNING": "at work, or MLflow was away when it ended",
 }
 _COUNTS = ("labelled", "unlabelled", "validation", "test")
@@ -45,6 +46,12 @@ def _key_findings(study: TrackedStudy) -> Section:
         items.append(f"Left out of rounds: {named}.")
     else:
         items.append("No site was left out of a round.")
+    if study.resumed:
+        rounds = "rounds" if len(study.resumed) > 1 else "round"
+        items.append(
+            "Its process at the centre ended early, or was paused, and was started again after "
+            f"{rounds} {', '.join(map(str, study.resumed))}. No complete round is lost by that."
+        )
     trusted = [series[max(series)] for s in study.sites if (series := s.series("trusted_fraction"))]
     if trusted:
         items.append(
@@ -115,6 +122,7 @@ def _sites(study: TrackedStudy) -> Section:
         note=f"The rounds took {sum(study.series('seconds').values()):,.0f} s at the centre, with "
         "waiting. Bytes are those of rounds in which the site's update came.",
         records=records,
+        cards=True,
     )
     reasons = tuple(
         f"Site {site.site}, round {round_number}: {why}."

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,12 @@ from rich.text import Text
 from protocol.escaping import printable, printable_lines
 from server.monitoring.run_folder import RunFolder
 
-Outcome = Literal["finished", "stopped", "failed", "died", "never started"]
+Outcome = Literal["finished", "stopped", "paused", "failed", "died", "never started"]
 
 _POLL_S = 0.5
 # The SuperLink takes some seconds to start a ServerApp, and that some to import its libraries.
 _START_PATIENCE_S = 180.0
-_ENDS: tuple[Outcome, ...] = ("finished", "stopped", "failed")
+_ENDS: tuple[Outcome, ...] = ("finished", "stopped", "paused", "failed")
 
 
 @dataclass(kw_only=True)
@@ -38,8 +39,10 @@ class Progress:
         kind = event["kind"]
         if kind == "online":
             self.states = dict.fromkeys(event["sites"], "online")
-            there = ", ".join(event["sites"]) or "none"
-            return f"sites online: {there} ({len(event['sites'])} of {event['awaited']})"
+            there, awaited = ", ".join(event["sites"]) or "none", event["awaited"]
+            count = len(event["sites"])
+            enough = f"{count} of {awaited}" if count <= awaited else f"{awaited} are enough"
+            return f"sites online: {there} ({enough})"
         if kind == "waits":
             self.states[event["site"]] = event["why"]
             return f"{event['site']}: {event['why']}"
@@ -63,6 +66,8 @@ class Progress:
                     f"{o} {e['dsc']:.2f} ± {e['error']:.2f}" for o, e in sorted(estimates.items())
                 )
             return str(event["line"])
+        if kind == "resumed":
+            return f"started again after round {event['after']}: {event['why']}"
         if kind == "hint":
             return f"look at: {event['line']}"
         return ""
@@ -76,13 +81,21 @@ class Progress:
         return table
 
 
-def follow(folder: RunFolder, console: Console, *, already: int = 0) -> tuple[Outcome, str]:
+def follow(
+    folder: RunFolder,
+    console: Console,
+    *,
+    already: int = 0,
+    kept: Callable[[], bool] = lambda: False,
+) -> tuple[Outcome, str]:
     """Show what happens until the run ends: a live table in a terminal, plain lines elsewhere.
 
     Args:
         folder: The run.
         console: Where to show it.
         already: Events that were there before this start; they are not shown.
+        kept: Whether a service starts the run again when it has ended before its last round; it is
+            followed on then.
 
     Returns:
         How it ended, and why.
@@ -103,16 +116,29 @@ def follow(folder: RunFolder, console: Console, *, already: int = 0) -> tuple[Ou
                     # As text: in an event's words [b] is no style, and no escape is obeyed.
                     console.print(Text(printable(line)), soft_wrap=True)
             last = events[-1] if events else last
-            # The end of an earlier start is no end: others have come after it.
-            if not at_work and last["kind"] in _ENDS:
-                return last["kind"], printable_lines(str(last.get("reason", "")))
-            if not at_work and seen:
-                return "died", "the ServerApp ended without a last event"
-            seen |= at_work or bool(events)
-            if not seen and time.monotonic() > deadline:
-                return "never started", f"no ServerApp within {_START_PATIENCE_S:.0f} s"
+            end = _end(last, at_work=at_work, seen=seen, late=time.monotonic() > deadline)
+            if end and (end[0] == "finished" or not kept()):
+                return end
+            # "resumed" is the service's word, before the ServerApp is there.
+            seen |= at_work or any(event["kind"] != "resumed" for event in events)
             live.update(progress.table())
             time.sleep(_POLL_S)
+
+
+def _end(
+    last: Mapping[str, Any], *, at_work: bool, seen: bool, late: bool
+) -> tuple[Outcome, str] | None:
+    """How the run has ended, and why; None: it has not."""
+    if at_work:
+        return None
+    # The end of an earlier start is no end: others have come after it.
+    if last["kind"] in _ENDS:
+        return last["kind"], printable_lines(str(last.get("reason", "")))
+    if seen:
+        return "died", "the ServerApp ended without a last event"
+    if late:
+        return "never started", f"no ServerApp within {_START_PATIENCE_S:.0f} s"
+    return None
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ def health_table(study: TrackedStudy) -> list[Table]:
             "DSC of the site's update less that of the same round without unlabelled scans, where "
             "the site compares.",
             records=records,
+            cards=True,
         )
     ]
 

@@ -18,6 +18,7 @@ _LONGEST_TAG = 5000  # characters that MLflow takes
 RUN_TAG = "asdnet.run"
 SITE_TAG = "asdnet.site"
 LEFT_OUT_TAG = "left_out.round_"
+RESUMED_TAG = "resumed.after_round_"
 BEST_TAG = "best_round"
 # What is wrong with the best model's scores, a line each.
 HINTS_TAG = "hints"

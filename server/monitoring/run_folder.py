@@ -5,7 +5,7 @@ lock that the kernel releases when its holder dies shows whether a ServerApp is 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,8 @@ from server.rounds.estimates import estimates_of
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
 
+# Of the cases that a site declares.
+PARTS = ("labelled", "unlabelled", "validation", "test")
 # A process that only asks who is at work holds the lock for less.
 _LOOKERS_S = 1.0
 
@@ -183,10 +185,16 @@ class StatementWriter(Watcher):
 
 
 class EventWriter(Watcher):
-    """Writes what happens to the run's events."""
+    """Writes what happens to the run's events.
 
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
+    Args:
+        folder: The run's.
+        tracked: Its id in MLflow; "" while there is none.
+    """
+
+    def __init__(self, folder: RunFolder, tracked: Callable[[], str] = str) -> None:
+        self._folder, self._tracked = folder, tracked
+        self._declared: dict[str, dict[str, Any]] = {}
 
     def sites_online(self, sites: Sequence[str], awaited: int) -> None:
         self._folder.add_event("online", sites=list(sites), awaited=awaited)
@@ -201,6 +209,7 @@ class EventWriter(Watcher):
             rounds=record.protocol.training.rounds,
             sites=list(record.facts),
             line=sites_line(record),
+            cases=self._newly_declared(record),
         )
 
     def sites_called(self, round_number: int, kind: str, sites: Sequence[str]) -> None:
@@ -232,7 +241,29 @@ class EventWriter(Watcher):
                 site: {o: {"dsc": e.dsc, "error": e.error} for o, e in of_organ.items()}
                 for site, of_organ in estimates_of(finished.evaluation or {}).items()
             },
+            mean_validation_dsc=finished.validation_dsc,
+            seconds=finished.seconds,
+            seconds_by_site={site: report.seconds for site, report in finished.reports.items()},
+            losses={
+                site: {n: s.mean for n, s in report.losses.items() if s.mean is not None}
+                for site, report in finished.reports.items()
+            },
+            cases=self._newly_declared(record),
+            mlflow_run=self._tracked(),
         )
+
+    def _newly_declared(self, record: StudyRecord) -> dict[str, dict[str, Any]]:
+        """What sites have declared since the last event that has it."""
+        declared = {
+            site: {
+                **{part: getattr(facts, part) for part in PARTS},
+                "refused": dict(facts.refused),
+            }
+            for site, facts in record.facts.items()
+        }
+        new = {site: d for site, d in declared.items() if self._declared.get(site) != d}
+        self._declared = declared
+        return new
 
     def study_finished(self, record: StudyRecord) -> None:
         for line in hints_of(record):

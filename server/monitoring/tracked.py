@@ -12,6 +12,7 @@ from server.monitoring.metrics import (
     BEST_TAG,
     HINTS_TAG,
     LEFT_OUT_TAG,
+    RESUMED_TAG,
     RUN_TAG,
     SITE_TAG,
     STUDY,
@@ -54,11 +55,12 @@ class TrackedStudy:
     """A study's own numbers and those of its sites.
 
     Attributes:
-        status: MLflow's: RUNNING, FINISHED or FAILED.
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
         started_ms: POSIX time in ms.
         params: Protocol, versions, hashes; nested keys joined by dots.
         best_round: None while the study is at work.
         hints: What was wrong with the best model's scores; () while the study is at work.
+        resumed: After which rounds it was started again.
     """
 
     name: str
@@ -69,6 +71,7 @@ class TrackedStudy:
     metrics: Mapping[str, Series]
     sites: tuple[TrackedSite, ...] = field(default=())
     hints: tuple[str, ...] = ()
+    resumed: tuple[int, ...] = ()
 
     def series(self, name: str) -> Series:
         return self.metrics.get(name, {})
@@ -123,6 +126,7 @@ def read_run(uri: str, name: str) -> TrackedStudy:
             if _site(run) != STUDY
         ),
         hints=tuple(parent.data.tags.get(HINTS_TAG, "").splitlines()),
+        resumed=tuple(sorted(_numbered(parent.data.tags, RESUMED_TAG))),
     )
 
 
@@ -158,14 +162,15 @@ def _tracked_site(run: Any, metrics: Mapping[str, Series]) -> TrackedSite:
         site=_site(run),
         cases={name: int(params[name]) for name in names if name in params},
         metrics=metrics,
-        left_out={
-            int(key.removeprefix(LEFT_OUT_TAG)): value
-            for key, value in run.data.tags.items()
-            if key.startswith(LEFT_OUT_TAG)
-        },
+        left_out=_numbered(run.data.tags, LEFT_OUT_TAG),
         annotated={
             key.removeprefix(ANNOTATED): int(value)
             for key, value in params.items()
             if key.startswith(ANNOTATED)
         },
     )
+
+
+def _numbered(tags: Mapping[str, str], prefix: str) -> dict[int, str]:
+    """Tags of a round each, by its number."""
+    return {int(k.removeprefix(prefix)): v for k, v in tags.items() if k.startswith(prefix)}

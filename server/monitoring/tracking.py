@@ -9,6 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from server.monitoring.metrics import (
     LAST_METRIC,
     LEFT_OUT_TAG,
+    RESUMED_TAG,
     RUN_TAG,
     SITE_TAG,
     STUDY,
@@ -123,6 +125,7 @@ class MlflowWatcher(Watcher):
         self._mark = run_name or uuid4().hex
         self._last_wait_s = last_wait_s
         self._runs: dict[str, str] = {}
+        self._resumed: list[RunTag] = []
         self._study_run = ""
         self._written = 0
         self._reached = True
@@ -141,6 +144,9 @@ class MlflowWatcher(Watcher):
         return len(self._missing(record))
 
     def study_started(self, record: StudyRecord) -> None:
+        if record.rounds:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self._resumed = [RunTag(f"{RESUMED_TAG}{len(record.rounds)}", now)]
         self._attempt(record)
 
     def round_finished(self, record: StudyRecord) -> None:
@@ -157,10 +163,8 @@ class MlflowWatcher(Watcher):
                 time.sleep(max(0.0, self._last_wait_s * attempt / _LAST_ATTEMPTS - gone_s))
             if self._attempt(record, closing=True):
                 return
-        log.warning(
-            "MLflow is still not reached: %d rounds are not sent, and the runs are not closed",
-            self.pending(record),
-        )
+        text = "MLflow is still not reached: %d rounds are not sent, and the runs are not closed"
+        log.warning(text, self.pending(record))
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -180,11 +184,8 @@ class MlflowWatcher(Watcher):
             # Who knows what the server has when it is back: the next attempt asks it.
             self._runs = {}
             if self._reached:
-                log.warning(
-                    "MLflow cannot be reached (%s): rounds from %d on will be sent later",
-                    reason(error),
-                    self._written + 1,
-                )
+                text = "MLflow cannot be reached (%s): rounds from %d on will be sent later"
+                log.warning(text, reason(error), self._written + 1)
             self._reached = False
             return False
         if not self._reached:
@@ -214,7 +215,7 @@ class MlflowWatcher(Watcher):
                 client.update_run(run_id, status="RUNNING")
             # What was written once stays: MLflow refuses another value.
             lacking = [Param(k, v) for k, v in params.items() if k not in run.data.params]
-            client.log_batch(run_id, params=lacking)
+            client.log_batch(run_id, params=lacking, tags=self._resumed if key == STUDY else ())
             return run_id
 
         name = self._run_name or record.protocol.name

@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from protocol.escaping import printable, printable_lines
 from protocol.wire.description import Description, describe
 from protocol.wire.error_words import CRASHED, OTHER, error_word
 from protocol.wire.weights import MessageError
+from server.rounds.pace import Pace
 from server.rounds.roster import Roster
 from server.rounds.watchers import Watcher
 
@@ -43,6 +44,8 @@ class Channel:
         absence_s: How long a node may be offline meanwhile before it is given up.
         audit: Log of what was sent, received and refused; None in a simulation.
         watcher: Notified of the sites that are called, and of each reply.
+        only: The sites that may be called; None: all.
+        patience: See `Pace.patience_s`; 0: replies are waited for to the deadline.
     """
 
     grid: Grid
@@ -51,11 +54,18 @@ class Channel:
     absence_s: float
     audit: AuditLog | None
     watcher: Watcher
+    only: Collection[str] | None = None
+    patience: float = 0.0
 
     @cached_property
     def roster(self) -> Roster:
         """Who is who on this connection."""
-        return Roster(self.grid)
+        return Roster(self.grid, self.only)
+
+    @cached_property
+    def pace(self) -> Pace:
+        """What the sites have taken so far."""
+        return Pace()
 
     def log(
         self, direction: Direction, what: Description | None, node: int, reason: str = ""
@@ -79,6 +89,7 @@ class PendingRequest:
     content: RecordDict
     sent_to: str = ""  # the node's start that it was sent to
     attempts: int = 0
+    sent_at: float = 0.0
     absent_since: float = 0.0
 
 
@@ -101,14 +112,19 @@ class Exchange:
         self._waiting: dict[str, PendingRequest] = {}
         self._absent: list[PendingRequest] = []
         self._failures: dict[str, str] = {}
+        self._accepted = 0
         # Sites that were there, and had not answered by the deadline.
         self.late: set[str] = set()
 
-    def request(self, instructions: Mapping[int, RecordDict]) -> dict[str, str]:
+    def request(
+        self, instructions: Mapping[int, RecordDict], enough: int | None = None
+    ) -> dict[str, str]:
         """Send to every node, and wait for the replies within the time.
 
         Args:
             instructions: Content by node.
+            enough: Once so many have answered, the others are waited for by their pace; None: to
+                the deadline.
 
         Returns:
             Why a site's reply is missing, by site.
@@ -119,8 +135,8 @@ class Exchange:
         started = checked = time.monotonic()
         for node, content in instructions.items():
             self._send(PendingRequest(node=node, content=content))
-        last_reply = time.monotonic()
-        while self._open() and time.monotonic() < started + channel.timeout_s:
+        last_reply, waited_s = time.monotonic(), channel.timeout_s
+        while self._open() and time.monotonic() < started + (waited_s := self._time_s(enough)):
             before, pull_started = self._open(), time.monotonic()
             answered = self._pull()
             for done, site in enumerate(answered, total - before + 1):
@@ -136,7 +152,7 @@ class Exchange:
         self.late = {channel.roster.name_of(request.node) for request in self._waiting.values()}
         for request in [*self._waiting.values(), *self._absent]:
             self._failures[channel.roster.name_of(request.node)] = (
-                f"no answer within {channel.timeout_s:g} s"
+                f"no answer within {waited_s:.6g} s"
             )
         return self._failures
 
@@ -151,6 +167,15 @@ class Exchange:
         self._pull()
         failures, self._failures = self._failures, {}
         return failures
+
+    def _time_s(self, enough: int | None) -> float:
+        """Since the start of the request, for those that have not answered."""
+        channel = self._channel
+        if enough is None or self._accepted < enough:
+            return channel.timeout_s
+        late = [*self._waiting.values(), *self._absent]
+        sites = {channel.roster.name_of(request.node) for request in late}
+        return channel.pace.patience_s(sites, self._kind, channel.patience, channel.timeout_s)
 
     def _open(self) -> int:
         return len(self._waiting) + len(self._absent)
@@ -169,7 +194,7 @@ class Exchange:
         known = channel.roster.online().get(request.node)
         (name,) = channel.grid.push_messages([message])
         request.sent_to = known.since if known else ""
-        request.attempts += 1
+        request.attempts, request.sent_at = request.attempts + 1, time.monotonic()
         self._waiting[name] = request
 
     def _pull(self) -> list[str]:
@@ -219,8 +244,11 @@ class Exchange:
             log.error("round %d: %s: a reply was not read: %s", self._round_number, site, trace)
             return self._refuse(request, what, f"could not be read ({type(error).__name__})")
         channel.log("received", what, request.node)
+        self._accepted += 1
         # Before its first declaration it was named by its key.
-        return channel.roster.name_of(request.node)
+        site = channel.roster.name_of(request.node)
+        channel.pace.note(site, self._kind, time.monotonic() - request.sent_at)
+        return site
 
     def _refuse(self, request: PendingRequest, what: Description | None, reason: str) -> str:
         """Note why a reply does not count; the site's name."""

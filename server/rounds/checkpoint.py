@@ -50,7 +50,9 @@ def save_checkpoint(folder: Path, record: StudyRecord) -> None:
         "attention": json.dumps(record.attention),
         "average": json.dumps(_average_facts(record.average)),
         "best": json.dumps({"round": record.best_round, "dsc": record.best_dsc}),
-        "silence": json.dumps({"missed": record.missed, "silent": record.silent}),
+        "silence": json.dumps(
+            {"missed": record.missed, "silent": record.silent, "again": record.again}
+        ),
     }
     save_tensors(folder / CHECKPOINT_FILE, tensors, texts)
 
@@ -88,6 +90,7 @@ def load_checkpoint(folder: Path) -> StudyRecord | None:
             best_confidence=part(tensors, "best_confidence"),
             missed=silence["missed"],
             silent=silence["silent"],
+            again=silence.get("again", {}),
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: is not a checkpoint of this version: {error}") from None

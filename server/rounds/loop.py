@@ -6,6 +6,7 @@ named; one that comes later joins, one that returns goes on; the study stops, wi
 only when too few sites remain.
 """
 
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
 from protocol.wire.messages import CONFIDENCE, SEGMENTER
 from server.rounds.channel import Channel
+from server.rounds.errors import PausedError
 from server.rounds.membership import Approved, Membership
 from server.rounds.record import StudyRecord
 from server.rounds.round import run_round
@@ -47,6 +49,8 @@ def run_study(
     updates: Path | None = None,
     agreement: SignedManifest | None = None,
     approved: Approved = lambda: None,
+    rests: Callable[[], str] = lambda: "",
+    only: Collection[str] | None = None,
 ) -> StudyRecord:
     """All rounds that the record does not hold yet.
 
@@ -59,8 +63,12 @@ def run_study(
         updates: Folder of a round's updates, emptied now and at the end; None: a temporary one.
         agreement: What the centre has signed, sent with every instruction; None in a simulation.
         approved: How many training cases each site may declare; None: as many as it likes.
+        rests: Asked before each round why it is not to be begun; "": it is.
+        only: The sites that the study may call; None: all.
 
     Raises:
+        PausedError: If it is to rest; the watcher has every complete round, and goes on with a
+            later start.
         QuorumError: If fewer than `min_sites` answer; the watcher has been given what there is.
         RequirementsNotMetError: If a site's data are not what the study requires.
     """
@@ -72,18 +80,24 @@ def run_study(
         absence_s=rules.absence_s,
         audit=audit,
         watcher=watcher,
+        only=only,
+        patience=rules.patience,
     )
     members = Membership(channel, record, agreement, approved)
     with closing(RoundUpdates(updates)) as round_updates:
         members.await_nodes(expected_sites)
         members.collect_facts(expected=expected_sites)
         watcher.study_started(record)
+        why = ""
         try:
             while len(record.rounds) < record.protocol.training.rounds:
+                if why := rests():
+                    raise PausedError(why)
                 if record.rounds:
                     members.collect_facts(wait=False)
                 add_round(record, run_round(members, round_updates, next_plan(record)))
                 watcher.round_finished(record)
         finally:
-            watcher.study_finished(record)
+            if not why:
+                watcher.study_finished(record)
     return record

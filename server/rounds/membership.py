@@ -206,7 +206,7 @@ class Membership:
         """
         rules = self._rules
         deadline = time.monotonic() + rules.join_timeout_s
-        warned = False
+        reported: list[str] | None = None
         while True:
             members = [site for site, facts in self.record.facts.items() if has_work(facts, plan)]
             # Where the plan has work for a few sites only, the quorum is those.
@@ -224,12 +224,14 @@ class Membership:
                     f"round {plan.round}: {len(online)} sites are online, at least {needed} must "
                     f"be, after waiting {rules.join_timeout_s:g} s; {_by_reason(absent)}"
                 )
-            if not warned:
-                warned = True
+            if reported is None:
                 log.warning(
                     "round %d: %d of at least %d sites are online; waiting for at most %.0f s",
                     *(plan.round, len(online), needed, rules.join_timeout_s),
                 )
+            if online != reported:
+                reported = online
+                self.channel.watcher.sites_online(online, needed)
             time.sleep(_POLL_S)
             self.collect_facts(wait=False)
 

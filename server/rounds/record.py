@@ -40,10 +40,11 @@ class StudyRecord:
     """The record of a study; `best_round` is None only while nothing was evaluated.
 
     `attention` is Eq. 2's weight, averaged over the rounds so far.  `missed` counts the deadlines
-    that a site has missed in a row; `silent` are those that are called no more, each with its
-    node's start (`silence.py`).  `average` is S's over the rounds, None where the study wants none.
-    `statements` are the sites' of the last round, `before` the global weights that it began with,
-    by network; without a signed study both are empty.
+    that a site has missed in a row; `silent` are those that are not called, each with its node's
+    start, and `again` after how many rounds each is (`silence.py`).  `average` is S's over the
+    rounds, None where the study wants none.  `statements` are the sites' of the last round,
+    `before` the global weights that it began with, by network; without a signed study both are
+    empty.
     """
 
     run: str
@@ -62,6 +63,7 @@ class StudyRecord:
     best_confidence: Weights | None = None
     missed: dict[str, int] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
+    again: dict[str, int] = field(default_factory=dict)
 
     @property
     def networks(self) -> dict[str, Weights]:
@@ -90,13 +92,24 @@ def better_than(new: Mapping[str, EvaluationReport], best: Mapping[str, Evaluati
     better model: compared are the organs of the sites that both have, and a round that has fewer
     than half of the best's does not replace it.
     """
-    its, mine = _validated(best), _validated(new)
+    its = _validated(best)
     if not its:
         return True
+    gain = mean_gain(_validated(new), its)
+    return gain is not None and gain >= 0
+
+
+def mean_gain(
+    mine: Mapping[tuple[str, str], float], its: Mapping[tuple[str, str], float]
+) -> float | None:
+    """How much higher the mean is than that of other scores, by site and organ, on what both have.
+
+    None where that is less than half of the others'.
+    """
     both = [scored for scored in its if scored in mine]
     if not both or 2 * len(both) < len(its):
-        return False
-    return _mean([mine[scored] for scored in both]) >= _mean([its[scored] for scored in both])
+        return None
+    return _mean([mine[scored] for scored in both]) - _mean([its[scored] for scored in both])
 
 
 def macro_validation_dsc(evaluation: Mapping[str, EvaluationReport]) -> float | None:

@@ -1,5 +1,6 @@
 """Maps nodes to sites, and knows which of them are online."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
@@ -16,10 +17,16 @@ class Presence:
 
 
 class Roster:
-    """Nodes and sites of one study; a node is the same site for as long as the study lasts."""
+    """Nodes and sites of one study; a node is the same site for as long as the study lasts.
 
-    def __init__(self, grid: Grid) -> None:
+    Args:
+        grid: Flower's connection.
+        only: Nodes that are registered as other sites are not seen; None: all are.
+    """
+
+    def __init__(self, grid: Grid, only: Collection[str] | None = None) -> None:
         self._grid = grid
+        self._only = only
         self._site_of: dict[int, str] = {}
 
     def online(self) -> dict[int, Presence]:
@@ -27,6 +34,7 @@ class Roster:
         return {
             node.node_id: Presence(registered_as=node.name, since=node.last_activated_at)
             for node in self._grid.get_nodes()
+            if self._only is None or node.name in self._only
         }
 
     def register(self, node: int, site: str) -> None:

@@ -23,7 +23,7 @@ from server.rounds.acceptance import accept_update, refuse_undeclared
 from server.rounds.aggregation import confidence_weights, segmenter_weights
 from server.rounds.channel import Exchange
 from server.rounds.clipping import clip_factors, shortened
-from server.rounds.membership import Membership, listed
+from server.rounds.membership import Attendance, Membership, listed
 from server.rounds.record import RoundRecord, StudyRecord, macro_validation_dsc
 from server.rounds.schedule import follow_average, keep_if_best
 from server.rounds.statements import RoundStatements, proven
@@ -116,7 +116,7 @@ def _train(
         left_out.clear()
         left_out.update(attendance.absent)
         statements = RoundStatements(members, plan.round)
-        sizes = _collect_updates(members, updates, plan, asked, left_out, statements)
+        sizes = _collect_updates(members, updates, plan, attendance, left_out, statements)
         count = len(updates.accepted)
         if count >= needed:
             break
@@ -134,12 +134,13 @@ def _collect_updates(
     members: Membership,
     updates: RoundUpdates,
     plan: RoundPlan,
-    asked: list[str],
+    attendance: Attendance,
     left_out: dict[str, str],
     statements: RoundStatements,
 ) -> dict[str, int]:
     """Ask these sites to train; what was sent to each of them, bytes."""
     updates.clear()
+    asked = attendance.online
     instructions = _instructions(members, asked, plan=plan)
 
     def accept(reply: Message) -> None:
@@ -147,7 +148,7 @@ def _collect_updates(
         accept_update(members, updates, reply)
 
     training = Exchange(members.channel, plan.round, MessageType.TRAIN, accept)
-    left_out |= training.request(members.addressed(instructions))
+    left_out |= training.request(members.addressed(instructions), attendance.needed)
     members.silence.note(asked, training.late)
     return {site: bytes_sent(content) for site, content in instructions.items()}
 
@@ -210,7 +211,8 @@ def _evaluate(members: Membership, round_number: int) -> Mapping[str, Evaluation
 
     instructions = _instructions(members, asked, scored_round=round_number)
     scoring = Exchange(members.channel, round_number, MessageType.EVALUATE, accept)
-    missing = scoring.request(members.addressed(instructions))
+    # Scores need no quorum; where most sites have sent theirs, the model can be chosen.
+    missing = scoring.request(members.addressed(instructions), (len(asked) + 1) // 2)
     members.silence.note(asked, scoring.late)
     if missing:
         log.warning("round %d: not evaluated: %s", round_number, listed(missing))

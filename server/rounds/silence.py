@@ -1,7 +1,8 @@
-"""Sites that answer no more: one that misses two deadlines in a row is not called until it asks.
+"""Sites that answer no more: one that misses two deadlines in a row is not called for a while.
 
 Else it would hold up every round to its deadline.  A site asks again by being started anew, or by
-coming back after it was offline.
+coming back after it was offline; one that does neither, because nobody watches it, is called again
+after 8 rounds, then 16, 32, and from then on every 64.
 """
 
 import logging
@@ -14,7 +15,10 @@ from server.rounds.watchers import Watcher
 log = logging.getLogger(__name__)
 
 _DEADLINES = 2
+_FIRST_REST, _LONGEST_REST = 8, 64  # rounds
 NOT_CALLED = "not called: it missed two deadlines in a row"
+IS_BACK = "is back, and is called again"
+HAS_RESTED = "has rested, and is called again"
 _SEEN_OFFLINE = ""
 
 
@@ -32,6 +36,8 @@ class Silence:
             if missed[site] >= _DEADLINES:
                 there = self._online().get(site)
                 silent[site] = there.since if there else _SEEN_OFFLINE
+                rest = min(_LONGEST_REST, _FIRST_REST * 2 ** (missed[site] - _DEADLINES))
+                self._record.again[site] = len(self._record.rounds) + 1 + rest
                 log.warning("%s is %s; start it anew", site, NOT_CALLED)
                 self._watcher.site_waits(site, f"{NOT_CALLED}; start it anew")
             if not missed[site]:
@@ -45,11 +51,18 @@ class Silence:
             if site not in online:
                 silent[site] = _SEEN_OFFLINE
             elif online[site].since != since:
-                del silent[site]
                 self._record.missed.pop(site, None)
-                log.info("%s is back, and is called again", site)
-                self._watcher.site_waits(site, "is back, and is called again")
+                self._call(site, IS_BACK)
+            elif self._record.again.get(site, 0) <= len(self._record.rounds):
+                # What it has missed is not forgotten: one more deadline, and it rests longer.
+                self._call(site, HAS_RESTED)
         return set(silent)
+
+    def _call(self, site: str, why: str) -> None:
+        del self._record.silent[site]
+        self._record.again.pop(site, None)
+        log.info("%s %s", site, why)
+        self._watcher.site_waits(site, why)
 
     def _online(self) -> dict[str, Presence]:
         """By site; one that has not declared itself yet, by the name of its key."""

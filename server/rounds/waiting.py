@@ -8,7 +8,7 @@ from server.rounds.watchers import Watcher
 
 # Such a site is asked again, ever less often.
 ASK_AGAIN_S, ASK_AGAIN_AT_MOST_S = 5.0, 30.0
-_WAITS = {
+WAITS = {
     STUDY_NOT_APPROVED: "the study awaits approval at the site",
     NOT_APPROVED: "the code awaits approval at the site",
     OUTSIDE_HOURS: "the site works at other hours",
@@ -40,11 +40,11 @@ class WaitingSites:
             nodes: That have not declared themselves.
             again: Those that wait are not to be asked before, monotonic time, s.
         """
-        waiting = {site for site, why in failures.items() if why in _WAITS}
+        waiting = {site for site, why in failures.items() if why in WAITS}
         for site, why in sorted(failures.items()):
             if self._told.get(site) != why:
                 self._told[site] = why
-                self._watcher.site_waits(site, _WAITS.get(why, why))
+                self._watcher.site_waits(site, WAITS.get(why, why))
         named = {node: self._roster.name_of(node) for node in nodes} if waiting else {}
         self._not_before |= {node: again for node, site in named.items() if site in waiting}
         return waiting

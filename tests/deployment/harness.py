@@ -197,7 +197,7 @@ class Deployment(Processes):
             "add-site",
             site,
             "--public-key",
-            self.home(site) / "state" / "site.key.pub",
+            self.home(site) / "state" / f"{site}.pub",
             "--centre",
             self.centre,
         )
@@ -345,7 +345,7 @@ class Deployment(Processes):
         if kind == "serverapp":
             return [p for p in all_pids() if "flwr-serverapp" in _command(p) and self._ours(p)]
         mark = {"supernode": "client.node.supernode", "worker": "worker_process"}[kind]
-        return [p for p in _children(self.processes[site].pid) if mark in _command(p)]
+        return [p for p in _descendants(self.processes[site].pid) if mark in _command(p)]
 
     def _ours(self, pid: int) -> bool:
         with suppress(OSError):
@@ -429,11 +429,15 @@ def _command(pid: int) -> str:
     return ""
 
 
-def _children(parent: int) -> list[int]:
+def _descendants(parent: int) -> list[int]:
     def of(pid: int) -> int:
         with suppress(OSError, IndexError, ValueError):
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
             return int(stat.rpartition(")")[2].split()[1])
         return 0
 
-    return [pid for pid in all_pids() if of(pid) == parent]
+    parents = {pid: of(pid) for pid in all_pids()}
+    found = {parent}
+    while more := {pid for pid, its in parents.items() if its in found} - found:
+        found |= more
+    return sorted(found - {parent})

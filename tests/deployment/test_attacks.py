@@ -76,10 +76,11 @@ def test_a_removed_site(fed: harness.Deployment) -> None:
     output = fed.server("remove-site", "X", "--centre", fed.centre)
     assert "site X: no longer admitted" in output
     fed.until(lambda: fed.log("X").count("connecting to") > connected, 120, "X is put out")
-    fed.until(lambda: fed.log("X").count("Trying again") >= 2, 120, "X stays out")
+    fed.until(lambda: "site X: removed by the centre" in fed.log("X"), 120, "X stays out")
+    assert "Trying again in 10 min" in fed.log("X")
     again = fed.server(
         "add-site", "X", "--public-key",
-        fed.home("X") / "state/site.key.pub", "--centre", fed.centre, check=False,
+        fed.home("X") / "state/X.pub", "--centre", fed.centre, check=False,
     )  # fmt: skip
     assert "NOT admitted" in again and "--replace" in again
     fed.end("X")

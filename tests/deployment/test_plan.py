@@ -51,7 +51,7 @@ def test_nothing_is_written_where_a_site_refuses_or_is_not_there(
     out = hospitals.folder / "none.yaml"
     given = ("--out", out, "--centre", hospitals.centre, "--wait-minutes", "0.2")
     said = hospitals.server(*ASKED, "--sites", "A,Z", *given, check=False)
-    assert "Z not admitted to this centre; admitted are A, B" in said
+    assert "Z: not admitted to this centre; admitted are A, B" in said
     said = hospitals.server(*ASKED, "--sites", "A,B", *given, check=False)
     assert "no fingerprint of A: StudyNotApproved; B: StudyNotApproved" in said
     assert not out.exists()

@@ -6,14 +6,14 @@ Standard library alone, in the only thread: see `client.node.worker_process`.
 import ctypes
 import os
 import resource
-import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.node.confinement.landlock import TCP_SINCE, restrict
+from client.node.confinement.parent import end_with_parent
 
-_PDEATHSIG, _NO_NEW_PRIVS = 1, 38  # of prctl
+_NO_NEW_PRIVS = 38  # of prctl
 _NEWUSER, _NEWNET = 0x10000000, 0x40000000  # of unshare
 _CAPABILITIES_3 = 0x20080522
 # What a container's root needs to read files of others: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH,
@@ -118,9 +118,7 @@ def confine(walls: Walls) -> Confined:
     )
     _drop_capabilities()
     # Last, for a new user namespace forgets it.
-    _prctl(_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != walls.parent:
-        os._exit(1)
+    end_with_parent(walls.parent)
     return Confined(namespace=namespace, counted=own_user, landlock=landlock)
 
 

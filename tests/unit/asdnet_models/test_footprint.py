@@ -1,6 +1,5 @@
 """Parameters and memory of training, from the networks' form alone."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from asdnet_models.catalogue import NETWORKS
 from asdnet_models.networks import build_confidence, build_segmenter, empty_networks
 from asdnet_models.networks.footprint import footprint
-from client.node.training_rehearsal import rehearse_training
+from client.node.training_rehearsal import Step, rehearse_training
 from protocol.config.presets import preset
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol, merged
@@ -106,9 +105,7 @@ def test_the_estimate_is_near_what_a_step_takes(change: dict[str, object], tmp_p
     site = SiteConfig(
         site="A", data=tmp_path, cache=tmp_path, state=tmp_path, device="cpu", threads=1
     )
-    status, finding, _ = rehearse_training(site, study, "")
-    measured = re.search(r"and ([\d.]+) (MB|GB) of", finding)
-    assert status == "ok"
-    assert measured, finding
-    peak = float(measured[1]) * {"MB": 1e6, "GB": 1e9}[measured[2]]
-    assert 0.9 < footprint(study, 2).step_bytes / peak < 2.0
+    taken = rehearse_training(site, study)
+    assert isinstance(taken, Step), taken
+    assert taken.peak_bytes is not None
+    assert 0.9 < footprint(study, 2).step_bytes / taken.peak_bytes < 2.0

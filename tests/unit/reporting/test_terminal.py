@@ -12,7 +12,13 @@ from rich.table import Table
 from protocol.config.study import ProtocolError
 from reporting.blocks import Facts, Section
 from reporting.render import render_page
-from reporting.terminal import PlainFormatter, make_console, print_errors, user_errors
+from reporting.terminal import (
+    MISCONFIGURED,
+    PlainFormatter,
+    make_console,
+    print_errors,
+    user_errors,
+)
 
 HOSTILE = "Doe\x1b[2J\x1b]0;owned\x07\x9b1m\u202egnp.exe\u2066[red]x[/red]\ud800\x00:AB:"
 SHOWN = r"Doe\x1b[2J\x1b]0;owned\x07\u009b1m\u202egnp.exe\u2066[red]x[/red]\ud800\x00:AB:"
@@ -107,3 +113,14 @@ def test_a_library_s_words_are_no_mistake_of_the_user() -> None:
         raise ValueError("case 014: is odd")
     with pytest.raises(click.exceptions.Exit), user_errors(ProtocolError):
         raise ProtocolError("A.yaml: is odd")
+
+
+def test_a_service_s_own_mistakes_have_a_status_of_their_own() -> None:
+    """A unit is not started again after it; what the system refuses may go well later."""
+    for error, status in ((ProtocolError("A.yaml: is odd"), 78), (OSError(28, "full"), 2)):
+        with (
+            pytest.raises(click.exceptions.Exit) as ended,
+            user_errors(ProtocolError, status=MISCONFIGURED),
+        ):
+            raise error
+        assert ended.value.exit_code == status

@@ -29,6 +29,7 @@ from protocol.wire.weights import raw_weights
 from server.app import serve
 from server.monitoring.follow import read_events
 from server.monitoring.run_folder import RunError, RunFacts, RunFolder
+from server.monitoring.wanted import want
 from server.rounds.checkpoint import CheckpointError, load_checkpoint
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
@@ -42,6 +43,7 @@ class NoTracker(Watcher):
     """Stands for MLflow."""
 
     made: list[tuple[Any, ...]]
+    run_id = ""
 
     def __init__(self, *arguments: Any, run_name: str) -> None:
         self.made.append((*arguments, run_name))
@@ -107,6 +109,44 @@ def test_a_run_that_stops_can_go_on(make_protocol: MakeProtocol, tmp_path: Path)
     assert found is not None
     assert whole is not None
     assert same(found.segmenter, whole.segmenter)
+
+
+def test_a_run_rests_between_two_rounds_and_goes_on(
+    make_protocol: MakeProtocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = make_protocol(training={"rounds": 3})
+    folder = make(tmp_path, protocol)
+    finished: list[int] = []
+    monkeypatch.setattr(
+        NoTracker, "study_finished", lambda self, record: finished.append(len(record.rounds))
+    )
+
+    def pauses(message: Message, content: RecordDict) -> RecordDict:
+        if read_plan(message.content).round == 2:
+            want(folder.path, "paused")
+        return content
+
+    group = sites(protocol)
+    group[0].spoil["train"] = pauses
+    serve(MemoryGrid(group), tmp_path, "one")
+    last = read_events(folder.events)[-1]
+    assert (last["kind"], last["reason"]) == ("paused", "paused by a person")
+    found = load_checkpoint(folder.path)
+    assert found is not None and len(found.rounds) == 2, "its round was completed"
+    assert finished == [], "nothing is closed"
+    serve(MemoryGrid(sites(protocol)), tmp_path, "one")
+    found = load_checkpoint(folder.path)
+    assert found is not None and len(found.rounds) == 2, "it still rests"
+    want(folder.path, "running")
+    serve(MemoryGrid(sites(protocol)), tmp_path, "one")
+    make(tmp_path / "whole", protocol)
+    serve(MemoryGrid(sites(protocol)), tmp_path / "whole", "one")
+    rested, whole = (
+        load_checkpoint(path / "runs" / "one") for path in (tmp_path, tmp_path / "whole")
+    )
+    assert rested is not None and whole is not None
+    assert same(rested.segmenter, whole.segmenter)
+    assert finished == [3, 3]
 
 
 def test_a_run_that_fails_says_so(

@@ -66,10 +66,10 @@ def test_a_key_is_made_where_it_stays(configs: Path, key_file: Path) -> None:
     result = enrol(configs)
     assert result.exit_code == 0, result.output
     assert (mode(key_file), mode(key_file.parent)) == (0o600, 0o700)
-    assert {path.name for path in key_file.parent.iterdir()} == {"site.key", "site.key.pub"}
+    assert {path.name for path in key_file.parent.iterdir()} == {"site.key", "A.pub"}
 
     private = load_ssh_private_key(key_file.read_bytes(), None)
-    line = key_file.with_name("site.key.pub").read_text(encoding="utf-8")
+    line = key_file.with_name("A.pub").read_text(encoding="utf-8")
     public = load_ssh_public_key(line.encode())
     assert isinstance(private, ec.EllipticCurvePrivateKey)
     assert isinstance(private.curve, ec.SECP384R1)
@@ -80,7 +80,7 @@ def test_a_key_is_made_where_it_stays(configs: Path, key_file: Path) -> None:
     assert line.count("\n") == 1
 
     assert "Send ONLY this file to the centre" in result.stdout
-    assert f"     {key_file}.pub\n" in result.stdout
+    assert f"     {key_file.parent / 'A.pub'}\n" in result.stdout
     assert f"     {openssh_fingerprint(public)}\n" in result.stdout
     assert f"     {key_file.parent / 'ca.pem'}\n" in result.stdout
     assert "The centre is at centre.example.org:9092" in result.stdout
@@ -89,7 +89,7 @@ def test_a_key_is_made_where_it_stays(configs: Path, key_file: Path) -> None:
 
 def test_a_key_that_is_there_stays(configs: Path, key_file: Path) -> None:
     first = enrol(configs)
-    public = key_file.with_name("site.key.pub")
+    public = key_file.with_name("A.pub")
     before = (key_file.read_bytes(), public.read_bytes(), key_file.stat().st_mtime_ns)
     public.unlink()
     again = enrol(configs)
@@ -101,7 +101,7 @@ def test_a_key_that_is_there_stays(configs: Path, key_file: Path) -> None:
 
 def test_a_public_line_that_is_not_the_keys_is_mended(configs: Path, key_file: Path) -> None:
     enrol(configs)
-    public = key_file.with_name("site.key.pub")
+    public = key_file.with_name("A.pub")
     true = public.read_bytes()
     public.write_bytes(b"ecdsa-sha2-nistp384 AAAA somebody\n")
     enrol(configs)
@@ -110,7 +110,7 @@ def test_a_public_line_that_is_not_the_keys_is_mended(configs: Path, key_file: P
 
 def test_replace_makes_a_new_key_and_keeps_the_old(configs: Path, key_file: Path) -> None:
     enrol(configs)
-    public = key_file.with_name("site.key.pub")
+    public = key_file.with_name("A.pub")
     old, old_line = key_file.read_bytes(), public.read_bytes()
     result = enrol(configs, "--replace")
     assert result.exit_code == 0
@@ -119,7 +119,7 @@ def test_replace_makes_a_new_key_and_keeps_the_old(configs: Path, key_file: Path
     previous = key_file.with_name("site.key.previous")
     assert previous.read_bytes() == old != key_file.read_bytes()
     assert (mode(previous), mode(key_file)) == (0o600, 0o600)
-    assert key_file.with_name("site.key.pub.previous").read_bytes() == old_line
+    assert key_file.with_name("A.pub.previous").read_bytes() == old_line
     private = load_ssh_private_key(key_file.read_bytes(), None)
     assert isinstance(private, ec.EllipticCurvePrivateKey)
     assert load_ssh_public_key(public.read_bytes()) == private.public_key()
@@ -139,7 +139,7 @@ def test_the_key_is_where_the_config_says(configs: Path, tmp_path: Path) -> None
     write_config(configs, "key: ../shared/a.pem\n")
     result = enrol(configs)
     assert result.exit_code == 0
-    assert {path.name for path in shared.iterdir()} == {"a.pem", "a.pem.pub"}
+    assert {path.name for path in shared.iterdir()} == {"a.pem", "A.pub"}
     assert mode(shared) == 0o755  # a folder of others keeps its mode
     assert not (tmp_path / "state").exists()
     assert "Set `centre: host:port` in A.yaml" in result.stdout
@@ -209,7 +209,7 @@ def test_a_key_of_another_kind_is_neither_used_nor_overwritten(
     assert result.exit_code == 2
     assert "must be an OpenSSH private key on P-384 without a passphrase" in result.stderr
     assert key_file.read_bytes() == b"something"
-    assert not key_file.with_name("site.key.pub").exists()
+    assert not key_file.with_name("A.pub").exists()
 
 
 def test_a_key_open_to_others_is_reported(configs: Path, key_file: Path) -> None:

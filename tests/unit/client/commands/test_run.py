@@ -1,6 +1,7 @@
 """`asdnet-site run`: when a site joins."""
 
 import logging
+import os
 import signal
 import stat
 import threading
@@ -12,8 +13,9 @@ from click.testing import CliRunner, Result
 
 from client.cli import app
 from client.node.checks import Check
-from protocol.config.site import SiteConfig
+from protocol.config.site import SiteConfig, read_site
 from protocol.config.study import StudyProtocol
+from protocol.running import running_now, running_once
 
 NAMES = ("centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock", "private key", "data")
 
@@ -38,14 +40,24 @@ class Command:
         self.checks = checks()
         self.served: list[tuple[SiteConfig, Path, threading.Event]] = []
         self.protocols: list[StudyProtocol | None] = []
+        self.anew: list[bool] = []
         self.handlers: dict[int, Callable[..., object]] = {}
         (folder / "A.yaml").write_text(
             "site: A\ndata: d\ncache: c\nstate: s\ncentre: centre.example.org:9092\n"
         )
 
-    def preflight(self, config: SiteConfig, protocol: StudyProtocol | None) -> list[Check]:
+    def preflight(
+        self,
+        config: SiteConfig,
+        protocol: StudyProtocol | None,
+        *,
+        anew: bool,
+        begin: Callable[[str], None],
+    ) -> list[Check]:
         assert config.site == "A"
+        begin("DNS")
         self.protocols.append(protocol)
+        self.anew.append(anew)
         return self.checks
 
     def __call__(self, *arguments: str, site: str = "A") -> Result:
@@ -59,7 +71,7 @@ class Command:
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     command = Command(tmp_path)
-    monkeypatch.setattr("client.node.preflight.preflight", command.preflight)
+    monkeypatch.setattr("client.node.preflight_process.checked", command.preflight)
     monkeypatch.setattr("client.node.serving.serve", lambda *given: command.served.append(given))
     monkeypatch.setattr("client.commands.run.signal.signal", command.handlers.__setitem__)
     level = logging.getLogger("httpx").level
@@ -69,7 +81,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command
 
 def test_an_unknown_site_is_one_message(command: Command) -> None:
     result = command(site="B")
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     assert result.stderr.count("error:") == 1
     assert str(command.folder / "B.yaml") in result.stderr
     assert "Traceback" not in result.output
@@ -91,7 +103,7 @@ def test_open_folders_are_closed_before_anything_is_done(command: Command, check
 def test_every_mistake_of_the_file_is_told(command: Command) -> None:
     (command.folder / "A.yaml").write_text("site: A\ndata: d\ncentre: http://x:1\ngpu: 1\n")
     result = command()
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     for word in ("cache", "state", "plain HTTP is refused", "gpu: unknown key"):
         assert word in result.stderr
     assert command.served == []
@@ -139,7 +151,6 @@ def test_the_disk_that_one_study_would_need_keeps_no_site_out(command: Command) 
     """A centre could else end a site for good by a study that does not fit."""
     command.checks = [Check(name="cache disk", status="failed", finding="90 GB still needed")]
     assert command().exit_code == 1
-    (command.folder / "s").mkdir()
     (command.folder / "s" / "protocol.json").write_text(StudyProtocol().canonical_json())
     assert command("--check").exit_code == 1
     assert command().exit_code == 0
@@ -178,3 +189,65 @@ def test_the_preflight_goes_by_the_last_study(command: Command) -> None:
     (command.folder / "s" / "protocol.json").write_text(study.canonical_json())
     command("--check")
     assert command.protocols == [study]
+
+
+def test_the_preflight_of_a_study_that_nobody_has_heard_of(command: Command) -> None:
+    given = command.folder / "given.yaml"
+    given.write_text("name: given\nseed: 5\n", encoding="utf-8")
+    (command.folder / "s").mkdir()
+    (command.folder / "s" / "protocol.json").write_text(StudyProtocol(name="x").canonical_json())
+    assert command("--check", "--study", str(given)).exit_code == 0
+    assert [study and (study.name, study.seed) for study in command.protocols] == [("given", 5)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--study", "s.yaml"), "--study: goes with --check"),
+        (("--check", "--study", "no.yaml"), "no.yaml"),
+    ],
+)
+def test_a_study_that_cannot_be_checked(
+    command: Command, arguments: tuple[str, ...], said: str
+) -> None:
+    result = command(*arguments)
+    assert (result.exit_code, result.stderr.count("error:")) == (2, 1)
+    assert said in result.stderr
+    assert command.protocols == command.served == []
+
+
+def test_the_device_is_tried_again_where_that_is_asked(command: Command) -> None:
+    command()
+    command("--check", "--anew")
+    command("--anew")
+    assert command.anew == [False, True, True]
+
+
+def test_a_second_start_ends_at_once(command: Command) -> None:
+    config = read_site(command.folder / "A.yaml")
+    with running_once(config.running_file, "site A"):
+        result = command()
+        assert result.exit_code == 2
+        assert result.stderr.startswith(
+            f"error: site A: already running, process {os.getpid()} (since 20"
+        )
+        assert len(result.stderr.splitlines()) == 1
+        assert command.protocols == command.served == []
+        checked = command("--check")
+        assert checked.exit_code == 0
+        assert f"site A: runs in process {os.getpid()} (since 20" in checked.stderr
+    assert command().exit_code == 0
+    assert "runs in process" not in command("--check").stderr
+
+
+def test_it_counts_as_running_while_it_serves(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "client.node.serving.serve",
+        lambda config, *_: seen.append(running_now(config.running_file)),
+    )
+    assert command().exit_code == 0
+    assert seen[0].startswith(f"process {os.getpid()} ")
+    assert running_now(read_site(command.folder / "A.yaml").running_file) == ""

@@ -621,6 +621,8 @@ NEVER_IN_AN_ANSWER = {
     "client.node.frames.FrameError",
     "client.node.records.RecordsError",
     "client.node.worker.WorkerDied",
+    "client.node.answering.AnsweringDied",
+    "protocol.running.AlreadyRunningError",
     "client.node.guard.refusal.Refusal",
     "client.node.guard.resumption.ResumptionError",
     "client.node.guard.studies.StudyNotApprovedError",

@@ -14,7 +14,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dicom_phantoms as ph
 import pytest
@@ -28,15 +28,19 @@ from rich.console import Console
 
 import asdnet_models.methods.asdnet
 import client.node.connection
-import client.node.preflight
+import client.node.device_check
 import client.node.training_rehearsal
 import client.training.rehearsal
 from asdnet_models.methods import method_named
+from client.data.case import Part
 from client.data.dataset import prepare_site
+from client.datacheck.site import check_site
+from client.datacheck.summary import summarise
 from client.node.checks import Check, Result, print_preflight, run_check
 from client.node.confinement.limits import Confined
 from client.node.preflight import preflight
 from client.node.private_folders import close_folders
+from client.node.training_rehearsal import Step
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol
 from protocol.keys import (
@@ -49,8 +53,8 @@ from protocol.keys import (
 
 ROWS = [
     *("centre", "DNS", "TCP", "TLS chain", "host name", "expiry", "clock"),
-    *("private key", "study key", "state folder", "worker", "cache disk", "device", "data"),
-    "limits",
+    *("private key", "study key", "state folder", "worker", "data", "cache disk", "limits"),
+    "device",
 ]
 # 24 voxels an edge at 2 mm; four cases of the five of `make_site` have labels.
 NEEDED = 24**3 * (5 * 4 + 4 * 1)
@@ -63,7 +67,7 @@ MakeProtocol = Callable[..., StudyProtocol]
 def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds less where the device is not what a test is about."""
     monkeypatch.setattr(
-        client.node.preflight, "rehearse_training", lambda *_: ("ok", "not tried", "")
+        client.node.device_check, "rehearse_training", lambda *_: ("ok", "not tried", "")
     )
     walls = Confined(namespace=True, counted=True, landlock=7)
     monkeypatch.setattr("client.node.worker.try_walls", lambda _: walls)
@@ -99,11 +103,16 @@ def test_a_site_that_is_ready_but_for_the_centre(
     )
     assert step is not None, checks["device"]
     assert float(step[1]) > 0
-    assert checks["data"].finding == "labelled 2, unlabelled 1, validation 1, test 1"
+    assert checks["data"].finding == (
+        "labelled 2, unlabelled 1, validation 1, test 1, by file names; asdnet-site check --site A"
+        " opens these 5 cases and says which are used"
+    )
     # A patient's name is in every file name, and in none of the rows.
     assert not any("patient" in check.finding + check.hint for check in checks.values())
-    # Nothing is written but the state folder itself.
-    assert {path.name for path in config.state.iterdir()} == {"site.key", "centre.pub"}
+    # Nothing is written but what the step has taken.
+    assert {path.name for path in config.state.iterdir()} == {
+        *("site.key", "centre.pub", "device_steps.json"),
+    }
     assert not config.cache.exists()
 
 
@@ -112,11 +121,11 @@ def test_without_a_study_the_paper_is_tried(
 ) -> None:
     tried: list[StudyProtocol] = []
 
-    def device(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
+    def device(config: SiteConfig, study: StudyProtocol) -> Result:
         tried.append(study)
-        return "ok", f"done{note}", ""
+        return "ok", "done", ""
 
-    monkeypatch.setattr(client.node.preflight, "rehearse_training", device)
+    monkeypatch.setattr(client.node.device_check, "rehearse_training", device)
     found = {check.name: check.finding for check in preflight(make_site())}
     assert [study.name for study in tried] == ["paper"]
     for name in ("device", "cache disk"):
@@ -396,9 +405,9 @@ class Child:
     """The child's end of the pipe."""
 
     def __init__(self) -> None:
-        self.result: Result = ("ok", "", "")
+        self.result: Step | Result = ("ok", "", "")
 
-    def send(self, result: Result) -> None:
+    def send(self, result: Step | Result) -> None:
         self.result = result
 
 
@@ -432,11 +441,12 @@ def test_the_trick_of_the_next_tests() -> None:
     ("task", "told", "hint"),
     [
         (InTheChild(signal.raise_signal, signal.SIGKILL), "the system killed", "inform the centre"),
-        (InTheChild(os._exit, 5), "ended with status 5 (note)", "reinstall PyTorch"),
+        (InTheChild(os._exit, 5), "ended with status 5", "reinstall PyTorch"),
     ],
 )
 def test_a_child_that_dies(task: Any, told: str, hint: str, make_protocol: MakeProtocol) -> None:
-    result = client.node.training_rehearsal.rehearse_training(task, make_protocol(), " (note)")
+    result = client.node.training_rehearsal.rehearse_training(task, make_protocol())
+    assert isinstance(result, tuple)
     assert result[0] == "failed"
     assert told in result[1]
     assert hint in result[2]
@@ -448,8 +458,9 @@ def test_a_child_that_takes_too_long(
     monkeypatch.setattr(client.node.training_rehearsal, "STEP_LIMIT_S", 0.1)
     started = time.monotonic()
     task: Any = InTheChild(time.sleep, 60)
-    status, found, _ = client.node.training_rehearsal.rehearse_training(task, make_protocol(), "")
-    assert (status, found) == ("failed", "a training step takes over 0.1 s")
+    result = client.node.training_rehearsal.rehearse_training(task, make_protocol())
+    assert isinstance(result, tuple)
+    assert result[:2] == ("failed", "a training step takes over 0.1 s")
     assert time.monotonic() - started < 30
 
 
@@ -486,29 +497,16 @@ def test_a_step_that_fails(
     assert hint in end.result[2]
 
 
-@pytest.mark.parametrize(
-    ("peak", "status", "told"),
-    [
-        (1100, "ok", "100 bytes of 10.0 kB"),
-        (10_000, "ok", "9.0 kB of 10.0 kB"),
-        (10_001, "warning", "9.0 kB of 10.0 kB"),
-        (None, "ok", "its memory is not known on this system"),
-    ],
-)
-def test_the_memory_of_a_step(
-    make_site: MakeSite,
-    make_protocol: MakeProtocol,
-    monkeypatch: pytest.MonkeyPatch,
-    peak: int | None,
-    status: str,
-    told: str,
+def test_what_a_step_takes_is_measured(
+    make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figures = {"VmRSS": 1000, "VmHWM": peak, "MemAvailable": 10_000}
+    figures = {"VmRSS": 1000, "VmHWM": 1100, "MemAvailable": 10_000}
     monkeypatch.setattr(client.training.rehearsal, "proc_bytes", lambda file, key: figures[key])
     end: Any = Child()
     client.node.training_rehearsal._rehearse(make_site(labelled=1), make_protocol(), end)
-    assert end.result[0] == status
-    assert told in end.result[1]
+    step = end.result
+    assert (step.device, step.peak_bytes, step.available_bytes) == ("cpu", 100, 10_000)
+    assert step.seconds > 0
 
 
 @pytest.mark.parametrize("confidence", [True, False])
@@ -531,7 +529,7 @@ def test_every_term_of_the_loss_is_on(
     client.node.training_rehearsal._rehearse(
         make_site(labelled=1), make_protocol(method=weights), end
     )
-    assert end.result[0] == "ok"
+    assert isinstance(end.result, Step)
     expected = {"dice", "total"} | (
         {"adversarial", "region", "confidence"} if confidence else set()
     )
@@ -559,7 +557,7 @@ def test_the_step_is_one_of_the_studys_method(
     client.node.training_rehearsal._rehearse(
         make_site(labelled=1), make_protocol(method={"name": name}), end
     )
-    assert end.result[0] == "ok"
+    assert isinstance(end.result, Step)
     assert [set(record.losses) for record in records] == [{"dice", "total", term}]
 
 
@@ -592,11 +590,26 @@ def test_the_first_three_mistakes_are_shown(make_site: MakeSite) -> None:
         label.unlink()
     check = row("data", config)
     lines = check.finding.splitlines()
-    assert (lines[0], lines[-1]) == ("5 mistakes:", "and 2 more")
+    assert (lines[0], lines[4]) == ("5 mistakes:", "and 2 more")
     assert [line.split(":")[0] for line in lines[1:4]] == [
         f"case patient-labelled-{number}" for number in range(3)
     ]
-    assert len(lines) == 5
+    assert lines[5:] == ["without them: labelled 0, unlabelled 0, validation 0, test 0"]
+
+
+@pytest.mark.usefixtures("no_step")
+def test_the_counts_are_those_of_the_data_check(
+    make_site: MakeSite, make_protocol: MakeProtocol
+) -> None:
+    config = make_site(labelled=3, unlabelled=2).model_copy(
+        update={"exclude": {"patient-labelled-0": "moved"}}
+    )
+    used = summarise(check_site(config, make_protocol(), workers=1), make_protocol()).used
+    named = ", ".join(f"{part} {used.get(part, 0)}" for part in get_args(Part))
+    assert row("data", config).finding == (
+        f"{named}, excluded by the site's file 1, by file names; asdnet-site check --site A opens"
+        " these 4 cases and says which are used"
+    )
 
 
 @pytest.mark.usefixtures("no_step")
@@ -604,7 +617,7 @@ def test_data_that_may_not_be_read(make_site: MakeSite, monkeypatch: pytest.Monk
     def refuse(*_: object) -> Any:
         raise PermissionError(13, "Permission denied", "/secret/patient-7")
 
-    monkeypatch.setattr(client.node.preflight, "find_cases", refuse)
+    monkeypatch.setattr(client.node.preflight, "survey_folder", refuse)
     check = row("data", make_site(labelled=1))
     assert (check.status, check.finding) == (
         "failed",
@@ -636,7 +649,7 @@ def test_a_check_that_breaks_stops_no_other(
     def broken(*_: object) -> Any:
         raise KeyError("patient-7")
 
-    monkeypatch.setattr(client.node.preflight, "find_cases", broken)
+    monkeypatch.setattr(client.node.preflight, "survey_folder", broken)
     checks = preflight(make_site(labelled=1))
     assert [check.name for check in checks] == ROWS
     data = checks[ROWS.index("data")]
@@ -750,7 +763,7 @@ def test_a_study_that_no_machine_trains_is_not_tried(
     def tried(*_: object) -> Result:
         raise AssertionError("the study was tried")
 
-    monkeypatch.setattr(client.node.preflight, "rehearse_training", tried)
+    monkeypatch.setattr(client.node.device_check, "rehearse_training", tried)
     study = make_protocol(network={"width": 256}, patch_voxels=(1024, 1024, 1024))
     checks = {check.name: check for check in preflight(make_site(), study)}
     for name in ("device", "cache disk"):
@@ -762,12 +775,12 @@ def test_a_study_that_no_machine_trains_is_not_tried(
 def test_a_study_that_is_too_much_for_this_machine_keeps_no_site_from_starting(
     make_site: MakeSite, make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(config: SiteConfig, study: StudyProtocol, note: str) -> Result:
+    def step(config: SiteConfig, study: StudyProtocol) -> Result:
         if study.name == "tiny":
             return "failed", "the system killed a training step", "inform the centre"
         return "ok", "cpu: one training step takes 1 s", ""
 
-    monkeypatch.setattr(client.node.preflight, "rehearse_training", step)
+    monkeypatch.setattr(client.node.device_check, "rehearse_training", step)
     check = row("device", make_site(), make_protocol())
     assert check.status == "warning"
     assert check.finding == (

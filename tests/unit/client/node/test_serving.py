@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import client.node.serving
+from client.node.answering import AnsweringDied
+from protocol.agreement.bundle import BundleError
 from protocol.config.site import SiteConfig
 
 POLL_S, FIRST_S, LONGEST_S, STEADY_S = 0.25, 4.0, 20.0, 100.0
@@ -25,7 +27,8 @@ class World:
         self.pauses: list[float] = []
         self.pauses_until_stop = 10**6
         self.nodes: list[Node] = []
-        self.executors: list[Executor] = []
+        self.executors: list[Answering] = []
+        self.connected = False
         self.stop = Stop(self)
         self.on_poll: Callable[[Callable[[], bool]], None] = lambda ended: None
 
@@ -54,6 +57,10 @@ class Node:
         self.stopped = 0
 
     @property
+    def was_connected(self) -> bool:
+        return self._world.connected
+
+    @property
     def exit_code(self) -> int | None:
         return 1 if self._world.now >= self._ends else None
 
@@ -61,7 +68,7 @@ class Node:
         self.stopped += 1
 
 
-class Executor:
+class Answering:
     def __init__(self, world: World, address: str, secret: bytes) -> None:
         self._world = world
         self.given = address, secret
@@ -88,18 +95,19 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         world.nodes.append(Node(world, len(world.nodes)))
         return world.nodes[-1]
 
-    def executor(given: SiteConfig, address: str, secret: bytes) -> Executor:
+    def answering(given: SiteConfig, address: str, secret: bytes) -> Answering:
         assert given == config
-        world.executors.append(Executor(world, address, secret))
+        world.executors.append(Answering(world, address, secret))
         return world.executors[-1]
 
     monkeypatch.setattr("client.node.serving.SuperNode", node)
-    monkeypatch.setattr("client.node.serving.Executor", executor)
+    monkeypatch.setattr("client.node.serving.Answering", answering)
     monkeypatch.setattr("client.node.serving.time", SimpleNamespace(monotonic=lambda: world.now))
     monkeypatch.setattr("client.node.serving._POLL_S", POLL_S)
-    monkeypatch.setattr("client.node.serving._FIRST_PAUSE_S", FIRST_S)
-    monkeypatch.setattr("client.node.serving._LONGEST_PAUSE_S", LONGEST_S)
-    monkeypatch.setattr("client.node.serving._STEADY_S", STEADY_S)
+    monkeypatch.setattr("client.node.serving.installed_bundle", lambda: None)
+    monkeypatch.setattr("client.node.admission.FIRST_PAUSE_S", FIRST_S)
+    monkeypatch.setattr("client.node.admission.LONGEST_PAUSE_S", LONGEST_S)
+    monkeypatch.setattr("client.node.admission.STEADY_S", STEADY_S)
     return world
 
 
@@ -186,15 +194,68 @@ def test_whatever_ends_it_both_are_closed(world: World) -> None:
     assert (world.nodes[0].stopped, world.executors[0].closed) == (1, 1)
 
 
-def test_an_executor_that_cannot_be_built_leaves_no_supernode(
+def test_answers_that_cannot_be_begun_leave_no_supernode(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.lives = [10**9]
 
     def broken(*_: Any) -> None:
-        raise ValueError("installed version: not a clean checkout")
+        raise ValueError("no such address")
 
-    monkeypatch.setattr("client.node.serving.Executor", broken)
-    with pytest.raises(ValueError, match="not a clean checkout"):
+    monkeypatch.setattr("client.node.serving.Answering", broken)
+    with pytest.raises(ValueError, match="no such address"):
         serve(world)
-    assert world.nodes == [] or world.nodes[0].stopped == 1
+    assert world.nodes[0].stopped == 1
+
+
+def test_an_installed_version_that_cannot_be_answered_for_starts_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise BundleError("installed version: not a clean checkout")
+
+    monkeypatch.setattr("client.node.serving.installed_bundle", broken)
+    with pytest.raises(BundleError, match="not a clean checkout"):
+        serve(world)
+    assert world.nodes == []
+
+
+def test_a_supernode_that_waits_in_vain_for_an_answer_starts_anew(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.lives, world.pauses_until_stop = [10**9], 1
+
+    def poll(_: Callable[[], bool]) -> None:
+        raise AnsweringDied("the process that answers ended with status -9")
+
+    world.on_poll = poll
+    serve(world)
+    assert (world.nodes[0].stopped, world.executors[0].closed) == (1, 1)
+    assert "the process that answers ended with status -9" in caplog.text
+    assert "it waited in vain for an answer. Trying again in 4 s" in caplog.text
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_connection_is_remembered(
+    world: World, connected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(
+        "client.node.admission.Attempts.connected", lambda _: told.append("connected")
+    )
+    world.connected = connected
+    world.lives, world.pauses_until_stop = [10 * POLL_S, 10 * POLL_S], 2
+    serve(world)
+    assert told == ["connected"] * 2 * connected
+
+
+def test_a_long_pause_is_told_in_minutes(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "client.node.admission.Attempts.ended", lambda *_: ("removed by the centre", 600.0)
+    )
+    world.lives, world.pauses_until_stop = [0.0], 1
+    serve(world)
+    assert world.pauses == [600.0]
+    assert "removed by the centre. Trying again in 10 min" in caplog.text

@@ -127,3 +127,12 @@ def test_a_value_of_several_kinds_is_one_mistake() -> None:
     # An organ may be called as a kind is.
     (line,) = told(StudyProtocol, {"organs": {"int": "x"}})
     assert line == "file: organs.int: must be a whole number, not 'x'"
+
+
+def test_a_secret_is_not_quoted() -> None:
+    with pytest.raises(ValidationError) as error:
+        SiteConfig.model_validate({**SITE, "threads": "topsecret", "colour": "topsecret"})
+    for secret in (True, False):
+        lines = explain(error.value, "file", secret=secret)
+        assert ("topsecret" in lines) is not secret
+        assert "threads: must be a whole number" in lines and "colour: unknown key" in lines

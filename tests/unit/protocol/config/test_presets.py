@@ -6,15 +6,15 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "dbf7b9ee10431312e6a11258a14d19a4b0596f373b23b9dc171123027f706ab9",
-    "quick": "b49b33d4246e8de78420ade9fdab53798a93ad50368f8548a9c8685520b61d43",
-    "planned": "93e5af6c63736ad48b4cbadf32c3f188e207ec7e0cfe2e95097a2c3ba354426e",
-    "paper": "242d703d956a4a6af64f46a10a6b0cf49ea6b641e36722f0b48ae69920848999",
+    "smoke": "aaaee6d1e26dba77a126a51ece223c1c441f5484a370c180c91188922dfc50dc",
+    "quick": "f49837c92152fe1bd61ade5e29eb722babee0353e7e77e2d9bce8a08f832536c",
+    "planned": "7428c290816ae2808a260dc1f194808fdc9294caad281e75ff5abad9fc100bbc",
+    "paper": "5ccc7b11d5183a0ba781c8538e6b6cf80a5e7793190f35e21725e32ac7409bce",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "9c3b9821e2870ba77d1e4745942aa1f6a841c6162671750ab048cb1eb8a2e159",
-    "quick": "229a433e4fe76d8e11319b739dbb977cacc99aecac04dd394a99b0ad4f76fc1e",
-    "planned": "a7d8833b6644a94e52146e6ef711812b8b01725550d22503a2896a4b6f268a73",
+    "smoke": "25da3c4b165b893153c302c6fe78dae349eca0cc1f4a52a7f7851d8335bc54dc",
+    "quick": "14231f866aef5d94f38aca673cb1db63588f157126a1f26cc9fa29c40376bc31",
+    "planned": "3f3d2e73135a342e22182e80253e3d722117b17658cd03832cd7bc578a4cd5f8",
     "paper": DIGESTS["paper"],
 }
 

@@ -310,3 +310,21 @@ def test_a_port_that_is_taken(certificate: dict[str, str]) -> None:
             app=Starlette(), limits=QUICK, host="127.0.0.1", port=taken.getsockname()[1],
             log_config=None, **certificate,
         )  # fmt: skip
+
+
+def test_one_socket_for_ipv6_and_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[socket.socket] = []
+
+    def run(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        (listener,) = sockets
+        listener.listen()
+        bound.append(listener)
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as caller:
+                caller.settimeout(5)
+                caller.connect((address, listener.getsockname()[1]))
+        self.started = True
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    serving.serve(app=Starlette(), limits=QUICK, host="::", port=0, log_config=None)
+    assert len(bound) == 1

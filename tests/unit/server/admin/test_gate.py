@@ -19,7 +19,7 @@ from flower_compat.owner import HEADER
 from server.admin.gate import MAX_BODY_BYTES, MAX_OTHER_BYTES, Gate
 
 OUTSIDE = ["203.0.113.5", "10.0.0.7", "192.168.1.2", "2001:db8::1", "fe80::1", "0.0.0.0"]
-LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1"]
+LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"]
 CLOSED = [
     "/v1/control/register-node",
     "/v1/control/start-run",
@@ -129,7 +129,8 @@ def test_the_log_shows_no_control_characters_of_a_stranger(
 
 def test_a_caller_whose_address_is_unknown_is_outside() -> None:
     assert ask("", "POST", "/v1/control/start-run", content=b"x").status_code == 403
-    assert ask("localhost", "POST", "/v1/control/start-run", content=b"x").status_code == 403
+    for host in ("localhost", "::ffff:203.0.113.5", "::ffff:0:127.0.0.1"):
+        assert ask(host, "POST", "/v1/control/start-run", content=b"x").status_code == 403
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "Host"])

@@ -22,14 +22,17 @@ from protocol.agreement.digests import weights_digest
 from protocol.agreement.manifest import Study, StudyFile
 from protocol.config.study import StudyProtocol
 from protocol.keys import make_key, openssh_fingerprint, openssh_line, read_verifying_key
+from protocol.running import running_once
 from server.admin.centre import Centre, create_centre, write_sites
 from server.admin.owner import make_owner_token
 from server.admin.signing import make_signing_files
 from server.admin.site_keys import SiteKey
 from server.cli import app
-from server.commands.run import APP
 from server.monitoring.run_folder import RunFacts, RunFolder
+from server.monitoring.wanted import read_wanted
 from server.rounds.loop import new_record
+from server.service.starting import APP
+from server.service.steering import service_lock
 
 # Small networks, whose first weights are signed.
 STUDY = {"name": "pelvis", "seed": 3, "network": {"width": 1}, "confidence": {"width": 1}}
@@ -96,7 +99,8 @@ def sent_bundle() -> bytes:
 
 @pytest.fixture(autouse=True)
 def one_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flower_compat.bundle.build_bundle", lambda root: sent_bundle())
+    for name in ("flower_compat.bundle", "server.service.starting"):
+        monkeypatch.setattr(f"{name}.build_bundle", lambda root: sent_bundle())
 
 
 @pytest.fixture
@@ -199,12 +203,13 @@ def begin_and_die(folder: RunFolder) -> None:
             0,
             "4 rounds are not in MLflow yet. Send them later with: asdnet-centre run --resume",
         ),
-        (play("stopped", reason="too few"), 3, "stopped: too few\nAll complete rounds are saved"),
+        (play("stopped", reason="too few"), 3, "stopped: too few\nGo on with: asdnet-centre run"),
+        (play("paused", reason="by a person"), 3, "paused: by a person\nGo on with"),
         (play("failed", reason="OSError: full"), 4, "failed: OSError: full"),
         (begin_and_die, 75, "died: the ServerApp ended without a last event"),
         (lambda _: None, 75, "never started: no ServerApp within"),
     ],
-    ids=["finished", "untracked", "stopped", "failed", "died", "never started"],
+    ids=["finished", "untracked", "stopped", "paused", "failed", "died", "never started"],
 )
 def test_the_status_says_how_it_ended(
     centre: Centre,
@@ -219,6 +224,58 @@ def test_the_status_says_how_it_ended(
     assert result.exit_code == status
     assert said in result.stdout
     assert ("asdnet-centre run --resume one" in result.stdout) is (status != 0 or "MLflow" in said)
+
+
+def test_a_run_may_call_some_sites_alone(centre: Centre, control: FakeControl, study: Path) -> None:
+    admit(centre, "ABC")
+    call(centre, "--study", study, "--name", "one", "--only", "C, A,C")
+    assert facts(centre, "one").sites == ("C", "A")
+    assert facts(centre, "one").expected_sites == 2
+    assert sorted(verified(centre, "one").manifest.sites) == ["A", "C"]
+
+
+def test_a_run_that_is_queued_is_signed_and_wanted(
+    centre: Centre, control: FakeControl, study: Path
+) -> None:
+    result = call(centre, "--study", study, "--name", "one", "--queue", "--priority", 3)
+    assert result.exit_code == 0, result.output
+    assert "run one: starts when it has its turn at asdnet-centre serve" in result.stdout
+    assert control.calls == []
+    wanted = read_wanted(centre.runs / "one")
+    assert wanted is not None and (wanted.state, wanted.priority) == ("running", 3)
+    assert verified(centre, "one").manifest.run == "one"
+
+
+def test_the_service_starts_what_it_keeps_and_it_is_followed_through_a_death(
+    centre: Centre, control: FakeControl, study: Path
+) -> None:
+    """Also by --resume: two that start one run would end each other's ServerApp."""
+    folder = RunFolder(centre.runs / "one")
+    looks = iter(
+        [
+            lambda: folder.add_event("online", sites=["A"], awaited=1),
+            lambda: folder.add_event("resumed", after=0, why="it died"),
+            lambda: folder.add_event("failed", reason="OSError: full"),
+            lambda: folder.add_event("finished", unsent=0),
+        ]
+    )
+
+    def at_work(self: RunFolder) -> bool:
+        if read_wanted(folder.path) is not None:
+            next(looks, lambda: None)()
+        return False
+
+    with running_once(service_lock(centre), "it"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "at_work", at_work)
+        result = call(centre, "--study", study, "--name", "one")
+    assert result.exit_code == 0, result.output
+    assert control.calls == []
+    assert result.stdout.splitlines()[1:] == [
+        "run one: starts when it has its turn at asdnet-centre serve",
+        "sites online: A (1 of 1)",
+        "started again after round 0: it died",
+        f"finished: {folder.path}",
+    ]
 
 
 # ---- going on -----------------------------------------------------------------------------------
@@ -276,10 +333,10 @@ def test_a_run_is_stopped(centre: Centre, control: FakeControl, study: Path) -> 
     call(centre, "--study", study, "--name", "one")
     result = call(centre, "--stop", "one")
     assert result.exit_code == 0
-    assert result.stdout == "run one: stopped; go on with: --resume one\n"
+    assert result.stdout == "run one: stopped; go on with: asdnet-centre run --resume one\n"
     assert control.calls[-1] == ("stop", facts(centre, "one").flower_run_id)
     followed = call(centre, "--follow", "one")
-    assert followed.exit_code == 3 and "stopped: by asdnet-centre run --stop" in followed.stdout
+    assert followed.exit_code == 3 and "stopped: by a person" in followed.stdout
     assert "run one: was not running" in call(centre, "--stop", "one").stdout
 
 
@@ -327,6 +384,9 @@ def test_ctrl_c_ends_the_following_alone(
         (["--study", "STUDY", "--name", "x" * 97], "--name: must match"),
         (["--study", "STUDY", "--name", "x\n"], "--name: must match"),
         (["--study", "STUDY", "--sites", "0"], "--sites"),
+        (["--study", "STUDY", "--only", "A,X"], "X: not admitted to this centre"),
+        (["--study", "STUDY", "--only", "A"], "--only: names 1 sites, and the study needs 2"),
+        (["--study", "STUDY", "--prepare", "--queue"], "--prepare, --queue: give one"),
     ],
 )
 def test_what_is_refused_leaves_nothing(
@@ -371,7 +431,9 @@ def test_a_folder_that_is_no_centre(tmp_path: Path, control: FakeControl, study:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("option", [("--name", "two"), ("--sites", 5), ("--mlflow-uri", "x")])
+@pytest.mark.parametrize(
+    "option", [("--name", "two"), ("--sites", 5), ("--only", "A"), ("--mlflow-uri", "x")]
+)
 @pytest.mark.parametrize("what", ["--resume", "--follow", "--stop"])
 def test_options_of_a_new_run_are_for_a_new_run(
     centre: Centre, control: FakeControl, study: Path, option: tuple[object, ...], what: str

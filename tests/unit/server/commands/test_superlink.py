@@ -63,10 +63,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-def launch(folder: Path, admit: Callable[[Path], None]) -> Any:
+def launch(folder: Path, admit: Callable[[Path], None], *options: str) -> Any:
     server.commands.superlink._admit_sites, before = admit, server.commands.superlink._admit_sites
     try:
-        return CliRunner().invoke(app, ["superlink", "--centre", str(folder)])
+        return CliRunner().invoke(app, ["superlink", "--centre", str(folder), *options])
     finally:
         server.commands.superlink._admit_sites = before
 
@@ -101,8 +101,14 @@ def test_the_launcher_starts_flower_behind_the_gate(
     assert call["environment"]["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
 
 
+def test_ipv6_beside_ipv4(centre: Centre, started: list[dict[str, Any]]) -> None:
+    launch(centre.folder, lambda _: None, "--ipv6")
+    arguments = started[0]["arguments"]
+    assert arguments[arguments.index("--host") + 1] == "::"
+
+
 def test_without_a_centre_nothing_is_started(tmp_path: Path, started: list[dict[str, Any]]) -> None:
     result = launch(tmp_path, lambda _: None)
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     assert "is not a centre" in result.stderr
     assert started == []

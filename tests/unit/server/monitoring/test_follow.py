@@ -131,6 +131,12 @@ def test_a_server_app_that_says_nothing_at_all_dies_too(folder: RunFolder) -> No
         assert follow(folder, plain()[0])[0] == "died"
 
 
+def test_more_sites_than_are_awaited_are_not_6_of_5() -> None:
+    online = {"kind": "online", "sites": ["A", "B", "C"], "awaited": 2}
+    assert Progress().apply(online) == "sites online: A, B, C (2 are enough)"
+    assert Progress().apply(online | {"awaited": 3}) == "sites online: A, B, C (3 of 3)"
+
+
 def test_a_run_that_never_starts(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.monitoring.follow._START_PATIENCE_S", 0.05)
     outcome, reason = follow(folder, plain()[0])

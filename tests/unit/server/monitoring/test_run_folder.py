@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from round_records import round_record
 
 from protocol.config.study import StudyProtocol
 from protocol.model_io import load_model
+from protocol.wire.reports import SiteFacts
 from server.monitoring.follow import read_events
 from server.monitoring.run_folder import (
     CheckpointWatcher,
@@ -222,6 +224,46 @@ def test_what_a_study_leaves_in_its_folder(make_protocol: MakeProtocol, tmp_path
     last = events[-1]
     assert last["line"].startswith("round   3/3  sites 2")
     assert last["validation_dsc"]["A"] == pytest.approx({"ball": 0.5, "rod": 0.5})
+    assert last["mean_validation_dsc"] == pytest.approx(0.5)
+    assert last["seconds"] == record.rounds[-1].seconds
+    assert last["seconds_by_site"] == {s: r.seconds for s, r in record.rounds[-1].reports.items()}
+    assert last["losses"].keys() == {"A", "B"}
+    declared = record.facts["A"]
+    assert started["cases"]["A"] == {
+        "labelled": declared.labelled,
+        "unlabelled": declared.unlabelled,
+        "validation": declared.validation,
+        "test": declared.test,
+        "refused": {},
+    }
+    # What has been written once is not written with every round.
+    assert [event["cases"] for event in events if event["kind"] == "round"] == [{}, {}, {}]
+
+
+def test_a_round_says_who_has_joined_and_where_its_numbers_are(
+    make_protocol: MakeProtocol, tmp_path: Path
+) -> None:
+    protocol = make_protocol(training={"rounds": 3})
+    record = new_record(protocol, run=RUN)
+    folder = RunFolder(tmp_path / "one")
+    folder.create(FACTS, protocol)
+    tracked = iter(["", "a1"])
+    writer = EventWriter(folder, lambda: next(tracked))
+    a = SiteFacts(labelled=3, unlabelled=1, validation=0, test=2, refused={"grid": 4})
+    record.facts = {"A": a}
+    writer.study_started(record)
+    record.rounds.append(round_record(protocol, 1))
+    writer.round_finished(record)
+    record.facts = {"A": a, "B": replace(a, labelled=9)}
+    record.rounds.append(round_record(protocol, 2))
+    writer.round_finished(record)
+    started, first, second = read_events(folder.events)
+    assert started["cases"]["A"]["refused"] == {"grid": 4}
+    assert (first["cases"], first["mlflow_run"]) == ({}, "")
+    assert [(s, c["labelled"]) for s, c in second["cases"].items()] == [("B", 9)]
+    assert (second["mlflow_run"], second["mean_validation_dsc"]) == ("a1", 0.7)
+    # No sum is of nothing.
+    assert second["losses"] == {"A": {"dice": 0.25}}
 
 
 def test_what_is_wrong_at_the_end_is_an_event(make_protocol: MakeProtocol, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
 from server.monitoring import metrics, tracking
 from server.monitoring.metrics import site_metrics, study_metrics
+from server.monitoring.tracked import read_run
 from server.monitoring.tracking import MlflowClient, MlflowException, MlflowWatcher
 from server.rounds.record import RoundRecord, StudyRecord
 
@@ -379,6 +380,9 @@ def test_a_resumed_study_continues_its_runs(uri: str, wire: Wire, record: StudyR
     assert runs["C"].data.tags["mlflow.parentRunId"] == first.run_id
     assert runs[""].data.params["cohort"] == "x"
     assert runs[""].info.run_name == "resume"
+    tags = runs[""].data.tags
+    assert [tag for tag in tags if "resumed" in tag] == ["resumed.after_round_1"]
+    assert read_run(uri, "resume").resumed == (1,)
 
 
 def test_a_site_that_joins_later_has_a_run(uri: str, wire: Wire, record: StudyRecord) -> None:

@@ -1,6 +1,6 @@
 """Sites that come late, leave, return, crash or are started anew, by a clock that is told to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -135,6 +135,27 @@ def test_below_the_quorum_a_round_waits_and_goes_on(
     assert all(not item.left_out for item in record.rounds)
     assert [item.seconds > 60 for item in record.rounds] == [False, True, False]
     assert sites[0].rounds == [1, 2, 3]
+
+
+def test_a_round_that_waits_for_sites_says_who_is_there(
+    make_protocol: MakeProtocol, clock: Clock
+) -> None:
+    protocol = make_protocol(training={"rounds": 2}, aggregation={"min_sites": 3})
+    sites = [Site(name, protocol) for name in "ABC"]
+    told: list[tuple[list[str], int]] = []
+
+    class Ear(Witness):
+        def sites_online(self, sites_there: Sequence[str], awaited: int) -> None:
+            told.append((list(sites_there), awaited))
+            if len(told) == 2:  # while the second round waits
+                sites[1].goes("offline")
+            if len(told) == 3:
+                sites[1].goes("online")
+                sites[2].goes("online")
+
+    record = run(MemoryGrid(sites), protocol, Ear(after={1: lambda: sites[2].goes("offline")}))
+    assert trained(record) == ["ABC", "ABC"]
+    assert told[1:] == [(["A", "B"], 3), (["A"], 3)]
 
 
 def test_below_the_quorum_for_too_long_the_study_stops_and_says_who_is_offline(

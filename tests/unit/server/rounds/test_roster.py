@@ -87,3 +87,10 @@ def test_a_site_is_one_node(grid: MemoryGrid) -> None:
         roster.register(C, "A")
     assert roster.node_of("A") == A
     assert C in roster.unregistered()
+
+
+def test_a_study_sees_the_sites_that_it_may_call(grid: MemoryGrid) -> None:
+    roster = Roster(grid, only=("B",))
+    assert set(roster.online()) == {B}
+    assert roster.unregistered() == [B]
+    assert set(Roster(grid, only=()).online()) == set()

@@ -74,6 +74,23 @@ def test_two_deadlines_in_a_row(
     assert f"C is {NOT_CALLED}; start it anew" in caplog.text
 
 
+def test_a_site_that_nobody_starts_anew_is_called_again_after_a_while(
+    make_protocol: MakeProtocol, clock: Clock
+) -> None:
+    protocol = make_protocol(
+        training={"rounds": 40},
+        aggregation={"round_timeout_s": 100, "join_timeout_s": 50},
+        evaluation={"every_rounds": 100},
+    )
+    sites, told = three(protocol), Told()
+    sites[2].spoil["train"] = lambda m, c: None if sites[2].asked["train"] < 4 else c
+    record = run(sites, protocol, told)
+    rests = [NOT_CALLED] * 8 + [LATE] + [NOT_CALLED] * 16
+    assert left_out(record) == [LATE, LATE, *rests] + [""] * 13
+    assert (record.silent, record.missed, record.again) == ({}, {}, {})
+    assert told.told.count(("C", "has rested, and is called again")) == 2
+
+
 def test_one_deadline_and_then_an_answer(protocol: StudyProtocol, clock: Clock) -> None:
     sites = three(protocol)
     # Never two in a row.
