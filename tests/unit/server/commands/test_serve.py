@@ -86,7 +86,7 @@ def test_a_second_service_is_told_of_the_first(centre: Centre) -> None:
 def test_what_a_start_cannot_mend_has_a_status_of_its_own(centre: Centre, tmp_path: Path) -> None:
     nowhere = CliRunner().invoke(app, ["serve", "--centre", str(tmp_path / "nowhere")])
     assert nowhere.exit_code == 78
-    (centre.folder / "alerts.yaml").write_text("chanels: []", encoding="utf-8")
+    (centre.folder / "alerts.yaml").write_text("kanals: []", encoding="utf-8")
     (centre.folder / "alerts.yaml").chmod(0o600)
     wrong = CliRunner().invoke(app, ["serve", "--centre", str(centre.folder)])
-    assert wrong.exit_code == 78 and "chanels: unknown key" in wrong.stderr
+    assert wrong.exit_code == 78 and "kanals: unknown key" in wrong.stderr

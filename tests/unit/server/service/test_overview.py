@@ -282,7 +282,7 @@ def test_no_password_is_shown(busy: Overview) -> None:
         ("sqlite:////srv/centre/mlflow.db", "sqlite:////srv/centre/mlflow.db"),
         ("postgresql://me:secret@db/mlflow", "postgresql://..."),  # pragma: allowlist secret
         (
-            "http://m:secret@host:5000/a/?token=secret",
+            "http://m:secret@host:5000/a/?token=secret",  # pragma: allowlist secret
             "http://host:5000/a",
         ),  # pragma: allowlist secret
     ],
