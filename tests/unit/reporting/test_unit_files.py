@@ -51,6 +51,20 @@ def test_systemd_reads_a_unit_whatever_its_folder_is_called(
     assert verified([tmp_path / "units" / "asdnet-test.service"]) == ""
 
 
+def test_a_percent_is_no_specifier_and_a_dollar_no_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "100%h $HOME"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    text = make(folder, environment={"PLACE": str(folder)}).text()
+    assert values(text, "WorkingDirectory") == [f"{tmp_path}/100%%h $HOME"]
+    assert values(text, "ReadWritePaths") == [f'"{tmp_path}/100%%h $HOME"']
+    assert values(text, "Environment") == [f'"PLACE={tmp_path}/100%%h $HOME"']
+    (command,) = values(text, "ExecStart")
+    assert command.endswith(f' "{tmp_path}/100%%h $$HOME"')
+
+
 @needs_systemd
 @pytest.mark.parametrize(
     ("old", "new"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import socketserver
 import subprocess
 import sys
@@ -116,17 +117,20 @@ def test_why_a_url_fails_is_told_without_it() -> None:
     assert deliver({"url_from": "HOOK"}, environment={}) == "the environment has no variable HOOK"
 
 
-def test_a_url_is_in_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_is_in_no_argument_and_what_is_said_of_it_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     started: list[Any] = []
     plain = subprocess.Popen
 
     def popen(command: Any, **options: Any) -> Any:
         started.append(command)
-        return plain([sys.executable, "-c", ""], **options)
+        return plain([sys.executable, "-c", "import os; os.write(2, os.read(0, 999))"], **options)
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     assert deliver({"url": f"json://{SECRET}"}) == ""
     assert started and SECRET not in str(started)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_command_gets_the_alert_on_its_input(tmp_path: Path) -> None:
@@ -155,9 +159,9 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
     code = (
         "import subprocess, sys, time\n"
         "out = open(sys.argv[1], 'wb', 0)\n"
-        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=out)\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'], stdout=out)\n"
         "out.write(b'begun')\n"
-        "time.sleep(600)\n"
+        "time.sleep(99)\n"
     )
     delivery = Delivery(Channel(command=(sys.executable, "-c", code, str(fifo))), ALERT)
     with fifo.open("rb") as both:
@@ -165,5 +169,6 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
         assert delivery.result() is None
         delivery._deadline = 0.0
         assert delivery.result() == "no end within 30 s"
-        # The end of the file: nobody has it open any more.
+        # At its end: nobody has it open any more.
+        assert select.select([both], [], [], 30.0)[0] == [both]
         assert both.read() == b""
