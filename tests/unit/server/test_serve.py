@@ -43,7 +43,7 @@ class NoTracker(Watcher):
     """Stands for MLflow."""
 
     made: list[tuple[Any, ...]]
-    run_id = ""
+    run_id = "a1"
 
     def __init__(self, *arguments: Any, run_name: str) -> None:
         self.made.append((*arguments, run_name))
@@ -77,6 +77,8 @@ def test_a_run_to_its_end(
     serve(MemoryGrid(sites(protocol)), tmp_path, "one")
     last = read_events(folder.events)[-1]
     assert (last["kind"], last["unsent"]) == ("finished", 7)
+    rounds = [event for event in read_events(folder.events) if event["kind"] == "round"]
+    assert [event["mlflow_run"] for event in rounds] == ["a1", "a1"]
     record = load_checkpoint(folder.path)
     assert record is not None
     assert (record.run, len(record.rounds)) == ("one", 2)

@@ -92,7 +92,7 @@ def test_the_page(uri: str) -> None:
     assert "each organ is drawn" not in page
     assert "<dt>training</dt>" in page and "rounds 2, " in page and "protocol_sha256" in page
     # Three seconds of training, and 5 s of rounds at the centre.
-    assert re.search(r"<td[^>]*>3\.0</td>", page) and "The rounds took 5 s" in page
+    assert '<td data-label="training, s">3.0</td>' in page and "The rounds took 5 s" in page
     assert "http://" not in page and "https://" not in page
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 4
