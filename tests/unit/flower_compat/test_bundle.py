@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+import flwr.cli.utils
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
-import flwr.cli.utils
 from flower_compat.bundle import build_bundle
 
 PROJECT = """
