@@ -23,6 +23,10 @@ app = CommandGroup(
             "List the unlabelled scans, first those to be labelled next.",
         ),
         "units": ("client.commands.units:units", "Write a unit file for systemd."),
+        "health": (
+            "client.commands.health:health",
+            "Say whether the site runs, for health checks.",
+        ),
     },
     private=True,
 )

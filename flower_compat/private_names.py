@@ -4,39 +4,8 @@ Public are `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.simulation`,
 `python -m flower_compat.private_names` prints the list.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrivateName:
-    """One name.
-
-    Attributes:
-        name: Module and attribute.
-        used_by: Our module, in flower_compat.
-        reason: What for, and which public way is missing.
-        parameters: Of a function that is called or changed, all of them in order.
-        attributes: That are used of a class or module.
-    """
-
-    name: str
-    used_by: str
-    reason: str
-    parameters: tuple[str, ...] | None = None
-    attributes: tuple[str, ...] = ()
-
-
-def _functions(
-    module: str, used_by: str, reason: str, **parameters: str
-) -> tuple[PrivateName, ...]:
-    """Functions of one module; the parameters of each in a line."""
-    return tuple(
-        PrivateName(
-            name=f"{module}.{name}", used_by=used_by, reason=reason, parameters=tuple(names.split())
-        )
-        for name, names in parameters.items()
-    )
-
+from flower_compat.private_name import PrivateName
+from flower_compat.private_name import functions as _functions
 
 _CONTROL = "`flwr register` and `flwr run` print for people; there is no API to call them"
 _EXECUTOR = (
@@ -46,14 +15,19 @@ _EXECUTOR = (
 _GATE = "the SuperLink's Control and Runtime APIs ask no caller for a key; no option closes them"
 _INFLATING = "a message takes as much memory as its sender likes; no option bounds it"
 _INTERVALS = "fixed pauses of seconds are most of a short round; no option sets them"
+_LINE = "a site's line belongs to others too; no option leaves them some of it"
 _WORKER = "an instruction goes to the process that answers it as bytes, never as a pickle"
 
 PRIVATE_NAMES = (
-    PrivateName(
-        name="flwr.cli.build.build_fab_from_disk",
-        used_by="bundle",
-        reason="the digest that a site approves is of a bundle in memory; `flwr build` writes one",
-        parameters=("app",),
+    *_functions(
+        "flwr.cli.build",
+        "bundle",
+        "the digest that a site approves is of a bundle in memory; `flwr build` writes one",
+        build_fab_from_disk="app",
+        build_fab_from_files="files",
+    ),
+    *_functions(
+        "flwr.cli.utils", "bundle", "as `flwr build`, of some folders", collect_files="root"
     ),
     *_functions(
         "flwr.common.serde",
@@ -275,6 +249,18 @@ PRIVATE_NAMES = (
         used_by="supernode",
         reason=f"patched: {_INTERVALS}; {_INFLATING}",
         attributes=("pull_objects", "time"),
+    ),
+    PrivateName(
+        name="flwr.supernode.fleet_http_client.FleetHttpClient",
+        used_by="pacing",
+        reason=f"patched: {_LINE}",
+        attributes=("from_server_address",),
+    ),
+    PrivateName(
+        name="flwr.supernode.fleet_http_connection",
+        used_by="supernode",
+        reason=f"patched: {_LINE}",
+        attributes=("FleetHttpClient",),
     ),
     PrivateName(
         name="flwr.supernode.cli.flower_supernode",

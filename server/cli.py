@@ -40,6 +40,10 @@ app = CommandGroup(
             "Show what is alerted, or test that alerts arrive.",
         ),
         "units": ("server.commands.units:units", "Write unit files for systemd."),
+        "health": (
+            "server.commands.health:health",
+            "Say whether SuperLink and service run, for health checks.",
+        ),
     },
     private=True,
 )

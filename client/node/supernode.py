@@ -1,8 +1,8 @@
 """Flower's SuperNode as a child process: it holds the connection, and runs no code of the centre.
 
-`python -m client.node.supernode PARENT_PID INSTRUCTION_BYTES ...` takes flower-supernode's own
-options, pulls no larger instruction, and ends when the parent does, so that no orphan keeps the
-site's identity.
+`python -m client.node.supernode PARENT_PID INSTRUCTION_BYTES BYTES_A_SECOND ...` takes
+flower-supernode's own options, pulls no larger instruction, is no faster (0: as fast as it can), and
+ends when the parent does, so that no orphan keeps the site's identity.
 """
 
 import protocol.telemetry  # isort: skip
@@ -46,6 +46,7 @@ class SuperNode:
             [
                 *(sys.executable, "-u", "-m", "client.node.supernode"),
                 *(str(os.getpid()), str(config.limits.instruction_bytes)),
+                str(config.limits.bytes_a_second or 0),
                 *("--superlink", str(config.centre)),
                 *("--root-certificates", str(config.ca_file)),
                 *("--auth-supernode-private-key", str(config.key_file)),
@@ -105,4 +106,4 @@ if __name__ == "__main__":
     # The terminal's Ctrl-C is for the parent, which ends this process itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(int(sys.argv.pop(1)),), daemon=True).start()
-    run_supernode(array_bytes=int(sys.argv.pop(1)))
+    run_supernode(array_bytes=int(sys.argv.pop(1)), bytes_per_s=int(sys.argv.pop(1)))

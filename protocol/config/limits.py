@@ -2,6 +2,7 @@
 
 import re
 from datetime import time
+from typing import Annotated
 
 from pydantic import (
     Field,
@@ -66,6 +67,11 @@ class SiteLimits(Frozen):
     hours: tuple[str, ...] = Field(
         (),
         description="local times in which this site works, such as 20:00-06:00; []: always",
+    )
+    bytes_a_second: Annotated[int, Field(ge=2**16)] | None = Field(
+        None,
+        description="of the line to the centre, in both directions together, at least 65536; empty:"
+        " all that it gives",
     )
     evaluations_per_round: NonNegativeInt = Field(
         3, description="how often scores leave for a round in which the study has them"

@@ -84,11 +84,15 @@ def assert_as_flowers(folder: Path) -> None:
 def test_an_environment_beside_the_code_is_not_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, entered = project(tmp_path, ROOMS), []
+    folder = project(tmp_path, ROOMS)
+    entered: list[str] = []
     collect = flwr.cli.utils.collect_files
-    monkeypatch.setattr(
-        flwr.cli.utils, "collect_files", lambda root: entered.append(root.name) or collect(root)
-    )
+
+    def noted(root: Path) -> dict[str, Path]:
+        entered.append(root.name)
+        return collect(root)
+
+    monkeypatch.setattr(flwr.cli.utils, "collect_files", noted)
     build_bundle(folder)
     assert entered == ["other", "room"]
 
