@@ -1,8 +1,8 @@
 """`asdnet-site check --site A`: is all our data used, and why was this case dropped?
 
-Every case is read as training would read it.  Names of cases are shown on this screen alone; what
-is written (--html, --json) names them by pseudonyms, and what a centre is told is counts
-(--for-centre) and, for a plan, means (--fingerprint).
+Every case is read as training would read it.  Names of cases are shown in a terminal alone, unless
+asked for; what is written (--html, --json, a file or a pipe) names them by pseudonyms, and what a
+centre is told is counts (--for-centre) and, for a plan, means (--fingerprint).
 """
 
 import json
@@ -66,6 +66,9 @@ def check(
     who: Annotated[
         str | None, typer.Option(metavar="PSEUDONYM", help="Print which case has this pseudonym.")
     ] = None,
+    names: Annotated[
+        bool, typer.Option("--names", help="Print the cases' names outside a terminal too.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Cases read at the same time.")] = min(
         4, os.cpu_count() or 1
     ),
@@ -90,14 +93,16 @@ def check(
             _print_alone(config, agreed, workers, pseudonyms, who)
             return
         quiet = as_json or for_centre
-        with _progress(console, pseudonyms, quiet=quiet) as tell:
+        named = names or console.is_terminal
+        with _progress(console, pseudonyms, quiet=quiet, named=named) as tell:
             look = partial(check_site, config, agreed, progress=tell, begin=tell.begin)
             site_check = look(workers=workers, pictures=page and not quiet, boxes=for_centre)
         summary = summarise(site_check, agreed)
         if quiet:
             _print_json(site_check, summary, agreed, pseudonyms, config, for_centre=for_centre)
         else:
-            _print_summary(console, config, site_check, summary, agreed, which)
+            unnamed = None if named else pseudonyms
+            _print_summary(console, config, site_check, summary, agreed, which, unnamed)
         if page and not quiet:
             path = html or config.state / PAGE
             write_page(path, config.site, which, site_check, summary, agreed, pseudonyms)
@@ -157,10 +162,16 @@ class _Teller:
     """A line for each case, and in a terminal a bar below them."""
 
     def __init__(
-        self, console: "Console", progress: "Progress", pseudonyms: Pseudonyms, *, quiet: bool
+        self,
+        console: "Console",
+        progress: "Progress",
+        pseudonyms: Pseudonyms,
+        *,
+        quiet: bool,
+        named: bool,
     ) -> None:
         self._console, self._progress, self._quiet = console, progress, quiet
-        self._pseudonyms = pseudonyms
+        self._pseudonyms, self._named = pseudonyms, named
         self._task = progress.add_task("reading the cases", total=None)
 
     def begin(self, count: int) -> None:
@@ -175,18 +186,19 @@ class _Teller:
             self._progress.advance(self._task)
         if not self._quiet:
             line = Text(f"{report.status:9}", _STYLES[report.status])
-            self._console.print(
-                line + case_line(report, self._pseudonyms.of(report.name)), soft_wrap=True
-            )
+            said = case_line(report, self._pseudonyms.of(report.name), named=self._named)
+            self._console.print(line + said, soft_wrap=True)
 
 
 @contextmanager
-def _progress(console: "Console", pseudonyms: Pseudonyms, *, quiet: bool) -> Iterator[_Teller]:
+def _progress(
+    console: "Console", pseudonyms: Pseudonyms, *, quiet: bool, named: bool
+) -> Iterator[_Teller]:
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
-        yield _Teller(console, p, pseudonyms, quiet=quiet)
+        yield _Teller(console, p, pseudonyms, quiet=quiet, named=named)
 
 
 def _print_json(
@@ -215,6 +227,7 @@ def _print_summary(
     summary: "Summary",
     agreed: StudyProtocol,
     which: str,
+    unnamed: Pseudonyms | None,
 ) -> None:
     from rich.text import Text
 
@@ -222,7 +235,7 @@ def _print_summary(
 
     console.print()
     console.print(f"site {config.site}, against {which}", soft_wrap=True)
-    for heading, text in summary_lines(site_check, summary, agreed):
+    for heading, text in summary_lines(site_check, summary, agreed, unnamed):
         console.print(Text(f"{heading:21}", "bold") + printable(text), soft_wrap=True)
     broken = _broken(config, agreed)
     for line in broken or ["the study is within all of this site's"]:

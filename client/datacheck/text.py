@@ -21,15 +21,23 @@ _SHOWN = 4
 _PASSED_OVER_SHOWN = 100  # each by its name, since one may be a scan that nobody recognises
 
 
-def case_line(report: CaseReport, pseudonym: str) -> str:
-    """One case for the site's own screen: name, pseudonym, and what was found."""
-    who = f"{report.part or 'folder':11}{report.name or '-'} ({pseudonym}): "
-    if not report.name:
-        who = f"{report.part or 'folder':11}"
+def case_line(report: CaseReport, pseudonym: str, *, named: bool = True) -> str:
+    """One case in a line: who it is, and what was found.
+
+    Args:
+        report: The case.
+        pseudonym: What it is called where names do not belong.
+        named: With its name and what may quote it, for the site's own screen.
+    """
+    who = f"{report.name or '-'} ({pseudonym})" if named else pseudonym
+    where = f"{report.part or 'folder':11}" + (f"{who}: " if report.name else "")
     if report.problem:
-        return printable(f"{who}rule {report.problem.rule}: {report.problem}")
+        said = str(report.problem) if named else report.problem.anonymous
+        return printable(f"{where}rule {report.problem.rule}: {said}")
     parts = [measured(report.measures)] if report.measures else []
-    return printable(who + "; ".join([*parts, *report.notes]))
+    # Why a case is excluded is a person's text, and may say of whom.
+    notes = report.notes if named or report.status == "used" else ["by the site's file"]
+    return printable(where + "; ".join([*parts, *notes]))
 
 
 def measured(measures: Measures) -> str:

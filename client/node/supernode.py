@@ -1,7 +1,7 @@
 """Flower's SuperNode as a child process: it holds the connection, and runs no code of the centre.
 
 `python -m client.node.supernode PARENT_PID INSTRUCTION_BYTES BYTES_A_SECOND ...` takes
-flower-supernode's own options, pulls no larger instruction, is no faster (0: as fast as it can), and
+flower-supernode's own options, pulls no larger instruction, is no faster (0: no bound), and
 ends when the parent does, so that no orphan keeps the site's identity.
 """
 

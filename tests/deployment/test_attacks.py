@@ -200,7 +200,7 @@ def test_a_study_is_not_begun_on_bad_data_and_hears_of_no_patient(fed: harness.D
     (ended,) = [e for e in fed.events("patient") if e["kind"] == "stopped"]
     assert "site B: rule pair (a labelled scan has one label" in ended["reason"]
     assert "site A" not in ended["reason"] and "site C" not in ended["reason"]
-    told = fed.client("check", "B", "--no-page", check=False)
+    told = fed.client("check", "B", "--no-page", "--names", check=False)
     assert "rule pair: case Schmidt_Eva_1962: imagesTr holds its image" in told
     broken.unlink()
     assert "Schmidt" in fed.log("B"), "the hospital itself is told"

@@ -103,7 +103,7 @@ def _check(folder: Path, checked: Checked, contract: Mapping[str, Any]) -> None:
     (folder / "A.yaml").write_text(yaml.safe_dump(site), encoding="utf-8")
     (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     given = ["--site", "A", "--configs", str(folder), "--study", str(folder / "study.yaml")]
-    done = CliRunner().invoke(app, ["check", *given, "--workers", "2", "--no-page"])
+    done = CliRunner().invoke(app, ["check", *given, "--workers", "2", "--no-page", "--names"])
     cases, _, checked.rest = done.stdout.partition("\n\n")
     checked.lines, checked.status = cases.splitlines(), done.exit_code
 

@@ -47,7 +47,7 @@ def run(folder: Path, *options: str) -> tuple[int, str, str]:
         "--study",
         str(folder / "study.yaml"),
     ]
-    found = CliRunner().invoke(app, [*arguments, "--workers", "1", *options])
+    found = CliRunner().invoke(app, [*arguments, "--names", "--workers", "1", *options])
     return found.exit_code, found.stdout, found.stderr
 
 
@@ -73,6 +73,19 @@ def bad_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def told(bad_site: Path) -> tuple[int, str]:
     status, out, _ = run(bad_site, "--no-page")
     return status, out
+
+
+def test_a_pipe_is_told_no_name(bad_site: Path) -> None:
+    with_names = run(bad_site, "--no-page")[1]
+    given = ["--site", "A", "--configs", str(bad_site), "--study", str(bad_site / "study.yaml")]
+    piped = CliRunner().invoke(app, ["check", *given, "--workers", "1", "--no-page"]).stdout
+    assert len(piped.splitlines()) == len(with_names.splitlines())
+    cases = re.findall(r"^(?:used|refused) +\S+ +(\S+) \((case-\w+)\)", with_names, re.MULTILINE)
+    assert len(cases) > 30
+    for name, pseudonym in cases:
+        assert re.search(rf"\b{re.escape(name)}\b", piped) is None, name
+        assert pseudonym in piped
+    assert str(bad_site) not in piped
 
 
 def line_of(out: str, name: str, status: str) -> str:

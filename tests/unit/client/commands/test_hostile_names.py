@@ -43,7 +43,7 @@ def test_a_hostile_name_is_shown_as_what_it_is(
     (tmp_path / "configs" / f"{config.site}.yaml").write_text(yaml.safe_dump(site))
     given = ["check", "--site", config.site, "--configs", str(tmp_path / "configs")]
     page = tmp_path / "check.html"
-    shown = CliRunner().invoke(app, [*given, "--workers", "1", "--html", str(page)])
+    shown = CliRunner().invoke(app, [*given, "--names", "--workers", "1", "--html", str(page)])
     assert shown.exception is None or isinstance(shown.exception, SystemExit), shown.exception
     assert clean(shown.output), shown.output
     assert "\nerror: all cases are fine" not in shown.stdout

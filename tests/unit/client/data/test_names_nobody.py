@@ -63,7 +63,8 @@ def test_cache_states_page_and_json(tmp_path: Path, make_protocol: MakeProtocol)
     weights = [wire_weights(network.state_dict()) for network in (segmenter, confidence)]
     train_round(config, protocol, plan_round(protocol, 1), data, *weights, run="tiny-1")
     options = ["--site", "A", "--configs", str(folder), "--study", str(folder / "study.yaml")]
-    shown = CliRunner().invoke(app, ["check", *options, "--workers", "1"])
+    shown = CliRunner().invoke(app, ["check", *options, "--workers", "1", "--names"])
+    piped = CliRunner().invoke(app, ["check", *options, "--workers", "1", "--no-page"])
     told = CliRunner().invoke(app, ["check", *options, "--workers", "1", "--json"])
     assert (shown.exit_code, told.exit_code) == (1, 1)
     assert json.loads(told.stdout)["summary"]["header_identifiers"]["PatientName"] >= 1
@@ -72,7 +73,8 @@ def test_cache_states_page_and_json(tmp_path: Path, make_protocol: MakeProtocol)
     ]
     kept = [path for path in files if path.suffix != ".yaml"]
     assert {path.suffix for path in kept} >= {".npy", ".json", ".key", ".html"}
-    contents = {path.name: path.read_bytes() for path in kept} | {"json": told.stdout.encode()}
+    printed = {"json": told.stdout.encode(), "a pipe": piped.stdout.encode()}
+    contents = {path.name: path.read_bytes() for path in kept} | printed
     for name, content in contents.items():
         # The page and the JSON name the header's fields, which is the point of it.
         content = content.replace(b"PatientName", b"").replace(b"PatientBirthDate", b"")

@@ -96,7 +96,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_case_that_ends_its_process_is_refused_and_the_others_are_read(folder: Path) -> None:
     study = ("--study", str(folder / "study.yaml"))
-    done = command(folder, "check", *study, "--no-page", "--workers", "1")
+    done = command(folder, "check", *study, "--no-page", "--names", "--workers", "1")
     assert done.returncode == 1, done.stderr
     lines = re.findall(r"^(used|refused) +labelled +(\w+) \(case-.*?\): (.*)$", done.stdout, re.M)
     assert [name for _, name, _ in lines] == sorted([*GOOD, *SAID])
