@@ -10,7 +10,6 @@ import http.client
 import socket
 import ssl
 import time
-import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +18,7 @@ from cryptography import x509
 
 from client.node.certificate_dates import certificate_dates, clock_skew
 from client.node.checks import Result, Skip, joined
+from client.node.line import Proxy, connect, no_way, proxy_to
 from client.node.probes import (
     handshake,
     lookup,
@@ -63,6 +63,7 @@ class _Connection:
         self._port = 0
         self._addresses: list[str] = []
         self._address: str | None = None  # the first that accepts connections
+        self._proxy: Proxy | None = None
         self._ca: x509.Certificate | None = None
         self._der: bytes | None = None  # the centre's certificate, trusted or not
         self._unseen = "no TCP connection"  # why there is none
@@ -84,6 +85,10 @@ class _Connection:
         """The host has addresses."""
         if not self._host:
             raise Skip("no usable centre is named")
+        self._proxy = proxy_to(self._host)
+        if self._proxy is not None:
+            self._addresses = [self._host]
+            return "ok", f"left to the proxy of this machine, {self._proxy}", ""
         try:
             self._addresses = lookup(self._host, self._port, TIME_LIMIT_S)
         except TimeoutError:
@@ -101,12 +106,15 @@ class _Connection:
         errors: list[OSError] = []
         for address in self._addresses:
             try:
-                socket.create_connection((address, self._port), TIME_LIMIT_S).close()
+                connect((address, self._port), TIME_LIMIT_S, self._proxy).close()
             except OSError as error:
                 errors.append(error)
                 continue
             self._address = address
-            return self._proxy() or ("ok", f"{address} accepts connections on {self._port}", "")
+            by = f", by the proxy {self._proxy}" if self._proxy else ""
+            return "ok", f"{address} accepts connections on {self._port}{by}", ""
+        if self._proxy is not None:
+            return no_way(errors[0], self._proxy, self._host, self._port)
         return self._no_connection(errors)
 
     def _no_connection(self, errors: list[OSError]) -> Result:
@@ -121,14 +129,6 @@ class _Connection:
         finding = f"{self._rule} is unreachable: {errors[0].strerror or errors[0]}"
         hint = f"give this machine a route; ONE outgoing TCP rule is enough: {self._rule}"
         return "failed", finding, hint
-
-    def _proxy(self) -> Result | None:
-        """Flower's HTTP client heeds the environment's proxy, and these checks do not."""
-        proxies = urllib.request.getproxies()
-        if not {"https", "all"} & proxies.keys() or urllib.request.proxy_bypass(self._host):
-            return None
-        finding = "can be reached directly, but a proxy in the environment would be used"
-        return "warning", finding, f"export NO_PROXY={self._host} before the site is started"
 
     def chain(self) -> Result:
         """The centre's certificate is signed by the study's CA; names and dates left aside."""
@@ -176,7 +176,7 @@ class _Connection:
 
     def _no_tls(self, error: Exception) -> Result:
         reason = getattr(error, "reason", None) or type(error).__name__
-        if speaks_plain_http((self._address or "", self._port), TIME_LIMIT_S):
+        if speaks_plain_http(self._connect):
             hint = "tell the centre: the SuperLink must be started with its TLS certificate"
             return "failed", "the centre speaks plain HTTP: refused", hint
         if isinstance(error, TimeoutError):
@@ -280,8 +280,11 @@ class _Connection:
             return "warning", "the centre's answer has no usable Date", hint
 
     def _handshake(self, context: ssl.SSLContext) -> ssl.SSLSocket:
+        return handshake(context, self._connect, self._host)
+
+    def _connect(self) -> socket.socket:
         assert self._address is not None
-        return handshake(context, (self._address, self._port), self._host, TIME_LIMIT_S)
+        return connect((self._address, self._port), TIME_LIMIT_S, self._proxy)
 
     def _certificate(self) -> x509.Certificate:
         assert self._der is not None

@@ -6,6 +6,7 @@ import queue
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -35,10 +36,10 @@ def lookup(host: str, port: int, limit_s: float) -> list[str]:
     return answer
 
 
-def speaks_plain_http(address: tuple[str, int], limit_s: float) -> bool:
+def speaks_plain_http(connect: Callable[[], socket.socket]) -> bool:
     """Whether it answers HTTP without TLS."""
     try:
-        with socket.create_connection(address, limit_s) as stream:
+        with connect() as stream:
             stream.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
             return stream.recv(5) == b"HTTP/"
     except OSError:
@@ -64,10 +65,10 @@ def trusting_anyone() -> ssl.SSLContext:
 
 
 def handshake(
-    context: ssl.SSLContext, address: tuple[str, int], host: str, limit_s: float
+    context: ssl.SSLContext, connect: Callable[[], socket.socket], host: str
 ) -> ssl.SSLSocket:
-    """A TLS connection to the address, whose certificate is held against the host's name."""
-    stream = socket.create_connection(address, limit_s)
+    """TLS on a new connection, whose certificate is held against the host's name."""
+    stream = connect()
     try:
         return context.wrap_socket(stream, server_hostname=host)
     except BaseException:

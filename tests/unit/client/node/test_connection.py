@@ -1,5 +1,6 @@
 """The way to the centre, looked at over real TLS servers on loopback."""
 
+import base64
 import errno
 import ipaddress
 import socket
@@ -7,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
@@ -274,14 +275,126 @@ def test_the_second_address_is_tried(place: Place, monkeypatch: pytest.MonkeyPat
     assert "127.0.0.1 accepts" in found["TCP"][1]
 
 
-def test_a_proxy_would_be_used_in_earnest(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = place.serve(good(place))
-    monkeypatch.setenv("https_proxy", "http://proxy.example.org:3128")
-    status, found, remedy = place.rows(address)["TCP"]
-    assert (status, remedy) == ("warning", "export NO_PROXY=127.0.0.1 before the site is started")
-    assert "proxy" in found
+class ProxyServer(ThreadingHTTPServer):
+    """Connects to whom it is asked for, or answers with `status`."""
+
+    daemon_threads = True
+    status = 200
+    wanted: str | None = None  # the value of Proxy-Authorization
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ProxyHandler)
+        self.asked: list[str] = []
+
+
+class ProxyHandler(BaseHTTPRequestHandler):
+    server: ProxyServer
+
+    def do_CONNECT(self) -> None:
+        self.server.asked.append(self.path)
+        if self.headers.get("Proxy-Authorization") != self.server.wanted:
+            self.send_error(407)
+        elif self.server.status != 200:
+            self.send_error(self.server.status)
+        else:
+            host, _, port = self.path.rpartition(":")
+            with socket.create_connection(
+                (host.replace("centre.inside", "127.0.0.1"), port)
+            ) as far:
+                self.send_response_only(200)
+                self.end_headers()
+                back = threading.Thread(target=self.pass_on, args=(far, self.connection))
+                back.start()
+                self.pass_on(self.connection, far)
+                back.join()
+
+    @staticmethod
+    def pass_on(near: socket.socket, far: socket.socket) -> None:
+        with suppress(OSError):
+            while some := near.recv(2**16):
+                far.sendall(some)
+            far.shutdown(socket.SHUT_WR)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy(place: Place, monkeypatch: pytest.MonkeyPatch) -> ProxyServer:
+    """A proxy of this machine's environment."""
+    server = ProxyServer()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    place.stack.callback(server.server_close)
+    place.stack.callback(server.shutdown)
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.server_port}")
+    return server
+
+
+def test_by_a_proxy_everything_is_looked_at(place: Place, proxy: ProxyServer) -> None:
+    own = good(place, names=("centre.inside",))
+    port = place.serve(own).rpartition(":")[2]
+    # A name that only the proxy knows.
+    found = place.rows(f"centre.inside:{port}")
+    assert statuses(found) == ["ok"] * 7, found
+    assert "left to the proxy" in found["DNS"][1]
+    assert f"by the proxy http://127.0.0.1:{proxy.server_port}" in found["TCP"][1]
+    assert set(proxy.asked) == {f"centre.inside:{port}"}
+
+
+def test_no_proxy_goes_past_it(
+    place: Place, proxy: ProxyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert place.rows(address)["TCP"][0] == "ok"
+    assert statuses(place.rows(place.serve(good(place)))) == ["ok"] * 7
+    assert proxy.asked == []
+
+
+def test_a_proxy_that_inspects_is_another_ca(place: Place, proxy: ProxyServer) -> None:
+    inspecting = sign("centre", by=sign("Firewall CA"), names=("127.0.0.1",))
+    status, found, remedy = place.rows(place.serve(inspecting))["TLS chain"]
+    assert status == "failed" and "signed by CN=Firewall CA" in found
+    assert "exempt 127.0.0.1" in remedy and "TLS inspection" in remedy
+
+
+def test_a_proxy_that_asks_who_one_is(
+    place: Place, proxy: ProxyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = place.serve(good(place))
+    proxy.wanted = "Basic " + base64.b64encode(b"anna:a word").decode()
+    found = place.rows(address)
+    assert statuses(found) == ["ok", "ok", "failed", *["skipped"] * 4]
+    assert "asks who you are" in found["TCP"][1]
+    monkeypatch.setenv("https_proxy", f"http://anna:a%20word@127.0.0.1:{proxy.server_port}")
+    found = place.rows(address)
+    assert statuses(found) == ["ok"] * 7, found
+    assert "anna" not in str(found) and "a word" not in str(found) and "%20" not in str(found)
+
+
+@pytest.mark.parametrize("status", [403, 502])
+def test_a_proxy_that_refuses(place: Place, proxy: ProxyServer, status: int) -> None:
+    proxy.status = status
+    found = place.rows("127.0.0.1:9092")
+    assert statuses(found) == ["ok", "ok", "failed", *["skipped"] * 4]
+    assert f"does not connect to 127.0.0.1:9092: the proxy answers {status}" in found["TCP"][1]
+    assert "allow CONNECT to 127.0.0.1:9092" in found["TCP"][2]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "127.0.0.1:1", "http://no.such.host.invalid:3"]
+)
+def test_a_proxy_that_is_not_there(place: Place, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("https_proxy", url)
+    status, found, remedy = place.rows(place.serve(good(place)))["TCP"]
+    assert status == "failed" and "cannot be reached" in found
+    assert "export NO_PROXY=127.0.0.1" in remedy
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 \r\n\r\n", b"x" * 2**15])
+def test_a_proxy_that_is_none(place: Place, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    monkeypatch.setenv("https_proxy", f"http://{answering(place, answer)}")
+    status, found, _ = place.rows("127.0.0.1:9092")["TCP"]
+    assert status == "failed"
+    assert "no answer in HTTP" in found or "cannot be reached" in found
 
 
 def test_a_port_that_accepts_and_says_nothing(
