@@ -101,6 +101,9 @@ def follow(
         How it ended, and why.
     """
     progress = Progress()
+    for event in read_events(folder.events)[:already]:
+        if event["kind"] == "round":  # the last scores are those of an earlier start
+            progress.apply(event)
     deadline = time.monotonic() + _START_PATIENCE_S
     seen = False
     last: dict[str, Any] = {"kind": ""}

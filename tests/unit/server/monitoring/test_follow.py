@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,6 +162,25 @@ def test_what_was_there_before_this_start_is_not_shown(folder: RunFolder) -> Non
         "2 sites (labelled+unlabelled cases): A 2+0, B 2+0; going on after round 1",
         "round 2/4",
     ]
+
+
+def test_a_resumed_run_shows_the_last_scores(folder: RunFolder) -> None:
+    start(folder)
+    folder.add_event("round", round=1, line="round 1/4", validation_dsc={"A": {"ball": 0.5}})
+    folder.add_event("stopped", reason="an earlier one")
+    already = len(read_events(folder.events))
+
+    def work() -> None:
+        start(folder, round=1)
+        time.sleep(1.5)  # some looks
+        folder.add_event("finished")
+
+    out = io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True)
+    with server_app(folder, work):
+        assert follow(folder, console, already=already) == ("finished", "")
+    assert "ball 0.500" in out.getvalue()
+    assert "round 1/4" not in out.getvalue()
 
 
 @pytest.mark.parametrize("end", ["stopped", "failed", "died"])
