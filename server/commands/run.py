@@ -23,6 +23,7 @@ from server.admin.centre import (
     read_sites,
 )
 from server.admin.provisioning import centre_option
+from server.admin.study_file import edited_study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -151,7 +152,9 @@ def run(options: RunOptions) -> None:
         else:
             named = options.resume or options.follow_only or options.stop
             folder = RunFolder(home.runs / named)
-            folder.read()
+            facts, protocol = folder.read()
+            if options.resume:
+                print_notes(console, edited_study(facts.study_file, protocol))
         if options.stop:
             _stop(home, folder, console)
             return
@@ -211,7 +214,13 @@ def _new(centre: Centre, options: RunOptions, console: "Console") -> "RunFolder"
             " (aggregation.min_sites); name more of them, or lower it"
         )
     expected = options.sites or len(sites or read_sites(centre))
-    facts = RunFacts(name=name, mlflow_uri=uri, expected_sites=expected, sites=sites)
+    facts = RunFacts(
+        name=name,
+        mlflow_uri=uri,
+        expected_sites=expected,
+        sites=sites,
+        study_file=options.study and options.study.resolve(),
+    )
     folder.create(facts, protocol)
     print_notes(console, idle_settings(protocol))
     return folder

@@ -46,6 +46,7 @@ class RunFacts(Frozen):
     flower_run_id: int | None = None
     asks: Asks = "training"
     sites: tuple[str, ...] | None = None  # that are asked; null: all admitted ones
+    study_file: Path | None = None  # that the study was read from
 
 
 class RunFolder:

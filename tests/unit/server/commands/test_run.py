@@ -300,6 +300,24 @@ def test_a_run_is_resumed_and_what_was_left_running_is_ended(
     assert after.model_copy(update={"flower_run_id": before.flower_run_id}) == before
 
 
+def test_a_study_file_that_was_edited_since_is_noticed(
+    centre: Centre, control: FakeControl, study: Path
+) -> None:
+    control.plays = play("stopped", reason="too few")
+    call(centre, "--study", study, "--name", "one")
+    assert "edited" not in call(centre, "--resume", "one").stdout
+    edited = STUDY | {"organs": {"vesica": 1}, "seed": 77}
+    study.write_text(yaml.safe_dump(edited), encoding="utf-8")
+    told = call(centre, "--resume", "one").stdout
+    assert f"note: {study}: has been edited since" in told
+    assert "seed: " in told and " is now 77" in told and "organs: " in told
+    assert "goes on with the study that it was made with" in told
+    study.write_text("organs: [", encoding="utf-8")
+    assert "is no study any more" in call(centre, "--resume", "one").stdout
+    study.unlink()
+    assert "edited" not in call(centre, "--resume", "one").stdout
+
+
 def test_a_run_that_is_at_work_is_not_resumed(
     centre: Centre, control: FakeControl, study: Path
 ) -> None:
