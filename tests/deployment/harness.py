@@ -10,7 +10,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,11 @@ PARTS = {
 }
 
 
+# What `asdnet-centre init` takes at most where the two test processes alone are at work.
+INIT_S = 3.0
+# Waits beyond their limits; only a failure makes them last so long.
+PATIENCE = 4.0
+DEADLINES = ("round_timeout_s", "join_timeout_s", "absence_s")
 # Of sites whose updates rest on less than any real one allows.
 TINY_LIMITS = {"min_cases": 1, "min_patches": 1, "min_local_steps": 1}
 
@@ -139,7 +145,12 @@ class Network:
 
 
 class Deployment(Processes):
-    """One centre and its hospitals; every process is started by the command that users give."""
+    """One centre and its hospitals; every process is started by the command that users give.
+
+    How long its first command takes says how busy the machine is: `slow` times as busy as one that
+    does nothing else.  The studies' deadlines are so many times as long, and a wait is given up
+    only where something must have failed.
+    """
 
     def __init__(
         self,
@@ -157,12 +168,14 @@ class Deployment(Processes):
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         self.port = port or 9092 + 10 * worker
         self.centre = folder / "centre"
+        self.slow = 1.0
         self.network = Network(["centre", *sites, *others])
 
     # ---- set-up --------------------------------------------------------------------------------
 
     def provision(self) -> None:
         """Centre, hospitals with data and keys, each hospital admitted."""
+        begun = time.monotonic()
         self.server(
             "init",
             "--host",
@@ -172,9 +185,14 @@ class Deployment(Processes):
             "--centre",
             self.centre,
         )
+        self.slow = max(1.0, (time.monotonic() - begun) / INIT_S)
         for site in self.sites:
             self.make_hospital(site)
             self.admit(site)
+
+    def until(self, true: Callable[[], object], timeout_s: float, what: str) -> None:
+        """See `Processes.until`; the limit is of a machine that does nothing else."""
+        super().until(true, PATIENCE * self.slow * timeout_s, what)
 
     def make_hospital(self, site: str, **facts: Any) -> None:
         home = self.home(site)
@@ -231,7 +249,7 @@ class Deployment(Processes):
     ) -> str:
         done = subprocess.run(
             [*self.network.within(host), sys.executable, str(root / script), *map(str, arguments)],
-            capture_output=True, encoding="utf-8", check=False, timeout=300,
+            capture_output=True, encoding="utf-8", check=False, timeout=300 * PATIENCE * self.slow,
             env=os.environ | self.environment | {"PYTHONPATH": str(root)},
         )  # fmt: skip
         output = done.stdout + done.stderr
@@ -284,7 +302,10 @@ class Deployment(Processes):
         path = self.folder / f"{name}.yaml"
         training = self.study.training
         training = training.model_copy(update={"rounds": rounds or training.rounds})
-        study = self.study.model_copy(update={"training": training})
+        # What one learns of the machine may change; what has been signed does not.
+        limits = {name: self.slow * getattr(self.study.aggregation, name) for name in DEADLINES}
+        aggregation = self.study.aggregation.model_copy(update=limits)
+        study = self.study.model_copy(update={"training": training, "aggregation": aggregation})
         path.write_text(yaml.safe_dump(study.model_dump(mode="json")))
         given = ("run", "--study", path, "--name", name, "--sites", len(self.sites), "--prepare")
         self._call(
@@ -334,7 +355,7 @@ class Deployment(Processes):
         """SIGTERM, and wait; its exit status."""
         process = self.processes[name]
         process.terminate()
-        return process.wait(timeout_s)
+        return process.wait(PATIENCE * self.slow * timeout_s)
 
     def pids(self, kind: str, site: str = "") -> list[int]:
         """Processes of one kind: serverapp, superlink, supernode, worker, launcher."""
@@ -392,7 +413,7 @@ class Deployment(Processes):
 
     def finish(self, run: str, timeout_s: float = 600) -> int:
         """Wait for `asdnet-centre run`; its exit status."""
-        return self.processes[f"study-{run}"].wait(timeout_s)
+        return self.processes[f"study-{run}"].wait(PATIENCE * self.slow * timeout_s)
 
     def carry_on(self, run: str, timeout_s: float = 600) -> int:
         """As a supervisor would: resume what ended with 75; the last exit status."""

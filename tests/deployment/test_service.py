@@ -84,7 +84,7 @@ class Supervised:
 def supervised(folder: Path, sites: str, rounds: int) -> Iterator[Supervised]:
     """A federation at work on a study that everybody has approved and the service has started."""
     study = harness.tiny_study(rounds=rounds, local_steps=4)
-    rules = {"round_timeout_s": 90.0, "join_timeout_s": 60.0, "min_sites": len(sites)}
+    rules = {"round_timeout_s": 300.0, "join_timeout_s": 120.0, "min_sites": len(sites)}
     study = study.model_copy(update={"aggregation": study.aggregation.model_copy(update=rules)})
     with harness.federation(folder, study, sites) as fed, Supervised(fed) as units:
         fed.until(lambda: "keeps the studies" in fed.log("service"), 60, "the service")
