@@ -89,6 +89,14 @@ def print_errors(message: str) -> None:
         click.echo(f"{click.style('error:', fg='red')} {printable(line)}", err=True)
 
 
+def host_and_port(option: str, text: str) -> tuple[str, int]:
+    """The two parts of an option's HOST:PORT, or the end of the command."""
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 2**16):
+        fail(f"{option}: must be HOST:PORT or none, not {text!r:.80}")
+    return host.strip("[]"), int(port)
+
+
 def fail(message: str, status: int = 2) -> NoReturn:
     """End the command."""
     print_errors(message)

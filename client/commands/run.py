@@ -17,7 +17,14 @@ from client.commands.site_file import open_site
 from protocol.config.site import SITE_CONFIGS, SiteConfig
 from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
-from reporting.terminal import MISCONFIGURED, fail, log_to_stderr, make_console, user_errors
+from reporting.terminal import (
+    MISCONFIGURED,
+    fail,
+    host_and_port,
+    log_to_stderr,
+    make_console,
+    user_errors,
+)
 
 # The network may be down when a hospital's machine starts; everything else must be right.
 # Nor does the disk that one study would need keep the site from answering another.
@@ -35,6 +42,10 @@ def run(
     anew: Annotated[
         bool, typer.Option("--anew", help="Try the device again, also where that is remembered.")
     ] = False,
+    metrics: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Where Prometheus finds metrics; none: nowhere."),
+    ] = "none",
 ) -> None:
     """Check this site, then train for the coordinating centre until told to stop.
 
@@ -44,6 +55,7 @@ def run(
     from client.node.private_folders import close_folders
     from protocol.running import AlreadyRunningError, running_now, running_once
 
+    where = None if metrics == "none" else host_and_port("--metrics", metrics)
     if study is not None and not check:
         fail("--study: goes with --check; a site that joins is told its study by the centre")
     console = make_console(stderr=True)
@@ -64,7 +76,7 @@ def run(
         for folder in close_folders(config):
             console.print(f"{folder} was open to other users, and is closed now")
         _preflight(config, None, anew=anew, strict=False)
-        _join(config, path)
+        _join(config, path, where)
 
 
 def _preflight(
@@ -95,12 +107,21 @@ def _preflight(
         raise typer.Exit(1)
 
 
-def _join(config: SiteConfig, path: Path) -> None:
+def _join(config: SiteConfig, path: Path, metrics: tuple[str, int] | None) -> None:
     log_to_stderr()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     from client.node.serving import serve  # late: a check alone needs no Flower
+    from client.node.standing import Standing
 
-    serve(config, path, stop)
+    standing = Standing()
+    if metrics is not None:
+        from client.node.site_metrics import serve_metrics
+
+        try:
+            serve_metrics(config, standing, *metrics)
+        except OSError as error:
+            fail(f"--metrics: {metrics[0]}:{metrics[1]} cannot be listened at ({error.strerror})")
+    serve(config, path, stop, standing)

@@ -16,6 +16,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from client.node.own_process import SPAWN, own_process
+from client.node.standing import Standing
 from flower_compat.polling import pull_objects_soon
 from flower_compat.runtime import RuntimeApi
 from protocol.config.site import SiteConfig
@@ -42,10 +43,14 @@ class Answering:
         config: This site.
         address: host:port of the SuperNode's Runtime API, on loopback.
         secret: What the SuperNode knows its executor by.
+        standing: Kept up to date.
     """
 
-    def __init__(self, config: SiteConfig, address: str, secret: bytes) -> None:
+    def __init__(
+        self, config: SiteConfig, address: str, secret: bytes, standing: Standing | None = None
+    ) -> None:
         self._given = config, address, secret
+        self._standing = standing or Standing()
         self._runtime = RuntimeApi(address, secret, config.limits.instruction_bytes)
 
     def poll(self, stop: Callable[[], bool]) -> None:
@@ -64,12 +69,14 @@ class Answering:
         process = own_process(answer_until_idle, *self._given, token, sender)
         process.start()
         sender.close()
+        self._standing.answering = True
         try:
             with receiver, self._runtime.task(token):  # the SuperNode knows that somebody is at it
                 _await([receiver, process.sentinel], stop)
             ended = _await([process.sentinel], stop)
         finally:
             _end(process)
+            self._standing.answering = False
         if ended and process.exitcode:
             raise AnsweringDied(f"the process that answers ended with status {process.exitcode}")
 

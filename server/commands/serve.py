@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reporting.terminal import MISCONFIGURED, fail, log_to_stderr, user_errors
+from reporting.terminal import MISCONFIGURED, fail, host_and_port, log_to_stderr, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre
 from server.service.alert_settings import AlertsError, AlertSettings, read_alert_settings
 
@@ -64,19 +64,12 @@ def serve(
         with running_once(service_lock(home), "the service of this centre"):
             watch.start()
             if page != "none":
-                host, port = _address(page)
+                host, port = host_and_port("--page", page)
                 shown = serve_page(home, watch, host, port, hosts=page_name or ())
                 log.info("the page: %s", shown.url)
             _keep(home, settings, watch, at_once, stop)
     except (AlreadyRunningError, PageError) as error:
         fail(str(error))
-
-
-def _address(page: str) -> tuple[str, int]:
-    host, colon, port = page.rpartition(":")
-    if not (colon and host and port.isdecimal() and 0 < int(port) < 2**16):
-        fail(f"--page: must be HOST:PORT or none, not {page!r:.80}")
-    return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ class Command:
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     command = Command(tmp_path)
     monkeypatch.setattr("client.node.preflight_process.checked", command.preflight)
-    monkeypatch.setattr("client.node.serving.serve", lambda *given: command.served.append(given))
+    monkeypatch.setattr(
+        "client.node.serving.serve", lambda *given: command.served.append(given[:3])
+    )
     monkeypatch.setattr("client.commands.run.signal.signal", command.handlers.__setitem__)
     level = logging.getLogger("httpx").level
     yield command
@@ -251,3 +253,23 @@ def test_it_counts_as_running_while_it_serves(
     assert command().exit_code == 0
     assert seen[0].startswith(f"process {os.getpid()} ")
     assert running_now(read_site(command.folder / "A.yaml").running_file) == ""
+
+
+def test_metrics_are_served_where_they_are_asked_for(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[tuple[str, int]] = []
+
+    def serve_metrics(config: SiteConfig, standing: object, host: str, port: int) -> None:
+        if port == 9:
+            raise OSError(98, "Address already in use")
+        served.append((host, port))
+
+    monkeypatch.setattr("client.node.site_metrics.serve_metrics", serve_metrics)
+    assert command("--metrics", "[::1]:9096").exit_code == 0
+    assert served == [("::1", 9096)]
+    assert command().exit_code == 0 and len(served) == 1
+    taken = command("--metrics", "127.0.0.1:9")
+    assert taken.exit_code == 2
+    assert "127.0.0.1:9 cannot be listened at (Address already in use)" in taken.stderr
+    assert "must be HOST:PORT" in command("--metrics", "9096").stderr

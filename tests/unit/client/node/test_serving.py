@@ -11,6 +11,7 @@ import pytest
 
 import client.node.serving
 from client.node.answering import AnsweringDied
+from client.node.standing import Standing
 from protocol.agreement.bundle import BundleError
 from protocol.config.site import SiteConfig
 
@@ -95,7 +96,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         world.nodes.append(Node(world, len(world.nodes)))
         return world.nodes[-1]
 
-    def answering(given: SiteConfig, address: str, secret: bytes) -> Answering:
+    def answering(given: SiteConfig, address: str, secret: bytes, standing: Standing) -> Answering:
         assert given == config
         world.executors.append(Answering(world, address, secret))
         return world.executors[-1]
