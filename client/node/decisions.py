@@ -131,10 +131,10 @@ class DecisionStore(Generic[Item]):
             )
         return item, content
 
-    def approve(self, digest: str, content: bytes) -> None:
-        """Keep this content as approved, with a line in the log that has the person."""
+    def approve(self, digest: str, content: bytes, by: str = "") -> None:
+        """Keep this content as approved, with a line in the log that has the person, or `by`."""
         # In the log first, so that nothing is ever approved without a line.
-        self._record(digest, "approved")
+        self._record(digest, "approved", by)
         # Written from what was digested: the file may have changed since.
         self._put(self.path("approved", digest), content)
         self.path("waiting", digest).unlink(missing_ok=True)
@@ -206,9 +206,9 @@ class DecisionStore(Generic[Item]):
             folder.mkdir(parents=True, mode=PRIVATE_FOLDER, exist_ok=True)
         write_bytes(path, content, PRIVATE_FILE)
 
-    def _record(self, digest: str, action: Literal["approved", "revoked"]) -> None:
+    def _record(self, digest: str, action: Literal["approved", "revoked"], by: str = "") -> None:
         self.folder.mkdir(parents=True, mode=PRIVATE_FOLDER, exist_ok=True)
-        line = Decision(time=datetime.now(UTC), digest=digest, action=action, user=person())
+        line = Decision(time=datetime.now(UTC), digest=digest, action=action, user=by or person())
         append_line(self.folder / _DECISIONS, line.model_dump_json())
 
     def _decisions(self) -> list[Decision]:

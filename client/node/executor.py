@@ -59,7 +59,7 @@ class Executor:
         self._runtime = RuntimeApi(address, secret, config.limits.instruction_bytes)
         self._audit = AuditLog(config.audit_file)
         self._installed = installed_bundle().digest
-        self._guard = Guard(config)
+        self._guard = Guard(config, self._installed)
         self._worker = Worker(config)
 
     def poll(self, stop: Stop, token: str = "") -> bool:

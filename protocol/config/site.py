@@ -100,6 +100,11 @@ class SiteConfig(Frozen):
     approved_studies: tuple[Sha256, ...] = Field(
         (), description="digests of manifests of studies that may run here, unasked"
     )
+    code_updates: Literal["ask", "follow"] = Field(
+        "ask",
+        description="follow: a later revision of an approved study that differs in its code alone"
+        " is approved by itself, where that code is installed or approved here",
+    )
     limits: SiteLimits = Field(
         SiteLimits(), description="what a study gets at most, and what an update rests on at least"
     )

@@ -50,10 +50,15 @@ log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Compares instructions with what this site has agreed to; remembers what it answered."""
+    """Compares instructions with what this site has agreed to; remembers what it answered.
 
-    def __init__(self, config: SiteConfig) -> None:
-        self._config = config
+    Args:
+        config: This site.
+        installed: Digest of the code that is installed here.
+    """
+
+    def __init__(self, config: SiteConfig, installed: str = "") -> None:
+        self._config, self._installed = config, installed
         self._shapes: tuple[str, dict[str, Shapes]] = ("", {})
 
     def recognise(self, message: Message) -> Study:
@@ -78,7 +83,7 @@ class Guard:
             Refusal: If nobody has.
         """
         try:
-            check_study(self._config, study)
+            check_study(self._config, study, self._installed)
         except StudyNotApprovedError as error:
             raise Refusal(STUDY_NOT_APPROVED, str(error)) from None
 

@@ -6,11 +6,13 @@ manifest: one run, one protocol, one code, one roster.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
+from client.node.approval import may_run
 from client.node.decisions import ApprovalError, DecisionStore, Kept
 from protocol.agreement.manifest import ManifestError, Study, StudyFile
 from protocol.config.site import SiteConfig
@@ -21,6 +23,11 @@ from protocol.keys import (
     read_private_key,
     read_verifying_key,
 )
+
+log = logging.getLogger(__name__)
+
+# In the place of a person's name, among the decisions.
+BY_UPDATE = "code_updates: follow"
 
 
 class StudyNotApprovedError(ApprovalError):
@@ -73,21 +80,53 @@ def verified_study(config: SiteConfig, file: StudyFile) -> Study:
     return study
 
 
-def check_study(config: SiteConfig, study: Study) -> None:
+def check_study(config: SiteConfig, study: Study, installed: str = "") -> None:
     """Whether somebody here has approved it, a person or the site's file.
 
     Args:
         config: The site.
         study: Of `verified_study`, and within the site's limits.
+        installed: Digest of the code that is installed here.
 
     Raises:
         StudyNotApprovedError: Nobody has; it is kept in waiting/, for a person to look at.
     """
     store = _store(config)
-    if not store.may_run(study.digest):
+    if not store.may_run(study.digest) and not _is_update(config, study, installed):
         store.keep(study.digest, _content(study))
         raise StudyNotApprovedError(study, config.site)
     store.path("waiting", study.digest).unlink(missing_ok=True)
+
+
+def _is_update(config: SiteConfig, study: Study, installed: str) -> bool:
+    """Approve a revision that brings nothing new but code that may run here, if the site wants so.
+
+    Whatever else the manifest binds (protocol, first weights, rounds, sites and keys) must be as
+    approved.
+    """
+    code = study.manifest.code
+    if config.code_updates != "follow" or not (code == installed or may_run(config, code)):
+        return False
+    of_run = [k.item for k in approved(config) if k.item.manifest.run == study.manifest.run]
+    if not of_run:
+        return False
+    before, now = of_run[-1].manifest, study.manifest
+    new = {"code": now.code, "revision": now.revision, "issued": now.issued}
+    later = now.revision > before.revision and now.issued > before.issued
+    if not later or before.model_copy(update=new) != now:
+        return False
+    store = _store(config)
+    store.approve(study.digest, _content(study), by=BY_UPDATE)
+    for other in of_run:
+        store.revoke(other.digest)
+    log.info(
+        "run %s: revision %d differs in its code alone, and that runs here: approved, as"
+        " code_updates of %s.yaml has it",
+        now.run,
+        now.revision,
+        config.site,
+    )
+    return True
 
 
 def waiting(config: SiteConfig) -> list[Kept[Study]]:

@@ -21,7 +21,7 @@ from client.node.guard.studies import (
     verified_study,
     waiting,
 )
-from protocol.agreement.manifest import ManifestError, Study, StudyFile
+from protocol.agreement.manifest import InitialWeights, ManifestError, Study, StudyFile
 from protocol.config.site import SiteConfig
 from protocol.config.study import StudyProtocol, merged
 from protocol.keys import make_key, make_signing_key, openssh_private
@@ -302,3 +302,66 @@ def test_a_file_that_is_no_study_says_so(config: SiteConfig) -> None:
         read_study(config, b"PK")
     with pytest.raises(ManifestError, match="is not the file of a signed study"):
         read_study(config, json.dumps({"manifest": "{}", "signature": ""}).encode())
+
+
+# ---- updates of the code ------------------------------------------------------------------------
+
+NEW = {"code": "d" * 64, "revision": 2, "issued": ISSUED + timedelta(hours=1)}
+
+
+def following(config: SiteConfig, *bundles: str) -> SiteConfig:
+    return config.model_copy(update={"code_updates": "follow", "approved_bundles": bundles})
+
+
+def test_a_revision_of_known_code_needs_no_approval_of_its_own(
+    centre: SigningCentre, config: SiteConfig
+) -> None:
+    first = verified_study(config, centre.study(PROTOCOL))
+    approve(config, first)
+    second = verified_study(config, centre.study(PROTOCOL, **NEW))
+    for wary in (config, following(config), config.model_copy(update={"approved_bundles": ()})):
+        with pytest.raises(StudyNotApprovedError):
+            check_study(wary, second, installed="e" * 64)
+    check_study(following(config, NEW["code"]), second)
+    assert [kept.item.digest for kept in approved(config)] == [second.digest]
+    assert waiting(config) == []
+    lines = (config.studies / "approvals.jsonl").read_text(encoding="utf-8").splitlines()
+    users = [Decision.model_validate_json(line).user for line in lines]
+    assert users[1] == "code_updates: follow" != users[0]
+    # The first one is not approved any more, and a later one may be of what is installed.
+    with pytest.raises(StudyNotApprovedError):
+        check_study(following(config, "c" * 64), first)
+    third = NEW | {"code": "f" * 64, "revision": 3, "issued": ISSUED + timedelta(hours=2)}
+    check_study(
+        following(config), verified_study(config, centre.study(PROTOCOL, **third)), "f" * 64
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"run": "tiny-2"},
+        {"revision": 1},
+        {"issued": ISSUED},
+        {"weights": InitialWeights(segmenter="9" * 64, confidence="b" * 64)},
+        {"asks": "fingerprint"},
+        {"sites": {}},  # another roster; see below
+    ],
+)
+def test_whatever_else_is_new_is_asked_for(
+    centre: SigningCentre, config: SiteConfig, other: dict[str, Any]
+) -> None:
+    approve(config, verified_study(config, centre.study(PROTOCOL)))
+    if "sites" in other:
+        other = {"sites": {"A": centre.line("A")}}
+    study = verified_study(config, centre.study(PROTOCOL, **(NEW | other)))
+    with pytest.raises(StudyNotApprovedError):
+        check_study(following(config, NEW["code"]), study)
+
+
+def test_another_protocol_is_asked_for(centre: SigningCentre, config: SiteConfig) -> None:
+    approve(config, verified_study(config, centre.study(PROTOCOL)))
+    changed = merged(PROTOCOL, {"training": {"local_steps": 77}})
+    study = verified_study(config, centre.study(changed, **NEW))
+    with pytest.raises(StudyNotApprovedError):
+        check_study(following(config, NEW["code"]), study)
