@@ -38,6 +38,14 @@ def _functions(
     )
 
 
+def _names(module: str, used_by: str, reason: str, names: str) -> tuple[PrivateName, ...]:
+    """Names of one module."""
+    return tuple(
+        PrivateName(name=f"flwr.{module}.{name}", used_by=used_by, reason=reason)
+        for name in names.split()
+    )
+
+
 _CONTROL = "`flwr register` and `flwr run` print for people; there is no API to call them"
 _EXECUTOR = (
     "flwr-clientapp imports whatever the centre sends and returns exception texts; "
@@ -45,6 +53,7 @@ _EXECUTOR = (
 )
 _GATE = "the SuperLink's Control and Runtime APIs ask no caller for a key; no option closes them"
 _INFLATING = "a message takes as much memory as its sender likes; no option bounds it"
+_HEADS = "a look for a reply takes its content too"
 _INTERVALS = "fixed pauses of seconds are most of a short round; no option sets them"
 _WORKER = "an instruction goes to the process that answers it as bytes, never as a pickle"
 
@@ -62,15 +71,11 @@ PRIVATE_NAMES = (
         fab_to_proto="fab",
         user_config_to_proto="user_config",
     ),
-    *(
-        PrivateName(name=f"flwr.proto.control_pb2.{name}", used_by="control", reason=_CONTROL)
-        for name in (
-            "ListNodesRequest",
-            "RegisterNodeRequest",
-            "StartRunRequest",
-            "StopRunRequest",
-            "UnregisterNodeRequest",
-        )
+    *_names(
+        "proto.control_pb2",
+        "control",
+        _CONTROL,
+        "ListNodesRequest RegisterNodeRequest StartRunRequest StopRunRequest UnregisterNodeRequest",
     ),
     PrivateName(
         name="flwr.common.constant.HEARTBEAT_PATIENCE",
@@ -131,10 +136,7 @@ PRIVATE_NAMES = (
         message_from_proto="message_proto",
         message_to_proto="message",
     ),
-    *(
-        PrivateName(name=f"flwr.proto.message_pb2.{name}", used_by="message_bytes", reason=_WORKER)
-        for name in ("Context", "Message")
-    ),
+    *_names("proto.message_pb2", "message_bytes", _WORKER, "Context Message"),
     PrivateName(
         name="flwr.supercore.inflatable.inflatable_utils.pull_objects",
         used_by="inflating, polling",
@@ -173,7 +175,14 @@ PRIVATE_NAMES = (
         name="flwr.superlink.grid.http_grid",
         used_by="grid",
         reason=f"patched: {_INFLATING}",
-        attributes=("inflate_object_from_contents", "pull_objects"),
+        attributes=("HttpGrid", "inflate_object_from_contents", "pull_objects"),
+    ),
+    *_names("proto.runtime_pb2", "grid", _HEADS, "PullAppMessagesRequest PullAppMessagesResponse"),
+    PrivateName(
+        name="flwr.app.message.array",
+        used_by="chunks",
+        reason="patched: each chunk is a request and a commit at every hop",
+        attributes=("FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE",),
     ),
     PrivateName(
         name="flwr.supernode.runtime.run_clientapp",
@@ -187,9 +196,8 @@ PRIVATE_NAMES = (
         reason=_EXECUTOR,
         attributes=("COMPLETED", "FAILED"),
     ),
-    *(
-        PrivateName(name=f"flwr.proto.runtime_pb2.{name}", used_by="runtime", reason=_EXECUTOR)
-        for name in ("AcquireTaskRequest", "SendTaskHeartbeatRequest")
+    *_names(
+        "proto.runtime_pb2", "runtime", _EXECUTOR, "AcquireTaskRequest SendTaskHeartbeatRequest"
     ),
     PrivateName(
         name="flwr.supercore.constant.TaskType",
@@ -238,8 +246,7 @@ PRIVATE_NAMES = (
     PrivateName(
         name="flwr.superlink.cli.flower_superlink",
         used_by="superlink",
-        reason="the command, in the process in which the gate is set; its module's `uvicorn` is "
-        "replaced, which it gives neither timeouts nor limits",
+        reason="the command, in the process with the gate; its module's `uvicorn` has no limits",
         parameters=(),
     ),
     PrivateName(
@@ -260,10 +267,7 @@ PRIVATE_NAMES = (
         reason=f"patched, for ServerApps to call with the owner's token: {_GATE}",
         parameters=("base_url", "interceptors", "verify", "timeout", "retry_invoker"),
     ),
-    *(
-        PrivateName(name=f"flwr.supercore.protobuf.client.{name}", used_by="owner", reason=_GATE)
-        for name in ("ProtobufCall", "ProtobufRequestContext")
-    ),
+    *_names("supercore.protobuf.client", "owner", _GATE, "ProtobufCall ProtobufRequestContext"),
     PrivateName(
         name="flwr.supercore.superexec.executor.subprocess_executor",
         used_by="owner",

@@ -41,6 +41,7 @@ ALLOWED = {
         "server/rounds/channel.py",
         "server/rounds/fingerprints.py",
         "flower_compat/grid.py",
+        "server/rounds/pending.py",
         "server/rounds/roster.py",
         "server/rounds/loop.py",
         "server/rounds/membership.py",
@@ -48,6 +49,7 @@ ALLOWED = {
         "server/rounds/statements.py",
         "simulation/engine.py",
         "flower_compat/bundle.py",
+        "flower_compat/chunks.py",
         "flower_compat/control.py",
         "flower_compat/error_codes.py",
         "flower_compat/message_bytes.py",
@@ -62,6 +64,7 @@ ALLOWED = {
     "starlette": {
         "flower_compat/superlink.py",
         "server/admin/connections.py",
+        "server/admin/doorbell.py",
         "server/admin/gate.py",
         "server/commands/superlink.py",
         "server/service/page.py",
