@@ -6,10 +6,9 @@ has an environment variable for it, which would have to be set before anything o
 
 from flwr.app.message import array
 
-# A request's body, which `server.admin.gate` bounds, and what Flower adds to a chunk in it.
-BODY_BYTES = 16 * 2**20
-_AROUND_BYTES = 2**16
-CHUNK_BYTES = BODY_BYTES - _AROUND_BYTES
+# Half of the body that `server.admin.gate` lets through: each site sends two at a time, and
+# `server.admin.connections` bounds what is on its way from one address, which sites may share.
+CHUNK_BYTES = 8 * 2**20
 
 _NAME = "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE"
 

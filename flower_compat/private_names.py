@@ -4,47 +4,7 @@ Public are `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.simulation`,
 `python -m flower_compat.private_names` prints the list.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrivateName:
-    """One name.
-
-    Attributes:
-        name: Module and attribute.
-        used_by: Our module, in flower_compat.
-        reason: What for, and which public way is missing.
-        parameters: Of a function that is called or changed, all of them in order.
-        attributes: That are used of a class or module.
-    """
-
-    name: str
-    used_by: str
-    reason: str
-    parameters: tuple[str, ...] | None = None
-    attributes: tuple[str, ...] = ()
-
-
-def _functions(
-    module: str, used_by: str, reason: str, **parameters: str
-) -> tuple[PrivateName, ...]:
-    """Functions of one module; the parameters of each in a line."""
-    return tuple(
-        PrivateName(
-            name=f"{module}.{name}", used_by=used_by, reason=reason, parameters=tuple(names.split())
-        )
-        for name, names in parameters.items()
-    )
-
-
-def _names(module: str, used_by: str, reason: str, names: str) -> tuple[PrivateName, ...]:
-    """Names of one module."""
-    return tuple(
-        PrivateName(name=f"flwr.{module}.{name}", used_by=used_by, reason=reason)
-        for name in names.split()
-    )
-
+from flower_compat.private_name import PrivateName, functions, names_of
 
 _CONTROL = "`flwr register` and `flwr run` print for people; there is no API to call them"
 _EXECUTOR = (
@@ -54,6 +14,7 @@ _EXECUTOR = (
 _GATE = "the SuperLink's Control and Runtime APIs ask no caller for a key; no option closes them"
 _INFLATING = "a message takes as much memory as its sender likes; no option bounds it"
 _HEADS = "a look for a reply takes its content too"
+_IDLE = "most of nine middlewares ignore a request, and take a quarter of its time; no option"
 _INTERVALS = "fixed pauses of seconds are most of a short round; no option sets them"
 _WORKER = "an instruction goes to the process that answers it as bytes, never as a pickle"
 
@@ -64,14 +25,14 @@ PRIVATE_NAMES = (
         reason="the digest that a site approves is of a bundle in memory; `flwr build` writes one",
         parameters=("app",),
     ),
-    *_functions(
+    *functions(
         "flwr.common.serde",
         "control",
         _CONTROL,
         fab_to_proto="fab",
         user_config_to_proto="user_config",
     ),
-    *_names(
+    *names_of(
         "proto.control_pb2",
         "control",
         _CONTROL,
@@ -127,7 +88,7 @@ PRIVATE_NAMES = (
         reason=_WORKER,
         parameters=("message",),
     ),
-    *_functions(
+    *functions(
         "flwr.common.serde",
         "message_bytes",
         _WORKER,
@@ -136,7 +97,7 @@ PRIVATE_NAMES = (
         message_from_proto="message_proto",
         message_to_proto="message",
     ),
-    *_names("proto.message_pb2", "message_bytes", _WORKER, "Context Message"),
+    *names_of("proto.message_pb2", "message_bytes", _WORKER, "Context Message"),
     PrivateName(
         name="flwr.supercore.inflatable.inflatable_utils.pull_objects",
         used_by="inflating, polling",
@@ -151,20 +112,20 @@ PRIVATE_NAMES = (
             "backoff_cap",
         ),
     ),
-    *_functions(
+    *functions(
         "flwr.supercore.inflatable.inflatable_utils",
         "inflating",
         _INFLATING,
         inflate_object_from_contents="object_id object_contents keep_object_contents objects",
     ),
-    *_functions(
+    *functions(
         "flwr.supercore.inflatable.inflatable_object",
         "inflating",
         _INFLATING,
         get_object_body="object_content cls",
         get_object_head_values_from_object_content="object_content",
     ),
-    *_functions(
+    *functions(
         "flwr.supercore.inflatable.inflatable_object",
         "inflating, superlink",
         _INFLATING,
@@ -177,7 +138,9 @@ PRIVATE_NAMES = (
         reason=f"patched: {_INFLATING}",
         attributes=("HttpGrid", "inflate_object_from_contents", "pull_objects"),
     ),
-    *_names("proto.runtime_pb2", "grid", _HEADS, "PullAppMessagesRequest PullAppMessagesResponse"),
+    *names_of(
+        "proto.runtime_pb2", "grid", _HEADS, "PullAppMessagesRequest PullAppMessagesResponse"
+    ),
     PrivateName(
         name="flwr.app.message.array",
         used_by="chunks",
@@ -196,7 +159,7 @@ PRIVATE_NAMES = (
         reason=_EXECUTOR,
         attributes=("COMPLETED", "FAILED"),
     ),
-    *_names(
+    *names_of(
         "proto.runtime_pb2", "runtime", _EXECUTOR, "AcquireTaskRequest SendTaskHeartbeatRequest"
     ),
     PrivateName(
@@ -205,7 +168,7 @@ PRIVATE_NAMES = (
         reason=_EXECUTOR,
         attributes=("CLIENT_APP",),
     ),
-    *_functions(
+    *functions(
         "flwr.supercore.interceptors",
         "runtime",
         _EXECUTOR,
@@ -223,7 +186,7 @@ PRIVATE_NAMES = (
         reason=_EXECUTOR,
         attributes=("AcquireTask", "SendTaskHeartbeat", "close", "from_server_address"),
     ),
-    *_functions(
+    *functions(
         "flwr.supernode.runtime.run_clientapp",
         "runtime",
         _EXECUTOR,
@@ -237,6 +200,19 @@ PRIVATE_NAMES = (
         reason="patched: a site may push messages in the name of another, or of the centre",
         attributes=("push_messages",),
     ),
+    *names_of("superlink", "middleware", f"patched: {_IDLE}", "main"),
+    *names_of(
+        "superlink.routers.control.middlewares",
+        "middleware",
+        _IDLE,
+        "ControlAuthenticationMiddleware ControlEventLogMiddleware ControlLicenseMiddleware"
+        " ControlSensitiveResponseMiddleware",
+    ),
+    *names_of(
+        "superlink.routers.fleet.middlewares", "middleware", _IDLE, "FleetEventLogMiddleware"
+    ),
+    *names_of("superlink.routers.fleet.node_auth", "middleware", _IDLE, "NodeAuthMiddleware"),
+    *names_of("supercore.routers.runtime.tracing", "middleware", _IDLE, "RuntimeTracingMiddleware"),
     PrivateName(
         name="flwr.superlink.extensions",
         used_by="superlink",
@@ -267,7 +243,7 @@ PRIVATE_NAMES = (
         reason=f"patched, for ServerApps to call with the owner's token: {_GATE}",
         parameters=("base_url", "interceptors", "verify", "timeout", "retry_invoker"),
     ),
-    *_names("supercore.protobuf.client", "owner", _GATE, "ProtobufCall ProtobufRequestContext"),
+    *names_of("supercore.protobuf.client", "owner", _GATE, "ProtobufCall ProtobufRequestContext"),
     PrivateName(
         name="flwr.supercore.superexec.executor.subprocess_executor",
         used_by="owner",

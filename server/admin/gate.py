@@ -13,14 +13,13 @@ from ipaddress import ip_address
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flower_compat.chunks import BODY_BYTES
 from flower_compat.owner import HEADER
 
 log = logging.getLogger(__name__)
 
 _FLEET, _HEALTH = "/v1/fleet/", "/health"
-# Arrays are cut to fit into it; nothing that a site has to send is larger.
-_PUSH_OBJECT, MAX_BODY_BYTES = "/v1/fleet/push-object", BODY_BYTES
+# Arrays are cut into objects of half of it; nothing that a site has to send is larger.
+_PUSH_OBJECT, MAX_BODY_BYTES = "/v1/fleet/push-object", 16 * 2**20
 # All else is names, numbers and an error's text.
 MAX_OTHER_BYTES = 2 * 2**20
 _OUTSIDE = "this API is for the centre's own machine; sites use the Fleet API alone"

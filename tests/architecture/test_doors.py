@@ -53,6 +53,7 @@ ALLOWED = {
         "flower_compat/control.py",
         "flower_compat/error_codes.py",
         "flower_compat/message_bytes.py",
+        "flower_compat/middleware.py",
         "flower_compat/inflating.py",
         "flower_compat/owner.py",
         "flower_compat/polling.py",
@@ -62,6 +63,7 @@ ALLOWED = {
         "flower_compat/task_identity.py",
     },
     "starlette": {
+        "flower_compat/middleware.py",
         "flower_compat/superlink.py",
         "server/admin/connections.py",
         "server/admin/doorbell.py",
