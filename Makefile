@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help install lock simulate smoke study test test-deployment bench bench-gpu check docs format clean
+.PHONY: help install lock simulate smoke study test test-deployment bench bench-gpu bench-load check docs format clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ bench: $(VENV)/.dev ## Speed and memory beside peers; writes docs/results/benchm
 
 bench-gpu: $(VENV)/.dev ## The training step on this machine's GPU (ARGS=--memory: what a card must hold)
 	@$(BIN)/python benchmarks/gpu.py $(ARGS)
+
+bench-load: $(VENV)/.dev ## 20 light sites against one SuperLink for an hour (ARGS="--minutes 15 --csv FILE")
+	@$(BIN)/python benchmarks/centre_load.py $(ARGS)
 
 check: $(VENV)/.dev ## What CI holds: lint, format, types, spelling, secrets, file sizes
 	@$(BIN)/pre-commit run --all-files $(ARGS)

@@ -8,12 +8,13 @@ up every round beyond its deadline.
 import logging
 import threading
 import time
-from collections.abc import Iterable
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 import httpx
 from flwr.app import Message
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.serverapp import Grid
 from flwr.superlink.grid import http_grid
 
@@ -29,6 +30,41 @@ _MAX_PULLS, _STALLED_S = 8, 20.0
 
 class UnreadableReplyError(Exception):
     """A reply whose parts are not what Flower makes of them; its name is the error's text."""
+
+
+class Heads:
+    """A Runtime API whose replies' heads are asked for together, and handed out one by one.
+
+    Flower takes a reply's content with its head: all replies that are there would be in memory.
+
+    Args:
+        client: Flower's.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._heads: dict[str, tuple[Any, Any]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._heads
+
+    def look(self, names: Iterable[str]) -> None:
+        """One request for the heads of all these replies; the SuperLink gives each once."""
+        found = self._client.PullMessages(PullAppMessagesRequest(message_ids=sorted(names)))
+        for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+            self._heads[head.metadata.reply_to_message_id] = head, tree
+
+    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:
+        """As Flower's, of the heads that are here."""
+        names = [name for name in request.message_ids if name in self._heads]
+        heads = [self._heads.pop(name) for name in names]
+        return PullAppMessagesResponse(
+            messages_list=[head for head, _ in heads],
+            message_object_trees=[tree for _, tree in heads],
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
 
 
 class PromptGrid(Grid):
@@ -60,14 +96,50 @@ class PromptGrid(Grid):
                 and does not come again.
         """
         wanted = set(message_ids)
+        self._begin(wanted, _MAX_PULLS)
+        here = sorted(wanted & set(self._pulls))
+        return [message for name in here for message in self._finished(name)]
+
+    def ready(self, message_ids: Collection[str]) -> list[str]:
+        """Which of these replies `pull_messages` would give now; one request asks for all.
+
+        One more of them is begun to be pulled, and waited for a little.
+        """
+        wanted = set(message_ids)
+        heads = self._heads()
+        if heads is None:
+            return sorted(wanted)
+        if unseen := {name for name in wanted - set(self._pulls) if name not in heads}:
+            heads.look(unseen)
+        self._begin({name for name in wanted if name in heads}, 1)
+        return sorted(name for name in wanted & set(self._pulls) if self._pulls[name].done())
+
+    def rest(self, seconds: float, sleep: Callable[[float], None]) -> None:
+        """Sleep, or until one of the replies that are on their way is all here."""
+        under_way = [pull for pull in self._pulls.values() if not pull.done()]
+        if under_way:
+            wait(under_way, timeout=seconds, return_when=FIRST_COMPLETED)
+        else:
+            sleep(seconds)
+
+    def _heads(self) -> Heads | None:
+        """None where Flower's grid is another than over HTTP, as in tests."""
+        if not isinstance(self._grid, http_grid.HttpGrid):
+            return None
+        flowers: Any = self._grid
+        if not isinstance(flowers._runtime_client, Heads):
+            flowers._client = Heads(flowers._runtime_client)
+        heads: Heads = flowers._runtime_client
+        return heads
+
+    def _begin(self, names: Collection[str], most: int) -> None:
+        """Pull some of these, and give them a little time."""
         oldest = time.monotonic() - _STALLED_S
         active = sum(since > oldest for since in self._since.values())
-        started = sorted(wanted - set(self._pulls))[: max(0, _MAX_PULLS - active)]
+        started = sorted(set(names) - set(self._pulls))[: max(0, min(most, _MAX_PULLS - active))]
         for name in started:
             self._pulls[name], self._since[name] = self._start(name), time.monotonic()
         wait([self._pulls[name] for name in started], timeout=_WAIT_S)
-        here = sorted(wanted & set(self._pulls))
-        return [message for name in here for message in self._finished(name)]
 
     def _finished(self, name: str) -> list[Message]:
         if not self._pulls[name].done():
@@ -145,3 +217,16 @@ class PromptGrid(Grid):
     def run(self) -> Any:
         """As Flower's."""
         return self._grid.run
+
+
+def ready(grid: Grid, names: Collection[str]) -> list[str]:
+    """The replies that are worth a pull: all, where the grid cannot tell."""
+    return grid.ready(names) if isinstance(grid, PromptGrid) else list(names)
+
+
+def rest(grid: Grid, seconds: float, sleep: Callable[[float], None]) -> None:
+    """Sleep so long; shorter where a reply that is on its way is all there before."""
+    if isinstance(grid, PromptGrid):
+        grid.rest(seconds, sleep)
+    else:
+        sleep(seconds)

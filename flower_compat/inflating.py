@@ -26,7 +26,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 
 _DIVIDER = b"\0"
 _ARRAY, _CHUNK = Array.__qualname__, "ArrayChunk"
-# As many chunks as make 5 GiB, and more names than any message of ours has.
+# As many chunks as make 5 GiB at Flower's own size, and more names than any message of ours has.
 MAX_OBJECTS = 1024
 # Of everything but the arrays' values; numbers in it take 36 times their bytes in memory.
 _MAX_OTHER_BYTES = 2**20

@@ -1,6 +1,6 @@
 """A SuperNode's line to the centre, of which it takes so many bytes a second and no more.
 
-Flower 1.41 has no setting for it.  Messages travel as objects of 5 MiB at most, each a request of
+Flower 1.41 has no setting for it.  Messages travel as objects of 8 MiB at most, each a request of
 its own that is repeated where it fails: what has arrived is not sent again.  Here these requests
 take turns, and each goes in small blocks; signs of life do not wait behind them.
 """

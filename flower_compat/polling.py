@@ -15,7 +15,8 @@ SHARE = 0.1
 SHORTEST_S = 0.05
 # For objects that are on their way.  Flower ends a pull after 500 tries, up to 10 s apart; here
 # after the same 7,200 s, however many tries these are.
-_OBJECTS = {"initial_backoff": SHORTEST_S, "backoff_cap": 2.0, "max_tries_per_object": None}
+# A SuperLink of ours holds its answer back for a while where an object is not there yet.
+_OBJECTS = {"initial_backoff": SHORTEST_S, "backoff_cap": 0.4, "max_tries_per_object": None}
 
 
 def pause_s(waited_s: float, longest_s: float) -> float:
@@ -36,15 +37,19 @@ class SuperNodePolling:
     """Stands where a SuperNode's loop has the module `time`, of which it uses `sleep` alone.
 
     It sleeps shortly (0.5 s) while its site answers a message, and long (3 s) while there is none.
+    What a look took is part of the pause: a SuperLink of ours holds back that there is nothing.
     """
 
     def __init__(self) -> None:
-        self._since = time.monotonic()
+        self._since = self._woke = time.monotonic()
         self._answering = False
 
     def sleep(self, seconds: float) -> None:
         """Sleep as long as the wait so far allows, and no longer than asked."""
         answering = seconds < 1
+        now = time.monotonic()
         if answering != self._answering:
-            self._answering, self._since = answering, time.monotonic()
-        time.sleep(pause_s(time.monotonic() - self._since, seconds))
+            self._answering, self._since = answering, now
+        pause = pause_s(now - self._since, seconds)
+        time.sleep(max(SHORTEST_S, pause - (now - self._woke)))
+        self._woke = time.monotonic()

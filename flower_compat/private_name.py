@@ -1,4 +1,4 @@
-"""A name of Flower that is not of its public API, as private_names.py lists it."""
+"""How a name of Flower's that is not of its public API is listed."""
 
 from dataclasses import dataclass
 
@@ -29,4 +29,12 @@ def functions(module: str, used_by: str, reason: str, **parameters: str) -> tupl
             name=f"{module}.{name}", used_by=used_by, reason=reason, parameters=tuple(names.split())
         )
         for name, names in parameters.items()
+    )
+
+
+def names_of(module: str, used_by: str, reason: str, names: str) -> tuple[PrivateName, ...]:
+    """Names of one module."""
+    return tuple(
+        PrivateName(name=f"flwr.{module}.{name}", used_by=used_by, reason=reason)
+        for name in names.split()
     )

@@ -4,8 +4,7 @@ Public are `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.simulation`,
 `python -m flower_compat.private_names` prints the list.
 """
 
-from flower_compat.private_name import PrivateName
-from flower_compat.private_name import functions as _functions
+from flower_compat.private_name import PrivateName, functions, names_of
 
 _CONTROL = "`flwr register` and `flwr run` print for people; there is no API to call them"
 _EXECUTOR = (
@@ -14,37 +13,33 @@ _EXECUTOR = (
 )
 _GATE = "the SuperLink's Control and Runtime APIs ask no caller for a key; no option closes them"
 _INFLATING = "a message takes as much memory as its sender likes; no option bounds it"
+_HEADS = "a look for a reply takes its content too"
+_IDLE = "most of nine middlewares ignore a request, and take a quarter of its time; no option"
 _INTERVALS = "fixed pauses of seconds are most of a short round; no option sets them"
 _LINE = "a site's line belongs to others too; no option leaves them some of it"
 _WORKER = "an instruction goes to the process that answers it as bytes, never as a pickle"
 
 PRIVATE_NAMES = (
-    *_functions(
+    *functions(
         "flwr.cli.build",
         "bundle",
         "the digest that a site approves is of a bundle in memory; `flwr build` writes one",
         build_fab_from_disk="app",
         build_fab_from_files="files",
     ),
-    *_functions(
-        "flwr.cli.utils", "bundle", "as `flwr build`, of some folders", collect_files="root"
-    ),
-    *_functions(
+    *functions("flwr.cli.utils", "bundle", "as `flwr build`", collect_files="root"),
+    *functions(
         "flwr.common.serde",
         "control",
         _CONTROL,
         fab_to_proto="fab",
         user_config_to_proto="user_config",
     ),
-    *(
-        PrivateName(name=f"flwr.proto.control_pb2.{name}", used_by="control", reason=_CONTROL)
-        for name in (
-            "ListNodesRequest",
-            "RegisterNodeRequest",
-            "StartRunRequest",
-            "StopRunRequest",
-            "UnregisterNodeRequest",
-        )
+    *names_of(
+        "proto.control_pb2",
+        "control",
+        _CONTROL,
+        "ListNodesRequest RegisterNodeRequest StartRunRequest StopRunRequest UnregisterNodeRequest",
     ),
     PrivateName(
         name="flwr.common.constant.HEARTBEAT_PATIENCE",
@@ -96,7 +91,7 @@ PRIVATE_NAMES = (
         reason=_WORKER,
         parameters=("message",),
     ),
-    *_functions(
+    *functions(
         "flwr.common.serde",
         "message_bytes",
         _WORKER,
@@ -105,10 +100,7 @@ PRIVATE_NAMES = (
         message_from_proto="message_proto",
         message_to_proto="message",
     ),
-    *(
-        PrivateName(name=f"flwr.proto.message_pb2.{name}", used_by="message_bytes", reason=_WORKER)
-        for name in ("Context", "Message")
-    ),
+    *names_of("proto.message_pb2", "message_bytes", _WORKER, "Context Message"),
     PrivateName(
         name="flwr.supercore.inflatable.inflatable_utils.pull_objects",
         used_by="inflating, polling",
@@ -123,20 +115,20 @@ PRIVATE_NAMES = (
             "backoff_cap",
         ),
     ),
-    *_functions(
+    *functions(
         "flwr.supercore.inflatable.inflatable_utils",
         "inflating",
         _INFLATING,
         inflate_object_from_contents="object_id object_contents keep_object_contents objects",
     ),
-    *_functions(
+    *functions(
         "flwr.supercore.inflatable.inflatable_object",
         "inflating",
         _INFLATING,
         get_object_body="object_content cls",
         get_object_head_values_from_object_content="object_content",
     ),
-    *_functions(
+    *functions(
         "flwr.supercore.inflatable.inflatable_object",
         "inflating, superlink",
         _INFLATING,
@@ -147,7 +139,16 @@ PRIVATE_NAMES = (
         name="flwr.superlink.grid.http_grid",
         used_by="grid",
         reason=f"patched: {_INFLATING}",
-        attributes=("inflate_object_from_contents", "pull_objects"),
+        attributes=("HttpGrid", "inflate_object_from_contents", "pull_objects"),
+    ),
+    *names_of(
+        "proto.runtime_pb2", "grid", _HEADS, "PullAppMessagesRequest PullAppMessagesResponse"
+    ),
+    PrivateName(
+        name="flwr.app.message.array",
+        used_by="chunks",
+        reason="patched: each chunk is a request and a commit at every hop",
+        attributes=("FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE",),
     ),
     PrivateName(
         name="flwr.supernode.runtime.run_clientapp",
@@ -161,9 +162,8 @@ PRIVATE_NAMES = (
         reason=_EXECUTOR,
         attributes=("COMPLETED", "FAILED"),
     ),
-    *(
-        PrivateName(name=f"flwr.proto.runtime_pb2.{name}", used_by="runtime", reason=_EXECUTOR)
-        for name in ("AcquireTaskRequest", "SendTaskHeartbeatRequest")
+    *names_of(
+        "proto.runtime_pb2", "runtime", _EXECUTOR, "AcquireTaskRequest SendTaskHeartbeatRequest"
     ),
     PrivateName(
         name="flwr.supercore.constant.TaskType",
@@ -171,7 +171,7 @@ PRIVATE_NAMES = (
         reason=_EXECUTOR,
         attributes=("CLIENT_APP",),
     ),
-    *_functions(
+    *functions(
         "flwr.supercore.interceptors",
         "runtime",
         _EXECUTOR,
@@ -189,7 +189,7 @@ PRIVATE_NAMES = (
         reason=_EXECUTOR,
         attributes=("AcquireTask", "SendTaskHeartbeat", "close", "from_server_address"),
     ),
-    *_functions(
+    *functions(
         "flwr.supernode.runtime.run_clientapp",
         "runtime",
         _EXECUTOR,
@@ -203,6 +203,19 @@ PRIVATE_NAMES = (
         reason="patched: a site may push messages in the name of another, or of the centre",
         attributes=("push_messages",),
     ),
+    *names_of("superlink", "middleware", f"patched: {_IDLE}", "main"),
+    *names_of(
+        "superlink.routers.control.middlewares",
+        "middleware",
+        _IDLE,
+        "ControlAuthenticationMiddleware ControlEventLogMiddleware ControlLicenseMiddleware"
+        " ControlSensitiveResponseMiddleware",
+    ),
+    *names_of(
+        "superlink.routers.fleet.middlewares", "middleware", _IDLE, "FleetEventLogMiddleware"
+    ),
+    *names_of("superlink.routers.fleet.node_auth", "middleware", _IDLE, "NodeAuthMiddleware"),
+    *names_of("supercore.routers.runtime.tracing", "middleware", _IDLE, "RuntimeTracingMiddleware"),
     PrivateName(
         name="flwr.superlink.extensions",
         used_by="superlink",
@@ -212,8 +225,7 @@ PRIVATE_NAMES = (
     PrivateName(
         name="flwr.superlink.cli.flower_superlink",
         used_by="superlink",
-        reason="the command, in the process in which the gate is set; its module's `uvicorn` is "
-        "replaced, which it gives neither timeouts nor limits",
+        reason="the command, in the process with the gate; its module's `uvicorn` has no limits",
         parameters=(),
     ),
     PrivateName(
@@ -234,10 +246,7 @@ PRIVATE_NAMES = (
         reason=f"patched, for ServerApps to call with the owner's token: {_GATE}",
         parameters=("base_url", "interceptors", "verify", "timeout", "retry_invoker"),
     ),
-    *(
-        PrivateName(name=f"flwr.supercore.protobuf.client.{name}", used_by="owner", reason=_GATE)
-        for name in ("ProtobufCall", "ProtobufRequestContext")
-    ),
+    *names_of("supercore.protobuf.client", "owner", _GATE, "ProtobufCall ProtobufRequestContext"),
     PrivateName(
         name="flwr.supercore.superexec.executor.subprocess_executor",
         used_by="owner",

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from flower_compat.inflating import MAX_OBJECTS
+from flower_compat.middleware import pass_by_idle_middleware
 from flower_compat.owner import FILE_VARIABLE, owners_command
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def run_superlink(
     os.environ[FILE_VARIABLE] = str(owner_file)
     extensions.get_middleware = lambda: (gate,)
     take_replies_alone()
+    pass_by_idle_middleware()
 
     def superexec(**options: Any) -> list[str]:
         return owners_command(_get_superexec_command(**options))

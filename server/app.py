@@ -15,6 +15,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from flower_compat.chunks import send_large_chunks
 from flower_compat.grid import PromptGrid
 from flower_compat.polling import pull_objects_soon
 from protocol.agreement.manifest import SignedManifest
@@ -64,6 +65,7 @@ def serve(grid: Grid, centre: Path, run: str) -> None:
         RunError: If the run is not there, or another ServerApp is at work on it.
     """
     pull_objects_soon()
+    send_large_chunks()
     folder = RunFolder(centre / "runs" / run)
     facts, agreed = folder.read()
     work = survey if facts.asks == "fingerprint" else train

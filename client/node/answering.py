@@ -17,6 +17,7 @@ from typing import Any
 
 from client.node.own_process import SPAWN, own_process
 from client.node.standing import Standing
+from flower_compat.chunks import send_large_chunks
 from flower_compat.polling import pull_objects_soon
 from flower_compat.runtime import RuntimeApi
 from protocol.config.site import SiteConfig
@@ -111,6 +112,7 @@ def answer_until_idle(
     log_to_stderr()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     pull_objects_soon()
+    send_large_chunks()
     try:
         _answer(config, address, secret, token, ready, stop)
     except Exception as error:

@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.main import STARTUP_FAILURE
 
 from server.admin.connections import Connections, Limits, Listener, Watched
+from server.admin.doorbell import Doorbell
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ def serve(app: Any, *, limits: Limits, host: str, port: int, **options: Any) -> 
         connections.close_late()
 
     own = _OWN | {"limit_concurrency": limits.in_all + 1, "callback_notify": sweep}
-    config = uvicorn.Config(Watched(app, connections), **(options | own))
-    server = uvicorn.Server(config)
+    bell = Doorbell(app, closing=lambda: server.should_exit)
+    server = uvicorn.Server(uvicorn.Config(Watched(bell, connections), **(options | own)))
     with Listener(socket.AF_INET6 if ":" in host else socket.AF_INET, connections) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listener.family == socket.AF_INET6:

@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flower_compat.error_codes import INSTRUCTION_DROPPED, REPLY_LOST
-from flower_compat.grid import UnreadableReplyError
+from flower_compat.grid import UnreadableReplyError, ready, rest
 from flower_compat.polling import pause_s
 from protocol.audit.log import AuditLog, Direction
 from protocol.escaping import printable, printable_lines
@@ -19,6 +19,7 @@ from protocol.wire.description import Description, describe
 from protocol.wire.error_words import CRASHED, OTHER, error_word
 from protocol.wire.weights import MessageError
 from server.rounds.pace import Pace
+from server.rounds.pending import PendingRequest
 from server.rounds.roster import Roster
 from server.rounds.watchers import Watcher
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 1.0
 # Asking who is online costs a request.
 _CHECK_NODES_S = 2.0
+# Instructions in one request; the SuperLink answers it when it has noted all of them.
+_BATCH = 32
 _ATTEMPTS = 3
 _LONGEST_REASON = 500  # characters
 
@@ -81,18 +84,6 @@ class Channel:
         return None if self.audit is None else describe(message)
 
 
-@dataclass(kw_only=True)
-class PendingRequest:
-    """One node's instruction, until its reply is accepted."""
-
-    node: int
-    content: RecordDict
-    sent_to: str = ""  # the node's start that it was sent to
-    attempts: int = 0
-    sent_at: float = 0.0
-    absent_since: float = 0.0
-
-
 class Exchange:
     """One request to many sites, and their replies.
 
@@ -133,11 +124,10 @@ class Exchange:
         sites = sorted(channel.roster.name_of(node) for node in instructions)
         channel.watcher.sites_called(self._round_number, self._kind, sites)
         started = checked = time.monotonic()
-        for node, content in instructions.items():
-            self._send(PendingRequest(node=node, content=content))
+        self._send([PendingRequest(node=node, content=c) for node, c in instructions.items()])
         last_reply, waited_s = time.monotonic(), channel.timeout_s
         while self._open() and time.monotonic() < started + (waited_s := self._time_s(enough)):
-            before, pull_started = self._open(), time.monotonic()
+            before = self._open()
             answered = self._pull()
             for done, site in enumerate(answered, total - before + 1):
                 channel.watcher.site_answered(self._round_number, site, done, total)
@@ -146,9 +136,8 @@ class Exchange:
                 self._check_nodes()
             last_reply = time.monotonic() if answered else last_reply
             if self._open():
-                now = time.monotonic()
-                # A pull is a request a site: with many of them the SuperLink must get a rest.
-                time.sleep(max(now - pull_started, pause_s(now - last_reply, _LONGEST_PAUSE_S)))
+                pause = pause_s(time.monotonic() - last_reply, _LONGEST_PAUSE_S)
+                rest(channel.grid, pause, time.sleep)
         self.late = {channel.roster.name_of(request.node) for request in self._waiting.values()}
         for request in [*self._waiting.values(), *self._absent]:
             self._failures[channel.roster.name_of(request.node)] = (
@@ -161,9 +150,8 @@ class Exchange:
         self._absent.clear()  # asked anew once they are there again
         self._check_nodes()
         asked = {request.node for request in self._waiting.values()}
-        for node, content in instructions.items():
-            if node not in asked:
-                self._send(PendingRequest(node=node, content=content))
+        due = {node: content for node, content in instructions.items() if node not in asked}
+        self._send([PendingRequest(node=node, content=content) for node, content in due.items()])
         self._pull()
         failures, self._failures = self._failures, {}
         return failures
@@ -180,29 +168,42 @@ class Exchange:
     def _open(self) -> int:
         return len(self._waiting) + len(self._absent)
 
-    def _send(self, request: PendingRequest) -> None:
+    def _send(self, requests: Sequence[PendingRequest]) -> None:
+        """Push the instructions; what several nodes are sent is hashed and travels once."""
+        for start in range(0, len(requests), _BATCH):
+            self._send_together(requests[start : start + _BATCH])
+
+    def _send_together(self, requests: Sequence[PendingRequest]) -> None:
         channel = self._channel
-        message = Message(
-            request.content,
-            request.node,
-            self._kind,
-            ttl=channel.timeout_s,
-            group_id=str(self._round_number),
-        )
-        # What cannot be logged is not sent.
-        channel.log("sent", channel.described(message), request.node)
-        known = channel.roster.online().get(request.node)
-        (name,) = channel.grid.push_messages([message])
-        request.sent_to = known.since if known else ""
-        request.attempts, request.sent_at = request.attempts + 1, time.monotonic()
-        self._waiting[name] = request
+        kind, number = self._kind, self._round_number
+        messages = [request.message(kind, number, channel.timeout_s) for request in requests]
+        # Of one kind and round, the same content has the same description.
+        described: dict[int, Description | None] = {}
+        for message, request in zip(messages, requests, strict=True):
+            key = id(request.content)
+            if key not in described:
+                described[key] = channel.described(message)
+            # What cannot be logged is not sent.
+            channel.log("sent", described[key], request.node)
+        online = channel.roster.online()
+        names = channel.grid.push_messages(messages)
+        for name, request in zip(names, requests, strict=True):
+            known = online.get(request.node)
+            request.sent_to = known.since if known else ""
+            request.attempts, request.sent_at = request.attempts + 1, time.monotonic()
+            if name:
+                self._waiting[name] = request
+            else:  # the SuperLink takes no message for a node that it has put out
+                request.absent_since = request.sent_at
+                self._absent.append(request)
 
     def _pull(self) -> list[str]:
         """Take the replies that are there; the sites that have answered.
 
         One at a time: no two updates are in memory at once.
         """
-        taken = (self._pull_one(name) for name in list(self._waiting))
+        names = ready(self._channel.grid, self._waiting)
+        taken = (self._pull_one(name) for name in names)
         return [site for site in taken if site is not None]
 
     def _pull_one(self, name: str) -> str | None:
@@ -268,7 +269,7 @@ class Exchange:
             return False
         site = self._channel.roster.name_of(request.node)
         log.warning("round %d: %s: %s; asked again", self._round_number, site, why)
-        self._send(request)
+        self._send([request])
         return True
 
     def _check_nodes(self) -> None:

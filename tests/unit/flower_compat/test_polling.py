@@ -83,6 +83,18 @@ def test_a_supernode_asks_soon_after_an_answer_and_seldom_while_idle(clock: Cloc
     assert clock.slept[-1] == polling.SHORTEST_S
 
 
+def test_a_look_whose_answer_was_held_back_is_a_pause_already(clock: Clock) -> None:
+    node = polling.SuperNodePolling()
+    while clock.now < 50 + 60:
+        node.sleep(3)
+    clock.now += 5  # the SuperLink had nothing, and held its answer back
+    node.sleep(3)
+    assert clock.slept[-1] == polling.SHORTEST_S
+    clock.now += 0.5
+    node.sleep(3)
+    assert clock.slept[-1] == 2.5
+
+
 def test_flowers_supernode_sleeps_where_we_think_and_takes_nothing_else_of_time() -> None:
     source = inspect.getsource(start_client_internal)
     found = [line.strip() for line in source.splitlines() if "time." in line.split("#")[0]]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from flower_compat.private_names import PRIVATE_NAMES, PrivateName
+from flower_compat.private_name import PrivateName
+from flower_compat.private_names import PRIVATE_NAMES
 
 ROOM = Path(__file__).parents[3] / "flower_compat"
 PUBLIC = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")

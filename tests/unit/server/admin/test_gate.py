@@ -212,6 +212,44 @@ def test_what_is_not_http_passes() -> None:
     assert seen == ["lifespan"]
 
 
+# ---- the body ------------------------------------------------------------------------------------
+
+
+def received(parts: list[Any]) -> list[Any]:
+    """What the application is given of a request that comes in these parts."""
+    seen: list[Any] = []
+    coming = iter(parts)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(2):
+            seen.append(await receive())
+
+    async def receive() -> Any:
+        return next(coming)
+
+    head = [(b"content-length", b"6")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/fleet/push-object", "headers": head}
+    asyncio.run(Gate(app, TOKEN)(scope, receive, None))  # type: ignore[arg-type]
+    return seen
+
+
+def part(body: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+GONE = {"type": "http.disconnect"}
+
+
+def test_a_body_in_many_parts_reaches_flower_in_one() -> None:
+    parts = [part(b"ab", more=True), part(b"", more=True), part(b"cdef", more=False), GONE]
+    assert received(parts) == [part(b"abcdef", more=False), GONE]
+    assert received([{"type": "http.request"}, GONE]) == [part(b"", more=False), GONE]
+
+
+def test_half_a_body_is_none() -> None:
+    assert received([part(b"ab", more=True), GONE, GONE]) == [GONE, GONE]
+
+
 # ---- Flower's hook ------------------------------------------------------------------------------
 
 

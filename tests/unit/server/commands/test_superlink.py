@@ -51,6 +51,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     # Undone after the test: the launcher sets them for the rest of its process.
     monkeypatch.setattr(extensions, "get_middleware", extensions.get_middleware)
     monkeypatch.setattr(fleet_handlers, "push_messages", fleet_handlers.push_messages)
+    get_middleware = flwr.superlink.main._get_middleware
+    monkeypatch.setattr(flwr.superlink.main, "_get_middleware", get_middleware)
     monkeypatch.setattr(sys, "argv", sys.argv)
     for name in ("FLWR_HOME", "ASDNET_CENTRE", "PATH", FILE_VARIABLE):
         monkeypatch.setenv(name, os.environ.get(name, ""))
