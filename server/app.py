@@ -24,6 +24,7 @@ from protocol.files import write_json
 from protocol.wire.weights import most_bytes
 from server.admin.centre import approved_cases
 from server.admin.signing import read_public
+from server.monitoring.metrics import COMMIT_TAG, STUDY_TAG
 from server.monitoring.run_folder import (
     CheckpointWatcher,
     EventWriter,
@@ -95,8 +96,13 @@ def train(
     record = load_checkpoint(folder.path) or new_record(agreed, facts.name)
     if record.protocol.digest != agreed.digest:
         raise CheckpointError(f"run {facts.name}: its checkpoint is of another protocol")
+    agreement = _agreement(folder, agreed)
     tracker = MlflowWatcher(
-        facts.mlflow_uri, centre / "mlartifacts", agreed.name, run_name=facts.name
+        facts.mlflow_uri,
+        centre / "mlartifacts",
+        agreed.name,
+        tags={STUDY_TAG: agreement.digest if agreement else "", COMMIT_TAG: facts.commit},
+        run_name=facts.name,
     )
     watchers = Watchers(
         # A round may be in the statements twice, and is never missing in them.
@@ -114,7 +120,7 @@ def train(
         expected_sites=facts.expected_sites,
         audit=AuditLog(centre / "audit.jsonl"),
         updates=folder.updates,
-        agreement=_agreement(folder, agreed),
+        agreement=agreement,
         approved=partial(approved_cases, centre),
         rests=partial(_rests, folder.path),
         only=facts.sites,

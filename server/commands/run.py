@@ -194,6 +194,7 @@ def _protocol(study: Path | None, name: str | None) -> StudyProtocol:
 
 def _new(centre: Centre, options: RunOptions, console: "Console") -> "RunFolder":
     from server.admin.agreement import require_ready
+    from server.monitoring.provenance import own_commit
     from server.monitoring.run_folder import RunError, RunFacts, RunFolder
 
     protocol = _protocol(options.study, options.preset_name)
@@ -211,7 +212,9 @@ def _new(centre: Centre, options: RunOptions, console: "Console") -> "RunFolder"
             " (aggregation.min_sites); name more of them, or lower it"
         )
     expected = options.sites or len(sites or read_sites(centre))
-    facts = RunFacts(name=name, mlflow_uri=uri, expected_sites=expected, sites=sites)
+    facts = RunFacts(
+        name=name, mlflow_uri=uri, expected_sites=expected, sites=sites, commit=own_commit()
+    )
     folder.create(facts, protocol)
     print_notes(console, idle_settings(protocol))
     return folder

@@ -48,9 +48,13 @@ def superlink(
     with user_errors(CentreError, status=MISCONFIGURED):
         settings = read_centre(centre)
         token = make_owner_token(settings)
-    # Where Flower unpacks apps, and where the ServerApp, its grandchild, finds the runs.
+    from reporting.render import TEMPLATES, TEMPLATES_VARIABLE
+
+    # Where Flower unpacks apps, and where the ServerApp, its grandchild, finds
+    # the runs and the report's templates.
     os.environ["FLWR_HOME"] = str(settings.flower_home)
     os.environ["ASDNET_CENTRE"] = str(settings.folder)
+    os.environ[TEMPLATES_VARIABLE] = str(TEMPLATES)
     for name, value in RETURN_LARGE_BLOCKS.items():
         os.environ.setdefault(name, value)
     # Its children are found on the path: they must be of this environment.

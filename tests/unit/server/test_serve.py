@@ -45,7 +45,7 @@ class NoTracker(Watcher):
     made: list[tuple[Any, ...]]
     run_id = "a1"
 
-    def __init__(self, *arguments: Any, run_name: str) -> None:
+    def __init__(self, *arguments: Any, run_name: str, tags: dict[str, str]) -> None:
         self.made.append((*arguments, run_name))
 
     def pending(self, record: StudyRecord) -> int:
