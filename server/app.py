@@ -97,9 +97,11 @@ def train(
     if record.protocol.digest != agreed.digest:
         raise CheckpointError(f"run {facts.name}: its checkpoint is of another protocol")
     agreement = _agreement(folder, agreed)
+    # A tracking server keeps the artifacts of its runs itself.
+    remote = facts.mlflow_uri.startswith(("http://", "https://"))
     tracker = MlflowWatcher(
         facts.mlflow_uri,
-        centre / "mlartifacts",
+        None if remote else centre / "mlartifacts",
         agreed.name,
         tags={STUDY_TAG: agreement.digest if agreement else "", COMMIT_TAG: facts.commit},
         run_name=facts.name,

@@ -5,10 +5,12 @@ import protocol.telemetry  # isort: skip
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.exceptions import MlflowException
 
 from protocol.wire.reports import SiteFacts
 
@@ -56,7 +58,8 @@ def _log_data(
         profile=_canonical(profile),
     )
     context = [InputTag("mlflow.data.context", "training")]
-    client.log_inputs(run_id, datasets=[DatasetInput(data, context)])
+    with suppress(MlflowException):  # an old server has none; of one that is away others will tell
+        client.log_inputs(run_id, datasets=[DatasetInput(data, context)])
 
 
 def _canonical(content: Mapping[str, Any]) -> str:

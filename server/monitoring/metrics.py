@@ -11,6 +11,7 @@ from asdnet_models.sums import FAILURE_KINDS
 from protocol.wire.metrics import HIGHEST
 from protocol.wire.reports import EvaluationReport, TrainReport
 from server.monitoring.hints import hints_of
+from server.monitoring.model_card import round_of, summary
 from server.monitoring.provenance import own_version
 from server.rounds.calibration import auroc, pooled
 from server.rounds.estimates import estimates_of
@@ -29,6 +30,8 @@ COMMIT_TAG = "git_commit"
 # SHA-256 of the signed study: what every site has approved.
 STUDY_TAG = "study_digest"
 BEST_TAG = "best_round"
+# What MLflow shows as a run's description, Markdown.
+DESCRIPTION_TAG = "mlflow.note.content"
 # What is wrong with the best model's scores, a line each.
 HINTS_TAG = "hints"
 # Parameter of a site's run, with the organ's name behind.
@@ -44,6 +47,8 @@ ESTIMATED = "estimated/"
 TWIN = "twin/dsc"
 # Metrics of the study at its end, with the score's name behind: means over sites.
 TEST = "test/"
+# MLflow's page shows runs and metrics first, and not traces of language models.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # In addition to the sites' names, of which none is empty.
 STUDY = ""
 # Written last of a round: where it is, the round is complete.
@@ -97,7 +102,10 @@ def study_tags(record: StudyRecord) -> dict[str, str]:
     if record.best_round is None:
         return {}
     hints = "\n".join(hints_of(record))
-    return {BEST_TAG: str(record.best_round), HINTS_TAG: hints[:_LONGEST_TAG]}
+    tags = {BEST_TAG: str(record.best_round), HINTS_TAG: hints[:_LONGEST_TAG]}
+    if round_of(record, "best") is not None:
+        tags[DESCRIPTION_TAG] = summary(record, "best", {})[:_LONGEST_TAG]
+    return tags
 
 
 def mean_test_scores(record: StudyRecord) -> dict[str, float]:

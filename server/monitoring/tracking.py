@@ -22,6 +22,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from server.monitoring.data_inputs import log_cohort, log_site_data
 from server.monitoring.metrics import (
+    EXPERIMENT_TAGS,
     FINISHED,
     LAST_METRIC,
     LEFT_OUT_TAG,
@@ -213,10 +214,10 @@ class MlflowWatcher(Watcher):
 
     def _experiment_id(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)
-        if experiment is None:
-            location = self._artifacts.resolve().as_uri() if self._artifacts else None
-            return str(self._client.create_experiment(self._experiment, artifact_location=location))
-        return str(experiment.experiment_id)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = self._artifacts.resolve().as_uri() if self._artifacts else None
+        return str(self._client.create_experiment(self._experiment, location, EXPERIMENT_TAGS))
 
     def _log_data(self, record: StudyRecord, run_id: str, site: str) -> None:
         """What a site has declared, as MLflow shows data; of a simulation, the cohort's digest."""

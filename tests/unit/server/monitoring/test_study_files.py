@@ -77,6 +77,7 @@ def test_a_finished_study_as_mlflow_shows_it(
     assert run.data.tags["mlflow.source.git.commit"] == "c0ffee"
     assert run.data.tags["method"] == protocol.method.name
     assert run.data.tags["version"] == own_version()
+    assert "round 2 of 2" in run.data.tags["mlflow.note.content"]
     # Means over organs of site A's means: 0.85 of ball, 0.25 of rod.
     assert run.data.metrics["test/dsc"] == pytest.approx(0.55)
     assert run.data.metrics["test/asd_mm/rod"] == pytest.approx(3.0)
