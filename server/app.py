@@ -22,9 +22,11 @@ from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
 from protocol.wire.weights import most_bytes
+from reporting.logs import LogSettings, logging_to
 from server.admin.centre import approved_cases
 from server.admin.signing import read_public
 from server.monitoring.metrics import COMMIT_TAG, STUDY_TAG
+from server.monitoring.progress import LogWriter
 from server.monitoring.run_folder import (
     CheckpointWatcher,
     EventWriter,
@@ -109,6 +111,7 @@ def train(
     watchers = Watchers(
         # A round may be in the statements twice, and is never missing in them.
         [
+            LogWriter(facts.name),
             StatementWriter(folder),
             CheckpointWatcher(folder.path),
             EventWriter(folder, lambda: tracker.run_id),
@@ -191,7 +194,10 @@ def _main(grid: Grid, context: Context) -> None:
             f"{CENTRE_VARIABLE} is not set; set it to the centre's folder, or start the SuperLink "
             "with asdnet-centre superlink"
         )
-    serve(grid, Path(centre), str(context.run_config["run"]))
+    run = str(context.run_config["run"])
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each look at the sites
+    with logging_to(Path(centre) / "logs" / f"study-{run}.log", LogSettings.from_environment()):
+        serve(grid, Path(centre), run)
 
 
 app = build_server_app(_main)
