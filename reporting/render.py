@@ -3,13 +3,27 @@
 The centre's live page is made with the same templates' settings and style.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import (
+    BaseLoader,
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PackageLoader,
+    StrictUndefined,
+)
 
 from protocol.escaping import printable_text
 from reporting import palette
 from reporting.blocks import Section, Text
+
+# Where the templates are for a program whose own copy of this package is code alone: a ServerApp
+# runs from the bundle that sites have approved.
+TEMPLATES_VARIABLE = "ASDNET_TEMPLATES"
+TEMPLATES = Path(__file__).resolve().parent
 
 
 def render_page(
@@ -29,8 +43,11 @@ def render_page(
 
 def make_environment(*packages: str) -> Environment:
     """Templates of these packages and of this one; whatever they show is escaped."""
+    loaders: list[BaseLoader] = [PackageLoader(name, ".") for name in (*packages, "reporting")]
+    if elsewhere := os.environ.get(TEMPLATES_VARIABLE):
+        loaders.append(FileSystemLoader(elsewhere))
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(name, ".") for name in (*packages, "reporting")]),
+        loader=ChoiceLoader(loaders),
         autoescape=True,
         finalize=_printable,
         undefined=StrictUndefined,

@@ -1,6 +1,5 @@
 """Terminal output of all commands: consoles and errors."""
 
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from protocol.escaping import printable, printable_lines, printable_text
+from protocol.escaping import printable, printable_text
 from reporting.unexpected import is_of_a_library
 
 if TYPE_CHECKING:
@@ -61,20 +60,6 @@ def make_console(
     if whole_tables and not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _UNBOUNDED
     return console
-
-
-class PlainFormatter(logging.Formatter):
-    """A line of the log for a record; those of a traceback or a longer text are indented."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
-
-
-def log_to_stderr(form: str = "%(asctime)s %(name)s: %(message)s") -> None:
-    """Show the log on stderr from level INFO on; what others wrote cannot forge a line of it."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(PlainFormatter(form))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def print_notes(console: "Console", lines: Iterable[str]) -> None:

@@ -23,8 +23,11 @@ from protocol.audit.log import AuditLog
 from protocol.config.study import StudyProtocol
 from protocol.files import write_json
 from protocol.wire.weights import most_bytes
+from reporting.logs import LogSettings, logging_to
 from server.admin.centre import approved_cases
 from server.admin.signing import read_public
+from server.monitoring.metrics import COMMIT_TAG, STUDY_TAG
+from server.monitoring.progress import LogWriter
 from server.monitoring.run_folder import (
     CheckpointWatcher,
     EventWriter,
@@ -97,12 +100,20 @@ def train(
     record = load_checkpoint(folder.path) or new_record(agreed, facts.name)
     if record.protocol.digest != agreed.digest:
         raise CheckpointError(f"run {facts.name}: its checkpoint is of another protocol")
+    agreement = _agreement(folder, agreed)
+    # A tracking server keeps the artifacts of its runs itself.
+    remote = facts.mlflow_uri.startswith(("http://", "https://"))
     tracker = MlflowWatcher(
-        facts.mlflow_uri, centre / "mlartifacts", agreed.name, run_name=facts.name
+        facts.mlflow_uri,
+        None if remote else centre / "mlartifacts",
+        agreed.name,
+        tags={STUDY_TAG: agreement.digest if agreement else "", COMMIT_TAG: facts.commit},
+        run_name=facts.name,
     )
     watchers = Watchers(
         # A round may be in the statements twice, and is never missing in them.
         [
+            LogWriter(facts.name),
             StatementWriter(folder),
             CheckpointWatcher(folder.path),
             EventWriter(folder, lambda: tracker.run_id),
@@ -116,7 +127,7 @@ def train(
         expected_sites=facts.expected_sites,
         audit=AuditLog(centre / "audit.jsonl"),
         updates=folder.updates,
-        agreement=_agreement(folder, agreed),
+        agreement=agreement,
         approved=partial(approved_cases, centre),
         rests=partial(_rests, folder.path),
         only=facts.sites,
@@ -185,7 +196,10 @@ def _main(grid: Grid, context: Context) -> None:
             f"{CENTRE_VARIABLE} is not set; set it to the centre's folder, or start the SuperLink "
             "with asdnet-centre superlink"
         )
-    serve(grid, Path(centre), str(context.run_config["run"]))
+    run = str(context.run_config["run"])
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each look at the sites
+    with logging_to(Path(centre) / "logs" / f"study-{run}.log", LogSettings.from_environment()):
+        serve(grid, Path(centre), run)
 
 
 app = build_server_app(_main)

@@ -17,14 +17,15 @@ from client.commands.site_file import open_site
 from protocol.config.site import SITE_CONFIGS, SiteConfig
 from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
-from reporting.terminal import (
-    MISCONFIGURED,
-    fail,
-    host_and_port,
-    log_to_stderr,
-    make_console,
-    user_errors,
+from reporting.logs import (
+    FilesOption,
+    FormatOption,
+    LogFormat,
+    LogSettings,
+    MibOption,
+    logging_to,
 )
+from reporting.terminal import MISCONFIGURED, fail, host_and_port, make_console, user_errors
 
 # The network may be down when a hospital's machine starts; everything else must be right.
 # Nor does the disk that one study would need keep the site from answering another.
@@ -46,8 +47,13 @@ def run(
         str,
         typer.Option(metavar="HOST:PORT", help="Where Prometheus finds metrics; none: nowhere."),
     ] = "none",
+    log_format: FormatOption = LogFormat.TEXT,
+    log_mib: MibOption = 10,
+    log_files: FilesOption = 5,
 ) -> None:
     """Check this site, then train for the coordinating centre until told to stop.
+
+    The log is on the screen and in logs/site.log of the site's state folder.
 
     Exit status 1: a check has failed.
     Exit status 78: the site's file is wrong; starting again mends nothing.
@@ -76,7 +82,7 @@ def run(
         for folder in close_folders(config):
             console.print(f"{folder} was open to other users, and is closed now")
         _preflight(config, None, anew=anew, strict=False)
-        _join(config, path, where)
+        _join(config, path, LogSettings(format=log_format, mib=log_mib, files=log_files), where)
 
 
 def _preflight(
@@ -107,8 +113,9 @@ def _preflight(
         raise typer.Exit(1)
 
 
-def _join(config: SiteConfig, path: Path, metrics: tuple[str, int] | None) -> None:
-    log_to_stderr()
+def _join(
+    config: SiteConfig, path: Path, log_settings: LogSettings, metrics: tuple[str, int] | None
+) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -124,4 +131,5 @@ def _join(config: SiteConfig, path: Path, metrics: tuple[str, int] | None) -> No
             serve_metrics(config, standing, *metrics)
         except OSError as error:
             fail(f"--metrics: {metrics[0]}:{metrics[1]} cannot be listened at ({error.strerror})")
-    serve(config, path, stop, standing)
+    with logging_to(config.state / "logs" / "site.log", log_settings):
+        serve(config, path, stop, standing)

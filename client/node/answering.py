@@ -5,6 +5,7 @@ Between two studies a site waits for weeks.  It needs none of what an answer tak
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -15,13 +16,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from client.node.child_output import ChildOutput
 from client.node.own_process import SPAWN, own_process
 from client.node.standing import Standing
 from flower_compat.chunks import send_large_chunks
 from flower_compat.polling import pull_objects_soon
 from flower_compat.runtime import RuntimeApi
 from protocol.config.site import SiteConfig
-from reporting.terminal import log_to_stderr
+from reporting.logs import log_to_parent
 from reporting.unexpected import keep_log_in, note_unexpected
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ IDLE_S = 600.0
 POLL_S = 0.1
 # To end the worker, and to have the SuperNode take the last reply along.
 _END_S = 10.0
+_LAST_LINES_S = 2.0
 
 
 class AnsweringDied(Exception):
@@ -67,10 +70,14 @@ class Answering:
         if not token:
             return
         receiver, sender = SPAWN.Pipe(duplex=False)
-        process = own_process(answer_until_idle, *self._given, token, sender)
+        lines, printed = SPAWN.Pipe(duplex=False)
+        process = own_process(answer_until_idle, *self._given, token, sender, printed)
         process.start()
         sender.close()
         self._standing.answering = True
+        printed.close()
+        with lines:
+            output = ChildOutput(os.fdopen(os.dup(lines.fileno()), "rb"), log, trusted=True)
         try:
             with receiver, self._runtime.task(token):  # the SuperNode knows that somebody is at it
                 _await([receiver, process.sentinel], stop)
@@ -78,6 +85,7 @@ class Answering:
         finally:
             _end(process)
             self._standing.answering = False
+            output.join(_LAST_LINES_S)
         if ended and process.exitcode:
             raise AnsweringDied(f"the process that answers ended with status {process.exitcode}")
 
@@ -102,14 +110,19 @@ def _end(process: SpawnProcess) -> None:
 
 
 def answer_until_idle(
-    config: SiteConfig, address: str, secret: bytes, token: str, ready: Connection
+    config: SiteConfig,
+    address: str,
+    secret: bytes,
+    token: str,
+    ready: Connection,
+    printed: Connection,
 ) -> None:
     """In the process: answer this message and others, until none has come for `IDLE_S`."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
     keep_log_in(config.state)
-    log_to_stderr()
+    log_to_parent(printed)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     pull_objects_soon()
     send_large_chunks()

@@ -6,8 +6,10 @@ import threading
 from typing import IO
 
 from protocol.escaping import printable
+from reporting.logs import record_of
 
 _LINE_BYTES = 4096
+_RECORD_BYTES = 2**20
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*m")  # Flower colours its lines, in a file too
 
 
@@ -19,15 +21,23 @@ class ChildOutput:
         log: Where its lines go.
         most: Bytes that are logged until `allow` is called; None: all.
         mark: Words that are looked for in its lines; empty: none.
+        trusted: It runs our code alone: lines that are records (`reporting.logs`) are logged as
+            they were there.  Other code could forge them.
 
     Attributes:
         marked: Whether a line had them.
     """
 
     def __init__(
-        self, stream: IO[bytes], log: logging.Logger, most: int | None = None, mark: str = ""
+        self,
+        stream: IO[bytes],
+        log: logging.Logger,
+        most: int | None = None,
+        mark: str = "",
+        *,
+        trusted: bool = False,
     ) -> None:
-        self._stream, self._log, self._most = stream, log, most
+        self._stream, self._log, self._most, self._trusted = stream, log, most, trusted
         self._mark, self.marked = mark.encode(), False
         self._left = most
         self._thread = threading.Thread(target=self._forward, daemon=True)
@@ -43,9 +53,11 @@ class ChildOutput:
 
     def _forward(self) -> None:
         with self._stream:
-            while line := self._stream.readline(_LINE_BYTES):
+            while line := self._stream.readline(_RECORD_BYTES if self._trusted else _LINE_BYTES):
                 self.marked = self.marked or (self._mark != b"" and self._mark in line)
-                if self._left is None or self._left > 0:
+                if self._trusted and (record := record_of(line.decode("utf-8", "replace"))):
+                    logging.getLogger(record.name).handle(record)
+                elif self._left is None or self._left > 0:
                     text = _COLOUR.sub(b"", line.rstrip(b"\r\n")).decode("utf-8", "replace")
                     self._log.info("%s", printable(text))
                     self._count(len(line))

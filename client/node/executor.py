@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -33,8 +34,9 @@ from protocol.files import write_text
 from protocol.keys import KeyFileError
 from protocol.wire.description import describe
 from protocol.wire.error_words import CRASHED, NOT_APPROVED, REFUSED, STOPPED
-from protocol.wire.messages import read_run
+from protocol.wire.messages import read_plan, read_run
 from protocol.wire.weights import MessageError
+from reporting.logs import say_about
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ class Executor:
 
     def _answer(self, message: Message, context: Context, fab: bytes, stop: Stop) -> Message:
         """The reply that may leave; it stands in the log by then."""
+        say_about(**_about(message))
         try:
             received = self._log("received", message, message)
             reply = self._answer_if_admitted(message, context, fab, stop, received)
@@ -123,6 +126,8 @@ class Executor:
         except AuditError:
             log.exception("the audit log cannot be written: no content leaves this site")
             return error_reply(message, "AuditError")
+        finally:
+            say_about()
         return reply
 
     def _answer_if_admitted(
@@ -245,6 +250,15 @@ def _keep(path: Path, protocol: StudyProtocol) -> None:
     text = protocol.canonical_json()
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
+
+
+def _about(instruction: Message) -> dict[str, str | int]:
+    """Run and round, as far as the instruction says them; for lines of the log."""
+    facts: dict[str, str | int] = {}
+    with suppress(Exception):  # whatever an instruction may be
+        facts["run"] = printable(read_run(instruction.content), most=96)
+        facts["round"] = read_plan(instruction.content).round
+    return facts
 
 
 def _run_of(instruction: Message) -> str:

@@ -105,8 +105,9 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         draft = path.name.startswith(".draft-") or path.name.endswith(("lock", "-wal", "-shm"))
-        updates = path.parent.name == "updates"
-        if path.is_file() and not (draft or updates or name.startswith(_LEFT_OUT)):
+        # A log is put aside at any time, and nothing is begun anew with it.
+        passing = path.parent.name == "updates" or path.parent == folder / "logs"
+        if path.is_file() and not (draft or passing or name.startswith(_LEFT_OUT)):
             yield path
 
 

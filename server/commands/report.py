@@ -1,16 +1,12 @@
 """`asdnet-centre report RUN`: the report of a federation, from MLflow alone."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from protocol.wording import counted
 from reporting.terminal import fail, make_console, user_errors
 from server.admin.centre import CENTRE, CentreError, read_centre
-
-if TYPE_CHECKING:
-    from server.monitoring.tracked import TrackedStudy
 
 _SQLITE = "sqlite:///"
 
@@ -30,6 +26,7 @@ def report(
 
     It can be called while the study is at work.
     """
+    from server.monitoring.federation_page import report_page
     from server.monitoring.run_folder import RunError, RunFolder
     from server.monitoring.tracked import TrackedError, read_run
 
@@ -40,22 +37,12 @@ def report(
             uri, path = folder.read()[0].mlflow_uri, folder.path / "report.html"
         _check_store(uri)
         path = out or path
-        page = page_of(read_run(uri, run))
+        page = report_page(read_run(uri, run))
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         fail(f"{path}: cannot be written ({error.strerror or type(error).__name__})")
     make_console().print(str(path))
-
-
-def page_of(study: "TrackedStudy") -> str:
-    """The page."""
-    from reporting.render import render_page
-    from server.monitoring.federation_page import sections_of
-
-    rounds, sites = counted(study.rounds, "round"), counted(len(study.sites), "site")
-    subtitle = f"{rounds}, {sites}, from what MLflow has"
-    return render_page(f"Federation report: {study.name}", subtitle, sections_of(study))
 
 
 def _check_store(uri: str) -> None:

@@ -197,6 +197,7 @@ def _protocol(study: Path | None, name: str | None) -> StudyProtocol:
 
 def _new(centre: Centre, options: RunOptions, console: "Console") -> "RunFolder":
     from server.admin.agreement import require_ready
+    from server.monitoring.provenance import own_commit
     from server.monitoring.run_folder import RunError, RunFacts, RunFolder
 
     protocol = _protocol(options.study, options.preset_name)
@@ -205,7 +206,6 @@ def _new(centre: Centre, options: RunOptions, console: "Console") -> "RunFolder"
         raise RunError(f"--name: must match {RUN_NAME.pattern}, not {name!r}")
     require_ready(centre, options.study_key, names_of(options.only) or None)
     folder = RunFolder(centre.runs / name)
-    uri = options.mlflow_uri or f"sqlite:///{centre.folder / 'mlflow.db'}"
     sites = names_of(options.only) or None
     least = protocol.aggregation.min_sites
     if sites and len(sites) < least:
@@ -213,13 +213,13 @@ def _new(centre: Centre, options: RunOptions, console: "Console") -> "RunFolder"
             f"--only: names {len(sites)} sites, and the study needs {least}"
             " (aggregation.min_sites); name more of them, or lower it"
         )
-    expected = options.sites or len(sites or read_sites(centre))
     facts = RunFacts(
         name=name,
-        mlflow_uri=uri,
-        expected_sites=expected,
+        mlflow_uri=options.mlflow_uri or f"sqlite:///{centre.folder / 'mlflow.db'}",
+        expected_sites=options.sites or len(sites or read_sites(centre)),
         sites=sites,
         study_file=options.study and options.study.resolve(),
+        commit=own_commit(),
     )
     folder.create(facts, protocol)
     print_notes(console, idle_settings(protocol))

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reporting.terminal import MISCONFIGURED, fail, host_and_port, log_to_stderr, user_errors
+from reporting.logs import (
+    FilesOption,
+    FormatOption,
+    LogFormat,
+    LogSettings,
+    MibOption,
+    logging_to,
+)
+from reporting.terminal import MISCONFIGURED, fail, host_and_port, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre
 from server.service.alert_settings import AlertsError, AlertSettings, read_alert_settings
 
@@ -38,17 +46,21 @@ def serve(
         typer.Option(metavar="NAME", help="A further name that the page may be asked for by."),
     ] = None,
     centre: Annotated[Path, typer.Option(help="The centre's folder.")] = CENTRE,
+    log_format: FormatOption = LogFormat.TEXT,
+    log_mib: MibOption = 10,
+    log_files: FilesOption = 5,
 ) -> None:
     """Keep this centre's studies going, until Ctrl-C or SIGTERM; alert, and serve a page.
 
     A study that was started, or waits for its turn, is started again whenever its ServerApp or the
     SuperLink has died, after a reboot and after too few sites were there. Studies go on when this
-    command ends. The page only shows, and has Prometheus metrics at /metrics.
+    command ends. The page only shows, and has Prometheus metrics at /metrics. The log is on the
+    screen and in logs/serve.log of the centre's folder.
     """
     with user_errors(CentreError, AlertsError, status=MISCONFIGURED):
         home = read_centre(centre)
         settings = read_alert_settings(home.folder)
-    log_to_stderr()
+    log_settings = LogSettings(format=log_format, mib=log_mib, files=log_files)
     for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     stop = threading.Event()
@@ -61,7 +73,10 @@ def serve(
 
     watch = SuperLinkWatch(lambda: ask_nodes(home))
     try:
-        with running_once(service_lock(home), "the service of this centre"):
+        with (
+            running_once(service_lock(home), "the service of this centre"),
+            logging_to(home.logs / "serve.log", log_settings),
+        ):
             watch.start()
             if page != "none":
                 host, port = host_and_port("--page", page)

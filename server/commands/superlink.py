@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from reporting.logs import FilesOption, FormatOption, LogFormat, LogSettings, MibOption
 from reporting.terminal import MISCONFIGURED, make_console, user_errors
 from server.admin.centre import (
     CENTRE,
@@ -40,17 +41,32 @@ def superlink(
     ipv6: Annotated[
         bool, typer.Option("--ipv6", help="Listen to IPv6 beside IPv4; else to IPv4 alone.")
     ] = False,
+    log_format: FormatOption = LogFormat.TEXT,
+    log_mib: MibOption = 10,
+    log_files: FilesOption = 5,
 ) -> None:
     """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM.
+
+    The log is on the screen and in logs/superlink.log of the centre's folder, that of each
+    ServerApp in logs/study-RUN.log.
 
     Exit status 78: there is no such centre, or its files are wrong; starting again mends nothing.
     """
     with user_errors(CentreError, status=MISCONFIGURED):
         settings = read_centre(centre)
         token = make_owner_token(settings)
-    # Where Flower unpacks apps, and where the ServerApp, its grandchild, finds the runs.
+    from reporting.log_relay import relay_output
+    from reporting.render import TEMPLATES, TEMPLATES_VARIABLE
+
+    log_settings = LogSettings(format=log_format, mib=log_mib, files=log_files)
+    with user_errors():
+        relay_output(settings.logs / "superlink.log", log_settings)
+    os.environ |= log_settings.to_environment()
+    # Where Flower unpacks apps, and where the ServerApp, its grandchild, finds
+    # the runs and the report's templates.
     os.environ["FLWR_HOME"] = str(settings.flower_home)
     os.environ["ASDNET_CENTRE"] = str(settings.folder)
+    os.environ[TEMPLATES_VARIABLE] = str(TEMPLATES)
     for name, value in RETURN_LARGE_BLOCKS.items():
         os.environ.setdefault(name, value)
     # Its children are found on the path: they must be of this environment.

@@ -7,6 +7,7 @@ from typing import Any
 from protocol.wording import counted
 from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
 from reporting.figures import Lines, line_panels
+from reporting.render import render_page
 from server.monitoring.label_health import HEALTH, health_table
 from server.monitoring.metrics import CLIPPED
 from server.monitoring.score_tables import cell, scored_round, scores_section
@@ -20,6 +21,13 @@ _STATUS = {
 }
 _COUNTS = ("labelled", "unlabelled", "validation", "test")
 _MEBIBYTE = 1024.0**2
+
+
+def report_page(study: TrackedStudy) -> str:
+    """All of it as one HTML file."""
+    rounds, sites = counted(study.rounds, "round"), counted(len(study.sites), "site")
+    subtitle = f"{rounds}, {sites}, from what MLflow has"
+    return render_page(f"Federation report: {study.name}", subtitle, sections_of(study))
 
 
 def sections_of(study: TrackedStudy) -> list[Section]:

@@ -1,7 +1,8 @@
 """A run that a person has ended is KILLED in MLflow; its ServerApp is no longer there to say so."""
 
-from server.monitoring.metrics import RUN_TAG
-from server.monitoring.tracking import OUTAGE, open_client, quieten
+from server.monitoring.metrics import RUN_TAG, SITE_TAG, STATE_TAG
+from server.monitoring.mlflow_client import OUTAGE, quieten
+from server.monitoring.tracking import open_client
 
 _MOST_RUNS = 5000
 
@@ -23,6 +24,8 @@ def close_as_killed(uri: str, name: str) -> bool:
         ours = f"tags.`{RUN_TAG}` = '{name}'"
         for run in client.search_runs(experiments, ours, max_results=_MOST_RUNS):
             if run.info.status in ("RUNNING", "SCHEDULED"):
+                if SITE_TAG not in run.data.tags:
+                    client.set_tag(run.info.run_id, STATE_TAG, "ended by a person")
                 client.set_terminated(run.info.run_id, "KILLED")
     except OUTAGE:
         return False

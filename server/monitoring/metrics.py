@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from importlib.metadata import Distribution, version
+from itertools import chain
+from statistics import fmean
 from typing import Any
 
 from asdnet_models.reliability import SCORES, Reliability, TrustScore
@@ -9,6 +11,8 @@ from asdnet_models.sums import FAILURE_KINDS
 from protocol.wire.metrics import HIGHEST
 from protocol.wire.reports import EvaluationReport, TrainReport
 from server.monitoring.hints import hints_of
+from server.monitoring.model_card import round_of, summary
+from server.monitoring.provenance import own_version
 from server.rounds.calibration import auroc, pooled
 from server.rounds.estimates import estimates_of
 from server.rounds.record import RoundRecord, StudyRecord
@@ -19,7 +23,15 @@ RUN_TAG = "asdnet.run"
 SITE_TAG = "asdnet.site"
 LEFT_OUT_TAG = "left_out.round_"
 RESUMED_TAG = "resumed.after_round_"
+# Of the study's run, for people and searches: at work, finished, stopped, ended by a person.
+STATE_TAG, FINISHED = "state", "finished"
+# Of the software, where it is a checkout; MLflow shows it under a name of its own.
+COMMIT_TAG = "git_commit"
+# SHA-256 of the signed study: what every site has approved.
+STUDY_TAG = "study_digest"
 BEST_TAG = "best_round"
+# What MLflow shows as a run's description, Markdown.
+DESCRIPTION_TAG = "mlflow.note.content"
 # What is wrong with the best model's scores, a line each.
 HINTS_TAG = "hints"
 # Parameter of a site's run, with the organ's name behind.
@@ -33,6 +45,10 @@ CLIPPED = "clipped/"
 ESTIMATED = "estimated/"
 # Metric of a site: validation DSC of its update less that of the round without unlabelled scans.
 TWIN = "twin/dsc"
+# Metrics of the study at its end, with the score's name behind: means over sites.
+TEST = "test/"
+# MLflow's page shows runs and metrics first, and not traces of language models.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # In addition to the sites' names, of which none is empty.
 STUDY = ""
 # Written last of a round: where it is, the round is complete.
@@ -60,12 +76,55 @@ def site_params(record: StudyRecord, site: str) -> dict[str, str]:
     )
 
 
+def study_identity(record: StudyRecord) -> dict[str, str]:
+    """What a study's run and models are found by, beside what their maker adds."""
+    return {
+        "method": record.protocol.method.name,
+        "network": record.protocol.network.architecture,
+        "version": own_version(),
+    }
+
+
+def run_tags(identity: Mapping[str, str]) -> dict[str, str]:
+    """A study's identity as tags of its run, the commit also where MLflow looks for it."""
+    commit = identity.get(COMMIT_TAG, "")
+    return {**identity, **({"mlflow.source.git.commit": commit} if commit else {})}
+
+
+def state_of(record: StudyRecord) -> str:
+    """How a study has ended, in words."""
+    done, asked = len(record.rounds), record.protocol.training.rounds
+    return FINISHED if done == asked else f"stopped after round {done} of {asked}"
+
+
 def study_tags(record: StudyRecord) -> dict[str, str]:
     """What is known once the study has ended: nothing of one that no site scored."""
     if record.best_round is None:
         return {}
     hints = "\n".join(hints_of(record))
-    return {BEST_TAG: str(record.best_round), HINTS_TAG: hints[:_LONGEST_TAG]}
+    tags = {BEST_TAG: str(record.best_round), HINTS_TAG: hints[:_LONGEST_TAG]}
+    if round_of(record, "best") is not None:
+        tags[DESCRIPTION_TAG] = summary(record, "best", {})[:_LONGEST_TAG]
+    return tags
+
+
+def mean_test_scores(record: StudyRecord) -> dict[str, float]:
+    """Test scores of the best model as one number each: nothing where no site told any.
+
+    `test/dsc` and the like are means over sites and organs of the sites' own means;
+    `test/dsc/<organ>` over the sites alone.  A site or an organ without a score is in none.
+    """
+    values: dict[str, float] = {}
+    for score in HIGHEST:
+        by_organ: dict[str, list[float]] = {}
+        for _, report in sorted(record.best_evaluation.items()):
+            for organ, sums in report.scores["test"].items():
+                if (mean := getattr(sums, score).mean) is not None:
+                    by_organ.setdefault(organ, []).append(mean)
+        if by_organ:
+            values[f"{TEST}{score}"] = fmean(chain.from_iterable(by_organ.values()))
+            values |= {f"{TEST}{score}/{organ}": fmean(m) for organ, m in by_organ.items()}
+    return values
 
 
 def study_metrics(finished: RoundRecord) -> dict[str, float]:

@@ -1,17 +1,23 @@
 """Progress of a study in the terminal: one line a round."""
 
+import logging
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
 from asdnet_models.sums import SumCount
 from protocol.wording import counted
+from reporting.logs import say_about
 from server.rounds.clipping import shortened
 from server.rounds.estimates import estimates_of, mean_words
 from server.rounds.harm import comparison_of
 from server.rounds.membership import listed
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
+
+log = logging.getLogger(__name__)
 
 
 class TerminalWatcher(Watcher):
@@ -39,6 +45,26 @@ class TerminalWatcher(Watcher):
     def study_finished(self, record: StudyRecord) -> None:
         if self._status:
             self._status.stop()
+
+
+class LogWriter(Watcher):
+    """A line of the log after each round; every line of this process says run and round."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        say_about(run=run)
+
+    def study_started(self, record: StudyRecord) -> None:
+        log.info("%s", sites_line(record))
+
+    def sites_called(self, round_number: int, kind: str, sites: Sequence[str]) -> None:
+        say_about(run=self._run, **({"round": round_number} if round_number else {}))
+
+    def round_finished(self, record: StudyRecord) -> None:
+        log.info("%s", round_line(record))
+
+    def study_finished(self, record: StudyRecord) -> None:
+        log.info("%d of %d rounds", len(record.rounds), record.protocol.training.rounds)
 
 
 def sites_line(record: StudyRecord) -> str:

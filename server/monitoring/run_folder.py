@@ -47,6 +47,7 @@ class RunFacts(Frozen):
     asks: Asks = "training"
     sites: tuple[str, ...] | None = None  # that are asked; null: all admitted ones
     study_file: Path | None = None  # that the study was read from
+    commit: str = ""  # of the checkout that made the run
 
 
 class RunFolder:
@@ -273,14 +274,23 @@ class EventWriter(Watcher):
 
 def save_models(folder: Path, record: StudyRecord) -> None:
     """model/final, and model/best where the last round is the best."""
-    round_number = record.rounds[-1].plan.round
-    facts = {"run": record.run, "round": round_number}
-    save_model(folder / "model" / "final", record.protocol, record.judged, record.confidence, facts)
-    if record.best_round == round_number and record.best_segmenter is not None:
-        save_model(
-            folder / "model" / "best",
-            record.protocol,
-            record.best_segmenter,
-            record.best_confidence,
-            facts | {"validation_dsc": record.best_dsc},
-        )
+    save_final(folder / "model" / "final", record)
+    if record.best_round == record.rounds[-1].plan.round:
+        save_best(folder / "model" / "best", record)
+
+
+def save_final(folder: Path, record: StudyRecord) -> None:
+    """The model after the last round."""
+    facts = {"run": record.run, "round": record.rounds[-1].plan.round}
+    save_model(folder, record.protocol, record.judged, record.confidence, facts)
+
+
+def save_best(folder: Path, record: StudyRecord) -> None:
+    """The model of the best validation DSC; nothing where none was scored."""
+    if record.best_segmenter is not None:
+        facts = {
+            "run": record.run,
+            "round": record.best_round,
+            "validation_dsc": record.best_dsc,
+        }
+        save_model(folder, record.protocol, record.best_segmenter, record.best_confidence, facts)

@@ -17,7 +17,8 @@ from server.monitoring.metrics import (
     SITE_TAG,
     STUDY,
 )
-from server.monitoring.tracking import OUTAGE, open_client, quieten, reason
+from server.monitoring.mlflow_client import OUTAGE, quieten, reason
+from server.monitoring.tracking import open_client
 
 # Value by round.
 Series = Mapping[int, float]
@@ -121,12 +122,17 @@ def read_run(uri: str, name: str) -> TrackedStudy:
         best_round=int(best) if best else None,
         metrics=metrics[parent.info.run_id],
         sites=tuple(
-            _tracked_site(run, metrics[run.info.run_id])
+            tracked_site(
+                _site(run),
+                run.data.params,
+                metrics[run.info.run_id],
+                _numbered(run.data.tags, LEFT_OUT_TAG),
+            )
             for run in sorted(ours, key=_site)
             if _site(run) != STUDY
         ),
         hints=tuple(parent.data.tags.get(HINTS_TAG, "").splitlines()),
-        resumed=tuple(sorted(_numbered(parent.data.tags, RESUMED_TAG))),
+        resumed=resumed_after(parent),
     )
 
 
@@ -155,20 +161,30 @@ def _metrics(client: Any, run: Any) -> dict[str, Series]:
     }
 
 
-def _tracked_site(run: Any, metrics: Mapping[str, Series]) -> TrackedSite:
-    params = run.data.params
+def tracked_site(
+    site: str,
+    params: Mapping[str, str],
+    metrics: Mapping[str, Series],
+    left_out: Mapping[int, str],
+) -> TrackedSite:
+    """A site of these parameters, metrics and reasons, as `MlflowWatcher` names them."""
     names = ("labelled", "unlabelled", "validation", "test")
     return TrackedSite(
-        site=_site(run),
+        site=site,
         cases={name: int(params[name]) for name in names if name in params},
         metrics=metrics,
-        left_out=_numbered(run.data.tags, LEFT_OUT_TAG),
+        left_out=left_out,
         annotated={
             key.removeprefix(ANNOTATED): int(value)
             for key, value in params.items()
             if key.startswith(ANNOTATED)
         },
     )
+
+
+def resumed_after(run: Any) -> tuple[int, ...]:
+    """After which rounds a study of this parent run was started again."""
+    return tuple(sorted(_numbered(run.data.tags, RESUMED_TAG)))
 
 
 def _numbered(tags: Mapping[str, str], prefix: str) -> dict[int, str]:

@@ -1,11 +1,11 @@
 """The record in MLflow: one parent run for the study, one nested run for each site.
 
-The only module that imports mlflow.  A study never waits for MLflow and never fails with it: what
-could not be written is written with a later round, for `StudyRecord.rounds` holds them all.
+A study never waits for MLflow and never fails with it: what could not be written is written with a
+later round, for `StudyRecord.rounds` holds them all.  What MLflow gets at a study's end is in
+`study_files`.
 """
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -17,64 +17,38 @@ from uuid import uuid4
 
 import protocol.telemetry  # isort: skip
 
-# MLflow reads these at every request.  A value that the user has set is left alone.
-for _name, _value in {
-    # A lost round is sent again by us, who look first; MLflow would repeat the request blindly,
-    # and "create a run" answered too late would make two.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # A proxy may say: come back in an hour.
-    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
-    # A link for each site, in the middle of the terminal's progress.
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-import mlflow.store.db.utils
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
+from server.monitoring.data_inputs import log_cohort, log_site_data
 from server.monitoring.metrics import (
+    EXPERIMENT_TAGS,
+    FINISHED,
     LAST_METRIC,
     LEFT_OUT_TAG,
     RESUMED_TAG,
     RUN_TAG,
     SITE_TAG,
+    STATE_TAG,
     STUDY,
     flattened,
+    mean_test_scores,
     package_versions,
+    run_tags,
     site_metrics,
     site_params,
+    state_of,
+    study_identity,
     study_metrics,
     study_tags,
 )
+from server.monitoring.mlflow_client import OUTAGE, quieten, reason
 from server.rounds.record import RoundRecord, StudyRecord
 from server.rounds.watchers import Watcher
 
 log = logging.getLogger(__name__)
 
-# Ten attempts at a database that is away would hold up the study for 100 s; no setting exists.
-mlflow.store.db.utils.MAX_RETRY_COUNT = 2
-
-_LOG_LEVELS = {
-    # Database migrations, logged step by step at INFO.
-    "mlflow": logging.WARNING,
-    "alembic": logging.WARNING,
-    # An outage, with a traceback or a line for every request of every round; we log it once.
-    "mlflow.store.db.utils": logging.CRITICAL,
-    "urllib3.connectionpool": logging.ERROR,
-}
-# OSError has the errors of sockets and of requests; an ImportError is a missing database driver.
-OUTAGE = (MlflowException, SQLAlchemyError, OSError, ImportError)
 _LAST_ATTEMPTS = 3
-
-
-def quieten() -> None:
-    """Keep MLflow's own log to what a user can act on."""
-    for name, level in _LOG_LEVELS.items():
-        logging.getLogger(name).setLevel(level)
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -98,7 +72,9 @@ class MlflowWatcher(Watcher):
             study starts.
         artifacts: Folder of the artifacts for a new experiment, or None for the server's own.
         experiment: Name of the experiment, made if it does not exist.
-        extra_params: Recorded in addition to the protocol, such as the cohort's hash.
+        extra_params: Recorded in addition to the protocol, such as the cohort's hash (`sha256`,
+            which becomes the digest of the study's data set).
+        tags: Of the study's run and models, such as the digest of what was signed.
         run_name: Unique name of this run of the study, without quotes: giving the same
             name again continues the same MLflow runs.  None: runs that are not continued.
         last_wait_s: Within this time after the end of the study an MLflow that is away is tried
@@ -112,10 +88,12 @@ class MlflowWatcher(Watcher):
         experiment: str,
         extra_params: Mapping[str, str] | None = None,
         *,
+        tags: Mapping[str, str] | None = None,
         run_name: str | None = None,
         last_wait_s: float = 30.0,
     ) -> None:
         quieten()
+        self._tags = {name: value for name, value in (tags or {}).items() if value}
         self._uri = uri
         self._artifacts = artifacts
         self._experiment = experiment
@@ -129,7 +107,8 @@ class MlflowWatcher(Watcher):
         self._study_run = ""
         self._written = 0
         self._reached = True
-        self._protocol_tried = False
+        self._protocol_tried = self._files_tried = False
+        self._unclosed = False
 
     @property
     def run_id(self) -> str:
@@ -137,11 +116,11 @@ class MlflowWatcher(Watcher):
         return self._study_run
 
     def pending(self, record: StudyRecord) -> int:
-        """How many rounds MLflow lacks, as far as is known.
+        """How many rounds MLflow lacks, as far as is known; the last, if its runs are not closed.
 
         `study_finished` of a new watcher of the same `run_name` sends them.
         """
-        return len(self._missing(record))
+        return max(len(self._missing(record)), int(self._unclosed))
 
     def study_started(self, record: StudyRecord) -> None:
         if record.rounds:
@@ -155,6 +134,7 @@ class MlflowWatcher(Watcher):
     def study_finished(self, record: StudyRecord) -> None:
         """Write what is missing and close the runs; FAILED where rounds were not trained."""
         started = time.monotonic()
+        self._unclosed = True
         for attempt in range(_LAST_ATTEMPTS):
             if attempt:
                 gone_s = time.monotonic() - started
@@ -162,9 +142,10 @@ class MlflowWatcher(Watcher):
                     break
                 time.sleep(max(0.0, self._last_wait_s * attempt / _LAST_ATTEMPTS - gone_s))
             if self._attempt(record, closing=True):
+                self._unclosed = False
                 return
         text = "MLflow is still not reached: %d rounds are not sent, and the runs are not closed"
-        log.warning(text, self.pending(record))
+        log.warning(text, len(self._missing(record)))
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -215,9 +196,12 @@ class MlflowWatcher(Watcher):
                 client.update_run(run_id, status="RUNNING")
             # What was written once stays: MLflow refuses another value.
             lacking = [Param(k, v) for k, v in params.items() if k not in run.data.params]
-            client.log_batch(run_id, params=lacking, tags=self._resumed if key == STUDY else ())
+            client.log_batch(run_id, params=lacking, tags=opening if key == STUDY else ())
+            self._log_data(record, run_id, key)
             return run_id
 
+        identity = run_tags(self._identity(record)) | {STATE_TAG: "at work"}
+        opening = [*self._resumed, *(RunTag(*item) for item in identity.items())]
         name = self._run_name or record.protocol.name
         self._study_run = open_run(STUDY, name, {}, self._study_params(record))
         runs = {STUDY: self._study_run}
@@ -230,10 +214,17 @@ class MlflowWatcher(Watcher):
 
     def _experiment_id(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)
-        if experiment is None:
-            location = self._artifacts.resolve().as_uri() if self._artifacts else None
-            return str(self._client.create_experiment(self._experiment, artifact_location=location))
-        return str(experiment.experiment_id)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = self._artifacts.resolve().as_uri() if self._artifacts else None
+        return str(self._client.create_experiment(self._experiment, location, EXPERIMENT_TAGS))
+
+    def _log_data(self, record: StudyRecord, run_id: str, site: str) -> None:
+        """What a site has declared, as MLflow shows data; of a simulation, the cohort's digest."""
+        if site in record.facts:
+            log_site_data(self._client, run_id, site, record.facts[site])
+        elif site == STUDY and (digest := self._extra.get("sha256")):
+            log_cohort(self._client, run_id, record.protocol.name, digest)
 
     def _study_params(self, record: StudyRecord) -> dict[str, str]:
         agreed = flattened(record.protocol.model_dump(mode="json"))
@@ -275,23 +266,32 @@ class MlflowWatcher(Watcher):
         self._protocol_tried = True
 
     def _close(self, record: StudyRecord) -> None:
-        complete = len(record.rounds) == record.protocol.training.rounds
-        for name, value in study_tags(record).items():
-            self._client.set_tag(self._study_run, name, value)
-        for run in self._runs.values():
-            self._client.set_terminated(run, "FINISHED" if complete else "FAILED")
+        status = "FINISHED" if state_of(record) == FINISHED else "FAILED"
+        run = self._client.get_run(self._study_run)
+        if best := mean_test_scores(record):
+            scored = next(r for r in record.rounds if r.plan.round == record.best_round)
+            self._client.log_batch(self._study_run, metrics=_metrics(scored, best))
+        self._send_files(record, run, status)
+        tags = study_tags(record) | {STATE_TAG: state_of(record)}
+        self._client.log_batch(self._study_run, tags=[RunTag(*item) for item in tags.items()])
+        for run_id in self._runs.values():
+            self._client.set_terminated(run_id, status)
 
+    def _send_files(self, record: StudyRecord, run: Any, status: str) -> None:
+        """Report, tables, models; a stopped study's models are files, and not in the registry."""
+        from server.monitoring.recorded import recorded_study  # late: they are needed once
+        from server.monitoring.study_files import StudyFiles
 
-def reason(error: BaseException) -> str:
-    """The name of the transport's error; MLflow's own words only where it refuses.
+        files = StudyFiles(self._client, run, self._mark, record, self._identity(record))
+        study = recorded_study(record, run, status)
+        failed = files.send(study, register=status == "FINISHED")
+        if failed and not self._files_tried:
+            why = ", ".join(dict.fromkeys(reason(error) for error in failed.values()))
+            log.warning("MLflow did not take %s (%s)", ", ".join(failed), why)
+        self._files_tried = True
 
-    Never the transport's words: they have the address, which may have a password.
-    """
-    while isinstance(error, MlflowException) and (error.__cause__ or error.__context__):
-        error = error.__cause__ or error.__context__ or error
-    if isinstance(error, MlflowException):
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-    return type(error).__name__
+    def _identity(self, record: StudyRecord) -> dict[str, str]:
+        return study_identity(record) | self._tags
 
 
 def _metrics(finished: RoundRecord, values: Mapping[str, float]) -> list[Metric]:

@@ -15,8 +15,9 @@ from protocol.files import write_json
 from protocol.wording import counted
 from reporting.terminal import print_notes
 from server.monitoring.hints import hints_of, in_doubt, scored_sums
-from server.monitoring.metrics import package_versions
+from server.monitoring.metrics import COMMIT_TAG, package_versions
 from server.monitoring.progress import TerminalWatcher
+from server.monitoring.provenance import own_commit
 from server.monitoring.run_folder import CheckpointWatcher
 from server.monitoring.tracking import MlflowWatcher
 from server.rounds.record import StudyRecord
@@ -166,7 +167,8 @@ def _federate(
     write_json(options.out / "protocol.json", protocol.model_dump(mode="json"))
     artifacts = None if options.mlflow_uri else options.out / "mlartifacts"
     tags = {key: str(value) for key, value in cohort.items()}
-    tracker = MlflowWatcher(_store(options), artifacts, "asdnet", tags)
+    commit = {COMMIT_TAG: own_commit()}
+    tracker = MlflowWatcher(_store(options), artifacts, "asdnet", tags, tags=commit)
     return simulate(
         protocol,
         configs,

@@ -172,7 +172,11 @@ def test_an_outage_of_the_server_loses_and_doubles_nothing(
             assert set(counts.values()) == {7}, counts
         assert len(history(client, before["A"], "loss/dice")) == 7
         assert runs["B"].data.tags["mlflow.parentRunId"] == before[""]
-        assert [item.path for item in client.list_artifacts(before[""])] == ["protocol.json"]
+        files = {item.path for item in client.list_artifacts(before[""])}
+        assert files == {"model", "protocol.json", "report.html", "tables"}
+        version = client.get_model_version_by_alias("tiny", "final")
+        assert version.tags["asdnet.run"] == RUN_NAME
+        assert client.get_registered_model("tiny").aliases == {"final": version.version}
     assert caplog.messages == [
         "MLflow cannot be reached (ConnectionError): rounds from 4 on will be sent later",
         "MLflow is reached again: it has all rounds up to 6",

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from protocol.config.study import ProtocolError
 from reporting.blocks import Facts, Section
+from reporting.logs import PlainFormatter
 from reporting.render import render_page
 from reporting.terminal import (
     MISCONFIGURED,
-    PlainFormatter,
     make_console,
     print_errors,
     user_errors,

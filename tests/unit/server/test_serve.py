@@ -45,7 +45,7 @@ class NoTracker(Watcher):
     made: list[tuple[Any, ...]]
     run_id = "a1"
 
-    def __init__(self, *arguments: Any, run_name: str) -> None:
+    def __init__(self, *arguments: Any, run_name: str, tags: dict[str, str]) -> None:
         self.made.append((*arguments, run_name))
 
     def pending(self, record: StudyRecord) -> int:
@@ -59,9 +59,9 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> type[NoTracker]:
     return NoTracker
 
 
-def make(centre: Path, protocol: StudyProtocol) -> RunFolder:
+def make(centre: Path, protocol: StudyProtocol, uri: str = "x://") -> RunFolder:
     folder = RunFolder(centre / "runs" / "one")
-    folder.create(RunFacts(name="one", mlflow_uri="x://", expected_sites=2), protocol)
+    folder.create(RunFacts(name="one", mlflow_uri=uri, expected_sites=2), protocol)
     return folder
 
 
@@ -86,6 +86,15 @@ def test_a_run_to_its_end(
     assert tracker.made == [("x://", tmp_path / "mlartifacts", "tiny", "one")]
     assert len(verify(tmp_path / "audit.jsonl").entries) == 2 * (1 + 2 * 2) * 2
     assert not folder.at_work()
+
+
+def test_a_tracking_server_keeps_the_artifacts_itself(
+    make_protocol: MakeProtocol, tmp_path: Path, tracker: type[NoTracker]
+) -> None:
+    protocol = make_protocol()
+    make(tmp_path, protocol, "https://mlflow.example.org")
+    serve(MemoryGrid(sites(protocol)), tmp_path, "one")
+    assert tracker.made == [("https://mlflow.example.org", None, "tiny", "one")]
 
 
 def test_a_run_that_stops_can_go_on(make_protocol: MakeProtocol, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import client.node.answering
 import client.node.executor
 from client.node.answering import Answering, AnsweringDied, answer_until_idle
 from protocol.config.site import SiteConfig
+from reporting.logs import JsonFormatter
 
 ROOT = Path(__file__).parents[4]
 ADDRESS, SECRET = "127.0.0.1:1", b"secret"
@@ -82,17 +83,31 @@ def test_no_message_no_process(
 
 
 def test_a_message_is_answered_in_a_process(
-    config: SiteConfig, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    config: SiteConfig,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     answered = config.state / "answered"
 
-    def answer(given: SiteConfig, address: str, secret: bytes, token: str, ready: Any) -> None:
+    def answer(
+        given: SiteConfig, address: str, secret: bytes, token: str, ready: Any, printed: Any
+    ) -> None:
         ready.close()
+        record = {"name": "client.node.executor", "msg": "done", "levelname": "ERROR"}
+        line = JsonFormatter().format(logging.makeLogRecord(record))
+        os.write(printed.fileno(), f"{line}\nby a library\n".encode())
         answered.write_text(f"{given.site} {address} {secret!r} {token}", encoding="ascii")
 
     made = in_a_fork(monkeypatch, answer)
     runtime.tokens = ["token-1"]
     Answering(config, ADDRESS, SECRET).poll(lambda: False)
+    # The launcher alone writes the log: what its child logs and prints is logged here.
+    assert caplog.record_tuples == [
+        ("client.node.executor", logging.ERROR, "done"),
+        ("client.node.answering", logging.INFO, "by a library"),
+    ]
     assert answered.read_text(encoding="ascii") == f"A {ADDRESS} {SECRET!r} token-1"
     assert [process.exitcode for process in made] == [0]
     # The SuperNode hears of it from here, until the process says it itself.
@@ -161,13 +176,17 @@ class Ready:
         self.closed = True
 
 
+def pipes() -> tuple[Any, Any]:
+    return Ready(), Ready()
+
+
 @pytest.fixture
 def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, Any]]:
     """The signals that were set; what belongs to a whole process is left alone."""
     Executor.made, handlers = [], dict[int, Any]()
     monkeypatch.setattr(client.node.executor, "Executor", Executor)
     monkeypatch.setattr(client.node.answering.signal, "signal", handlers.__setitem__)
-    for name in ("log_to_stderr", "keep_log_in", "pull_objects_soon"):
+    for name in ("log_to_parent", "keep_log_in", "pull_objects_soon"):
         monkeypatch.setattr(client.node.answering, name, lambda *_: None)
     monkeypatch.setattr(client.node.answering, "POLL_S", 0.001)
     level = logging.getLogger("httpx").level
@@ -189,7 +208,7 @@ def test_it_answers_on_and_ends_when_nothing_comes(
 
     Executor.on_poll = staticmethod(poll)
     ready: Any = Ready()
-    answer_until_idle(config, ADDRESS, SECRET, "token-1", ready)
+    answer_until_idle(config, ADDRESS, SECRET, "token-1", ready, ready)
     [executor] = Executor.made
     # Three polls after the last message: the third is beyond the patience.
     assert executor.given == ["token-1", "", "", "", "", "", ""]
@@ -208,7 +227,7 @@ def test_sigterm_ends_it_in_the_middle_of_a_message(
         return True
 
     Executor.on_poll = staticmethod(poll)
-    answer_until_idle(config, ADDRESS, SECRET, "token-1", Ready())  # type: ignore[arg-type]
+    answer_until_idle(config, ADDRESS, SECRET, "token-1", *pipes())
     assert [(executor.given, executor.closed) for executor in Executor.made] == [(["token-1"], 1)]
 
 
@@ -220,7 +239,7 @@ def test_a_defect_is_its_status_and_a_line(
 
     Executor.on_poll = staticmethod(poll)
     with pytest.raises(SystemExit) as end:
-        answer_until_idle(config, ADDRESS, SECRET, "token-1", Ready())  # type: ignore[arg-type]
+        answer_until_idle(config, ADDRESS, SECRET, "token-1", *pipes())
     assert end.value.code == 1
     assert Executor.made[0].closed == 1
     assert "KeyError" in caplog.text

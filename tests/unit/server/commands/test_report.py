@@ -13,8 +13,7 @@ from asdnet_models.sums import OrganSums, ScoreSum
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
 from server.cli import app
-from server.commands.report import page_of
-from server.monitoring.federation_page import sections_of
+from server.monitoring.federation_page import report_page, sections_of
 from server.monitoring.run_folder import RunFacts, RunFolder
 from server.monitoring.score_tables import scored_round
 from server.monitoring.tracked import TrackedError, read_run
@@ -72,7 +71,7 @@ def test_a_study_is_read_back(uri: str) -> None:
 
 
 def test_the_page(uri: str) -> None:
-    page = page_of(read_run(uri, "tiny-1"))
+    page = report_page(read_run(uri, "tiny-1"))
     assert "2 of 2 rounds, 2 sites; finished: all rounds were trained." in page
     assert "of round 2: validation DSC 0.700" in page
     assert "Left out of rounds: B in 2." in page
@@ -101,8 +100,8 @@ def test_the_page(uri: str) -> None:
 
 def test_deaths_stand_in_the_page(uri: str) -> None:
     study = read_run(uri, "tiny-1")
-    assert "started again" not in page_of(study)
-    page = page_of(replace(study, resumed=(3, 7), status="KILLED"))
+    assert "started again" not in report_page(study)
+    page = report_page(replace(study, resumed=(3, 7), status="KILLED"))
     assert "started again after rounds 3, 7. No complete round is lost" in page
     assert "ended by a person before its last round" in page
 
@@ -142,7 +141,7 @@ def test_too_few_cases_are_not_no_failures(
     watcher.study_finished(record)
     study = read_run(uri, "few")
     assert not any("failures" in name for site in study.sites for name in site.metrics)
-    page = page_of(study)
+    page = report_page(study)
     few = "<td>too few cases</td>"
     assert f'<th scope="row">A</th><td>4</td>{few * 5}' in page
     assert f'<th scope="row">B</th><td>4</td><td>0.375</td>{few * 4}' in page
@@ -178,7 +177,7 @@ def test_a_site_that_has_drawn_one_organ(
     # No score, no failure, and no zero.
     assert not any(name.endswith("/rod") and "dsc" in name for name in study.sites[1].metrics)
     assert study.sites[1].series("failures/rod") == {}
-    page = page_of(study)
+    page = report_page(study)
     assert "Labelled training cases in which each organ is drawn" in page
     assert '<th scope="row">B</th><td>3</td><td>-</td>' in page
     assert '<th scope="row">B</th><td>2</td>' + 5 * "<td>-</td>" in page
@@ -190,7 +189,7 @@ def drawn(ball: int, rod: int) -> dict[str, int]:
 
 def test_a_study_at_its_start(store: Path, make_protocol: Callable[..., StudyProtocol]) -> None:
     study = read_run(make_store(store, make_protocol(), 0, "begun"), "begun")
-    page = page_of(study)
+    page = report_page(study)
     assert scored_round(study) is None
     assert "0 of 2 rounds, 2 sites; stopped before its last round." in page
     assert "No site has scored the model yet." in page
@@ -210,7 +209,7 @@ def test_before_the_end_the_last_scored_round_is_shown(
 def test_words_of_others_are_text(uri: str) -> None:
     study = read_run(uri, "tiny-1")
     evil = type(study)(**{**vars(study), "params": {"organs.ball": "1", "x": "<script>1</script>"}})
-    assert "<script" not in page_of(evil)
+    assert "<script" not in report_page(evil)
 
 
 def test_errors_name_the_hint(uri: str, tmp_path: Path) -> None:

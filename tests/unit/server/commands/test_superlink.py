@@ -16,6 +16,8 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 import server.commands.superlink
 from flower_compat.owner import FILE_VARIABLE
 from flower_compat.superlink import _MODULE
+from reporting.logs import LogFormat, LogSettings
+from reporting.render import TEMPLATES_VARIABLE
 from server.admin.centre import Centre, create_centre, superlink_arguments
 from server.admin.connections import Limits
 from server.admin.gate import Gate
@@ -37,6 +39,7 @@ def centre(tmp_path: Path) -> Centre:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What Flower's command would find, instead of its start."""
     calls: list[dict[str, Any]] = []
+    relayed: list[tuple[Path, LogSettings]] = []
 
     def command() -> None:
         calls.append(
@@ -45,6 +48,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
                 "middleware": flwr.superlink.main._get_middleware(),
                 "module": {name: _MODULE[name] for name in PATCHED},
                 "environment": dict(os.environ),
+                "relayed": relayed,
             }
         )
 
@@ -54,7 +58,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     get_middleware = flwr.superlink.main._get_middleware
     monkeypatch.setattr(flwr.superlink.main, "_get_middleware", get_middleware)
     monkeypatch.setattr(sys, "argv", sys.argv)
-    for name in ("FLWR_HOME", "ASDNET_CENTRE", "PATH", FILE_VARIABLE):
+    # It would take this process's own stdout and stderr.
+    monkeypatch.setattr("reporting.log_relay.relay_output", lambda *given: relayed.append(given))
+    variables = ("FLWR_HOME", "ASDNET_CENTRE", "PATH", FILE_VARIABLE, TEMPLATES_VARIABLE)
+    for name in (*variables, *LogSettings().to_environment()):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     for name in PATCHED:
         monkeypatch.setitem(_MODULE, name, _MODULE[name])
@@ -101,6 +108,18 @@ def test_the_launcher_starts_flower_behind_the_gate(
     assert call["environment"]["FLWR_HOME"] == str(centre.flower_home)
     assert call["environment"]["ASDNET_CENTRE"] == str(centre.folder)
     assert call["environment"]["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_its_log_is_a_file_and_the_serverapps_know_how_theirs_is(
+    centre: Centre, started: list[dict[str, Any]]
+) -> None:
+    options = ("--log-format", "json", "--log-mib", "3", "--log-files", "7")
+    result = launch(centre.folder, lambda _: None, *options)
+    assert result.exit_code == 0, result.output
+    chosen = LogSettings(format=LogFormat.JSON, mib=3, files=7)
+    assert started[0]["relayed"] == [(centre.logs / "superlink.log", chosen)]
+    assert chosen.to_environment().items() <= started[0]["environment"].items()
+    assert Path(started[0]["environment"][TEMPLATES_VARIABLE], "page.html").is_file()
 
 
 def test_ipv6_beside_ipv4(centre: Centre, started: list[dict[str, Any]]) -> None:

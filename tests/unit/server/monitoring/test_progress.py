@@ -1,6 +1,8 @@
 """What is printed where there is no terminal."""
 
 import io
+import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +13,8 @@ from asdnet_models.sums import SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts, TrainReport
-from server.monitoring.progress import TerminalWatcher, clock, round_line
+from reporting.logs import JsonFormatter, say_about
+from server.monitoring.progress import LogWriter, TerminalWatcher, clock, round_line, sites_line
 from server.rounds.record import RoundRecord, StudyRecord
 
 
@@ -99,3 +102,19 @@ def test_a_site_whose_update_was_too_large_is_named(record: StudyRecord) -> None
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_the_log_of_a_serverapp_has_a_line_for_each_round(
+    record: StudyRecord, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    writer = LogWriter("tiny-1")
+    try:
+        writer.study_started(record)
+        writer.sites_called(2, "train", ["A"])
+        writer.round_finished(record)
+        line = json.loads(JsonFormatter().format(caplog.records[-1]))
+        assert (line["run"], line["round"]) == ("tiny-1", 2)
+        assert caplog.messages == [sites_line(record), round_line(record)]
+    finally:
+        say_about()

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 import requests
+from mlflow.exceptions import MlflowException
 from round_records import round_record
 from sqlalchemy.exc import OperationalError
 
 from protocol.config.study import StudyProtocol
 from protocol.wire.reports import SiteFacts
-from server.monitoring import metrics, tracking
+from server.monitoring import metrics, study_files, tracking
 from server.monitoring.metrics import site_metrics, study_metrics
 from server.monitoring.tracked import read_run
-from server.monitoring.tracking import MlflowClient, MlflowException, MlflowWatcher
+from server.monitoring.tracking import MlflowClient, MlflowWatcher
 from server.rounds.record import RoundRecord, StudyRecord
 
 
@@ -322,7 +323,12 @@ def test_no_attempt_begins_after_the_last_wait(
 
 @pytest.mark.parametrize("mishap", [Death(), ConnectionResetError()])
 def test_what_was_done_but_not_noted_is_not_done_twice(
-    mishap: BaseException, tmp_path: Path, uri: str, wire: Wire, record: StudyRecord
+    mishap: BaseException,
+    tmp_path: Path,
+    uri: str,
+    wire: Wire,
+    record: StudyRecord,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After its n-th request the centre dies and resumes, or loses the answer and goes on."""
 
@@ -333,6 +339,9 @@ def test_what_was_done_but_not_noted_is_not_done_twice(
             train(watcher, saved)
         watcher.study_finished(saved)
 
+    # Figures take a second each time, and are no request.
+    monkeypatch.setattr(study_files, "report_page", lambda _: "page")
+    monkeypatch.setattr(study_files, "sections_of", lambda _: [])
     kind = type(mishap).__name__
     whole_study(f"{kind}-0", replace(record, rounds=[]))
     requests_made = len(wire.calls)
@@ -464,8 +473,12 @@ def test_a_store_without_room_for_files_still_has_the_numbers(
     train(watcher, record)
     watcher.study_finished(record)
     assert written(uri, "files") == expected(record.protocol, 2)
-    assert len(caplog.messages) == 1
+    assert len(caplog.messages) == 2
     assert "did not take the file protocol.json (" in caplog.messages[0]
+    assert caplog.messages[1].startswith(
+        "MLflow did not take the report, the tables, the final model ("
+    )
+    assert set(statuses(uri, "files").values()) == {"FINISHED"}
 
 
 def test_nothing_in_mlflow_waits_for_long() -> None:
