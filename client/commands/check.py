@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,36 +44,41 @@ PAGE = "check.html"
 _STYLES: dict["Status", str] = {"used": "green", "refused": "bold red", "excluded": "yellow"}
 
 
-def check(
-    site: Annotated[str, typer.Option(help="The site's name, as its file in --configs.")],
-    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS,
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """What `check` can be asked for."""
+
+    site: Annotated[str, typer.Option(help="The site's name, as its file in --configs.")]
+    configs: Annotated[Path, typer.Option(help="Folder of the sites' files.")] = SITE_CONFIGS
     study: Annotated[
         Path | None,
         typer.Option(help="Study to check against (YAML); else the one last heard of, or paper."),
-    ] = None,
+    ] = None
     html: Annotated[
         Path | None, typer.Option(help=f"Page with pictures; else {PAGE} in the state folder.")
-    ] = None,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Draw and write the page.")] = True,
+    ] = None
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Draw and write the page.")] = True
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON with pseudonyms, and no page.")
-    ] = False,
+    ] = False
     for_centre: Annotated[
         bool, typer.Option("--for-centre", help="Print exactly what the centre is told.")
-    ] = False,
+    ] = False
     fingerprint: Annotated[
         bool, typer.Option("--fingerprint", help="Print exactly what is told for a plan.")
-    ] = False,
+    ] = False
     who: Annotated[
         str | None, typer.Option(metavar="PSEUDONYM", help="Print which case has this pseudonym.")
-    ] = None,
+    ] = None
     names: Annotated[
         bool, typer.Option("--names", help="Print the cases' names outside a terminal too.")
-    ] = False,
+    ] = False
     workers: Annotated[int, typer.Option(min=1, help="Cases read at the same time.")] = min(
         4, os.cpu_count() or 1
-    ),
-) -> None:
+    )
+
+
+def check(options: CheckOptions) -> None:
     """Check every case of this site against the study; exit status 1 if one is not used.
 
     Nothing is sent.  Cases that the site's file excludes are no mistake.  A study that this site's
@@ -84,27 +90,33 @@ def check(
     from client.datacheck.site import check_site
     from client.datacheck.summary import summarise
 
-    console = make_console(stderr=as_json or for_centre)
+    console = make_console(stderr=options.as_json or options.for_centre)
     with user_errors(ProtocolError, PseudonymKeyError, CohortFileError):
-        config = open_site(configs / f"{site}.yaml")
-        agreed, which, asked = _protocol(config, study)
+        config = open_site(options.configs / f"{options.site}.yaml")
+        agreed, which, asked = _protocol(config, options.study)
         pseudonyms = Pseudonyms(read_or_make_key(config.state / KEY_FILE))
-        if who is not None or fingerprint:
-            _print_alone(config, agreed, workers, pseudonyms, who)
+        if options.who is not None or options.fingerprint:
+            _print_alone(config, agreed, options.workers, pseudonyms, options.who)
             return
-        quiet = as_json or for_centre
-        named = names or console.is_terminal
+        quiet = options.as_json or options.for_centre
+        named = options.names or console.is_terminal
         with _progress(console, pseudonyms, quiet=quiet, named=named) as tell:
             look = partial(check_site, config, agreed, progress=tell, begin=tell.begin)
-            site_check = look(workers=workers, pictures=page and not quiet, boxes=for_centre)
+            site_check = look(
+                workers=options.workers,
+                pictures=options.page and not quiet,
+                boxes=options.for_centre,
+            )
         summary = summarise(site_check, agreed)
         if quiet:
-            _print_json(site_check, summary, agreed, pseudonyms, config, for_centre=for_centre)
+            _print_json(
+                site_check, summary, agreed, pseudonyms, config, for_centre=options.for_centre
+            )
         else:
             unnamed = None if named else pseudonyms
             _print_summary(console, config, site_check, summary, agreed, which, unnamed)
-        if page and not quiet:
-            path = html or config.state / PAGE
+        if options.page and not quiet:
+            path = options.html or config.state / PAGE
             write_page(path, config.site, which, site_check, summary, agreed, pseudonyms)
             console.print(f"page: {path}")
     raise typer.Exit(1 if site_check.refused or (asked and _broken(config, agreed)) else 0)

@@ -61,6 +61,7 @@ ALLOWED = {
         "flower_compat/middleware.py",
         "flower_compat/inflating.py",
         "flower_compat/owner.py",
+        "flower_compat/pacing.py",
         "flower_compat/polling.py",
         "flower_compat/runtime.py",
         "flower_compat/superlink.py",
@@ -76,7 +77,11 @@ ALLOWED = {
         "server/commands/superlink.py",
         "server/service/page.py",
     },
-    "prometheus_client": {"server/service/metrics.py", "server/service/page.py"},
+    "prometheus_client": {
+        "client/node/site_metrics.py",
+        "server/service/metrics.py",
+        "server/service/page.py",
+    },
     "zstandard": {"protocol/wire/compression.py"},
 }
 
