@@ -622,6 +622,7 @@ NEVER_IN_AN_ANSWER = {
     "client.node.records.RecordsError",
     "client.node.worker.WorkerDied",
     "client.node.answering.AnsweringDied",
+    "client.node.line.ProxyRefusedError",  # a row of the preflight
     "protocol.running.AlreadyRunningError",
     "client.node.guard.refusal.Refusal",
     "client.node.guard.resumption.ResumptionError",
