@@ -190,7 +190,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         admit=lambda *given: world.admit(*given),
         sealed=lambda study, reply, message, last: world.seal(reply),
     )
-    monkeypatch.setattr(client.node.executor, "Guard", lambda _: guard)
+    monkeypatch.setattr(client.node.executor, "Guard", lambda *_: guard)
     monkeypatch.setattr(
         client.node.executor, "installed_bundle", lambda: SimpleNamespace(digest=INSTALLED)
     )

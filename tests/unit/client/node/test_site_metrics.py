@@ -1,10 +1,17 @@
 """A site's metrics: states and counts, and no word of a case, a study or a run."""
 
+import re
 import socket
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -12,6 +19,8 @@ from client.node.site_metrics import SiteFamilies, serve_metrics
 from client.node.standing import Standing
 from protocol.audit.log import AuditLog
 from protocol.config.site import SiteConfig
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -67,6 +76,28 @@ def test_messages_are_counted_as_they_come(config: SiteConfig) -> None:
     assert after["asdnet_site_message_bytes_total received"] == 75
     assert after["asdnet_site_connected"] == after["asdnet_site_answering"] == 1
     assert after["asdnet_site_connections_total"] == 2
+
+
+def test_the_guide_has_every_metric(config: SiteConfig) -> None:
+    config.ca_file.write_bytes(certificate())
+    config.audit_file.touch()
+    config.cache.mkdir()
+    registry = CollectorRegistry()
+    registry.register(SiteFamilies(config, Standing()))
+    text = generate_latest(registry).decode()
+    made = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line[0] != "#"}
+    guide = (ROOT / "docs" / "guides" / "hospital.md").read_text(encoding="utf-8")
+    section = guide[guide.index("shows Prometheus") :].split("\n\n")[1]
+    assert set(re.findall(r"`(asdnet_\w+)`", section)) == made
+
+
+def certificate() -> bytes:
+    """Of a CA, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, now, now + timedelta(days=1))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def test_over_http(config: SiteConfig) -> None:
