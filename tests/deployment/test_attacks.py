@@ -38,7 +38,7 @@ MODES = {
 def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Deployment]:
     study = harness.tiny_study(rounds=len(MODES) + 1, local_steps=4)
     rules = study.aggregation.model_copy(
-        update={"round_timeout_s": 40.0, "join_timeout_s": 600.0}  # people approve meanwhile
+        update={"round_timeout_s": 90.0, "join_timeout_s": 600.0}  # people approve meanwhile
     )
     study = study.model_copy(update={"aggregation": rules})
     folder = tmp_path_factory.mktemp("fed")

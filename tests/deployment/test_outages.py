@@ -18,7 +18,7 @@ import pytest
 @pytest.fixture(scope="module")
 def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Deployment]:
     study = harness.tiny_study(rounds=4, local_steps=4)
-    rules = {"round_timeout_s": 40.0, "join_timeout_s": 100.0, "absence_s": 20.0, "min_sites": 2}
+    rules = {"round_timeout_s": 90.0, "join_timeout_s": 100.0, "absence_s": 20.0, "min_sites": 2}
     study = study.model_copy(update={"aggregation": study.aggregation.model_copy(update=rules)})
     with harness.federation(tmp_path_factory.mktemp("fed"), study, "ABC") as fed:
         fed.start_superlink()
