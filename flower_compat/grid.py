@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _WAIT_S = 0.3
 # Replies on their way from the SuperLink, each in memory; a stalled one counts for so long.
 _MAX_PULLS, _STALLED_S = 8, 20.0
+# Asked for in one request.
+_HEADS = 32
 
 
 class UnreadableReplyError(Exception):
@@ -110,7 +112,10 @@ class PromptGrid(Grid):
         if heads is None:
             return sorted(wanted)
         if unseen := {name for name in wanted - set(self._pulls) if name not in heads}:
-            heads.look(unseen)
+            names = sorted(unseen)
+            # The SuperLink gives a head once: what one lost answer loses is bounded.
+            for start in range(0, len(names), _HEADS):
+                heads.look(names[start : start + _HEADS])
         self._begin({name for name in wanted if name in heads}, 1)
         return sorted(name for name in wanted & set(self._pulls) if self._pulls[name].done())
 

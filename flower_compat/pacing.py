@@ -65,8 +65,12 @@ class PacedTransport(httpx.BaseTransport):
                 content = b"".join(_Blocks(answer.stream, self._rate))
             finally:
                 answer.close()
-        answer.stream = httpx.ByteStream(content)
-        return answer
+        return httpx.Response(
+            answer.status_code,
+            headers=answer.headers,
+            stream=httpx.ByteStream(content),
+            extensions=answer.extensions,
+        )
 
     def close(self) -> None:
         """As the inner one's."""

@@ -113,13 +113,16 @@ def say_about(**facts: str | int) -> None:
 
 def record_of(line: str) -> logging.LogRecord | None:
     """The record that `JsonFormatter` made a line of; None: it is another line."""
+    if not line.startswith("{"):
+        return None
     try:
         fields = json.loads(line)
         if not (isinstance(fields, dict) and fields.keys() >= _KNOWN):
             return None
         level = logging.getLevelNamesMapping()[fields["level"]]
         created = datetime.fromisoformat(fields["time"]).timestamp()
-    except (ValueError, KeyError, TypeError):
+        datetime.fromtimestamp(created, UTC)  # as it will be written
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
         return None
     return logging.makeLogRecord(
         {

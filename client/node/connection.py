@@ -85,7 +85,7 @@ class _Connection:
         """The host has addresses."""
         if not self._host:
             raise Skip("no usable centre is named")
-        self._proxy = proxy_to(self._host)
+        self._proxy = proxy_to(self._host, self._port)
         if self._proxy is not None:
             self._addresses = [self._host]
             return "ok", f"left to the proxy of this machine, {self._proxy}", ""

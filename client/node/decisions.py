@@ -143,8 +143,12 @@ class DecisionStore(Generic[Item]):
         """Whether it is approved, by the site's file or by a person."""
         return digest in self.by_file or self.verified(self.path("approved", digest)) is not None
 
-    def revoke(self, digest: str) -> None:
-        """Approve it no longer.
+    def was_revoked(self, digest: str) -> bool:
+        """Whether anybody has ever revoked it here."""
+        return any(d.digest == digest and d.action == "revoked" for d in self._decisions())
+
+    def revoke(self, digest: str, by: str = "") -> None:
+        """Approve it no longer, with a line in the log that has the person, or `by`.
 
         Raises:
             ApprovalError: It is not approved, or it is so by the site's own file.
@@ -160,7 +164,7 @@ class DecisionStore(Generic[Item]):
             raise ApprovalError(
                 f"{self.noun} {digest[:12]}: is not approved at this site"
             ) from None
-        self._record(digest, "revoked")
+        self._record(digest, "revoked", by)
 
     def verified(self, path: Path) -> Item | None:
         """The thing in a file, if it is there and has the digest of the file's name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import socket
 import urllib.request
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from client.node.checks import Result
 
 _NEEDS_CREDENTIALS = 407
+_STATUS = re.compile(rb"[0-9]{3}")
 _PORTS = {"http": 80, "https": 443}
 _MOST_BYTES = 2**14
 
@@ -43,22 +45,24 @@ class Proxy:
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
-def proxy_to(host: str) -> Proxy | None:
+def proxy_to(host: str, port: int) -> Proxy | None:
     """The proxy that HTTPS_PROXY or ALL_PROXY names for this host, unless NO_PROXY has the host."""
     proxies = urllib.request.getproxies()
     named = proxies.get("https") or proxies.get("all")
-    if not named or urllib.request.proxy_bypass(host):
+    passed_by = {name.strip() for name in proxies.get("no", "").split(",")}
+    own = {f"{host}:{port}", f"https://{host}", f"https://{host}:{port}"}
+    if not named or urllib.request.proxy_bypass(host) or passed_by & own:
         return None
-    url = urlsplit(named if "://" in named else f"http://{named}")
+    try:
+        url = urlsplit(named if "://" in named else f"http://{named}")
+        its_port = url.port or _PORTS.get(url.scheme, 1080)
+    except ValueError:  # brackets that do not close, no port of that number
+        return Proxy(scheme="http", host="", port=0)
     user = ""
     if url.username is not None:
         credentials = f"{unquote(url.username)}:{unquote(url.password or '')}"
         user = "Basic " + base64.b64encode(credentials.encode()).decode("ascii")
-    try:
-        port = url.port or _PORTS.get(url.scheme, 1080)
-    except ValueError:  # no port of that number
-        port = 0
-    return Proxy(scheme=url.scheme, host=url.hostname or "", port=port, authorization=user)
+    return Proxy(scheme=url.scheme, host=url.hostname or "", port=its_port, authorization=user)
 
 
 def connect(address: tuple[str, int], limit_s: float, proxy: Proxy | None = None) -> socket.socket:
@@ -70,6 +74,10 @@ def connect(address: tuple[str, int], limit_s: float, proxy: Proxy | None = None
     """
     if proxy is None:
         return socket.create_connection(address, limit_s)
+    if not proxy.host:
+        raise OSError("the environment's HTTPS_PROXY or ALL_PROXY is no URL")
+    if proxy.scheme != "http":
+        raise OSError(f"a proxy of {proxy.scheme} is not tried here")
     stream = socket.create_connection((proxy.host, proxy.port), limit_s)
     try:
         _ask(stream, address, proxy)
@@ -99,7 +107,7 @@ def _ask(stream: socket.socket, address: tuple[str, int], proxy: Proxy) -> None:
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
-    stream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
+    stream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("ascii", "backslashreplace"))
     head = b""
     # Byte by byte: what follows the head is the centre's.
     while not head.endswith(b"\r\n\r\n") and len(head) < _MOST_BYTES:
@@ -108,7 +116,7 @@ def _ask(stream: socket.socket, address: tuple[str, int], proxy: Proxy) -> None:
             break
         head += byte
     words = head.split(b" ", 2)
-    known = words[0].startswith(b"HTTP/1.") and len(words) > 1 and words[1].isdigit()
+    known = words[0].startswith(b"HTTP/1.") and len(words) > 1 and _STATUS.fullmatch(words[1])
     status = int(words[1]) if known else 0
     if not 200 <= status < 300:
         raise ProxyRefusedError(status)

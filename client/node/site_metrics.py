@@ -93,7 +93,7 @@ class _AuditCounts:
         self._offset += len(new) + bool(new)
         for line in new.splitlines():
             # A torn or changed line is the audit's to find.
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
                 entry = json.loads(line)
                 self._messages[entry["direction"]] += 1
                 self._bytes[entry["direction"]] += int(entry["bytes"])

@@ -68,10 +68,10 @@ class SiteLimits(Frozen):
         (),
         description="local times in which this site works, such as 20:00-06:00; []: always",
     )
-    bytes_a_second: Annotated[int, Field(ge=2**16)] | None = Field(
+    bytes_a_second: Annotated[int, Field(ge=2**18)] | None = Field(
         None,
-        description="of the line to the centre, in both directions together, at least 65536; empty:"
-        " all that it gives",
+        description="of the line to the centre, in both directions together, at least 262144;"
+        " empty: all that it gives",
     )
     evaluations_per_round: NonNegativeInt = Field(
         3, description="how often scores leave for a round in which the study has them"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_OK = 200
 # Flower's clients wait 30 s for an answer.
 INSTRUCTION_S, OBJECT_S = 5.0, 1.0
 # Each is a connection with an answer in memory; beyond them, the answer is given at once.
@@ -68,8 +69,16 @@ class Doorbell:
         """As the application's."""
         path = scope["path"] if scope["type"] == "http" else ""
         if path in _RINGING:
-            await self._app(scope, receive, send)
-            if event := self._rung.pop(path, None):
+            statuses: list[int] = []
+
+            async def noted(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append(message["status"])
+                await send(message)
+
+            await self._app(scope, receive, noted)
+            # What was refused has brought nothing, whoever asked.
+            if statuses == [_OK] and (event := self._rung.pop(path, None)):
                 event.set()
         elif bell := BELLS.get(path):
             # Before the application looks: what comes while it does has rung.
@@ -110,7 +119,7 @@ class _Answer:
             return
         self._kept.append(message)
         if message["type"] == "http.response.start":
-            self._passing = message["status"] != 200
+            self._passing = message["status"] != _OK
         else:
             self._body += message.get("body", b"")
             whole = not message.get("more_body", False)

@@ -23,7 +23,7 @@ def edited_study(path: Path | None, kept: StudyProtocol) -> list[str]:
     new = f"for what the file says now, start a new run: asdnet-centre run --study {path}"
     try:
         now = read_study(path)
-    except ProtocolError:
+    except (ProtocolError, RecursionError):
         return [f"{path}: has been edited since, and is no study any more; {own}"]
     changed = list(_changed(kept.model_dump(mode="json"), now.model_dump(mode="json")))
     if not changed:

@@ -116,9 +116,12 @@ def _is_update(config: SiteConfig, study: Study, installed: str) -> bool:
     if not later or before.model_copy(update=new) != now:
         return False
     store = _store(config)
+    if store.was_revoked(study.digest):  # a person has decided on it
+        return False
     store.approve(study.digest, _content(study), by=BY_UPDATE)
     for other in of_run:
-        store.revoke(other.digest)
+        if other.digest not in config.approved_studies:
+            store.revoke(other.digest, by=BY_UPDATE)
     log.info(
         "run %s: revision %d differs in its code alone, and that runs here: approved, as"
         " code_updates of %s.yaml has it",

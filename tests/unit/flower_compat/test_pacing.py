@@ -48,7 +48,8 @@ class Centre(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         assert isinstance(request.stream, httpx.SyncByteStream)
         self.read_at += [(self.clock.now, len(block)) for block in request.stream]
-        return httpx.Response(200, content=bytes(self.answer))
+        # As of a socket: it has not been read.
+        return httpx.Response(200, stream=httpx.ByteStream(bytes(self.answer)))
 
     def close(self) -> None:
         self.closed += 1

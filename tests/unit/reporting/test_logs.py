@@ -251,3 +251,16 @@ def test_the_log_is_in_the_file_while_the_launcher_is_at_work(
     logging.getLogger("server").info("afterwards")
     [line] = (tmp_path / "serve.log").read_text().splitlines()
     assert json.loads(line)["message"] == "at work"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 60000,
+        '{"a":' * 60000,
+        '{"time":"9999-12-31T23:59:59-23:00","level":"INFO","logger":"x","message":"y"}',
+        '{"time":"0001-01-01T00:00:00+23:00","level":"INFO","logger":"x","message":"y"}',
+    ],
+)
+def test_no_line_ends_whoever_reads_it(line: str) -> None:
+    assert record_of(line) is None

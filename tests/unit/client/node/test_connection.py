@@ -349,6 +349,29 @@ def test_no_proxy_goes_past_it(
     assert proxy.asked == []
 
 
+def test_no_proxy_may_have_the_port(
+    place: Place, proxy: ProxyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = place.serve(good(place))
+    for passed_by in (address, "https://127.0.0.1"):
+        monkeypatch.setenv("no_proxy", f"other.example.org, {passed_by}")
+        assert statuses(place.rows(address)) == ["ok"] * 7
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [("http://[::1:3128", "no URL"), ("http://h:99999", "no URL"), ("socks5://h:1", "not tried")],
+)
+def test_a_proxy_that_cannot_be_asked(
+    place: Place, monkeypatch: pytest.MonkeyPatch, url: str, told: str
+) -> None:
+    monkeypatch.setenv("https_proxy", url)
+    status, found, remedy = place.rows("127.0.0.1:9092")["TCP"]
+    assert status == "failed" and told in found
+    assert "correct HTTPS_PROXY" in remedy
+
+
 def test_a_proxy_that_inspects_is_another_ca(place: Place, proxy: ProxyServer) -> None:
     inspecting = sign("centre", by=sign("Firewall CA"), names=("127.0.0.1",))
     status, found, remedy = place.rows(place.serve(inspecting))["TLS chain"]
@@ -390,7 +413,16 @@ def test_a_proxy_that_is_not_there(place: Place, monkeypatch: pytest.MonkeyPatch
     assert "export NO_PROXY=127.0.0.1" in remedy
 
 
-@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 \r\n\r\n", b"x" * 2**15])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 " + b"2" * 5000 + b"\r\n\r\n",
+        b"SSH-2.0-x\r\n\r\n",
+        b"HTTP/1.1 \r\n\r\n",
+        b"x" * 2**15,
+    ],
+)
 def test_a_proxy_that_is_none(place: Place, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     monkeypatch.setenv("https_proxy", f"http://{answering(place, answer)}")
     status, found, _ = place.rows("127.0.0.1:9092")["TCP"]

@@ -337,6 +337,29 @@ def test_a_revision_of_known_code_needs_no_approval_of_its_own(
     )
 
 
+def test_what_a_person_has_revoked_is_not_followed(
+    centre: SigningCentre, config: SiteConfig
+) -> None:
+    first = verified_study(config, centre.study(PROTOCOL))
+    second = verified_study(config, centre.study(PROTOCOL, **NEW))
+    site = following(config, NEW["code"])
+    approve(site, first)
+    check_study(site, second)
+    revoke(site, second.digest)
+    approve(site, first)
+    with pytest.raises(StudyNotApprovedError):
+        check_study(site, second)
+    assert [kept.item.digest for kept in approved(site)] == [first.digest]
+
+
+def test_what_the_file_approves_too_is_followed(centre: SigningCentre, config: SiteConfig) -> None:
+    first = verified_study(config, centre.study(PROTOCOL))
+    approve(config, first)
+    both = {"approved_studies": (first.digest,)}
+    site = following(config, NEW["code"]).model_copy(update=both)
+    check_study(site, verified_study(config, centre.study(PROTOCOL, **NEW)))
+
+
 @pytest.mark.parametrize(
     "other",
     [
