@@ -162,3 +162,20 @@ def test_a_server_that_ends_holds_nothing() -> None:
         assert taken < _HELD_S
 
     asyncio.run(scene())
+
+
+def test_a_refused_request_rings_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BELLS, PULL, replace(BELLS[PULL], longest_s=1.0))
+
+    async def answer(request: Request) -> Response:
+        return Response(b"", 403 if "push" in request.url.path else 200)
+
+    app = Doorbell(Starlette(routes=[Route("/{path:path}", answer, methods=["POST"])]))
+
+    async def both() -> float:
+        pulling = asyncio.create_task(ask(app, PULL))
+        await asyncio.sleep(0.1)
+        await ask(app, PUSH)
+        return (await pulling)[0]
+
+    assert asyncio.run(both()) >= 0.9
