@@ -105,7 +105,7 @@ def test_flower_knows_every_option(config: SiteConfig, processes: list[FakeProce
     from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 
     SuperNode(config, SITE_FILE)
-    known = _parse_args_run_supernode().parse_args(processes[0].command[6:])
+    known = _parse_args_run_supernode().parse_args(processes[0].command[7:])
     assert known.isolation == "process"
     assert not known.insecure
     assert parse_config_args([known.node_config]) == {"site-config": str(SITE_FILE)}
