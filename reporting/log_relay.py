@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from protocol.escaping import printable
-from reporting.logs import LogFile, LogFormat, LogSettings, formatter, record_of, why
+from reporting.logs import LogFile, LogFormat, LogSettings, formatter, printed_line, record_of, why
 
 _ROOT = Path(__file__).resolve().parents[1]
 _LINE_BYTES = 2**16
-_COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 # As Flower's and uvicorn's lines begin.
 _LEVEL = re.compile(
     r"(?:\d{4}-\d\d-\d\dT[\d:.]+Z )?(DEBUG|INFO|WARNING|ERROR|CRITICAL)(?: ?:| (?=\[))\s*"
@@ -75,8 +74,7 @@ def relay(
     """
     lines = formatter(form)
     while raw := stream.readline(_LINE_BYTES):
-        line = _COLOUR.sub(b"", raw.rstrip(b"\r\n")).decode("utf-8", "replace")
-        text = printable(line, most=_LINE_BYTES)
+        text = printable(printed_line(raw), most=_LINE_BYTES)
         record = record_of(text) or _record(name, text)
         if file is not None:
             file.handle(record)

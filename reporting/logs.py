@@ -4,10 +4,10 @@ One process writes a file: a launcher, which has the lines of its children too. 
 convenience: where it cannot be written, as on a full disk, the program goes on and says so once.
 """
 
-import fcntl
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -22,11 +22,13 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from protocol.escaping import printable_lines
+from protocol.files import LockedError, locked
 
 log = logging.getLogger(__name__)
 
 _TEXT = "%(asctime)s %(name)s: %(message)s"
 _MEBIBYTE = 2**20
+_COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 _PRIVATE, _PRIVATE_FOLDER = 0o600, 0o700
 # What a line is about, beside its own words; of this process, which does one thing at a time.
 _about: dict[str, str | int] = {}
@@ -136,6 +138,11 @@ def record_of(line: str) -> logging.LogRecord | None:
     )
 
 
+def printed_line(raw: bytes) -> str:
+    """A line that a program has printed, as text; Flower colours its lines, in a file too."""
+    return _COLOUR.sub(b"", raw.rstrip(b"\r\n")).decode("utf-8", "replace")
+
+
 def formatter(form: LogFormat) -> logging.Formatter:
     """What makes lines of records."""
     return JsonFormatter() if form is LogFormat.JSON else PlainFormatter(_TEXT)
@@ -182,18 +189,21 @@ class LogFile(RotatingFileHandler):
     def __init__(self, path: Path, settings: LogSettings) -> None:
         path.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
         # Two that put one file aside would lose lines.  The kernel gives the lock back.
-        self._lock_file = _open_private(path.with_suffix(".lock"), os.O_RDWR)
+        self._held = ExitStack()
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock_file)
+            lock = locked(path.with_suffix(".lock"), flags, _PRIVATE, timeout_s=0)
+            _make_private(self._held.enter_context(lock))
+        except LockedError:
             raise OSError(None, "another process writes it", str(path)) from None
         self._failing = False
         super().__init__(path, maxBytes=settings.mib * _MEBIBYTE, backupCount=settings.files - 1)
         self.setFormatter(formatter(settings.format))
 
     def _open(self) -> TextIO:  # type: ignore[override]
-        file = _open_private(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        file = os.open(self.baseFilename, flags, _PRIVATE)
+        _make_private(file)
         return os.fdopen(file, "a", encoding="utf-8", errors="backslashreplace")
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -217,7 +227,7 @@ class LogFile(RotatingFileHandler):
         with suppress(OSError):  # a full disk
             super().close()
         with suppress(OSError):
-            os.close(self._lock_file)
+            self._held.close()
 
 
 def why(error: BaseException | None) -> str:
@@ -226,8 +236,7 @@ def why(error: BaseException | None) -> str:
     return str(reason).lower()
 
 
-def _open_private(path: Path, flags: int) -> int:
-    file = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE)
+def _make_private(file: int) -> None:
+    """One that was there already, too."""
     with suppress(OSError):  # somebody else's, whom its mode is up to
-        os.fchmod(file, _PRIVATE)  # one that was there already, too
-    return file
+        os.fchmod(file, _PRIVATE)

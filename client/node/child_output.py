@@ -1,16 +1,14 @@
 """What a child process prints, as lines of this site's log: escaped, and not without end."""
 
 import logging
-import re
 import threading
 from typing import IO
 
 from protocol.escaping import printable
-from reporting.logs import record_of
+from reporting.logs import printed_line, record_of
 
 _LINE_BYTES = 4096
 _RECORD_BYTES = 2**20
-_COLOUR = re.compile(rb"\x1b\[[0-9;]*m")  # Flower colours its lines, in a file too
 
 
 class ChildOutput:
@@ -58,8 +56,7 @@ class ChildOutput:
                 if self._trusted and (record := record_of(line.decode("utf-8", "replace"))):
                     logging.getLogger(record.name).handle(record)
                 elif self._left is None or self._left > 0:
-                    text = _COLOUR.sub(b"", line.rstrip(b"\r\n")).decode("utf-8", "replace")
-                    self._log.info("%s", printable(text))
+                    self._log.info("%s", printable(printed_line(line)))
                     self._count(len(line))
 
     def _count(self, size: int) -> None:

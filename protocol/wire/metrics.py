@@ -22,11 +22,11 @@ from protocol.planning.fingerprint import (
     share_names,
     spread_names,
 )
-from protocol.wire.reports import EVALUATED_PARTS, EXPECTED_PARTS, LOSSES
+from protocol.wire.reports import CASE_PARTS, EVALUATED_PARTS, EXPECTED_PARTS, LOSSES
 from protocol.wire.weights import MessageError, names_differ
 
 BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
-COUNTS = ("labelled", "unlabelled", "validation", "test", "excluded")
+COUNTS = (*CASE_PARTS, "excluded")
 
 METRICS = "metrics"  # the record
 

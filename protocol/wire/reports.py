@@ -24,6 +24,8 @@ LOSSES = (
     "confidence_on_right",
     "confidence_on_wrong",
 )
+# What cases are used for; a site declares how many it has of each.
+CASE_PARTS = ("labelled", "unlabelled", "validation", "test")
 EVALUATED_PARTS = ("validation", "test")
 # Beside what DSC are expected: true ones, or none that anybody knows.
 EXPECTED_PARTS = ("validation", "unlabelled")

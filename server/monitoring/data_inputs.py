@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 
+from protocol.wire.metrics import COUNTS
 from protocol.wire.reports import SiteFacts
 
 _DIGEST_CHARACTERS = 36  # that MLflow takes
-_DECLARED = ("labelled", "unlabelled", "validation", "test", "excluded")
 
 
 def log_site_data(client: MlflowClient, run_id: str, site: str, facts: SiteFacts) -> None:
@@ -23,7 +23,7 @@ def log_site_data(client: MlflowClient, run_id: str, site: str, facts: SiteFacts
 
     The digest is of the declaration: none of a scan leaves a site.
     """
-    declared = {name: getattr(facts, name) for name in _DECLARED}
+    declared = {name: getattr(facts, name) for name in COUNTS}
     profile = {**declared, "refused": dict(facts.refused), "annotated": dict(facts.annotated)}
     _log_data(
         client,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from protocol.wire.reports import CASE_PARTS
 from protocol.wording import counted
 from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Section, Table, Text
 from reporting.figures import Lines, line_panels
@@ -19,7 +20,6 @@ _STATUS = {
     "KILLED": "ended by a person before its last round",
     "RUNNING": "at work, or MLflow was away when it ended",
 }
-_COUNTS = ("labelled", "unlabelled", "validation", "test")
 _MEBIBYTE = 1024.0**2
 
 
@@ -119,7 +119,7 @@ def _sites(study: TrackedStudy) -> Section:
         caption="What sites declared, and what they did",
         header=(
             "site",
-            *_COUNTS,
+            *CASE_PARTS,
             "rounds trained",
             "left out",
             "training, s",
@@ -163,7 +163,7 @@ def _shortened(study: TrackedStudy) -> tuple[str, ...]:
 def _site_record(site: TrackedSite) -> dict[str, Any]:
     return {
         "site": site.site,
-        **{name: site.cases.get(name) for name in _COUNTS},
+        **{name: site.cases.get(name) for name in CASE_PARTS},
         "rounds_trained": len(site.series("seconds")),
         "left_out": len(site.left_out),
         "seconds": sum(site.series("seconds").values()),

@@ -9,7 +9,7 @@ from typing import Any
 from asdnet_models.reliability import SCORES, Reliability, TrustScore
 from asdnet_models.sums import FAILURE_KINDS
 from protocol.wire.metrics import HIGHEST
-from protocol.wire.reports import EvaluationReport, TrainReport
+from protocol.wire.reports import CASE_PARTS, EvaluationReport, TrainReport
 from server.monitoring.hints import hints_of
 from server.monitoring.model_card import round_of, summary
 from server.monitoring.provenance import own_version
@@ -67,7 +67,7 @@ def package_versions() -> dict[str, str]:
 def site_params(record: StudyRecord, site: str) -> dict[str, str]:
     """What a site declared when it joined."""
     facts = record.facts.get(site)
-    counts = ("labelled", "unlabelled", "validation", "test") if facts else ()
+    counts = CASE_PARTS if facts else ()
     drawn = facts.annotated if facts else {}
     return (
         {"site": site}

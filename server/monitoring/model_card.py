@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from protocol.wire.metrics import HIGHEST
-from protocol.wire.reports import EVALUATED_PARTS, EvaluationReport
+from protocol.wire.reports import CASE_PARTS, EVALUATED_PARTS, EvaluationReport
 from protocol.wording import counted
 from server.rounds.record import StudyRecord
 
 Kind = Literal["best", "final"]
 KINDS: tuple[Kind, ...] = ("best", "final")
-_COUNTS = ("labelled", "unlabelled", "validation", "test")
 _HEADS = {"dsc": "DSC", "asd_mm": "ASD, mm", "hd95_mm": "HD95, mm", "nsd": "NSD"}
 _DECIMALS = {"dsc": 3, "asd_mm": 2, "hd95_mm": 2, "nsd": 3}
 _TOO_FEW = "-"
@@ -124,11 +123,11 @@ _LICENCE = (
 
 def _data(record: StudyRecord) -> list[str]:
     rows = [
-        (site, *(str(getattr(facts, count)) for count in _COUNTS))
+        (site, *(str(getattr(facts, count)) for count in CASE_PARTS))
         for site, facts in sorted(record.facts.items())
     ]
-    sums = [str(sum(getattr(f, count) for f in record.facts.values())) for count in _COUNTS]
-    return _table(("site", *_COUNTS), [*rows, ("all sites", *sums)])
+    sums = [str(sum(getattr(f, count) for f in record.facts.values())) for count in CASE_PARTS]
+    return _table(("site", *CASE_PARTS), [*rows, ("all sites", *sums)])
 
 
 def _scores(record: StudyRecord, kind: Kind) -> list[str]:

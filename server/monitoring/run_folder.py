@@ -20,6 +20,7 @@ from protocol.config.explanation import explain
 from protocol.config.study import StudyProtocol
 from protocol.files import LockedError, append_line, is_locked, locked, write_json, write_text
 from protocol.model_io import save_model
+from protocol.wire.reports import CASE_PARTS
 from server.monitoring.hints import hints_of
 from server.monitoring.progress import round_line, sites_line
 from server.rounds.checkpoint import save_checkpoint
@@ -27,8 +28,6 @@ from server.rounds.estimates import estimates_of
 from server.rounds.record import StudyRecord
 from server.rounds.watchers import Watcher
 
-# Of the cases that a site declares.
-PARTS = ("labelled", "unlabelled", "validation", "test")
 # A process that only asks who is at work holds the lock for less.
 _LOOKERS_S = 1.0
 
@@ -258,7 +257,7 @@ class EventWriter(Watcher):
         """What sites have declared since the last event that has it."""
         declared = {
             site: {
-                **{part: getattr(facts, part) for part in PARTS},
+                **{part: getattr(facts, part) for part in CASE_PARTS},
                 "refused": dict(facts.refused),
             }
             for site, facts in record.facts.items()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from protocol.wire.reports import CASE_PARTS
 from server.monitoring.metrics import (
     ANNOTATED,
     BEST_TAG,
@@ -168,10 +169,9 @@ def tracked_site(
     left_out: Mapping[int, str],
 ) -> TrackedSite:
     """A site of these parameters, metrics and reasons, as `MlflowWatcher` names them."""
-    names = ("labelled", "unlabelled", "validation", "test")
     return TrackedSite(
         site=site,
-        cases={name: int(params[name]) for name in names if name in params},
+        cases={name: int(params[name]) for name in CASE_PARTS if name in params},
         metrics=metrics,
         left_out=left_out,
         annotated={

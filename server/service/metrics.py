@@ -7,9 +7,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from protocol.wire.reports import CASE_PARTS
 from server.service.views import CentreView, Overview, Site, SiteState, Study, StudyState
-
-_PARTS = ("labelled", "unlabelled", "validation", "test")
 
 
 def metrics_text(overview: Overview) -> bytes:
@@ -124,6 +123,6 @@ def _of_sites(sites: tuple[Site, ...]) -> Iterator[Metric]:
             state.add_metric([site.name, name], site.state == name)
         if site.last_seen is not None:
             seen.add_metric([site.name], site.last_seen.timestamp())
-        for part in _PARTS if site.cases else ():
+        for part in CASE_PARTS if site.cases else ():
             cases.add_metric([site.name, part], getattr(site.cases, part))
     yield from (state, seen, cases)
