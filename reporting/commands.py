@@ -158,32 +158,49 @@ def _show_all_letters() -> None:
 
 
 def _spread(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of one dataclass of options, as typer wants it."""
-    kinds = [hint for name, hint in get_type_hints(function).items() if name != "return"]
-    kind = kinds[0] if len(kinds) == 1 else None
-    if not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
+    """A function of dataclasses of options, as typer wants it: each field is an option."""
+    hints = get_type_hints(function, include_extras=True)
+    groups = {
+        name: hint
+        for name, hint in hints.items()
+        if name != "return" and isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
+    if not groups:
         return function
-    hints = get_type_hints(kind, include_extras=True)
 
     @functools.wraps(function)
     def command(**values: Any) -> Any:
-        return function(kind(**values))
+        for name, kind in groups.items():
+            fields = dataclasses.fields(kind)
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields})
+        return function(**values)
 
-    command.__annotations__ = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-    vars(command)["__signature__"] = inspect.Signature(
-        [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                annotation=hints[field.name],
-                default=inspect.Parameter.empty
-                if field.default is dataclasses.MISSING
-                else field.default,
-            )
-            for field in dataclasses.fields(kind)
-        ]
-    )
+    parameters: list[inspect.Parameter] = []
+    for own in inspect.signature(function).parameters.values():
+        if own.name in groups:
+            parameters += _options(groups[own.name])
+        else:
+            annotation = hints[own.name]
+            parameters.append(own.replace(kind=own.KEYWORD_ONLY, annotation=annotation))
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    vars(command)["__signature__"] = inspect.Signature(parameters)
     return command
+
+
+def _options(kind: type) -> list[inspect.Parameter]:
+    """The fields of a dataclass as parameters."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=hints[field.name],
+            default=inspect.Parameter.empty
+            if field.default is dataclasses.MISSING
+            else field.default,
+        )
+        for field in dataclasses.fields(kind)
+    ]
 
 
 def _old_spelling(name: str) -> str:

@@ -45,7 +45,7 @@ class LogFormat(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
-    """What a launcher's user decides about its log.
+    """What a launcher's user decides about its log; the options of the launchers' commands.
 
     Attributes:
         format: Of the screen and of the file.
@@ -53,9 +53,22 @@ class LogSettings:
         files: So many are kept, the one that is written included; the oldest goes.
     """
 
-    format: LogFormat = LogFormat.TEXT
-    mib: int = 10
-    files: int = 5
+    format: Annotated[
+        LogFormat,
+        typer.Option(
+            "--log-format", help="Of the log: lines to read, or a JSON object on each line."
+        ),
+    ] = LogFormat.TEXT
+    mib: Annotated[
+        int,
+        typer.Option(
+            "--log-mib", min=1, max=1024, help="Size of a log file, MiB; then the next one."
+        ),
+    ] = 10
+    files: Annotated[
+        int,
+        typer.Option("--log-files", min=2, max=100, help="Log files that are kept, the oldest go."),
+    ] = 5
 
     def to_environment(self) -> dict[str, str]:
         """For processes that somebody else starts."""
@@ -70,19 +83,6 @@ class LogSettings:
             return cls(format=LogFormat(found[0]), mib=int(found[1]), files=int(found[2]))
         except ValueError:
             return cls()
-
-
-FormatOption = Annotated[
-    LogFormat,
-    typer.Option("--log-format", help="Of the log: lines to read, or a JSON object on each line."),
-]
-MibOption = Annotated[
-    int,
-    typer.Option("--log-mib", min=1, max=1024, help="Size of a log file, MiB; then the next one."),
-]
-FilesOption = Annotated[
-    int, typer.Option("--log-files", min=2, max=100, help="Log files that are kept, the oldest go.")
-]
 
 
 class PlainFormatter(logging.Formatter):

@@ -17,14 +17,7 @@ from client.commands.site_file import open_site
 from protocol.config.site import SITE_CONFIGS, SiteConfig
 from protocol.config.study import ProtocolError, StudyProtocol
 from protocol.config.study_file import read_study
-from reporting.logs import (
-    FilesOption,
-    FormatOption,
-    LogFormat,
-    LogSettings,
-    MibOption,
-    logging_to,
-)
+from reporting.logs import LogSettings, logging_to
 from reporting.terminal import MISCONFIGURED, fail, host_and_port, make_console, user_errors
 
 # The network may be down when a hospital's machine starts; everything else must be right.
@@ -47,9 +40,8 @@ def run(
         str,
         typer.Option(metavar="HOST:PORT", help="Where Prometheus finds metrics; none: nowhere."),
     ] = "none",
-    log_format: FormatOption = LogFormat.TEXT,
-    log_mib: MibOption = 10,
-    log_files: FilesOption = 5,
+    *,
+    log_settings: LogSettings,
 ) -> None:
     """Check this site, then train for the coordinating centre until told to stop.
 
@@ -82,7 +74,7 @@ def run(
         for folder in close_folders(config):
             console.print(f"{folder} was open to other users, and is closed now")
         _preflight(config, None, anew=anew, strict=False)
-        _join(config, path, LogSettings(format=log_format, mib=log_mib, files=log_files), where)
+        _join(config, path, log_settings, where)
 
 
 def _preflight(

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reporting.logs import (
-    FilesOption,
-    FormatOption,
-    LogFormat,
-    LogSettings,
-    MibOption,
-    logging_to,
-)
+from reporting.logs import LogSettings, logging_to
 from reporting.terminal import MISCONFIGURED, fail, host_and_port, user_errors
 from server.admin.centre import CENTRE, Centre, CentreError, read_centre
 from server.service.alert_settings import AlertsError, AlertSettings, read_alert_settings
@@ -46,9 +39,8 @@ def serve(
         typer.Option(metavar="NAME", help="A further name that the page may be asked for by."),
     ] = None,
     centre: Annotated[Path, typer.Option(help="The centre's folder.")] = CENTRE,
-    log_format: FormatOption = LogFormat.TEXT,
-    log_mib: MibOption = 10,
-    log_files: FilesOption = 5,
+    *,
+    log_settings: LogSettings,
 ) -> None:
     """Keep this centre's studies going, until Ctrl-C or SIGTERM; alert, and serve a page.
 
@@ -60,7 +52,6 @@ def serve(
     with user_errors(CentreError, AlertsError, status=MISCONFIGURED):
         home = read_centre(centre)
         settings = read_alert_settings(home.folder)
-    log_settings = LogSettings(format=log_format, mib=log_mib, files=log_files)
     for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     stop = threading.Event()

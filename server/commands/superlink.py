@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from reporting.logs import FilesOption, FormatOption, LogFormat, LogSettings, MibOption
+from reporting.logs import LogSettings
 from reporting.terminal import MISCONFIGURED, make_console, user_errors
 from server.admin.centre import (
     CENTRE,
@@ -41,9 +41,8 @@ def superlink(
     ipv6: Annotated[
         bool, typer.Option("--ipv6", help="Listen to IPv6 beside IPv4; else to IPv4 alone.")
     ] = False,
-    log_format: FormatOption = LogFormat.TEXT,
-    log_mib: MibOption = 10,
-    log_files: FilesOption = 5,
+    *,
+    log_settings: LogSettings,
 ) -> None:
     """Run the SuperLink in the foreground, until Ctrl-C or SIGTERM.
 
@@ -58,7 +57,6 @@ def superlink(
     from reporting.log_relay import relay_output
     from reporting.render import TEMPLATES, TEMPLATES_VARIABLE
 
-    log_settings = LogSettings(format=log_format, mib=log_mib, files=log_files)
     with user_errors():
         relay_output(settings.logs / "superlink.log", log_settings)
     os.environ |= log_settings.to_environment()
