@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -190,6 +189,8 @@ def _slide(
 ) -> Tensor:
     def predicted(batch: Tensor, condition: Tensor | None = None) -> Tensor:
         return network(batch) if condition is None else network(batch, condition)
+
+    from monai.inferers import sliding_window_inference  # seconds, which training need not wait for
 
     with _autocast(volume):
         mean = sliding_window_inference(

@@ -14,7 +14,6 @@ from itertools import pairwise, product
 from typing import Literal
 
 import torch
-from monai.data.utils import compute_importance_map
 from torch import Tensor
 from torch.nn import functional
 
@@ -72,6 +71,8 @@ def slide(
     volumes = [padded]
     if beside is not None:
         volumes.append(_padded(beside, patch_voxels, volume)[0])
+    from monai.data.utils import compute_importance_map  # seconds, which training need not wait for
+
     edges = list(zip(padded.shape[2:], patch_voxels, strict=True))
     axes = [_starts(n, edge, overlap) for n, edge in edges]
     waiting = list(_places(axes, patch_voxels))

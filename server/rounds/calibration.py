@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping
 from statistics import median
 
-from sklearn.metrics import roc_auc_score
-
 from asdnet_models.config import MethodConfig
 from asdnet_models.reliability import BINS, LOWEST, STEP, Reliability, TrustScore
 from protocol.wire.reports import EvaluationReport
@@ -25,6 +23,8 @@ def auroc(counts: Reliability) -> float | None:
     """
     if not sum(counts.right) or not sum(counts.wrong):
         return None
+    from sklearn.metrics import roc_auc_score
+
     bins = list(range(BINS))
     return float(
         roc_auc_score(
