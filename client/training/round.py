@@ -181,10 +181,10 @@ def _method(
     *,
     has_labels: bool,
 ) -> Method:
-    """The study's method for one round; a site without labels is held near the global weights."""
-    proximal = None
-    if not has_labels and protocol.training.proximal_mu:
-        proximal = Proximal(networks.segmenter, protocol.training.proximal_mu)
+    """The study's method for one round; where the study wants it, S is held near the global one."""
+    training = protocol.training
+    pull = training.fedprox_mu if has_labels else training.proximal_mu
+    proximal = Proximal(networks.segmenter, pull) if pull else None
     return method_named(protocol.method.name)(
         networks,
         protocol.method,

@@ -61,6 +61,13 @@ class AggregationConfig(Frozen):
     max_site_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.4, description="cap on one site's share of S, and of D"
     )
+    momentum: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="FedAvgM: so much of the last round's change of the global weights is added "
+        "to this round's; 0: FedAvg",
+    )
     max_update: float = Field(
         1.0,
         ge=1e-3,  # with less nothing is learnt

@@ -111,6 +111,12 @@ class TrainingConfig(Frozen):
         description="pull to the global S at label-free sites; with 0 nothing but the labels of "
         "their unlabelled scans holds it there",
     )
+    fedprox_mu: float = Field(
+        0.0,
+        ge=0,
+        le=1e4,
+        description="FedProx: pull to the global S at sites with labels; 0: none",
+    )
 
     @model_validator(mode="after")
     def _turns_are_of_strong_views(self) -> Self:

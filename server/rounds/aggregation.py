@@ -163,6 +163,29 @@ def combine(
     return {name: result[name].reshape(w.shape) for name, w in updates.current.items()}
 
 
+def with_momentum(
+    weights: Weights, current: Weights, before: Weights | None, momentum: float
+) -> Weights:
+    """What the sites' updates became, and a part of the last round's change of the global weights.
+
+    x_{r+1} = combined + momentum * (x_r - x_{r-1}): FedAvgM's velocity is the last change.
+
+    Args:
+        weights: The combined updates.
+        current: x_r, which the round began with.
+        before: x_{r-1}; None in the first round.
+        momentum: In [0, 1); 0: FedAvg, the very weights.
+
+    Source: Hsu, Qi & Brown, arXiv:1909.06335.
+    """
+    if not momentum or before is None:
+        return weights
+    return {
+        name: (w.double() + momentum * (current[name].double() - before[name].double())).to(w.dtype)
+        for name, w in weights.items()
+    }
+
+
 def squared_distances(updates: StoredUpdates, sites: Sequence[str]) -> NDArray[np.float64]:
     """Between every two of the sites' updates, (n, n); summed in one order by any threads."""
     squares = np.zeros((len(sites), len(sites)))

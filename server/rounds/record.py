@@ -42,9 +42,9 @@ class StudyRecord:
     `attention` is Eq. 2's weight, averaged over the rounds so far.  `missed` counts the deadlines
     that a site has missed in a row; `silent` are those that are not called, each with its node's
     start, and `again` after how many rounds each is (`silence.py`).  `average` is S's over the
-    rounds, None where the study wants none.  `statements` are the sites' of the last round,
-    `before` the global weights that it began with, by network; without a signed study both are
-    empty.
+    rounds, None where the study wants none.  `statements` are the sites' of the last round, none
+    without a signed study; `before` are the global weights that it began with, by network, where
+    a signed study or momentum asks for them.
     """
 
     run: str

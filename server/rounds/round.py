@@ -20,7 +20,7 @@ from protocol.wire.messages import (
 from protocol.wire.reports import EvaluationReport
 from protocol.wire.weights import Weights, bytes_sent
 from server.rounds.acceptance import accept_update, refuse_undeclared
-from server.rounds.aggregation import confidence_weights, segmenter_weights
+from server.rounds.aggregation import confidence_weights, segmenter_weights, with_momentum
 from server.rounds.channel import Exchange
 from server.rounds.clipping import clip_factors, shortened
 from server.rounds.membership import Attendance, Membership, listed
@@ -46,7 +46,10 @@ def run_round(members: Membership, updates: RoundUpdates, plan: RoundPlan) -> Ro
     started = time.monotonic()
     left_out: dict[str, str] = {}
     bytes_down = _train(members, updates, plan, left_out)
+    began = members.record.networks
     aggregate(members.record, updates, plan)
+    if members.agreement is not None or members.record.protocol.aggregation.momentum:
+        members.record.before = began
     sent = partial(as_sent, wire=members.record.protocol.wire)
     follow_average(members.record, plan.round, sent)
     if left_out:
@@ -126,7 +129,6 @@ def _train(
         log.warning("round %d: sites were lost: %s", plan.round, listed(left_out))
     if members.agreement is not None:
         members.record.statements = statements.all()
-        members.record.before = members.record.networks
     return sizes
 
 
@@ -157,7 +159,7 @@ def aggregate(record: StudyRecord, updates: RoundUpdates, plan: RoundPlan) -> No
     """Replace the record's networks by what the study's rule makes of the accepted updates.
 
     Updates that are too large are shortened first, and so is what comes of them: a median by
-    coordinate can be longer than each of them.
+    coordinate can be longer than each of them, and so can a mean with momentum.
     """
     labelled = {site: bool(update.report.labelled) for site, update in updates.accepted.items()}
     updates.clip(clip_factors(record, plan, updates.norms, labelled))
@@ -183,6 +185,7 @@ def _combined(
     """One network after the round, no further from its weights before it than the bound."""
     rules = record.protocol.aggregation
     weights = updates.combine(network, shares, current, rules.rule, rules.hostile)
+    weights = with_momentum(weights, current, record.before.get(network), rules.momentum)
     return clip(weights, current, update_bound(record.protocol, plan, network, current))[0]
 
 

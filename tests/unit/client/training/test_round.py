@@ -200,13 +200,18 @@ def test_a_label_free_site_trains_s_and_leaves_d(
     assert result.report.losses["adversarial"].count == 2
 
 
-def test_the_proximal_term_holds_a_label_free_site_back(
-    make_site: MakeSite, make_protocol: MakeProtocol
+@pytest.mark.parametrize(
+    ("cases", "which"), [("unlabelled", "proximal_mu"), ("labelled", "fedprox_mu")]
+)
+def test_the_proximal_term_holds_a_site_back(
+    make_site: MakeSite, make_protocol: MakeProtocol, cases: str, which: str
 ) -> None:
-    config = make_site(unlabelled=2)
+    """The one of its kind: sites with labels have their own."""
+    config = make_site(**{cases: 2})
 
     def moved(mu: float) -> float:
-        protocol = make_protocol(training={"proximal_mu": mu, "local_steps": 6})
+        both = {"proximal_mu": 0.0, "fedprox_mu": 0.0, which: mu}
+        protocol = make_protocol(training={**both, "local_steps": 6})
         segmenter, confidence = start(protocol)
         data = prepare_site(config, protocol)
         made = train_round(config, protocol, plan(), data, segmenter, confidence, run=RUN).segmenter

@@ -6,15 +6,15 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "aaaee6d1e26dba77a126a51ece223c1c441f5484a370c180c91188922dfc50dc",
-    "quick": "f49837c92152fe1bd61ade5e29eb722babee0353e7e77e2d9bce8a08f832536c",
-    "planned": "7428c290816ae2808a260dc1f194808fdc9294caad281e75ff5abad9fc100bbc",
-    "paper": "5ccc7b11d5183a0ba781c8538e6b6cf80a5e7793190f35e21725e32ac7409bce",
+    "smoke": "56d93f6af726dd3ab1e3ab3261d75e17b46558c09b3b0ce59711c5022859be2e",
+    "quick": "6ec0bed28d07985baab5666207da1dfc021240b41cc760007fab83c7b713bccb",
+    "planned": "d0eafca4cc528e972317e0c639885eca5f50e9bd9414313469027c21da693016",
+    "paper": "e0f8d08ddb090f936443f7e4c396153e4d66c8a0334c44634be0d1be538ebbe9",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "25da3c4b165b893153c302c6fe78dae349eca0cc1f4a52a7f7851d8335bc54dc",
-    "quick": "14231f866aef5d94f38aca673cb1db63588f157126a1f26cc9fa29c40376bc31",
-    "planned": "3f3d2e73135a342e22182e80253e3d722117b17658cd03832cd7bc578a4cd5f8",
+    "smoke": "c705ab3d0814f8658b36cca2732963bdcde449aebf9e68de9572a1fff62ef15f",
+    "quick": "c0723e6140ff79fcadefcd623d09ae0a2c6daf4937e8262d843c372e8c153f06",
+    "planned": "2efc4e3aa683eb182868cb4727bdb4c2429a7e46e942dfaedc3fd9e4ec519503",
     "paper": DIGESTS["paper"],
 }
 

@@ -14,6 +14,7 @@ from server.rounds.aggregation import (
     capped_shares,
     confidence_weights,
     segmenter_weights,
+    with_momentum,
 )
 
 CONFIG = AggregationConfig(rule="mean")
@@ -179,3 +180,15 @@ def test_the_order_of_sites_does_not_change_a_bit() -> None:
         shares = capped_shares({site: amounts[site] for site in order}, 0.4)
         found = average({site: updates[site] for site in order}, shares)["w"]
         assert torch.equal(found, expected)
+
+
+# ---- momentum -----------------------------------------------------------------------------------
+
+
+def test_momentum_by_hand() -> None:
+    before, current, combined = weights(1.0, 2.0), weights(2.0, 1.0), weights(2.5, 0.0)
+    found = with_momentum(combined, current, before, 0.5)
+    assert found["w"].tolist() == [3.0, -0.5]
+    assert found["w"].dtype == torch.float32
+    assert with_momentum(combined, current, before, 0.0) is combined
+    assert with_momentum(combined, current, None, 0.5) is combined

@@ -163,6 +163,21 @@ def test_the_best_round_is_chosen_by_validation(make_protocol: MakeProtocol) -> 
     assert record.best_evaluation["A"].scores["test"]["ball"].dsc.mean == pytest.approx(0.8)
 
 
+def test_momentum_carries_the_last_change_into_the_next_round(make_protocol: MakeProtocol) -> None:
+    def moved(momentum: float) -> float:
+        protocol = make_protocol(
+            training={"rounds": 3, "lr_decay": 1.0}, aggregation={"momentum": momentum}
+        )
+        record = study([Site(n, protocol) for n in "AB"], protocol)
+        start = new_record(protocol, run=RUN).segmenter
+        name = next(iter(start))
+        return float((record.segmenter[name] - start[name]).mean())
+
+    # A site's update is .01 a round: three of them, or .01 + .015 + .0175.
+    assert moved(0.0) == pytest.approx(0.03, rel=1e-4)
+    assert moved(0.5) == pytest.approx(0.0425, rel=1e-4)
+
+
 @pytest.mark.parametrize("wire", [{}, {"format": "bf16"}])
 def test_the_average_over_rounds_is_kept_and_the_weights_go_on(
     make_protocol: MakeProtocol, wire: dict[str, str]

@@ -63,7 +63,7 @@ def protocol_of(make_protocol: MakeProtocol) -> StudyProtocol:
         training={"rounds": ROUNDS, "ramp": ramp, "average_decay": 0.9},
         method={"sample_attention": "normalised"},
         evaluation={"every_rounds": 2},
-        aggregation={"rule": "mean", "max_norm_ratio": 1e6},
+        aggregation={"rule": "mean", "max_norm_ratio": 1e6, "momentum": 0.5},
     )
 
 
@@ -81,6 +81,8 @@ def check_equal(resumed: StudyRecord, whole: StudyRecord) -> None:
     assert whole.average is not None
     assert same(resumed.average.weights, whole.average.weights)
     assert (resumed.average.round, resumed.average.mass) == (ROUNDS, whole.average.mass)
+    assert all(same(resumed.before[name], weights) for name, weights in whole.before.items())
+    assert resumed.before.keys() == whole.before.keys() == {"segmenter", "confidence"}
     assert resumed.facts == whole.facts
     assert list(resumed.facts) == list(whole.facts)
     assert (resumed.best_round, resumed.best_dsc) == (whole.best_round, whole.best_dsc)
