@@ -131,6 +131,11 @@ class EvaluationConfig(InferenceConfig):
     every_rounds: Count = Field(
         5, description="sites score their validation cases every so many rounds"
     )
+    best_by: Literal["mean", "worst-site"] = Field(
+        "mean",
+        description="which model is kept as the best: of the highest validation DSC over sites and "
+        "organs, or at the site where it is lowest",
+    )
     nsd_tolerance_mm: float = Field(
         2.0,
         gt=0,

@@ -10,7 +10,7 @@ from reporting.blocks import Block, Bullets, Facts, Gallery, Group, Picture, Sec
 from reporting.figures import Lines, line_panels
 from reporting.render import render_page
 from server.monitoring.label_health import HEALTH, health_table
-from server.monitoring.metrics import CLIPPED
+from server.monitoring.metrics import CLIPPED, WORST_SITE
 from server.monitoring.score_tables import cell, scored_round, scores_section
 from server.monitoring.tracked import Series, TrackedSite, TrackedStudy
 
@@ -84,9 +84,11 @@ def _score_sentence(study: TrackedStudy) -> str:
     validation = study.series("validation_dsc").get(round_number)
     if validation is None:
         return f"The {kind} model is of round {round_number}; it has no validation DSC."
+    worst = study.series(WORST_SITE).get(round_number)
+    at_worst = "" if worst is None else f"; {worst:.3f} at the site where it is lowest"
     return (
         f"The {kind} model is of round {round_number}: validation DSC {validation:.3f}, mean over "
-        "sites and organs."
+        f"sites and organs{at_worst}."
     )
 
 
@@ -194,7 +196,8 @@ def _drawn_organs(study: TrackedStudy) -> list[Table]:
 
 def _curves(study: TrackedStudy) -> Section:
     scores: dict[str, Lines] = {
-        "mean over sites and organs": _lines(study.series("validation_dsc"))
+        "mean over sites and organs": _lines(study.series("validation_dsc")),
+        "lowest of a site": _lines(study.series(WORST_SITE)),
     }
     for organ in study.organs:
         scores[organ] = _by_site(study, f"validation/dsc/{organ}")

@@ -15,7 +15,7 @@ from server.monitoring.model_card import round_of, summary
 from server.monitoring.provenance import own_version
 from server.rounds.calibration import auroc, pooled
 from server.rounds.estimates import estimates_of
-from server.rounds.record import RoundRecord, StudyRecord
+from server.rounds.record import RoundRecord, StudyRecord, worst_site
 
 _PACKAGES = ("flwr", "torch", "monai", "SimpleITK", "numpy", "mlflow", "surface-distance")
 _LONGEST_TAG = 5000  # characters that MLflow takes
@@ -45,6 +45,8 @@ CLIPPED = "clipped/"
 ESTIMATED = "estimated/"
 # Metric of a site: validation DSC of its update less that of the round without unlabelled scans.
 TWIN = "twin/dsc"
+# Metric of the study: the lowest of the sites' mean validation DSC; the name of none stands there.
+WORST_SITE = "validation_dsc_worst_site"
 # Metrics of the study at its end, with the score's name behind: means over sites.
 TEST = "test/"
 # MLflow's page shows runs and metrics first, and not traces of language models.
@@ -143,6 +145,8 @@ def study_metrics(finished: RoundRecord) -> dict[str, float]:
         values["gamma"] = plan.gamma
     if finished.validation_dsc is not None:
         values["validation_dsc"] = finished.validation_dsc
+        if (worst := worst_site(finished.evaluation or {})) is not None:
+            values[WORST_SITE] = worst[1]
         values |= _reliability_metrics(
             {score: pooled(finished.evaluation or {}, score) for score in SCORES}
         )

@@ -17,6 +17,10 @@ _HEADS = {"dsc": "DSC", "asd_mm": "ASD, mm", "hd95_mm": "HD95, mm", "nsd": "NSD"
 _DECIMALS = {"dsc": 3, "asd_mm": 2, "hd95_mm": 2, "nsd": 3}
 _TOO_FEW = "-"
 _NAMED_ABOVE = {"method", "network"}
+_BEST = {
+    "mean": "the one with the best mean validation DSC over sites and organs",
+    "worst-site": "the one with the best validation DSC at the site where it is lowest",
+}
 
 
 def round_of(record: StudyRecord, kind: Kind) -> int | None:
@@ -36,7 +40,7 @@ def summary(record: StudyRecord, kind: Kind, tags: Mapping[str, str]) -> str:
     """
     protocol, network = record.protocol, record.protocol.network
     chosen = {
-        "best": "the one with the best mean validation DSC over sites and organs",
+        "best": _BEST[protocol.evaluation.best_by],
         "final": "the one after the last round",
     }
     organs = ", ".join(f"{organ} ({protocol.organs[organ]})" for organ in protocol.organ_names)

@@ -14,7 +14,7 @@ from server.rounds.clipping import shortened
 from server.rounds.estimates import estimates_of, mean_words
 from server.rounds.harm import comparison_of
 from server.rounds.membership import listed
-from server.rounds.record import StudyRecord
+from server.rounds.record import StudyRecord, worst_site
 from server.rounds.watchers import Watcher
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,9 @@ def round_line(record: StudyRecord) -> str:
     if trusted.mean is not None:
         words.append(f"trusted {trusted.mean:.0%}")
     if finished.validation_dsc is not None:
-        words.append(f"validation DSC {finished.validation_dsc:.3f}")
+        worst = worst_site(finished.evaluation or {})
+        at_worst = f" (lowest {worst[1]:.3f}, {worst[0]})" if worst else ""
+        words.append(f"validation DSC {finished.validation_dsc:.3f}{at_worst}")
     if estimated := mean_words(estimates_of(finished.evaluation or {})):
         words.append(f"estimated DSC {estimated}")
     if (compared := comparison_of(record)) is not None and compared.harmful:

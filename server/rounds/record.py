@@ -1,7 +1,9 @@
 """The record of a study as typed objects: rounds, sites, scores."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Literal
 
 from protocol.agreement.average import Average
 from protocol.agreement.statement_store import KeptStatement
@@ -85,18 +87,28 @@ class StudyRecord:
         return {}
 
 
-def better_than(new: Mapping[str, EvaluationReport], best: Mapping[str, EvaluationReport]) -> bool:
-    """Whether the mean validation DSC is at least the best's, on the sites that scored both.
+def better_than(
+    new: Mapping[str, EvaluationReport],
+    best: Mapping[str, EvaluationReport],
+    best_by: Literal["mean", "worst-site"] = "mean",
+) -> bool:
+    """Whether the validation DSC is at least the best's, on the sites that scored both.
 
     A site that was away, or an organ that a site did not score, would move the mean without a
     better model: compared are the organs of the sites that both have, and a round that has fewer
     than half of the best's does not replace it.
+
+    Args:
+        new: Reports by site.
+        best: Those of the best model so far.
+        best_by: Whether the mean over sites and organs counts, or that of the worst site.
     """
-    its = _validated(best)
+    mine, its = _validated(new), _validated(best)
     if not its:
         return True
-    gain = mean_gain(_validated(new), its)
-    return gain is not None and gain >= 0
+    both = _both(mine, its)
+    judged = _mean if best_by == "mean" else _worst
+    return bool(both) and judged(both, mine) >= judged(both, its)
 
 
 def mean_gain(
@@ -106,10 +118,8 @@ def mean_gain(
 
     None where that is less than half of the others'.
     """
-    both = [scored for scored in its if scored in mine]
-    if not both or 2 * len(both) < len(its):
-        return None
-    return _mean([mine[scored] for scored in both]) - _mean([its[scored] for scored in both])
+    both = _both(mine, its)
+    return _mean(both, mine) - _mean(both, its) if both else None
 
 
 def macro_validation_dsc(evaluation: Mapping[str, EvaluationReport]) -> float | None:
@@ -117,8 +127,19 @@ def macro_validation_dsc(evaluation: Mapping[str, EvaluationReport]) -> float | 
 
     An organ that a site has not drawn is left out.
     """
-    means = list(_validated(evaluation).values())
-    return _mean(means) if means else None
+    means = _validated(evaluation)
+    return _mean(means, means) if means else None
+
+
+def worst_site(evaluation: Mapping[str, EvaluationReport]) -> tuple[str, float] | None:
+    """The site with the lowest mean validation DSC over its organs, and that mean.
+
+    None where fewer than two sites have scored.
+    """
+    means = _by_site(_validated(evaluation))
+    if len(means) < 2:
+        return None
+    return min(means.items(), key=lambda of_site: of_site[1])
 
 
 def _validated(evaluation: Mapping[str, EvaluationReport]) -> dict[tuple[str, str], float]:
@@ -131,5 +152,25 @@ def _validated(evaluation: Mapping[str, EvaluationReport]) -> dict[tuple[str, st
     }
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+# A mean validation DSC, by site and organ.
+_Scores = Mapping[tuple[str, str], float]
+
+
+def _both(mine: _Scores, its: _Scores) -> list[tuple[str, str]]:
+    """What both have; nothing where that is less than half of the others'."""
+    both = [scored for scored in its if scored in mine]
+    return both if 2 * len(both) >= len(its) else []
+
+
+def _mean(scored: Iterable[tuple[str, str]], scores: _Scores) -> float:
+    return fmean(scores[of] for of in scored)
+
+
+def _worst(scored: Iterable[tuple[str, str]], scores: _Scores) -> float:
+    return min(_by_site({of: scores[of] for of in scored}).values())
+
+
+def _by_site(scores: _Scores) -> dict[str, float]:
+    """The mean over a site's organs."""
+    sites = dict.fromkeys(site for site, _ in scores)
+    return {site: fmean(dsc for (of, _), dsc in scores.items() if of == site) for site in sites}

@@ -73,7 +73,7 @@ def keep_if_best(
     evaluation: Mapping[str, EvaluationReport],
     as_scored: Callable[[Weights], Weights] = lambda weights: weights,
 ) -> None:
-    """Keep the record's weights where none before them had a better mean validation DSC.
+    """Keep the record's weights where none before them had a better validation DSC.
 
     Args:
         record: The study.
@@ -81,7 +81,7 @@ def keep_if_best(
         evaluation: Their scores by site.
         as_scored: What was evaluated, from the record's weights: sending may round them.
     """
-    if better_than(evaluation, record.best_evaluation):
+    if better_than(evaluation, record.best_evaluation, record.protocol.evaluation.best_by):
         record.best_round, record.best_dsc = round_number, macro_validation_dsc(evaluation)
         # An average is of weights as they were sent.
         averages = record.average is not None

@@ -6,15 +6,15 @@ from protocol.config.presets import PresetName, as_paper, preset
 from protocol.config.study import StudyProtocol
 
 DIGESTS: dict[PresetName, str] = {
-    "smoke": "56d93f6af726dd3ab1e3ab3261d75e17b46558c09b3b0ce59711c5022859be2e",
-    "quick": "6ec0bed28d07985baab5666207da1dfc021240b41cc760007fab83c7b713bccb",
-    "planned": "d0eafca4cc528e972317e0c639885eca5f50e9bd9414313469027c21da693016",
-    "paper": "e0f8d08ddb090f936443f7e4c396153e4d66c8a0334c44634be0d1be538ebbe9",
+    "smoke": "aee72a5b7541dbce50a1d9ccf1a33050f861f5b7eda379ed4140c5b57d31261c",
+    "quick": "f910fc4b95e783fcd68710d05b71c55cd6e63c65ef21ce667bc33c9945a8d352",
+    "planned": "e9c2c4e901af5d2144c3150a39019cb4da8386889bb6d8d12a47ec0e38d682b1",
+    "paper": "f0c0b86019a77c4587cff9e8a24c6ed12defd593977a956c53e8991fc85a0fd7",
 }
 AS_PAPER: dict[PresetName, str] = {
-    "smoke": "c705ab3d0814f8658b36cca2732963bdcde449aebf9e68de9572a1fff62ef15f",
-    "quick": "c0723e6140ff79fcadefcd623d09ae0a2c6daf4937e8262d843c372e8c153f06",
-    "planned": "2efc4e3aa683eb182868cb4727bdb4c2429a7e46e942dfaedc3fd9e4ec519503",
+    "smoke": "bccb0a9ffe905301d7a6afdbbf65ba07625b9950601e9e9d2c34f6ee34434a37",
+    "quick": "e28fcdd08ed220abbd7ec2316b9741ce2aaa2de78d8a092a621fb545653f8fa1",
+    "planned": "982331db1bfc53815667890cb22870afb328a9631f2d521fc2aed2155603d8a2",
     "paper": DIGESTS["paper"],
 }
 

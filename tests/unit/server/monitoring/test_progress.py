@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from made_scores import sums_of
 from rich.console import Console
 
 from asdnet_models.sums import SumCount
 from protocol.config.schedule import plan_round
 from protocol.config.study import StudyProtocol
-from protocol.wire.reports import SiteFacts, TrainReport
+from protocol.wire.reports import EvaluationReport, SiteFacts, TrainReport
 from reporting.logs import JsonFormatter, say_about
 from server.monitoring.progress import LogWriter, TerminalWatcher, clock, round_line, sites_line
 from server.rounds.record import RoundRecord, StudyRecord
@@ -75,6 +76,18 @@ def test_one_plain_line_a_round(record: StudyRecord) -> None:
     assert "adversarial" not in lines[-1]
     assert "A 2+1, B 2+1" in " ".join(" ".join(lines[:-1]).split())
     assert "\x1b" not in out.getvalue()
+
+
+def test_the_site_with_the_lowest_score_stands_beside_the_mean(record: StudyRecord) -> None:
+    def scored(dsc: float) -> EvaluationReport:
+        sums = {"ball": sums_of(dsc)}
+        return EvaluationReport(
+            seconds=1.0, cases={"validation": 1}, scores={"validation": sums, "test": {}}
+        )
+
+    evaluation = {"A": scored(0.9), "B": scored(0.25)}
+    record.rounds[-1] = replace(record.rounds[-1], evaluation=evaluation)
+    assert "validation DSC 0.765 (lowest 0.250, B)" in round_line(record)
 
 
 def test_what_was_not_measured_is_not_printed(record: StudyRecord) -> None:

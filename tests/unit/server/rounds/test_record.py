@@ -9,7 +9,7 @@ from made_scores import sums_of
 
 from asdnet_models.sums import OrganSums
 from protocol.wire.reports import EvaluationReport
-from server.rounds.record import better_than, macro_validation_dsc
+from server.rounds.record import better_than, macro_validation_dsc, worst_site
 
 
 def scored(*dsc: float, test: float = 0.5) -> EvaluationReport:
@@ -77,6 +77,32 @@ def test_by_hand(
     new: Mapping[str, EvaluationReport], best: Mapping[str, EvaluationReport], expected: bool
 ) -> None:
     assert better_than(new, best) is expected
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        (of(A=0.9, B=0.5), False),  # the mean is up, B is worse
+        (of(A=0.65, B=0.65), True),  # the mean is down, B is better
+        (of(A=0.6, B=0.9), True),
+        (of(A=0.7), False),  # of half of the sites, and A is worse than it was
+        (of(A=0.9), True),
+        (of(C=1.0), False),
+        # A new site that is worse than all says nothing of the best.
+        (of(A=0.9, B=0.7, C=0.1), True),
+    ],
+)
+def test_by_the_worst_site(new: Mapping[str, EvaluationReport], expected: bool) -> None:
+    assert better_than(new, of(A=0.8, B=0.6), "worst-site") is expected
+
+
+def test_a_sites_organs_are_one_number_where_the_worst_site_counts() -> None:
+    best = {"A": by_organ(ball=0.9, rod=0.3), "B": by_organ(ball=0.7, rod=0.7)}
+    # A's rod is better, its mean not.
+    assert not better_than(best | {"A": by_organ(ball=0.7, rod=0.4)}, best, "worst-site")
+    assert worst_site(best) == ("A", pytest.approx(0.6))
+    assert worst_site(of(A=0.5) | {"F": scored()}) is None
+    assert worst_site(of(B=0.5, A=0.5)) == ("A", 0.5)
 
 
 dsc = st.integers(0, 8).map(lambda eighths: eighths / 8)
